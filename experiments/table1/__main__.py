@@ -118,8 +118,9 @@ def transformer(settings: Settings) -> Task:
     )
 
 
-# The Transformer is far from done after 300 steps: its best classes are near-ties, which only a close account tells apart.
-TOLERANCES = {Which.RESNET9: 1e-2, Which.TRANSFORMER: 1e-4}
+# Models agree with certainty where the residual is below half of the smallest lead of a class: of some 0.1 logits in
+# 30 for the ResNet-9. The Transformer is far from done after 300 steps, and its best classes are closer ties.
+TOLERANCES = {Which.RESNET9: 2e-3, Which.TRANSFORMER: 1e-4}
 TASKS: dict[Which, Callable[[Settings], Task]] = {Which.RESNET9: resnet9, Which.TRANSFORMER: transformer}
 
 
@@ -170,7 +171,7 @@ def main(
     inputs: Annotated[int | None, typer.Option(help="Held-out inputs, at most 1,700. Default: 500.")] = None,
     width: Annotated[float | None, typer.Option(help="Width of the ResNet-9. Default: 0.25.")] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="Of the ledgers. Default: 0.01 for ResNet-9, 0.0001.")
+        float | None, typer.Option(help="Of the ledgers. Default: 0.002 for ResNet-9, 0.0001.")
     ] = None,
     size: Annotated[int | None, typer.Option(help="Height and width of the digits. Default: 32.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, batches and data split. Default: 0.")] = None,

@@ -55,10 +55,7 @@ def lead_by_step(ledger: xr.Dataset) -> xr.Dataset:
     ValueError
         If the ledger has no step axis.
     """
-    if names.STEP not in ledger.dims:
-        raise ValueError(
-            f'This ledger has no step axis ({dict(ledger.sizes)}). Attribute with axes=("step", …).'
-        )
+    _check_axis(ledger, names.STEP)
     final = ledger[names.FINAL]
     others = 1 / (final.sizes[names.OUTPUT] - 1)
     weights = xr.where(
@@ -82,16 +79,20 @@ def terms_by_layer(ledger: xr.Dataset) -> xr.Dataset:
     ValueError
         If the ledger has no layer axis.
     """
-    if names.LAYER not in ledger.dims:
-        raise ValueError(
-            f'This ledger has no layer axis ({dict(ledger.sizes)}). Attribute with axes=("layer", …).'
-        )
+    _check_axis(ledger, names.LAYER)
     totals = {}
     for term in names.TERMS:
         if names.LAYER in ledger[term].dims:
             mean = ledger[term].mean([names.INPUT, names.OUTPUT])
             totals[term] = mean.sum([dim for dim in mean.dims if dim != names.LAYER])
     return xr.Dataset(totals)
+
+
+def _check_axis(ledger: xr.Dataset, axis: str) -> None:
+    if axis not in ledger.dims:
+        raise ValueError(
+            f'This ledger has no {axis} axis ({dict(ledger.sizes)}). Attribute with axes=("{axis}", …).'
+        )
 
 
 def terms_chart(terms: Mapping[str, float], *, unit: str, element_id: str) -> str:

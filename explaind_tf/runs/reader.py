@@ -16,22 +16,12 @@ from explaind_tf.runs.steps import Layout, StepStore
 
 
 class RecordedRun:
-    """What was recorded, and nothing derived from it.
-
-    Parameters
-    ----------
-    run_dir : str or Path
-        The directory that a ``PathLogger`` wrote.
+    """What was recorded, and nothing derived from it. Users open a run with :func:`explaind_tf.open_run`.
 
     Raises
     ------
     RunFormatError
-        If it is not a run, or a file of it is missing, cut or damaged.
-
-    Warns
-    -----
-    UserWarning
-        If the recording was cut short; the run is opened up to its last whole step.
+        As :func:`explaind_tf.open_run` says.
     """
 
     def __init__(self, run_dir: str | Path) -> None:
