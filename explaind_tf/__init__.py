@@ -4,12 +4,13 @@ from explaind_tf import measurements
 from explaind_tf.attribution import Run, open_run
 from explaind_tf.constants import VERSION as __version__
 from explaind_tf.errors import RefusedError, RunFormatError, UnbalancedLedgerError
-from explaind_tf.optimizers import PathAdamW
+from explaind_tf.optimizers import PathAdamW, PathSGD
 from explaind_tf.recording import PathLogger
 
 __all__ = [
     "PathAdamW",
     "PathLogger",
+    "PathSGD",
     "RefusedError",
     "Run",
     "RunFormatError",

@@ -224,18 +224,28 @@ class Engine:
         steps = range(question.stop - 1, -1, -1)
         with progress.task("Reverse sweep", len(steps) * len(groups)) as advance:
             for pieces in groups:
-                pulled = ((step, self._pull_back(step, pieces, rules)) for step in steps)
-                for step, rows in zip(steps, rows_of(pulled, memory), strict=False):
-                    self._book_samples(pieces, step, rows, route, coupled)
+                updates = (s for s in steps if self._replay.transition(s).updates)
+                rows = rows_of((self._pull_back(s, pieces, rules) for s in updates), memory)
+                found: dict[int, tf.Tensor] | None = {}
+                for step in steps:
+                    # A batch that only accumulated its gradient is used by the update after it.
+                    if self._replay.transition(step).updates:
+                        found = next(rows, None)
+                    if found is None:
+                        break
+                    if question.step_of == "use":
+                        found = dict(zip([step] * len(found), found.values(), strict=True))
+                    self._book_samples(pieces, step, found, route, coupled)
                     advance()
 
     def _pull_back(
         self, step: int, pieces: list[_Piece], rules: dict[tuple[int, int], PathRule]
-    ) -> tf.Tensor | None:
-        """Return gain · Φ_s P_s, shape (F, D), or None before the first step that is accounted for."""
-        if step < self._question.first:
-            return None
+    ) -> sweeps.UpdateRows:
+        """Return how the update at ``step`` turns momentum and gradient into the measurements of the pieces."""
         transition = self._replay.transition(step)
+        update = self._replay.update(transition)
+        if step < self._question.first:
+            return sweeps.UpdateRows(step, None, None, update.gain, update.scale)
         segment = self._replay.segment(transition)
         rows = [
             sweeps.path_rows(
@@ -244,7 +254,9 @@ class Engine:
             for piece in pieces
         ]
         phi = tf.concat(rows, axis=0)[:, : self._derivatives.model.theta_size]
-        return phi * (self._replay.law.gain * self._replay.preconditioner(transition))
+        dtype = phi.dtype.as_numpy_dtype
+        direct = phi * tf.constant(update.direct, phi.dtype) if update.direct else None
+        return sweeps.UpdateRows(step, phi * update.pull.astype(dtype), direct, update.gain, update.scale)
 
     def _book_samples(
         self,
@@ -264,14 +276,14 @@ class Engine:
             for chunk, gradients in contractions.gradient_chunks(*arguments, coupled=coupled):
                 for effect, rows in rows_by_effect.items():
                     products = rows[:, None, :].numpy().astype(np.float64) * gradients.numpy()
-                    self._book_rows(pieces, positions[chunk], -products, effect)
+                    self._book_rows(pieces, positions[chunk], products, effect)
             return
         theta_partition = _within(self._question.partition, self._derivatives.model.theta_size)
         stacked = tf.concat(list(rows_by_effect.values()), axis=0)
         values = contractions.contract(*arguments, stacked, theta_partition, route)
         for effect, part in zip(rows_by_effect, np.split(values, len(rows_by_effect)), strict=True):
             kept = part if self._question.keeps_layers else part[..., 0]
-            self._book_rows(pieces, positions, -kept, effect)
+            self._book_rows(pieces, positions, kept, effect)
 
     def _book_rows(self, pieces: list[_Piece], positions: np.ndarray, values: np.ndarray, step: int) -> None:
         """Book values (F, K[, parts]); the rows F are the pieces' inputs and outputs in order."""

@@ -1,6 +1,7 @@
 """Replay: recorded steps become path steps, each displacement split into its causes by the law."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +12,7 @@ from explaind_tf.errors import RunFormatError, UnbalancedLedgerError
 from explaind_tf.kernel.derivatives import Derivatives
 from explaind_tf.kernel.functions import Batch, Segment
 from explaind_tf.kernel.sweeps import PathStep
-from explaind_tf.optimizers import AdamWLaw
+from explaind_tf.optimizers.laws import Law, clip_ratio, law_from_config
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.replay import loss_scale
 from explaind_tf.runs.steps import Transition
@@ -24,7 +25,7 @@ _LARGEST_UNEXPLAINED = 1e-2
 _NOTICEABLE = 1e-2
 
 
-def law_of(run: RecordedRun) -> AdamWLaw:
+def law_of(run: RecordedRun) -> Law:
     """Return the displacement law of the run's optimizer.
 
     Raises
@@ -32,16 +33,56 @@ def law_of(run: RecordedRun) -> AdamWLaw:
     RunFormatError
         If this version does not know it.
     """
-    config = dict(run.manifest.optimizer)
-    name = config.pop("law", None)
-    if name != AdamWLaw.name:
+    name = run.manifest.optimizer.get("law")
+    try:
+        return law_from_config(str(name), run.manifest.optimizer["constants"])
+    except LookupError:
         raise RunFormatError(
             f"{run.run_dir} was trained by the optimizer {name!r}, which this version does not know."
-        )
-    try:
-        return AdamWLaw(**{key: float(value) for key, value in config.items()})
-    except (TypeError, ValueError) as error:
+        ) from None
+    except (AttributeError, TypeError, ValueError) as error:
         raise RunFormatError(f"{run.run_dir}: the manifest's optimizer is damaged: {error}.") from error
+
+
+@dataclass(frozen=True)
+class Update:
+    """The coefficients of one update of the weights; vectors are of shape (D,).
+
+    Attributes
+    ----------
+    gain, direct : float
+        What a unit of gradient adds to the momentum, and moves a weight by besides.
+    pull : np.ndarray
+        What a unit of momentum moves a weight by, shape (D,) or ().
+    scale : np.ndarray
+        κ over the number of accumulated batches, shape (D,) or (): makes gradients of batches that of the update.
+    """
+
+    gain: float
+    direct: float
+    pull: np.ndarray
+    scale: np.ndarray
+
+
+@dataclass
+class _Flow:
+    """One cause of gradients on its way to the weights: what waits for an update, and its momentum."""
+
+    waiting: np.ndarray
+    momentum: np.ndarray
+
+    def receive(self, gradient: np.ndarray) -> None:
+        """Add the gradient of a batch."""
+        self.waiting = self.waiting + gradient
+
+    def displace(self, law: Law, update: Update, learning_rate: float) -> np.ndarray:
+        """Take part in an update and return the displacement, shape (D,)."""
+        dtype = self.momentum.dtype
+        gradient = self.waiting * update.scale.astype(dtype)
+        self.momentum = law.momentum(tf.constant(self.momentum), tf.constant(gradient), learning_rate).numpy()
+        self.waiting = np.zeros_like(self.waiting)
+        displacement = self.momentum * update.pull.astype(dtype)
+        return displacement + gradient * dtype.type(update.direct) if update.direct else displacement
 
 
 class Replay:
@@ -61,8 +102,11 @@ class Replay:
         self.run = run
         self._tolerance = tolerance
         self.law = law_of(run)
+        self._accumulates = int(run.manifest.optimizer.get("accumulates", 1))
+        self._clip_value = run.manifest.optimizer.get("clipvalue")
         self._derivatives = derivatives
         self._has_regularizer = derivatives.model.regularizer is not None
+        self._sizes = [spec.size for spec in run.manifest.variables]
         self._decay_mask = np.concatenate(
             [np.full(spec.size, float(spec.decay)) for spec in run.manifest.variables]
         ).astype(run.step_store.layout.dtype)
@@ -88,20 +132,53 @@ class Replay:
         scale = loss_scale(self.run.manifest.loss.get("reduction", ""), transition.weights)
         return Batch(inputs, targets, transition.weights, scale)
 
-    def preconditioner(self, transition: Transition) -> np.ndarray:
-        """Return the diagonal of P_s, shape (D,)."""
-        values = self.law.preconditioner(
-            tf.constant(transition.second_moment),
+    def update(self, transition: Transition) -> Update:
+        """Return the coefficients of a step that updates the weights."""
+        waiting = None if self._clip_value is None else self._waiting_gradient(transition)
+        return self._coefficients(transition, waiting)
+
+    def _coefficients(self, transition: Transition, waiting: np.ndarray | None) -> Update:
+        second_moment = transition.second_moment
+        factors = self.law.factors(
+            None if second_moment is None else tf.constant(second_moment),
             transition.learning_rate,
             transition.iteration,
         )
-        return values.numpy()
+        scale = np.asarray(1.0 / self._accumulates)
+        if transition.clip_factors is not None:
+            scale = scale * np.repeat(transition.clip_factors, self._sizes)
+        elif self._clip_value is not None:
+            assert waiting is not None
+            scale = scale * clip_ratio(tf.constant(waiting / self._accumulates), self._clip_value).numpy()
+        return Update(factors.gain, factors.direct, factors.pull.numpy(), scale)
+
+    def _waiting_gradient(self, transition: Transition) -> np.ndarray:
+        """Return the sum of the gradients that an update receives, all causes together, shape (D,)."""
+        total = self._gradient(transition)
+        step = transition.step - 1
+        while step >= 0 and not (earlier := self.transition(step)).updates:
+            total = total + self._gradient(earlier)
+            step -= 1
+        accumulated = self.run.step_store.start.accumulated
+        return total if step >= 0 or accumulated is None else total + accumulated
+
+    def _gradient(self, transition: Transition) -> np.ndarray:
+        data, penalty = self._gradients(transition)
+        return data + penalty
+
+    def _gradients(self, transition: Transition) -> tuple[np.ndarray, np.ndarray]:
+        """Return the gradients of the batch's losses and of the regularisers, each of shape (D,)."""
+        segment = self.segment(transition)
+        data = self._derivatives.loss_gradient(segment.start, segment.constants, self.batch(transition))
+        if not self._has_regularizer:
+            return data.numpy(), np.zeros_like(transition.theta_start)
+        return data.numpy(), self._derivatives.regularizer_gradient(segment.start).numpy()
 
     def path_steps(self, first: int, stop: int) -> Iterator[PathStep]:
         """Yield the steps ``first … stop − 1`` with their displacements split into causes.
 
         The momentum is replayed from the start of the run, one batch gradient a step. Samples, regulariser
-        and the momentum from before the run are carried apart, so that each displaces by −P_s times its own.
+        and the momentum from before the run are carried apart, so that each displaces by its own.
 
         Raises
         ------
@@ -109,56 +186,57 @@ class Replay:
             If the law does not explain a step.
         """
         start = self.run.step_store.start
-        assert start.momentum is not None  # checked by the store
-        law = self.law
-        data = np.zeros_like(start.momentum)
-        penalty = np.zeros_like(start.momentum)
-        carried = start.momentum
+        zeros = np.zeros_like(start.theta)
+        data, penalty = _Flow(zeros, zeros), _Flow(zeros, zeros)
+        carried = _Flow(
+            zeros if start.accumulated is None else start.accumulated,
+            zeros if start.momentum is None else start.momentum,
+        )
+        flows = {names.DATA: data, names.REGULARIZER: penalty, names.CARRYOVER: carried}
         largest = 0.0
         for step in range(stop):
             transition = self.transition(step)
-            segment = self.segment(transition)
-            batch = self.batch(transition)
-            gradient = self._derivatives.loss_gradient(segment.start, segment.constants, batch)
-            data = law.momentum(data, gradient).numpy()
-            if self._has_regularizer:
-                gradient = self._derivatives.regularizer_gradient(segment.start)
-                penalty = law.momentum(penalty, gradient).numpy()
-            carried = carried * data.dtype.type(law.memory)
+            for flow, gradient in zip((data, penalty), self._gradients(transition), strict=True):
+                flow.receive(gradient)
+            causes = self._causes(transition, flows)
             if step < first:
                 continue
-            preconditioner = self.preconditioner(transition)
-            decay = law.decay(
-                tf.constant(transition.theta_start),
-                tf.constant(self._decay_mask),
-                transition.learning_rate,
-            ).numpy()
             stepped = transition.theta_stepped - transition.theta_start
-            unexplained = stepped - decay + preconditioner * (data + penalty + carried)
+            unexplained = stepped - sum(causes.values())
             missed = float(np.linalg.norm(unexplained))
             largest = max(largest, float(np.linalg.norm(stepped)))
             self._check_law(step, missed, largest)
-            is_noticeable = missed > _NOTICEABLE * self._tolerance * float(
-                np.linalg.norm(segment.displacement)
-            )
-            causes = {
-                names.DATA: -preconditioner * data,
-                names.WEIGHT_DECAY: decay,
-                names.REGULARIZER: -preconditioner * penalty,
-                names.CARRYOVER: -preconditioner * carried,
-                names.EXTERNAL: transition.theta_end - transition.theta_stepped,
-            }
-            theta_size = self._derivatives.model.theta_size
-            points = {
-                name: self._pad(vector)
-                for name, vector in causes.items()
-                if name == names.DATA or vector.any()
-            }
-            drift = segment.displacement.copy()
-            drift[:theta_size] = 0
-            if drift.any():
-                points[names.STATE] = drift
-            yield PathStep(step, segment, points, self._pad(unexplained) if is_noticeable else None)
+            causes[names.EXTERNAL] = transition.theta_end - transition.theta_stepped
+            yield self._path_step(transition, causes, unexplained)
+
+    def _causes(self, transition: Transition, flows: dict[str, _Flow]) -> dict[str, np.ndarray]:
+        """Return the displacement by each cause of the optimizer's, and let the flows go on."""
+        if not transition.updates:
+            return {names.DATA: np.zeros_like(transition.theta_start)}
+        waiting = np.sum([flow.waiting for flow in flows.values()], axis=0)
+        update = self._coefficients(transition, waiting)
+        decay = self.law.decay(
+            tf.constant(transition.theta_start), tf.constant(self._decay_mask), transition.learning_rate
+        )
+        displaced = {
+            name: flow.displace(self.law, update, transition.learning_rate) for name, flow in flows.items()
+        }
+        return {names.WEIGHT_DECAY: decay.numpy(), **displaced}
+
+    def _path_step(
+        self, transition: Transition, causes: dict[str, np.ndarray], unexplained: np.ndarray
+    ) -> PathStep:
+        segment = self.segment(transition)
+        size = float(np.linalg.norm(segment.displacement))
+        is_noticeable = float(np.linalg.norm(unexplained)) > _NOTICEABLE * self._tolerance * size
+        points = {
+            name: self._pad(vector) for name, vector in causes.items() if name == names.DATA or vector.any()
+        }
+        drift = segment.displacement.copy()
+        drift[: self._derivatives.model.theta_size] = 0
+        if drift.any():
+            points[names.STATE] = drift
+        return PathStep(transition.step, segment, points, self._pad(unexplained) if is_noticeable else None)
 
     def _pad(self, theta: np.ndarray) -> np.ndarray:
         model = self._derivatives.model

@@ -194,46 +194,90 @@ def path_rows(segment: Segment, derivatives: Derivatives, block: Block, rule: Pa
     return tf.reshape(rows, (-1, derivatives.model.point_size))
 
 
-# The reverse sweep takes, from the last step back, what a unit of gradient in a step moves the measurements by in
-# that very step: gain · Φ_s P_s, of shape (F, D), or None for a step that is not accounted for.
-Pulled = tuple[int, tf.Tensor | None]
+@dataclass(frozen=True)
+class UpdateRows:
+    """How one update turns momentum and gradient into the measurements of a block, for the reverse sweep.
+
+    Attributes
+    ----------
+    step : int
+        Step number.
+    momentum : tf.Tensor or None
+        What a unit of momentum moves the measurements by in this very step, shape (F, D); None for a step that is not
+        accounted for.
+    gradient : tf.Tensor or None
+        What a unit of gradient moves them by besides, shape (F, D); None for nothing.
+    gain : float
+        What a unit of gradient adds to the momentum.
+    scale : np.ndarray
+        What of a batch's gradient is a unit of gradient here (clipping, averages over batches), shape (D,) or ().
+    """
+
+    step: int
+    momentum: tf.Tensor | None
+    gradient: tf.Tensor | None
+    gain: float
+    scale: np.ndarray
+
+    def of_use(self, psi: tf.Tensor) -> tf.Tensor:
+        """Return what a unit of this update's batch gradient does through the rows Ψ of its momentum."""
+        return psi * (np.asarray(self.gain * self.scale).astype(psi.dtype.as_numpy_dtype))
+
+    def of_direct(self) -> tf.Tensor | None:
+        """Return what a unit of this update's batch gradient does besides, in this step."""
+        if self.gradient is None:
+            return None
+        return self.gradient * self.scale.astype(self.gradient.dtype.as_numpy_dtype)
 
 
-def rows_by_use(pulled: Iterable[Pulled], memory: float) -> Iterator[dict[int, tf.Tensor]]:
-    """Yield Ψ_i, filed under step i: Ψ_i = memory · Ψ_{i+1} + gain · Φ_i P_i.
+def rows_by_use(updates: Iterable[UpdateRows], memory: float) -> Iterator[dict[int, tf.Tensor]]:
+    """Yield for each update i, filed under its step, the rows gain_i Ψ_i + what it does directly.
 
-    A sample's influence through its use at step i, in step i and in all later ones, is −⟨Ψ_i, κ ω ∇ℓ_k(θ_i)⟩. The
-    generator ends where the steps that are left cannot matter any more.
+    Ψ_i = memory · Ψ_{i+1} + Φ_i ⊙ pull_i. A sample's influence through its use at update i, in step i and in all later
+    ones, is ⟨rows_i, ω ∇ℓ_k(θ_i)⟩. The generator ends where the updates that are left cannot matter any more.
 
     Parameters
     ----------
-    pulled : iterable
-        Step numbers and rows, from the last step back.
+    updates : iterable
+        From the last one back.
     memory : float
-        Share of the momentum that survives a step (β₁).
+        Share of the momentum that survives an update (β₁).
     """
     psi: tf.Tensor | None = None
-    age = 0  # steps since the last one that is accounted for
-    for step, own in pulled:
-        age = 0 if own is not None else age + 1
+    age = 0  # updates since the last one that is accounted for
+    for update in updates:
+        age = 0 if update.momentum is not None else age + 1
         if psi is not None:
             psi = psi * tf.constant(memory, psi.dtype)
             if memory**age < np.finfo(psi.dtype.as_numpy_dtype).eps:
                 return
-        if own is not None:
-            psi = own if psi is None else psi + own
-        yield {} if psi is None else {step: psi}
+        if update.momentum is not None:
+            psi = update.momentum if psi is None else psi + update.momentum
+        if psi is None:
+            yield {}
+            continue
+        rows, direct = update.of_use(psi), update.of_direct()
+        yield {update.step: rows if direct is None else rows + direct}
 
 
-def rows_by_effect(pulled: Iterable[Pulled], memory: float) -> Iterator[dict[int, tf.Tensor]]:
-    """Yield, for use step i, the rows of each effect step s ≥ i: memory^(s−i) · gain · Φ_s P_s.
+def rows_by_effect(updates: Iterable[UpdateRows], memory: float) -> Iterator[dict[int, tf.Tensor]]:
+    """Yield, for each update i, the rows of each effect step s ≥ i: memory^(updates between) · gain_i · Φ_s ⊙ pull_s.
 
     Holds the rows of all effect steps until their weight falls below rounding.
     """
-    window: deque[tuple[int, tf.Tensor]] = deque()
-    for step, own in pulled:
-        if own is not None:
-            window.appendleft((step, own))
-        while window and memory ** (window[-1][0] - step) < np.finfo(window[-1][1].dtype.as_numpy_dtype).eps:
+    window: deque[tuple[int, int, tf.Tensor]] = deque()
+    for position, update in enumerate(updates):
+        if update.momentum is not None:
+            window.appendleft((position, update.step, update.momentum))
+        while (
+            window and memory ** (position - window[-1][0]) < np.finfo(window[-1][2].dtype.as_numpy_dtype).eps
+        ):
             window.pop()
-        yield {effect: rows * tf.constant(memory ** (effect - step), rows.dtype) for effect, rows in window}
+        rows = {
+            effect: update.of_use(pulled * tf.constant(memory ** (position - later), pulled.dtype))
+            for later, effect, pulled in window
+        }
+        direct = update.of_direct()
+        if direct is not None:
+            rows[update.step] = rows[update.step] + direct
+        yield rows

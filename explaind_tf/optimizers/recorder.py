@@ -1,54 +1,77 @@
-"""A ring buffer of what an optimizer used in each of its last steps."""
+"""Ring buffers of what an optimizer used, and led to, in each of its last steps."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 SLOTS = 64
 
 
 class StepScalars(NamedTuple):
-    """What the optimizer used in one step."""
+    """What the optimizer used in one update.
 
-    iteration: int
+    Attributes
+    ----------
+    learning_rate : float
+        η.
+    clip_factors : np.ndarray or None
+        For each variable the optimizer was built with, the factor by which its gradient was clipped; None without
+        clipping by norm.
+    """
+
     learning_rate: float
+    clip_factors: np.ndarray | None
 
 
-class StepRecorder:
-    """Ring buffer written inside the compiled training step and read between steps.
+class RingBuffer:
+    """The last values of some tensors, written inside the compiled training step and read between steps.
 
     The buffers are plain ``tf.Variable``s, held by an object that neither Keras nor TensorFlow tracks:
     a variable more in ``optimizer.variables`` would make Keras skip all of them when it loads a saved
-    optimizer. Learning rates are kept in float64, which holds every float Keras may use exactly.
+    optimizer.
+
+    Parameters
+    ----------
+    specs : sequence of tf.TensorSpec
+        Of the tensors.
+    slots : int
+        How many steps are kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, specs: Sequence[tf.TensorSpec], slots: int = SLOTS) -> None:
         # Built inside a traced training step or outside of one; the variables must outlive the trace.
         with tf.init_scope():
-            self._iterations = tf.Variable(tf.fill([SLOTS], tf.constant(-1, tf.int64)), trainable=False)
-            self._learning_rates = tf.Variable(tf.zeros([SLOTS], tf.float64), trainable=False)
+            self._iterations = tf.Variable(tf.fill([slots], tf.constant(-1, tf.int64)), trainable=False)
+            self._buffers = [
+                tf.Variable(tf.zeros([slots, *spec.shape], spec.dtype), trainable=False) for spec in specs
+            ]
+        self._slots = slots
 
-    def write(self, iteration: tf.Tensor, learning_rate: tf.Tensor) -> None:
-        """Note the scalars of the step that is being taken (graph mode, XLA or eager)."""
+    def write(self, iteration: tf.Tensor, values: Sequence[Any]) -> None:
+        """Note the values at a step's counter (graph mode, XLA or eager)."""
         iteration = tf.cast(iteration, tf.int64)
-        slot = tf.reshape(tf.cast(iteration % SLOTS, tf.int32), [1, 1])
+        slot = tf.reshape(tf.cast(iteration % self._slots, tf.int32), [1, 1])
         self._iterations.scatter_nd_update(slot, tf.reshape(iteration, [1]))
-        rate = tf.reshape(tf.cast(learning_rate, tf.float64), [1])
-        self._learning_rates.scatter_nd_update(slot, rate)
+        for buffer, value in zip(self._buffers, values, strict=True):
+            buffer.scatter_nd_update(slot, tf.cast(tf.convert_to_tensor(value), buffer.dtype)[None])
 
-    def read(self, iteration: int) -> StepScalars:
-        """Return what was noted at ``iteration`` (the optimizer's counter before that step).
+    def holds(self, iteration: int) -> bool:
+        """Tell whether values were noted at that counter and are still there."""
+        return int(self._iterations.numpy()[iteration % self._slots]) == iteration
+
+    def read(self, iteration: int) -> list[np.ndarray]:
+        """Return what was noted at ``iteration`` (the optimizer's raw counter before that step).
 
         Raises
         ------
         LookupError
-            If the step was never taken or has been overwritten since.
+            If nothing was noted then, or it has been overwritten since.
         """
-        slot = iteration % SLOTS
-        found = int(self._iterations.numpy()[slot])
-        if found != iteration:
+        if not self.holds(iteration):
             raise LookupError(
-                f"The optimizer holds no record of iteration {iteration} (its slot holds {found}). "
-                f"It keeps the last {SLOTS} steps: read them after every execution of at most that many."
+                f"The optimizer holds no record of iteration {iteration}. It keeps the last {self._slots} steps: "
+                f"read them after every execution of at most that many."
             )
-        return StepScalars(iteration, float(self._learning_rates.numpy()[slot]))
+        return [buffer[iteration % self._slots].numpy() for buffer in self._buffers]

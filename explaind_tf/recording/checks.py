@@ -7,8 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.errors import RefusedError
-from explaind_tf.optimizers import AdamWLaw, PathAdamW
+from explaind_tf.optimizers import PathOptimizer
+from explaind_tf.optimizers.recorder import SLOTS
 from explaind_tf.recording.export import PureFunctions, training_argument
+from explaind_tf.recording.observer import UsedGradient
 from explaind_tf.recording.tap import Tap, TappedBatch
 from explaind_tf.runs import structure as struct
 from explaind_tf.runs.replay import loss_scale
@@ -18,7 +20,7 @@ from explaind_tf.runs.replay import loss_scale
 _FIRST_STEP_TOLERANCE = {"float32": 1e-3, "float64": 1e-8}
 
 
-def check_fit(model: keras.Model, tap: Tap | None, params: dict[str, Any]) -> PathAdamW:
+def check_fit(model: keras.Model, tap: Tap | None, params: dict[str, Any]) -> PathOptimizer:
     """Check model, optimizer and data before training, and return the optimizer.
 
     Raises
@@ -38,11 +40,12 @@ def check_fit(model: keras.Model, tap: Tap | None, params: dict[str, Any]) -> Pa
             "LossScaleOptimizer. "
             "This version does not account for mixed precision: use the float32 policy."
         )
-    if not isinstance(optimizer, PathAdamW):
+    if not isinstance(optimizer, PathOptimizer):
         raise RefusedError(
             f"The model was compiled with {type(optimizer).__module__}.{type(optimizer).__name__}. The ledger needs "
             f"an optimizer that records what it used in each step: compile with "
-            f"explaind_tf.PathAdamW(...), which takes the arguments of keras.optimizers.AdamW and gives the same weights."
+            f"explaind_tf.PathAdamW(...) or explaind_tf.PathSGD(...), which take the arguments of keras.optimizers.AdamW "
+            f"and SGD and give the same weights."
         )
     if params.get("steps") is None:
         raise RefusedError(
@@ -50,10 +53,10 @@ def check_fit(model: keras.Model, tap: Tap | None, params: dict[str, Any]) -> Pa
             "then applies one more weight decay, without data, at the end of each epoch. Say how many batches there "
             "are: ds.apply(tf.data.experimental.assert_cardinality(n)) before the tap, or fit(..., steps_per_epoch=n)."
         )
-    if model.steps_per_execution != 1:
+    if model.steps_per_execution > SLOTS:
         raise RefusedError(
-            f"The model was compiled with steps_per_execution={model.steps_per_execution}. The logger reads the weights "
-            f"between steps, which this version can do only with steps_per_execution=1."
+            f"The model was compiled with steps_per_execution={model.steps_per_execution}. The steps of one execution are "
+            f"kept in memory until it ends; at most {SLOTS} can be: compile(..., steps_per_execution={SLOTS})."
         )
     if tf.distribute.has_strategy() or model.distribute_strategy.num_replicas_in_sync > 1:
         raise RefusedError("Training under a tf.distribute strategy cannot be recorded by this version.")
@@ -79,13 +82,6 @@ def check_variables(model: keras.Model) -> None:
         raise RefusedError(
             f"The trainable variables have the dtypes {sorted(dtypes)}; this version needs all float32 or all float64."
         )
-    constrained = [variable.path for variable in model.trainable_variables if variable.constraint is not None]
-    if constrained:
-        raise RefusedError(
-            f"The variables {constrained} have a constraint, which moves them after the optimizer's step. This "
-            f"version has no "
-            f"ledger entry for it: use a regularizer, or reparametrise the layer."
-        )
     for layer in model._flatten_layers():
         if layer.compute_dtype != layer.variable_dtype:
             raise RefusedError(
@@ -94,15 +90,30 @@ def check_variables(model: keras.Model) -> None:
             )
 
 
+def check_stepped_variables(model: keras.Model, optimizer: PathOptimizer) -> None:
+    """Check that the optimizer updates no variable that is not trainable (any more).
+
+    Raises
+    ------
+    RefusedError
+        If ``trainable`` was changed after the training step was compiled.
+    """
+    keys = {optimizer._get_variable_index(variable) for variable in model.trainable_variables}
+    frozen = [v.path for i, v in enumerate(optimizer._trainable_variables) if i in optimizer._updated - keys]
+    if frozen:
+        raise RefusedError(
+            f"The optimizer updated {frozen}, which the model does not count among its trainable variables: `trainable` was "
+            f"changed after compile(). Compile the model again, as Keras asks for, and train with a new PathLogger."
+        )
+
+
 def check_first_step(
     functions: PureFunctions,
     batch: TappedBatch,
-    law: AdamWLaw,
     *,
     theta: list[np.ndarray],
     state: list[np.ndarray],
-    momentum_before: np.ndarray,
-    momentum_after: np.ndarray,
+    used: UsedGradient | None,
 ) -> None:
     """Check that the recorded batch, replayed through the exported functions, gives Keras' own gradient.
 
@@ -115,8 +126,9 @@ def check_first_step(
         If the gradient that the optimizer used is not the replayed one.
     """
     assert functions.loss is not None
-    dtype = momentum_after.dtype
-    used = (momentum_after - law.memory * momentum_before) / dtype.type(law.gain)
+    if used is None:
+        return
+    dtype = used.value.dtype
     weights = np.ones(len(batch), dtype) if batch.weights is None else batch.weights.astype(dtype)
     parameters = [tf.constant(value) for value in theta]
     with tf.GradientTape() as tape:
@@ -126,18 +138,17 @@ def check_first_step(
         total = tf.reduce_sum(losses) * tf.constant(scale, losses.dtype)
         total += tf.cast(functions.regularizer(*parameters)[0], losses.dtype)
     gradients = tape.gradient(total, parameters, unconnected_gradients="zero")
-    replayed = np.concatenate([tf.convert_to_tensor(g).numpy().reshape(-1) for g in gradients])
-    difference = float(np.linalg.norm(used - replayed))
-    size = float(np.linalg.norm(used))
+    replayed = used.of_batch(np.concatenate([tf.convert_to_tensor(g).numpy().reshape(-1) for g in gradients]))
+    difference = float(np.linalg.norm(used.value - replayed))
+    size = float(np.linalg.norm(used.value))
     if not np.isfinite(size):
         raise RefusedError(
             "The gradient of the first step is NaN or infinite: look for NaN or infinite values in the first batch, or "
             "for a "
             "loss that is not finite there. Nothing was written."
         )
-    # m is rounded; so is what is recovered from it, by as much as the momentum of before is larger.
-    rounding = 4 * float(np.finfo(dtype).eps * np.linalg.norm(momentum_before)) / law.gain
-    if not difference <= _FIRST_STEP_TOLERANCE[dtype.name] * max(size, np.finfo(dtype).tiny) + rounding:
+    allowed = _FIRST_STEP_TOLERANCE[dtype.name] * max(size, float(np.finfo(dtype).tiny))
+    if not difference <= allowed + used.rounding:
         raise RefusedError(
             f"The first step was replayed from the record, and its gradient differs from the one that Keras used by "
             f"{difference / max(size, 1e-30):.2g} of its norm (allowed: {_FIRST_STEP_TOLERANCE[dtype.name]:g}). Something "

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from explaind_tf import constants
 from explaind_tf.errors import RefusedError
-from explaind_tf.optimizers import PathAdamW
+from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.recording import checks
 from explaind_tf.recording.export import PureFunctions
+from explaind_tf.recording.observer import StepObserver, StepOutcome
 from explaind_tf.recording.tap import Tap, TappedBatch
 from explaind_tf.recording.writer import RunWriter, refuse_used_directory
 from explaind_tf.runs.schema import VariableSpec
@@ -96,7 +97,7 @@ class PathLogger(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Record the step."""
         if self._recording is not None:
-            self._recording.after_step()
+            self._recording.after_execution()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Commit the run."""
@@ -112,24 +113,25 @@ class PathLogger(keras.callbacks.Callback):
 class _Recording:
     """One training run being recorded."""
 
-    def __init__(self, model: keras.Model, optimizer: PathAdamW, tap: Tap, run_dir: Path) -> None:
+    def __init__(self, model: keras.Model, optimizer: PathOptimizer, tap: Tap, run_dir: Path) -> None:
         checks.build_model(model, tap)
         checks.check_variables(model)
         if not optimizer.built:
             optimizer.build(model.trainable_variables)
         self._model, self._optimizer, self._tap = model, optimizer, tap
         self._functions = PureFunctions(model, tap.inputs, tap.targets, tap.form.has_weights)
-        self._iteration = self._read_iteration()
+        self._observer = StepObserver(model, optimizer)
+        self._iteration = self._observer.iteration()
         self._steps = 0
-        self._theta, self._state = self._read_weights(), self._read_state()
+        self._theta, self._state = self._observer.weights(), self._observer.state()
         self._before: tuple[np.ndarray | None, list[np.ndarray] | None] = (None, None)
         self._start = StepRecord(
             kind=START,
             step=-1,
             theta=self._theta,
             state=self._state,
-            momentum=self._read_moment(0),
-            second_moment=self._read_moment(1),
+            momentum=self._observer.momentum(),
+            accumulated=self._observer.accumulated(),
         )
         self._run_dir = run_dir
         self._writer: RunWriter | None = None  # nothing is written before the first step proved replayable
@@ -144,7 +146,13 @@ class _Recording:
         writer.begin(
             variables=_specs(self._model.trainable_variables, decayed),
             state=_specs(self._model.non_trainable_variables, None),
-            optimizer={"law": law.name, **law.to_config()},
+            optimizer={
+                "law": law.name,
+                "constants": law.to_config(),
+                "second_moment": law.divides_by_second_moment,
+                "accumulates": self._optimizer.gradient_accumulation_steps or 1,
+                "clipvalue": self._optimizer.clipvalue,
+            },
             loss={
                 "name": loss.loss.name,
                 "reduction": loss.reduction,
@@ -162,70 +170,72 @@ class _Recording:
         self._notice_changes()
 
     def _notice_changes(self) -> None:
-        theta, state = self._read_weights(), self._read_state()
+        theta, state = self._observer.weights(), self._observer.state()
         self._before = (
             None if np.array_equal(theta, self._theta) else theta,
             None if _all_equal(state, self._state) else state,
         )
 
-    def after_step(self) -> None:
+    def after_execution(self) -> None:
+        """Record the steps that one execution took."""
         self._tap.close()
-        iteration = self._read_iteration()
-        if iteration == self._iteration:
-            return
-        if iteration != self._iteration + 1:
+        taken = self._observer.iteration() - self._iteration
+        if taken > self._model.steps_per_execution:
             raise RefusedError(
-                f"The optimizer counted {iteration - self._iteration} steps in one execution; one was expected. "
-                f"Do not step the optimizer outside of fit() while it records."
+                f"The optimizer counted {taken} steps in one execution; {self._model.steps_per_execution} at most were "
+                f"expected. Do not step the optimizer outside of fit() while it records."
             )
-        batch = self._tap.next_batch()
-        theta = self._read_weights()
-        if not np.isfinite(theta).all():
+        for _ in range(taken):
+            self._record_step(self._tap.next_batch(), self._observer.outcome(self._iteration))
+            self._steps += 1
+            self._iteration += 1
+            self._before = (None, None)
+
+    def _record_step(self, batch: TappedBatch, outcome: StepOutcome) -> None:
+        if not np.isfinite(outcome.theta).all():
             kept = f" The {self._steps} steps before are in {self._run_dir}." if self._steps else ""
             raise RefusedError(
                 f"The weights became NaN or infinite in step {self._steps}: from there on no prediction can be "
                 f"accounted for.{kept} Look for NaN in the data or lower the learning rate."
             )
         if self._writer is None:
-            self._check_first_step(batch)
+            self._check_first_step(batch, outcome)
             self._writer = self._begin_run()
         rows = self._writer.write_samples(batch)
-        scalars = self._optimizer.recorded_step(self._iteration)
-        self._theta, self._state = theta, self._read_state()
+        self._theta, self._state = outcome.theta, outcome.state
         self._writer.write_step(
             StepRecord(
                 kind=STEP,
                 step=self._steps,
-                theta=theta,
-                state=self._state,
-                iteration=scalars.iteration,
-                learning_rate=scalars.learning_rate,
+                theta=outcome.theta,
+                state=outcome.state,
+                updates=outcome.scalars is not None,
+                iteration=self._optimizer.updates_before(self._iteration),
+                learning_rate=0.0 if outcome.scalars is None else outcome.scalars.learning_rate,
                 rows=rows,
-                weights=None if batch.weights is None else batch.weights.astype(theta.dtype),
-                second_moment=self._read_moment(1),
+                weights=None if batch.weights is None else batch.weights.astype(outcome.theta.dtype),
+                second_moment=outcome.second_moment,
+                clip_factors=outcome.clip_factors,
+                theta_stepped=outcome.theta_stepped,
                 theta_before=self._before[0],
                 state_before=self._before[1],
             )
         )
-        self._steps += 1
-        self._iteration = iteration
 
-    def _check_first_step(self, batch: TappedBatch) -> None:
+    def _check_first_step(self, batch: TappedBatch, outcome: StepOutcome) -> None:
+        checks.check_stepped_variables(self._model, self._optimizer)
         theta_before = self._theta if self._before[0] is None else self._before[0]
         offsets = np.cumsum([v.value.shape.num_elements() for v in self._model.trainable_variables])[:-1]
         pieces = np.split(theta_before, offsets)
-        assert self._start.momentum is not None  # read when recording began
         checks.check_first_step(
             self._functions,
             batch,
-            self._optimizer.law(),
             theta=[
                 piece.reshape(v.shape)
                 for piece, v in zip(pieces, self._model.trainable_variables, strict=True)
             ],
             state=self._state if self._before[1] is None else self._before[1],
-            momentum_before=self._start.momentum,
-            momentum_after=self._read_moment(0),
+            used=self._observer.used_gradient(self._start, theta_before, outcome),
         )
 
     def finish(self) -> str:
@@ -249,22 +259,6 @@ class _Recording:
             f"wrote {self._steps} steps and {self._writer.sample_count} distinct samples "
             f"({self._writer.byte_count / 1e6:,.1f} MB) to {self._writer.run_dir}"
         )
-
-    def _read_iteration(self) -> int:
-        return int(self._optimizer._iterations.numpy())
-
-    def _read_weights(self) -> np.ndarray:
-        return _flat(self._model.trainable_variables)
-
-    def _read_moment(self, which: int) -> np.ndarray:
-        return _flat(self._optimizer.moments(self._model.trainable_variables)[which])
-
-    def _read_state(self) -> list[np.ndarray]:
-        return [variable.numpy() for variable in self._model.non_trainable_variables]
-
-
-def _flat(variables: list[Any]) -> np.ndarray:
-    return np.concatenate([variable.numpy().reshape(-1) for variable in variables])
 
 
 def _all_equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:

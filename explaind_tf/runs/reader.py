@@ -29,7 +29,9 @@ class RecordedRun:
         self.manifest: Manifest = read_manifest(self.run_dir)
         self._step_shard = self._only_shard("steps")
         self._sample_shard = self._only_shard("samples")
-        layout = Layout(self.manifest.variables, self.manifest.state)
+        layout = Layout(
+            self.manifest.variables, self.manifest.state, bool(self.manifest.optimizer.get("second_moment"))
+        )
         if not self.manifest.variables:
             raise RunFormatError(
                 f"{self.run_dir} has no trainable variables: there is nothing to account for."

@@ -32,11 +32,18 @@ class StepRecord:
         Number of the step, from 0.
     theta, state
         Weights and non-trainable variables after the step.
-    iteration, learning_rate, rows, weights, second_moment
-        The optimizer's counter before the step, the learning rate it used, the sample rows of the batch in
-        order, their sample weights, and v after the step.
-    momentum
-        m before training; only in the start record.
+    rows, weights
+        The sample rows of the batch in order, and their sample weights.
+    updates
+        Whether the optimizer updated the weights, or only accumulated the gradient.
+    iteration, learning_rate, second_moment, clip_factors
+        Of an update: how many went before it, the learning rate used, the v that was divided by (if the optimizer has
+        one), and the factors by which the gradient of each variable was clipped (if it was clipped by norm).
+    theta_stepped
+        Weights after the update where something else (a constraint, a moving average) changed them within the step.
+    momentum, accumulated
+        m and the sum of gradients that waited for an update before training; only in the start record, and None where
+        there was none.
     theta_before, state_before
         Weights and state before the step where something other than the optimizer changed them since the
         record before; None where nothing did.
@@ -46,12 +53,16 @@ class StepRecord:
     step: int
     theta: np.ndarray
     state: list[np.ndarray]
+    updates: bool = False
     iteration: int = -1
     learning_rate: float = 0.0
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     weights: np.ndarray | None = None
     second_moment: np.ndarray | None = None
+    clip_factors: np.ndarray | None = None
+    theta_stepped: np.ndarray | None = None
     momentum: np.ndarray | None = None
+    accumulated: np.ndarray | None = None
     theta_before: np.ndarray | None = None
     state_before: list[np.ndarray] | None = None
 
@@ -70,6 +81,7 @@ def encode_step(record: StepRecord) -> bytes:
     features = {
         "kind": _bytes_feature([np.frombuffer(record.kind.encode(), np.uint8)]),
         "step": _int_feature([record.step]),
+        "updates": _int_feature([int(record.updates)]),
         "iteration": _int_feature([record.iteration]),
         "learning_rate": _bytes_feature([np.array([record.learning_rate], np.float64)]),
         "rows": _int_feature(record.rows),
@@ -79,7 +91,10 @@ def encode_step(record: StepRecord) -> bytes:
     optional = {
         "weights": record.weights,
         "second_moment": record.second_moment,
+        "clip_factors": record.clip_factors,
+        "theta_stepped": record.theta_stepped,
         "momentum": record.momentum,
+        "accumulated": record.accumulated,
         "theta_before": record.theta_before,
     }
     features |= {name: _bytes_feature([array]) for name, array in optional.items() if array is not None}
@@ -94,6 +109,7 @@ class Layout:
 
     variables: tuple[VariableSpec, ...]
     state: tuple[VariableSpec, ...]
+    has_second_moment: bool = True
 
     @property
     def size(self) -> int:
@@ -126,12 +142,20 @@ class Layout:
             step=self._int(features, "step"),
             theta=self._vector(features, "theta", self.size),
             state=self._state(features, "state"),
+            updates=bool(self._int(features, "updates")),
             iteration=self._int(features, "iteration"),
             learning_rate=float(self._vector(features, "learning_rate", 1, np.dtype(np.float64))[0]),
             rows=rows,
             weights=weights,
             second_moment=self._optional(features, "second_moment"),
+            clip_factors=(
+                self._vector(features, "clip_factors", len(self.variables), np.dtype(np.float64))
+                if "clip_factors" in features
+                else None
+            ),
+            theta_stepped=self._optional(features, "theta_stepped"),
             momentum=self._optional(features, "momentum"),
+            accumulated=self._optional(features, "accumulated"),
             theta_before=self._optional(features, "theta_before"),
             state_before=self._state(features, "state_before") if "state_before" in features else None,
         )
@@ -181,6 +205,7 @@ class Transition:
     """
 
     step: int
+    updates: bool
     iteration: int
     learning_rate: float
     rows: np.ndarray
@@ -188,7 +213,8 @@ class Transition:
     theta_start: np.ndarray
     theta_stepped: np.ndarray
     theta_end: np.ndarray
-    second_moment: np.ndarray
+    second_moment: np.ndarray | None
+    clip_factors: np.ndarray | None
     state_start: list[np.ndarray]
     state_end: list[np.ndarray]
 
@@ -236,9 +262,8 @@ class StepStore:
                 f"{where} should be step {index - 1}; found {record.kind!r} {record.step}. Steps must follow "
                 f"each other without a gap: records were removed, repeated or reordered."
             )
-        complete = record.second_moment is not None and (index > 0 or record.momentum is not None)
-        if record.kind != END and not complete:
-            raise RunFormatError(f"{where} (step {index - 1}) lacks the optimizer's moments.")
+        if record.updates and self.layout.has_second_moment and record.second_moment is None:
+            raise RunFormatError(f"{where} (step {index - 1}) lacks the optimizer's second moment.")
         self._cache[index] = record
         while len(self._cache) > _CACHED_RECORDS:
             self._cache.popitem(last=False)
@@ -269,17 +294,18 @@ class StepStore:
         weights = record.weights
         if weights is None:
             weights = np.ones(len(record.rows), self.layout.dtype)
-        assert record.second_moment is not None  # checked by _record
         return Transition(
             step=step,
+            updates=record.updates,
             iteration=record.iteration,
             learning_rate=record.learning_rate,
             rows=record.rows,
             weights=weights,
             theta_start=theta_start,
-            theta_stepped=record.theta,
+            theta_stepped=record.theta if record.theta_stepped is None else record.theta_stepped,
             theta_end=theta_end,
             second_moment=record.second_moment,
+            clip_factors=record.clip_factors,
             state_start=state_start,
             state_end=state_end,
         )

@@ -1,0 +1,176 @@
+"""What all path optimizers share: they note what only an optimizer sees in a step."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from explaind_tf.optimizers.laws import Law
+from explaind_tf.optimizers.recorder import RingBuffer, StepScalars
+
+
+class PathOptimizer(keras.optimizers.Optimizer):
+    """Base of optimizers whose steps can be accounted for; stands before the Keras optimizer in the bases.
+
+    It computes nothing that ends up in a weight: what it adds to a step only reads.
+    """
+
+    _used: RingBuffer | None = None
+    _stepped: RingBuffer | None = None
+    _left: RingBuffer | None = None
+    _watched: Sequence[Any] = ()
+    _updated: frozenset[int] = frozenset()
+    _clip_factors: tf.Tensor | None = None
+
+    def build(self, var_list: list[Any]) -> None:
+        """Create the optimizer's variables and the ring buffer beside them."""
+        if self.built:
+            return
+        super().build(var_list)
+        # Learning rates and factors are kept in float64, which holds every float that Keras may use exactly.
+        factors = tf.TensorSpec((len(self._trainable_variables),), tf.float64)
+        self._used = RingBuffer([tf.TensorSpec((), tf.float64), *([factors] if self._clips_by_norm else [])])
+
+    def law(self) -> Law:
+        """Return the displacement law with this optimizer's constants."""
+        raise NotImplementedError
+
+    def moments(self, variables: list[Any] | None = None) -> tuple[list[Any], list[Any]]:
+        """Return the variables of momentum and of the second moment; lists are empty where there are none."""
+        raise NotImplementedError
+
+    @property
+    def _clips_by_norm(self) -> bool:
+        return bool(self.clipnorm or self.global_clipnorm)
+
+    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        if self.clipnorm:
+            self._clip_factors = tf.stack([_clip_factor(_norm([g]), self.clipnorm) for g in grads])
+        elif self.global_clipnorm:
+            factor = _clip_factor(_norm(grads), self.global_clipnorm)
+            self._clip_factors = tf.fill([len(grads)], factor)
+        return super()._clip_gradients(grads)
+
+    def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
+        # The one place where Keras hands over the learning rate it is about to use: reading
+        # `self.learning_rate` once more would call a user's callable more often than Keras does.
+        assert self._used is not None  # set by build(), which Keras calls before any step
+        indices = [self._get_variable_index(variable) for variable in trainable_variables]
+        self._updated = frozenset(indices)
+        values = [learning_rate]
+        if self._clip_factors is not None:
+            ones = tf.ones([len(self._trainable_variables)], tf.float64)
+            positions = [[i] for i in indices]
+            values.append(tf.tensor_scatter_nd_update(ones, positions, self._clip_factors))
+            self._clip_factors = None
+        iteration = tf.convert_to_tensor(self._iterations)
+        self._used.write(iteration, values)
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
+        if self._stepped is not None:
+            self._stepped.write(iteration, self._trainable_variables)
+
+    def apply(self, grads: list[Any], trainable_variables: list[Any] | None = None) -> None:
+        """Update the weights, as the Keras optimizer does, and note where the step led to if asked to."""
+        iteration = tf.convert_to_tensor(self._iterations)
+        super().apply(grads, trainable_variables)
+        if self._left is not None:
+            self._left.write(iteration, self._watched)
+
+    def watch(self, variables: Sequence[Any], slots: int) -> None:
+        """Note in each step what the update made of the weights, and ``variables`` as the step leaves them.
+
+        For steps that cannot be read from outside: several in one execution, or changes of the weights within a step
+        that are not the update's (constraints, moving averages). Takes effect when the training step is traced.
+
+        Parameters
+        ----------
+        variables : sequence of keras.Variable
+            Variables of the model and of this optimizer.
+        slots : int
+            How many steps to keep.
+        """
+        self._watched = list(variables)
+        self._stepped = RingBuffer([_spec(v) for v in self._trainable_variables], slots)
+        self._left = RingBuffer([_spec(v) for v in self._watched], slots)
+
+    def unwatch(self) -> None:
+        """Forget what :meth:`watch` asked for."""
+        self._watched, self._stepped, self._left = (), None, None
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether :meth:`watch` is in force."""
+        return self._left is not None
+
+    def recorded_step(self, iteration: int) -> StepScalars | None:
+        """Return what the step at raw counter value ``iteration`` used; None if it only accumulated gradients.
+
+        Raises
+        ------
+        LookupError
+            If that step was not taken, or lies too far back.
+        """
+        if self._used is None:
+            raise LookupError("The optimizer has not been built: it has taken no step yet.")
+        if not self.is_update(iteration):
+            return None
+        rate, *factors = self._used.read(iteration)
+        return StepScalars(float(rate), factors[0] if factors else None)
+
+    def watched_step(self, iteration: int) -> tuple[list[np.ndarray] | None, list[np.ndarray]]:
+        """Return the weights after the update at ``iteration`` (None if there was none), and the watched variables.
+
+        Raises
+        ------
+        LookupError
+            If nothing was noted then.
+        """
+        if self._left is None or self._stepped is None:
+            raise LookupError("The optimizer was not asked to watch its steps.")
+        stepped = self._stepped.read(iteration) if self.is_update(iteration) else None
+        return stepped, self._left.read(iteration)
+
+    def is_update(self, iteration: int) -> bool:
+        """Tell whether the step at raw counter value ``iteration`` updates weights, or only accumulates gradients."""
+        every = self.gradient_accumulation_steps or 1
+        return (iteration + 1) % every == 0
+
+    def updates_before(self, iteration: int) -> int:
+        """Return the number of updates before the step at raw counter value ``iteration``."""
+        return iteration // (self.gradient_accumulation_steps or 1)
+
+    def accumulators(self, variables: list[Any]) -> list[Any]:
+        """Return the variables that hold accumulated gradients; an empty list without accumulation."""
+        if not self.gradient_accumulation_steps:
+            return []
+        return [self._accumulated_gradients[self._get_variable_index(v)] for v in variables]
+
+    def stepped(self, variables: list[Any]) -> list[bool]:
+        """Return, for each variable, whether the last traced step updated it (True before the first one)."""
+        return [not self._updated or self._get_variable_index(v) in self._updated for v in variables]
+
+    def decay_mask(self, variables: list[Any] | None = None) -> list[bool]:
+        """Return, for each variable, whether weight decay applies to it (Keras skips those without a gradient)."""
+        variables = self._trainable_variables if variables is None else variables
+        decays = self.weight_decay is not None
+        return [
+            decays and bool(self._use_weight_decay(variable.value)) and is_stepped
+            for variable, is_stepped in zip(variables, self.stepped(variables), strict=True)
+        ]
+
+
+def _spec(variable: Any) -> tf.TensorSpec:
+    return tf.TensorSpec(variable.shape, variable.dtype)
+
+
+def _norm(gradients: Sequence[Any]) -> tf.Tensor:
+    """Return the norm by which Keras clips: of sparse gradients, that of their slices before equal rows are added."""
+    values = [g.values if isinstance(g, tf.IndexedSlices) else tf.convert_to_tensor(g) for g in gradients]
+    return tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(value)) for value in values]))
+
+
+def _clip_factor(norm: tf.Tensor, limit: float) -> tf.Tensor:
+    limit = tf.constant(limit, norm.dtype)  # not a cast, which would round it to float32 first
+    return tf.cast(limit / tf.maximum(norm, limit), tf.float64)

@@ -1,0 +1,63 @@
+"""`PathSGD`: Keras' SGD that remembers what it used in each step."""
+
+from typing import Any
+
+import keras
+
+from explaind_tf.optimizers.laws import SGDLaw
+from explaind_tf.optimizers.path_optimizer import PathOptimizer
+
+
+@keras.saving.register_keras_serializable(package="explaind_tf")
+class PathSGD(PathOptimizer, keras.optimizers.SGD):
+    """``keras.optimizers.SGD`` whose steps can be accounted for.
+
+    A drop-in replacement: same arguments, and bit for bit the same weights, with or without momentum, Nesterov's or
+    not, with or without decoupled weight decay.
+
+    Parameters
+    ----------
+    learning_rate, momentum, nesterov, weight_decay, name, **kwargs
+        As in ``keras.optimizers.SGD``: clipping, moving averages and gradient accumulation included.
+
+    Examples
+    --------
+    >>> import explaind_tf as xtf
+    >>> optimizer = xtf.PathSGD(0.1, momentum=0.9, nesterov=True)
+    >>> optimizer.law().memory
+    0.9
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float | None = None,
+        *,
+        name: str = "path_sgd",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            learning_rate=learning_rate,
+            momentum=momentum,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            name=name,
+            **kwargs,
+        )
+
+    def law(self) -> SGDLaw:
+        """Return the displacement law with this optimizer's constants."""
+        return SGDLaw(
+            momentum_share=float(self.momentum),
+            nesterov=float(self.nesterov),
+            weight_decay=float(self.weight_decay or 0.0),
+        )
+
+    def moments(self, variables: list[Any] | None = None) -> tuple[list[Any], list[Any]]:
+        """Return the variables that hold the velocity (none without momentum), and an empty list."""
+        variables = self._trainable_variables if variables is None else variables
+        if not self.momentums:
+            return [], []
+        return [self.momentums[self._get_variable_index(variable)] for variable in variables], []
