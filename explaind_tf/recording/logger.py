@@ -27,7 +27,7 @@ class PathLogger(keras.callbacks.Callback):
     Parameters
     ----------
     run_dir : str or Path
-        New or empty directory, one for each fit.
+        New or empty directory. Fits with the same logger and the same compiled model continue one run.
     verbose : bool
         Whether to say at the end of training what was written where.
 
@@ -84,10 +84,14 @@ class PathLogger(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Check that this training can be accounted for, and open the run directory."""
-        refuse_used_directory(self.run_dir)
+        if self._recording is None:
+            refuse_used_directory(self.run_dir)
         optimizer = checks.check_fit(self.model, self._tap, self.params)
         assert self._tap is not None  # checked
-        self._recording = _Recording(self.model, optimizer, self._tap, self.run_dir)
+        if self._recording is None:
+            self._recording = _Recording(self.model, optimizer, self._tap, self.run_dir)
+        else:
+            self._recording.resume(self.model, self._tap)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Notice what others changed since the step before."""
@@ -104,8 +108,8 @@ class PathLogger(keras.callbacks.Callback):
         if self._recording is None:
             return
         summary = self._recording.finish()
-        self._recording = None
-        self._tap = None
+        if not self._recording.has_steps:
+            self._recording = None
         if self.verbose:
             Console().print(f"PathLogger: {summary}", highlight=False, soft_wrap=True)
 
@@ -121,7 +125,9 @@ class _Recording:
         self._model, self._optimizer, self._tap = model, optimizer, tap
         self._functions = PureFunctions(model, tap.inputs, tap.targets, tap.form.has_weights)
         self._observer = StepObserver(model, optimizer)
+        self._compiled_loss = model._compile_loss
         self._iteration = self._observer.iteration()
+        self._momentum = self._observer.momentum()  # after the last step that was recorded
         self._steps = 0
         self._theta, self._state = self._observer.weights(), self._observer.state()
         self._before: tuple[np.ndarray | None, list[np.ndarray] | None] = (None, None)
@@ -135,6 +141,40 @@ class _Recording:
         )
         self._run_dir = run_dir
         self._writer: RunWriter | None = None  # nothing is written before the first step proved replayable
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether anything was recorded."""
+        return self._writer is not None
+
+    def resume(self, model: keras.Model, tap: Tap) -> None:
+        """Go on with a further fit, checked to follow from what was recorded.
+
+        What was changed since is found as any change between two steps, and is external.
+
+        Raises
+        ------
+        RefusedError
+            If the further steps would not belong to the same run.
+        """
+        found = None
+        if model is not self._model or model.optimizer is not self._optimizer:
+            found = "another model or optimizer"
+        elif model._compile_loss is not self._compiled_loss:
+            found = "a model that was compiled again"
+        elif (tap.inputs, tap.targets, tap.form) != (self._tap.inputs, self._tap.targets, self._tap.form):
+            found = "a dataset with elements of another form"
+        elif self._observer.iteration() != self._iteration or not _same(
+            self._observer.momentum(), self._momentum
+        ):
+            found = "an optimizer that was stepped or set since, outside of what is recorded"
+        if found is not None:
+            raise RefusedError(
+                f"This PathLogger recorded a fit into {self._run_dir} and was now given {found}. A run that is continued "
+                f"needs the same compiled model, dataset form and optimizer state. Record this fit on its own, with a new "
+                f"PathLogger and directory: its momentum is then booked as carried over."
+            )
+        self._tap = tap
 
     def _begin_run(self) -> RunWriter:
         loss = self._functions.loss
@@ -201,8 +241,10 @@ class _Recording:
         if self._writer is None:
             self._check_first_step(batch, outcome)
             self._writer = self._begin_run()
+        elif not self._writer.is_open:
+            self._writer.open_shards()
         rows = self._writer.write_samples(batch)
-        self._theta, self._state = outcome.theta, outcome.state
+        self._theta, self._state, self._momentum = outcome.theta, outcome.state, outcome.momentum
         self._writer.write_step(
             StepRecord(
                 kind=STEP,
@@ -241,6 +283,8 @@ class _Recording:
     def finish(self) -> str:
         if self._writer is None:
             return f"no step was taken; {self._run_dir} was not written"
+        if not self._writer.is_open:
+            return f"no step was taken; {self._run_dir} is as it was"
         self._notice_changes()
         if any(part is not None for part in self._before):
             theta, state = self._before
@@ -259,6 +303,10 @@ class _Recording:
             f"wrote {self._steps} steps and {self._writer.sample_count} distinct samples "
             f"({self._writer.byte_count / 1e6:,.1f} MB) to {self._writer.run_dir}"
         )
+
+
+def _same(first: np.ndarray | None, second: np.ndarray | None) -> bool:
+    return first is second or (first is not None and second is not None and np.array_equal(first, second))
 
 
 def _all_equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:

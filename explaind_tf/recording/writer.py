@@ -58,6 +58,7 @@ class RunWriter:
         self._rows: dict[tuple[int, Any], int] = {}
         self._manifest: Manifest | None = None
         self._writers: dict[str, RecordWriter] = {}
+        self._committed_bytes = 0
 
     @property
     def sample_count(self) -> int:
@@ -67,7 +68,7 @@ class RunWriter:
     @property
     def byte_count(self) -> int:
         """Bytes of steps and samples written."""
-        return sum(writer.size for writer in self._writers.values())
+        return self._committed_bytes + sum(writer.size for writer in self._writers.values())
 
     def begin(
         self,
@@ -80,10 +81,7 @@ class RunWriter:
         targets: Structure,
         environment: dict[str, Any],
     ) -> None:
-        """Open the shards and commit a manifest that says that recording is going on."""
-        files = {STEPS: constants.STEPS_SHARD.format(0), SAMPLES: constants.SAMPLES_SHARD.format(0)}
-        for kind, file in files.items():
-            self._writers[kind] = RecordWriter(self.run_dir / (file + constants.TEMPORARY_SUFFIX))
+        """Say what is recorded, and open the first shards."""
         self._manifest = Manifest(
             run_id=new_run_id(),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -95,8 +93,20 @@ class RunWriter:
             inputs=inputs,
             targets=targets,
             environment=environment,
-            shards=tuple(Shard(file, kind) for kind, file in files.items()),
+            shards=(),
         )
+        self.open_shards()
+
+    def open_shards(self) -> None:
+        """Start a shard of each kind and commit a manifest that says that recording is going on (again)."""
+        assert self._manifest is not None, "begin() comes first"
+        shards = self._manifest.shards
+        number = sum(shard.kind == STEPS for shard in shards)
+        for kind, name in ((STEPS, constants.STEPS_SHARD), (SAMPLES, constants.SAMPLES_SHARD)):
+            file = name.format(number)
+            self._writers[kind] = RecordWriter(self.run_dir / (file + constants.TEMPORARY_SUFFIX))
+            shards += (Shard(file, kind),)
+        self._manifest = self._manifest.with_shards(shards, RECORDING)
         write_manifest(self.run_dir, self._manifest)
 
     def write_samples(self, batch: TappedBatch) -> np.ndarray:
@@ -115,17 +125,27 @@ class RunWriter:
         """Append a record; the samples that it names must have been written before."""
         self._writers[STEPS].write(encode_step(record))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether shards are open to be written to."""
+        return bool(self._writers)
+
     def finish(self) -> None:
         """Commit: force the shards to the disk, give them their names, replace the manifest."""
         assert self._manifest is not None, "begin() comes first"
         shards = []
         for shard in self._manifest.shards:
-            writer = self._writers[shard.kind]
-            writer.close()
-            writer.path.rename(self.run_dir / shard.file)
-            shards.append(Shard(shard.file, shard.kind, writer.count, writer.size, writer.sha256))
+            if shard.is_open:
+                writer = self._writers[shard.kind]
+                writer.close()
+                writer.path.rename(self.run_dir / shard.file)
+                shard = Shard(shard.file, shard.kind, writer.count, writer.size, writer.sha256)
+                self._committed_bytes += writer.size
+            shards.append(shard)
+        self._writers = {}
         sync_directory(self.run_dir)
-        write_manifest(self.run_dir, self._manifest.with_shards(tuple(shards), COMPLETE))
+        self._manifest = self._manifest.with_shards(tuple(shards), COMPLETE)
+        write_manifest(self.run_dir, self._manifest)
 
     def close(self) -> None:
         """Close the files without committing: the run can be read up to its last whole step."""

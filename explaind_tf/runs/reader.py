@@ -9,7 +9,7 @@ import numpy as np
 from explaind_tf import constants
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.graphs import Graphs
-from explaind_tf.runs.records import file_sha256
+from explaind_tf.runs.records import RecordFile, file_sha256
 from explaind_tf.runs.samples import SampleStore
 from explaind_tf.runs.schema import COMPLETE, Manifest, Shard, VariableSpec, read_manifest
 from explaind_tf.runs.steps import Layout, StepStore
@@ -27,8 +27,6 @@ class RecordedRun:
     def __init__(self, run_dir: str | Path) -> None:
         self.run_dir = Path(run_dir)
         self.manifest: Manifest = read_manifest(self.run_dir)
-        self._step_shard = self._only_shard("steps")
-        self._sample_shard = self._only_shard("samples")
         layout = Layout(
             self.manifest.variables, self.manifest.state, bool(self.manifest.optimizer.get("second_moment"))
         )
@@ -36,23 +34,16 @@ class RecordedRun:
             raise RunFormatError(
                 f"{self.run_dir} has no trainable variables: there is nothing to account for."
             )
-        self.step_store = StepStore(self._shard_path(self._step_shard), layout, self._step_shard.count)
-        self.samples = SampleStore(
-            self._shard_path(self._sample_shard),
-            self.manifest.inputs,
-            self.manifest.targets,
-            self._sample_shard.count,
-        )
+        self.step_store = StepStore(self._open_shards("steps"), layout)
+        self.samples = SampleStore(self._open_shards("samples"), self.manifest.inputs, self.manifest.targets)
         if not self.is_complete:
             self._warn_cut_short()
 
-    def _only_shard(self, kind: str) -> Shard:
+    def _open_shards(self, kind: str) -> list[RecordFile]:
         shards = self.manifest.shards_of(kind)
-        if len(shards) != 1:
-            raise RunFormatError(
-                f"{self.run_dir}: the manifest names {len(shards)} {kind} files instead of one."
-            )
-        return shards[0]
+        if not shards:
+            raise RunFormatError(f"{self.run_dir}: the manifest names no {kind} file.")
+        return [RecordFile(self._shard_path(shard), shard.count) for shard in shards]
 
     def _shard_path(self, shard: Shard) -> Path:
         path = self.run_dir / shard.file
@@ -69,7 +60,7 @@ class RecordedRun:
         return path
 
     def _warn_cut_short(self) -> None:
-        dropped = self.step_store.file.dropped_bytes
+        dropped = self.step_store.records.dropped_bytes
         tail = f" The {dropped} bytes of an unfinished step were left out." if dropped else ""
         warnings.warn(
             f"{self.run_dir} was cut short: training ended before the logger could finish (interrupted or "
@@ -139,7 +130,7 @@ class RecordedRun:
         RunFormatError
             At the first thing that is wrong, naming file, record and step.
         """
-        for shard in (self._step_shard, self._sample_shard):
+        for shard in self.manifest.shards:
             path = self._shard_path(shard)
             if shard.sha256 is not None and file_sha256(path) != shard.sha256:
                 raise RunFormatError(
@@ -151,7 +142,7 @@ class RecordedRun:
             rows = self.step_store.transition(int(step)).rows
             if len(rows) == 0 or rows.min() < 0 or rows.max() >= len(self.samples):
                 raise RunFormatError(
-                    f"{self.step_store.file.path}: step {step} names samples that the run does not have "
+                    f"{self.run_dir}: step {step} names samples that the run does not have "
                     f"({len(self.samples)} rows)."
                 )
 

@@ -6,10 +6,13 @@ takes a file cut at a record boundary, or within the first 12 bytes of a record,
 counts, and reads any record by its number.
 """
 
+import bisect
 import hashlib
+import itertools
 import os
 import struct
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -170,6 +173,52 @@ class RecordFile:
     def close(self) -> None:
         """Close the file; reading from it is an error from then on."""
         self._close()
+
+
+class RecordSeries:
+    """The records of several files, one after the other.
+
+    Parameters
+    ----------
+    files : sequence of RecordFile
+        In order; at least one.
+    """
+
+    def __init__(self, files: Sequence[RecordFile]) -> None:
+        self.files = list(files)
+        self._starts = list(itertools.accumulate((len(file) for file in files), initial=0))
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @property
+    def dropped_bytes(self) -> int:
+        """Bytes of an unfinished record at the end."""
+        return sum(file.dropped_bytes for file in self.files)
+
+    def _locate(self, index: int) -> tuple[RecordFile, int]:
+        which = min(bisect.bisect_right(self._starts, index) - 1, len(self.files) - 1)
+        return self.files[which], index - self._starts[which]
+
+    def where(self, index: int) -> str:
+        """Name the file and the place of a record, for messages."""
+        file, local = self._locate(index)
+        return f"{file.path}: record {local}"
+
+    def read_example(self, index: int) -> tf.train.Example:
+        """Return record ``index`` as a ``tf.train.Example``.
+
+        Raises
+        ------
+        RunFormatError
+            If it is damaged.
+        """
+        file, local = self._locate(index)
+        return file.read_example(local)
+
+    def last_of_files(self) -> list[int]:
+        """Return the number of the last record of each file that holds any."""
+        return [stop - 1 for start, stop in itertools.pairwise(self._starts) if stop > start]
 
 
 def file_sha256(path: Path) -> str:

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import tensorflow as tf
 
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs import structure as struct
-from explaind_tf.runs.records import RecordFile
+from explaind_tf.runs.records import RecordFile, RecordSeries
 from explaind_tf.runs.structure import Leaf, Structure
 
 SampleId = int | str
@@ -64,23 +63,21 @@ class SampleStore:
 
     Parameters
     ----------
-    path : Path
-        The shard.
+    files : sequence of RecordFile
+        The shards in order.
     inputs, targets : Structure
         What one sample looks like, from the manifest.
-    expected : int or None
-        Number of records in the manifest, None if the run was cut short.
     """
 
-    def __init__(self, path: Path, inputs: Structure, targets: Structure, expected: int | None) -> None:
-        self.file = RecordFile(path, expected)
+    def __init__(self, files: Sequence[RecordFile], inputs: Structure, targets: Structure) -> None:
+        self.records = RecordSeries(files)
         self._inputs = inputs
         self._targets = targets
         self._leaves: list[Leaf] = [*struct.leaves(inputs), *struct.leaves(targets)]
 
     def __len__(self) -> int:
         """Return the number of rows: distinct contents, in order of first appearance."""
-        return len(self.file)
+        return len(self.records)
 
     def read(self, row: int) -> Sample:
         """Return one sample.
@@ -90,14 +87,14 @@ class SampleStore:
         RunFormatError
             If the record is damaged or its content does not match its fingerprint.
         """
-        features = self.file.read_example(row).features.feature
+        features = self.records.read_example(row).features.feature
         try:
             arrays = self._tensors(features)
             stored = int(features["fingerprint"].int64_list.value[0])
         except (IndexError, ValueError) as error:
-            raise RunFormatError(f"{self.file.path}: sample {row} is damaged: {error}.") from error
+            raise RunFormatError(f"{self.records.where(row)} (sample {row}) is damaged: {error}.") from error
         if fingerprint(arrays) != stored:
-            raise RunFormatError(f"{self.file.path}: sample {row} does not match its fingerprint.")
+            raise RunFormatError(f"{self.records.where(row)} (sample {row}) does not match its fingerprint.")
         text, number = features["id"].bytes_list.value, features["id"].int64_list.value
         sample_id: SampleId | None = text[0].decode() if text else int(number[0]) if number else None
         split = len(struct.leaves(self._inputs))
@@ -120,7 +117,7 @@ class SampleStore:
         missing = [int(row) for row in rows if not 0 <= row < len(self)]
         if missing:
             raise RunFormatError(
-                f"{self.file.path} lacks the samples {missing[:5]} that a step names: it holds {len(self)}. "
+                f"{self.records.files[-1].path} lacks the samples {missing[:5]} that a step names: it holds {len(self)}. "
                 f"Restore it from a copy."
             )
         samples = [self.read(int(row)) for row in rows]

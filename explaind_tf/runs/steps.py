@@ -1,14 +1,14 @@
 """Step records: one ``tf.train.Example`` for each training step, with the state that it led to."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from explaind_tf.errors import RunFormatError
-from explaind_tf.runs.records import RecordFile
+from explaind_tf.runs.records import RecordFile, RecordSeries
 from explaind_tf.runs.schema import VariableSpec
 
 START = "start"
@@ -224,47 +224,55 @@ class StepStore:
 
     Parameters
     ----------
-    path : Path
-        The shard.
+    files : sequence of RecordFile
+        The shards in order, one for each fit.
     layout : Layout
         Sizes from the manifest.
-    expected : int or None
-        Number of records in the manifest, None if the run was cut short.
     """
 
-    def __init__(self, path: Path, layout: Layout, expected: int | None) -> None:
+    def __init__(self, files: Sequence[RecordFile], layout: Layout) -> None:
         self.layout = layout
-        self.file = RecordFile(path, expected)
+        self.records = RecordSeries(files)
         self._cache: OrderedDict[int, StepRecord] = OrderedDict()
-        if len(self.file) == 0:
-            raise RunFormatError(f"{path} holds no record: the run was cut short before its first step.")
+        if len(self.records) == 0:
+            raise RunFormatError(
+                f"{files[0].path} holds no record: the run was cut short before its first step."
+            )
+        # A fit that was continued may have closed with an end record; the step after it says the same, and more.
+        closings = self.records.last_of_files()[:-1]
+        ends = {index for index in closings if self._decode(index).kind == END}
+        self._indices = [index for index in range(len(self.records)) if index not in ends]
         self.start = self._record(0)
-        self._has_end = len(self.file) > 1 and self._record(len(self.file) - 1).kind == END
+        self._has_end = len(self._indices) > 1 and self._record(len(self._indices) - 1).kind == END
 
     def __len__(self) -> int:
         """Return the number of whole steps."""
-        return len(self.file) - 1 - int(self._has_end)
+        return len(self._indices) - 1 - int(self._has_end)
 
-    def _record(self, index: int) -> StepRecord:
-        if index in self._cache:
-            self._cache.move_to_end(index)
-            return self._cache[index]
-        example = self.file.read_example(index)
-        where = f"{self.file.path}: record {index}"
+    def _decode(self, index: int) -> StepRecord:
+        example = self.records.read_example(index)
         try:
-            record = self.layout.decode(example)
+            return self.layout.decode(example)
         except RunFormatError as error:
-            raise RunFormatError(f"{where} (step {index - 1}) is damaged: {error}.") from error
-        last = index == len(self.file) - 1
-        allowed = (START,) if index == 0 else (STEP, END) if last else (STEP,)
-        if record.kind not in allowed or record.step != index - 1:
+            raise RunFormatError(f"{self.records.where(index)} is damaged: {error}.") from error
+
+    def _record(self, position: int) -> StepRecord:
+        """Return the record of step ``position − 1``."""
+        if position in self._cache:
+            self._cache.move_to_end(position)
+            return self._cache[position]
+        index = self._indices[position]
+        record, where = self._decode(index), self.records.where(index)
+        last = position == len(self._indices) - 1
+        allowed = (START,) if position == 0 else (STEP, END) if last else (STEP,)
+        if record.kind not in allowed or record.step != position - 1:
             raise RunFormatError(
-                f"{where} should be step {index - 1}; found {record.kind!r} {record.step}. Steps must follow "
+                f"{where} should be step {position - 1}; found {record.kind!r} {record.step}. Steps must follow "
                 f"each other without a gap: records were removed, repeated or reordered."
             )
         if record.updates and self.layout.has_second_moment and record.second_moment is None:
-            raise RunFormatError(f"{where} (step {index - 1}) lacks the optimizer's second moment.")
-        self._cache[index] = record
+            raise RunFormatError(f"{where} (step {position - 1}) lacks the optimizer's second moment.")
+        self._cache[position] = record
         while len(self._cache) > _CACHED_RECORDS:
             self._cache.popitem(last=False)
         return record
@@ -280,7 +288,7 @@ class StepStore:
     def _before(self, step: int) -> tuple[np.ndarray, list[np.ndarray]]:
         previous = self._record(step)
         theta, state = previous.theta, previous.state
-        if step + 1 < len(self.file):
+        if step + 1 < len(self._indices):
             following = self._record(step + 1)
             theta = theta if following.theta_before is None else following.theta_before
             state = state if following.state_before is None else following.state_before
