@@ -25,23 +25,31 @@ _LARGEST_UNEXPLAINED = 1e-2
 _NOTICEABLE = 1e-2
 
 
-def law_of(run: RecordedRun) -> Law:
-    """Return the displacement law of the run's optimizer.
+@dataclass(frozen=True)
+class _Rules:
+    """How the optimizer of a run makes updates of gradients."""
 
-    Raises
-    ------
-    RunFormatError
-        If this version does not know it.
-    """
-    name = run.manifest.optimizer.get("law")
+    law: Law
+    accumulates: int
+    clipvalue: float | None
+
+
+def _rules_of(run: RecordedRun) -> _Rules:
+    config = run.manifest.optimizer
+    name = config.get("law")
     try:
-        return law_from_config(str(name), run.manifest.optimizer["constants"])
+        law = law_from_config(str(name), config["constants"])
     except LookupError:
         raise RunFormatError(
             f"{run.run_dir} was trained by the optimizer {name!r}, which this version does not know."
         ) from None
     except (AttributeError, TypeError, ValueError) as error:
         raise RunFormatError(f"{run.run_dir}: the manifest's optimizer is damaged: {error}.") from error
+    accumulates, clipvalue = config.get("accumulates"), config.get("clipvalue")
+    is_valid = isinstance(accumulates, int) and accumulates > 0
+    if not is_valid or not (clipvalue is None or isinstance(clipvalue, (int, float))):
+        raise RunFormatError(f"{run.run_dir}: the manifest's optimizer is damaged: {config!r}.")
+    return _Rules(law, int(accumulates or 1), clipvalue)
 
 
 @dataclass(frozen=True)
@@ -101,9 +109,8 @@ class Replay:
     def __init__(self, run: RecordedRun, derivatives: Derivatives, tolerance: float = 1e-3) -> None:
         self.run = run
         self._tolerance = tolerance
-        self.law = law_of(run)
-        self._accumulates = int(run.manifest.optimizer.get("accumulates", 1))
-        self._clip_value = run.manifest.optimizer.get("clipvalue")
+        self._rules = _rules_of(run)
+        self.law = self._rules.law
         self._derivatives = derivatives
         self._has_regularizer = derivatives.model.regularizer is not None
         self._sizes = [spec.size for spec in run.manifest.variables]
@@ -134,7 +141,7 @@ class Replay:
 
     def update(self, transition: Transition) -> Update:
         """Return the coefficients of a step that updates the weights."""
-        waiting = None if self._clip_value is None else self._waiting_gradient(transition)
+        waiting = None if self._rules.clipvalue is None else self._waiting_gradient(transition)
         return self._coefficients(transition, waiting)
 
     def _coefficients(self, transition: Transition, waiting: np.ndarray | None) -> Update:
@@ -144,12 +151,15 @@ class Replay:
             transition.learning_rate,
             transition.iteration,
         )
-        scale = np.asarray(1.0 / self._accumulates)
+        scale = np.asarray(1.0 / self._rules.accumulates)
         if transition.clip_factors is not None:
             scale = scale * np.repeat(transition.clip_factors, self._sizes)
-        elif self._clip_value is not None:
+        elif self._rules.clipvalue is not None:
             assert waiting is not None
-            scale = scale * clip_ratio(tf.constant(waiting / self._accumulates), self._clip_value).numpy()
+            scale = (
+                scale
+                * clip_ratio(tf.constant(waiting / self._rules.accumulates), self._rules.clipvalue).numpy()
+            )
         return Update(factors.gain, factors.direct, factors.pull.numpy(), scale)
 
     def _waiting_gradient(self, transition: Transition) -> np.ndarray:

@@ -177,6 +177,7 @@ def _manifest_from_json(body: Any) -> Manifest:
     for key in ("variables", "state", "shards"):
         _expect(isinstance(body[key], list), f"{key} must be a list")
     shards = tuple(_shard_from_json(item) for item in body["shards"])
+    _expect(len({shard.file for shard in shards}) == len(shards), "it names a shard twice")
     if body["status"] == COMPLETE:
         sealed = all(None not in (shard.count, shard.size, shard.sha256) for shard in shards)
         _expect(sealed, "a complete run must give count, size and sha256 of every shard")

@@ -16,6 +16,7 @@ import pytest
 
 import explaind_tf as xtf
 from explaind_tf import RunFormatError
+from explaind_tf.constants import FORMAT_VERSION
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.records import RecordFile, RecordWriter, file_sha256
 from explaind_tf.runs.steps import END, StepRecord, encode_step
@@ -151,8 +152,8 @@ class TestManifest:
             "[]",
             "null",
             "\x00",
-            '{"format_version": 1',
-            '{"format_version": 1}',
+            '{"format_version": 2',
+            '{"format_version": 2}',
             pytest.param(
                 "[" * 100_000,
             ),
@@ -176,11 +177,12 @@ class TestManifest:
         with pytest.raises(RunFormatError, match=r"manifest\.json is damaged"):
             xtf.open_run(copied)
 
-    @pytest.mark.parametrize("version", [0, 2, "1", None])
+    @pytest.mark.parametrize("version", [0, FORMAT_VERSION + 1, "1", None])
     def test_other_format_version_is_refused(self, copied: Path, version: Any):
         edit_manifest(copied, lambda body: body.update(format_version=version))
         with pytest.raises(
-            RunFormatError, match=rf"version {version!r} was written by another.*reads version 1"
+            RunFormatError,
+            match=rf"version {version!r} was written by another.*reads version {FORMAT_VERSION}",
         ):
             xtf.open_run(copied)
 
@@ -205,8 +207,8 @@ class TestManifest:
             (lambda body: body["variables"][0].update(dtype="object"), "dtype 'object'"),
             (lambda body: body["variables"][0].update(shape=[4, 3]), "record 0 .*is damaged: field 'theta'"),
             (lambda body: body["state"].pop(), "record 0 .*is damaged: field 'state'"),
-            (lambda body: body["shards"].pop(0), "names 0 steps files instead of one"),
-            (lambda body: body["shards"].append(body["shards"][0]), "names 2 steps files"),
+            (lambda body: body["shards"].pop(0), "names no steps file"),
+            (lambda body: body["shards"].append(body["shards"][0]), "names a shard twice"),
             (lambda body: body["shards"][0].update(count=-1), "count=-1"),
             (lambda body: body["shards"][0].update(size="9"), "size='9'"),
             (lambda body: body["inputs"].update(more=1), "does not know"),
@@ -265,7 +267,9 @@ class TestShards:
         assert content in records[0]
         rewrite(copied, SAMPLES, [records[0].replace(content, X[1].tobytes()), *records[1:]])
         run = RecordedRun(copied)
-        with pytest.raises(RunFormatError, match=rf"{SAMPLES}: sample 0 does not match its fingerprint"):
+        with pytest.raises(
+            RunFormatError, match=rf"{SAMPLES}: record 0 \(sample 0\) does not match its fingerprint"
+        ):
             run.samples.take([0])
         np.testing.assert_array_equal(run.samples.take([1])[1], Y[[1]])
 
@@ -277,7 +281,7 @@ class TestShards:
 
     def test_step_with_rows_that_were_never_stored_is_refused(self, copied: Path):
         rewrite(copied, SAMPLES, read_records(copied / SAMPLES)[:-1])
-        with pytest.raises(RunFormatError, match=rf"{STEPS}: step 2 names samples .*\(9 rows\)"):
+        with pytest.raises(RunFormatError, match=r"step 2 names samples .*\(9 rows\)"):
             RecordedRun(copied).verify_files()
 
 
@@ -488,7 +492,7 @@ class TestTrust:
 
     def test_manifest_is_plain_json(self, small_run: Recorded):
         body = json.loads((small_run.run_dir / "manifest.json").read_text())
-        assert body["format_version"] == 1
+        assert body["format_version"] == FORMAT_VERSION
         for shard in body["shards"]:
             path = small_run.run_dir / shard["file"]
             assert shard["size"] == path.stat().st_size
