@@ -13,7 +13,6 @@ from explaind_tf.kernel.functions import Batch, Segment
 from explaind_tf.kernel.sweeps import PathStep
 from explaind_tf.optimizers import AdamWLaw
 from explaind_tf.runs import RecordedRun
-from explaind_tf.runs.replay import loss_scale
 from explaind_tf.runs.steps import Transition
 
 # A step whose displacement the law misses by more than this share of the largest step so far was not taken
@@ -62,6 +61,7 @@ class Replay:
         self._tolerance = tolerance
         self.law = law_of(run)
         self._derivatives = derivatives
+        self._scales: dict[int, np.ndarray] = {}  # a few numbers a step
         self._has_regularizer = derivatives.model.regularizer is not None
         self._decay_mask = np.concatenate(
             [np.full(spec.size, float(spec.decay)) for spec in run.manifest.variables]
@@ -85,8 +85,12 @@ class Replay:
     def batch(self, transition: Transition) -> Batch:
         """Return the training samples of a step."""
         inputs, targets = self.run.samples.take_flat(transition.rows)
-        scale = loss_scale(self.run.manifest.loss.get("reduction", ""), transition.weights)
-        return Batch(inputs, targets, transition.weights, scale)
+        samples = (inputs, targets, transition.weights)
+        if transition.step not in self._scales:
+            segment = self.segment(transition)
+            scales = self._derivatives.loss_scales(segment.start, segment.constants, *samples)
+            self._scales[transition.step] = scales.numpy()
+        return Batch(*samples, self._scales[transition.step])
 
     def preconditioner(self, transition: Transition) -> np.ndarray:
         """Return the diagonal of P_s, shape (D,)."""
@@ -122,7 +126,9 @@ class Replay:
             gradient = self._derivatives.loss_gradient(segment.start, segment.constants, batch)
             data = law.momentum(data, gradient).numpy()
             if self._has_regularizer:
-                gradient = self._derivatives.regularizer_gradient(segment.start)
+                gradient = self._derivatives.regularizer_gradient(
+                    segment.start, segment.constants, batch.inputs
+                )
                 penalty = law.momentum(penalty, gradient).numpy()
             carried = carried * data.dtype.type(law.memory)
             if step < first:

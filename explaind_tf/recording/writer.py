@@ -78,6 +78,8 @@ class RunWriter:
         loss: dict[str, Any],
         inputs: Structure,
         targets: Structure,
+        weights: Structure | None,
+        outputs: Structure,
         environment: dict[str, Any],
     ) -> None:
         """Open the shards and commit a manifest that says that recording is going on."""
@@ -94,6 +96,8 @@ class RunWriter:
             loss=loss,
             inputs=inputs,
             targets=targets,
+            weights=weights,
+            outputs=outputs,
             environment=environment,
             shards=tuple(Shard(file, kind) for kind, file in files.items()),
         )

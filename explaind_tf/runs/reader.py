@@ -8,6 +8,7 @@ import numpy as np
 
 from explaind_tf import constants
 from explaind_tf.errors import RunFormatError
+from explaind_tf.runs import structure as struct
 from explaind_tf.runs.graphs import Graphs
 from explaind_tf.runs.records import file_sha256
 from explaind_tf.runs.samples import SampleStore
@@ -29,7 +30,8 @@ class RecordedRun:
         self.manifest: Manifest = read_manifest(self.run_dir)
         self._step_shard = self._only_shard("steps")
         self._sample_shard = self._only_shard("samples")
-        layout = Layout(self.manifest.variables, self.manifest.state)
+        weights = () if self.manifest.weights is None else tuple(struct.leaves(self.manifest.weights))
+        layout = Layout(self.manifest.variables, self.manifest.state, weights)
         if not self.manifest.variables:
             raise RunFormatError(
                 f"{self.run_dir} has no trainable variables: there is nothing to account for."

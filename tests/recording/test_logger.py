@@ -120,7 +120,7 @@ class TestSteps:
             positions = [
                 int(str(run.samples.ids[run.samples.id_of_row[row]]).split()[1]) for row in transition.rows
             ]
-            np.testing.assert_array_equal(transition.weights, WEIGHTS[positions].astype("float32"))
+            np.testing.assert_array_equal(transition.weights, [WEIGHTS[positions]])
             inputs, targets = run.samples.take(transition.rows)
             np.testing.assert_array_equal(inputs["left"], X[positions])
             np.testing.assert_array_equal(inputs["right"], X[::-1][positions])
@@ -159,8 +159,7 @@ class TestManifest:
             "weight_decay": 0.2,
         }
         assert manifest.loss == {
-            "name": "sparse_categorical_crossentropy",
-            "reduction": "mean",
+            "losses": [{"name": "sparse_categorical_crossentropy", "reduction": "sum_over_batch_size"}],
             "has_regularizer": True,
         }
         assert manifest.environment["keras"] == keras.__version__

@@ -151,8 +151,8 @@ class TestManifest:
             "[]",
             "null",
             "\x00",
-            '{"format_version": 1',
-            '{"format_version": 1}',
+            '{"format_version": 2',
+            '{"format_version": 2}',
             pytest.param(
                 "[" * 100_000,
             ),
@@ -176,11 +176,11 @@ class TestManifest:
         with pytest.raises(RunFormatError, match=r"manifest\.json is damaged"):
             xtf.open_run(copied)
 
-    @pytest.mark.parametrize("version", [0, 2, "1", None])
+    @pytest.mark.parametrize("version", [0, 1, 3, "2", None])
     def test_other_format_version_is_refused(self, copied: Path, version: Any):
         edit_manifest(copied, lambda body: body.update(format_version=version))
         with pytest.raises(
-            RunFormatError, match=rf"version {version!r} was written by another.*reads version 1"
+            RunFormatError, match=rf"version {version!r} was written by another.*reads version 2"
         ):
             xtf.open_run(copied)
 
@@ -488,7 +488,7 @@ class TestTrust:
 
     def test_manifest_is_plain_json(self, small_run: Recorded):
         body = json.loads((small_run.run_dir / "manifest.json").read_text())
-        assert body["format_version"] == 1
+        assert body["format_version"] == 2
         for shard in body["shards"]:
             path = small_run.run_dir / shard["file"]
             assert shard["size"] == path.stat().st_size
