@@ -1,7 +1,7 @@
 """Measurements: what about a prediction the ledger accounts for.
 
-A measurement maps the model's outputs for a batch of inputs to a matrix (batch, O) in TensorFlow
-operations. Row i must depend on input i alone. Labels given to a measurement are per input: they must be
+A measurement maps the model's outputs for a batch of inputs, nested as the model returns them, to a matrix
+(batch, O) in TensorFlow operations. Row i must depend on input i alone. Labels given to a measurement are per input: they must be
 as many as the inputs that are attributed.
 """
 
@@ -35,7 +35,7 @@ class Measurement:
     targets: tuple[np.ndarray, ...] = ()
     output_names: Sequence[str] | None = field(default=None)
 
-    def __call__(self, model_outputs: tf.Tensor, *targets: tf.Tensor) -> tf.Tensor:
+    def __call__(self, model_outputs: Any, *targets: tf.Tensor) -> tf.Tensor:
         """Return the measurement of a batch, shape (batch, O).
 
         Raises
@@ -70,10 +70,38 @@ def as_measurement(measurement: Any) -> Measurement:
     )
 
 
+@dataclass(frozen=True)
+class _OfOutput:
+    """A function of one of the model's outputs. Equal ones are compiled once."""
+
+    measurement: str
+    function: Callable[..., tf.Tensor]
+    output: str | int | None
+
+    def __call__(self, model_outputs: Any, *targets: tf.Tensor) -> tf.Tensor:
+        return self.function(self._pick(model_outputs), *targets)
+
+    def _pick(self, model_outputs: Any) -> tf.Tensor:
+        flat = tf.nest.flatten(model_outputs)
+        names = list(model_outputs) if isinstance(model_outputs, dict) else []
+        if self.output is None and len(flat) == 1:
+            return flat[0]
+        if isinstance(self.output, int) and -len(flat) <= self.output < len(flat):
+            return flat[self.output]
+        if self.output in names and tf.is_tensor(model_outputs[self.output]):
+            return model_outputs[self.output]
+        choices = f"one of {names}, or " if names else ""
+        raise ValueError(
+            f"{self.measurement} is of one output, and the model has {len(flat)}; output={self.output!r} is none of "
+            f"them. Say which: output= {choices}a position from 0 to {len(flat) - 1}, or give a function of all "
+            f"outputs as the measurement."
+        )
+
+
 def outputs() -> Measurement:
     """All outputs of the model as they are (logits, log-probabilities, ...).
 
-    Outputs of more than one axis are flattened to (batch, O).
+    Outputs of more than one axis are flattened to (batch, O); several are put side by side (dicts by sorted key).
 
     Returns
     -------
@@ -83,7 +111,7 @@ def outputs() -> Measurement:
     return Measurement("outputs", _flat_outputs)
 
 
-def log_prob(y: Any, *, from_logits: bool = True) -> Measurement:
+def log_prob(y: Any, *, from_logits: bool = True, output: str | int | None = None) -> Measurement:
     """Log-probability of class ``y[i]`` for input i, in nats, shape (batch, 1).
 
     Parameters
@@ -93,6 +121,8 @@ def log_prob(y: Any, *, from_logits: bool = True) -> Measurement:
     from_logits : bool
         Whether the model returns logits or log-probabilities (the softmax of which is the same). False if it
         returns probabilities.
+    output : str or int, optional
+        Which output, by its key or its position, if the model has several.
 
     Raises
     ------
@@ -100,10 +130,10 @@ def log_prob(y: Any, *, from_logits: bool = True) -> Measurement:
         If the labels are not whole numbers, or the model's outputs are not (batch, classes).
     """
     function = _log_prob_of_logits if from_logits else _log_of_probability
-    return Measurement("log_prob", function, (_labels(y),))
+    return Measurement("log_prob", _OfOutput("log_prob", function, output), (_labels(y),))
 
 
-def margin(y: Any) -> Measurement:
+def margin(y: Any, *, output: str | int | None = None) -> Measurement:
     """Margin of class ``y[i]``: its logit less the log-sum-exp of the others, shape (batch, 1).
 
     This is the log-odds log(p / (1 − p)) of the class, in nats; positive where the class has more than
@@ -113,16 +143,18 @@ def margin(y: Any) -> Measurement:
     ----------
     y : array of int, shape (inputs,)
         Classes. The model must return logits or log-probabilities.
+    output : str or int, optional
+        Which output, by its key or its position, if the model has several.
 
     Raises
     ------
     ValueError
         If the labels are not whole numbers, or the model's outputs are not (batch, classes).
     """
-    return Measurement("margin", _margin, (_labels(y),))
+    return Measurement("margin", _OfOutput("margin", _margin, output), (_labels(y),))
 
 
-def loss(loss_fn: Any, y: Any) -> Measurement:
+def loss(loss_fn: Any, y: Any, *, output: str | int | None = None) -> Measurement:
     """Loss of each input, shape (batch, 1): positive entries of the ledger raised the loss.
 
     Parameters
@@ -131,6 +163,8 @@ def loss(loss_fn: Any, y: Any) -> Measurement:
         A Keras loss or ``(y_true, y_pred) -> (batch,)``. Its reduction is not used.
     y : array, shape (inputs, ...)
         Targets as in training.
+    output : str or int, optional
+        Which output, by its key or its position, if the model has several.
 
     Raises
     ------
@@ -150,13 +184,20 @@ def loss(loss_fn: Any, y: Any) -> Measurement:
             values = tf.reduce_mean(values, axis=list(range(1, values.shape.rank)))
         return values[:, None]
 
-    return Measurement("loss", function, (np.asarray(y),))
+    return Measurement("loss", _OfOutput("loss", function, output), (np.asarray(y),))
 
 
 # Functions of the module rather than closures: a run compiles each function once, however often it is asked.
 
 
-def _flat_outputs(model_outputs: tf.Tensor) -> tf.Tensor:
+def _flat_outputs(model_outputs: Any) -> tf.Tensor:
+    flat = [_flat_output(value) for value in tf.nest.flatten(model_outputs)]
+    floating = [value.dtype for value in flat if value.dtype.is_floating]
+    # Masks and token numbers may stand beside outputs that move.
+    return tf.concat([tf.cast(value, floating[0] if floating else tf.float32) for value in flat], axis=1)
+
+
+def _flat_output(model_outputs: tf.Tensor) -> tf.Tensor:
     size = model_outputs.shape[1:].num_elements()
     if size is None:
         raise ValueError(

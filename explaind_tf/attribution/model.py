@@ -35,19 +35,23 @@ def pure_model(run: RecordedRun, measurement: Measurement) -> PureModel:
         return [*parameters, *state]
 
     def measure(point, constants, inputs, targets):
-        (outputs,) = graphs.forward(*arguments(point, constants), *inputs)
+        flat = graphs.forward(*arguments(point, constants), *inputs)
+        outputs = struct.pack(manifest.outputs, flat)
         return tf.cast(measurement(outputs, *targets), dtype)
 
-    def losses(point, constants, inputs, targets, weights):
-        values = graphs.sample_losses(*arguments(point, constants), *inputs, *targets, weights)
-        return tf.cast(values[0], dtype)
+    def losses(point, constants, inputs, targets, weights, scales):
+        return graphs.sample_losses(*arguments(point, constants), *inputs, *targets, *weights, scales)[0]
 
-    def regularizer(point):
-        return tf.cast(graphs.regularizer(*unpack(point)[0])[0], dtype)
+    def loss_scales(point, constants, inputs, targets, weights):
+        return graphs.loss_scales(*arguments(point, constants), *inputs, *targets, *weights)[0]
+
+    def regularizer(point, constants, inputs):
+        return graphs.penalty(*arguments(point, constants), *inputs)[0]
 
     return PureModel(
         measure=measure,
         losses=losses,
+        loss_scales=loss_scales,
         regularizer=regularizer if manifest.loss.get("has_regularizer") else None,
         theta_size=theta_size,
         point_size=theta_size + sum(spec.size for spec in floats),
@@ -58,6 +62,7 @@ def pure_model(run: RecordedRun, measurement: Measurement) -> PureModel:
             tf.TensorSpec((None, *target.shape[1:]), target.dtype) for target in measurement.targets
         ),
         loss_targets=tuple(_batch_spec(leaf) for leaf in struct.leaves(manifest.targets)),
+        loss_weights=tuple(_batch_spec(leaf) for leaf in run.step_store.layout.weights),
     )
 
 

@@ -14,7 +14,6 @@ from explaind_tf.kernel.functions import Batch, Segment
 from explaind_tf.kernel.sweeps import PathStep
 from explaind_tf.optimizers.laws import Law, clip_ratio, law_from_config
 from explaind_tf.runs import RecordedRun
-from explaind_tf.runs.replay import loss_scale
 from explaind_tf.runs.steps import Transition
 
 # A step whose displacement the law misses by more than this share of the largest step so far was not taken
@@ -112,6 +111,7 @@ class Replay:
         self._rules = _rules_of(run)
         self.law = self._rules.law
         self._derivatives = derivatives
+        self._scales: dict[int, np.ndarray] = {}  # a few numbers a step
         self._has_regularizer = derivatives.model.regularizer is not None
         self._sizes = [spec.size for spec in run.manifest.variables]
         self._decay_mask = np.concatenate(
@@ -136,8 +136,12 @@ class Replay:
     def batch(self, transition: Transition) -> Batch:
         """Return the training samples of a step."""
         inputs, targets = self.run.samples.take_flat(transition.rows)
-        scale = loss_scale(self.run.manifest.loss.get("reduction", ""), transition.weights)
-        return Batch(inputs, targets, transition.weights, scale)
+        samples = (inputs, targets, transition.weights)
+        if transition.step not in self._scales:
+            segment = self.segment(transition)
+            scales = self._derivatives.loss_scales(segment.start, segment.constants, *samples)
+            self._scales[transition.step] = scales.numpy()
+        return Batch(*samples, self._scales[transition.step])
 
     def update(self, transition: Transition) -> Update:
         """Return the coefficients of a step that updates the weights."""
@@ -178,11 +182,12 @@ class Replay:
 
     def _gradients(self, transition: Transition) -> tuple[np.ndarray, np.ndarray]:
         """Return the gradients of the batch's losses and of the regularisers, each of shape (D,)."""
-        segment = self.segment(transition)
-        data = self._derivatives.loss_gradient(segment.start, segment.constants, self.batch(transition))
+        segment, batch = self.segment(transition), self.batch(transition)
+        data = self._derivatives.loss_gradient(segment.start, segment.constants, batch)
         if not self._has_regularizer:
             return data.numpy(), np.zeros_like(transition.theta_start)
-        return data.numpy(), self._derivatives.regularizer_gradient(segment.start).numpy()
+        penalty = self._derivatives.regularizer_gradient(segment.start, segment.constants, batch.inputs)
+        return data.numpy(), penalty.numpy()
 
     def path_steps(self, first: int, stop: int) -> Iterator[PathStep]:
         """Yield the steps ``first … stop − 1`` with their displacements split into causes.

@@ -45,7 +45,7 @@ def contract(
     partition: Partition,
     route: Route,
 ) -> np.ndarray:
-    """Return ⟨Ψ, ∇(scale w_k ℓ_k)⟩ for each row, sample and part of the weights.
+    """Return ⟨Ψ, ∇ℓ_k⟩, ℓ_k scaled and weighted, for each row, sample and part of the weights.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def gradient_chunks(
     *,
     coupled: bool,
 ) -> Iterator[tuple[slice, tf.Tensor]]:
-    """Yield ∇(scale w_k ℓ_k) in chunks of samples of bounded size: (positions in the batch, (chunk, D))."""
+    """Yield the samples' gradients in chunks of bounded size: (positions in the batch, (chunk, D))."""
     if coupled:
         yield slice(0, len(batch)), derivatives.coupled_gradients(point, constants, batch)
         return

@@ -49,12 +49,12 @@ class Derivatives:
     def __init__(self, model: PureModel) -> None:
         self.model = model
         point = tf.TensorSpec((model.point_size,), model.dtype)
-        scalar = tf.TensorSpec((), model.dtype)
         directions = tf.TensorSpec((None, model.point_size), model.dtype)
         weights = tf.TensorSpec((None,), model.dtype)
         constants, x = list(model.constants), list(model.inputs)
         measured = [constants, x, list(model.measure_targets)]
-        trained = [constants, x, list(model.loss_targets), weights]
+        samples = [constants, x, list(model.loss_targets), list(model.loss_weights)]
+        trained = [*samples, weights]  # the scales, too, are a vector of any length
 
         self._measure = _compile(model.measure, [point, *measured])
         path = [point, point, weights, weights]
@@ -62,11 +62,12 @@ class Derivatives:
         self._path_jvp = _compile(self._build_path_jvp, [*path, directions, *measured])
         self._path_rows = _compile(self._build_path_rows, [*path, splits, *measured])
         self._losses = _compile(model.losses, [point, *trained])
-        self._loss_gradient = _compile(self._build_loss_gradient, [point, *trained, scalar])
+        self._loss_scales = _compile(model.loss_scales, [point, *samples])
+        self._loss_gradient = _compile(self._build_loss_gradient, [point, *trained])
         self._loss_jvp = _compile(self._build_loss_jvp, [point, directions, *trained])
         self._sample_gradients = _compile(self._build_sample_gradients, [point, *trained])
         self._coupled_gradients = _compile(self._build_coupled_gradients, [point, *trained])
-        self._regularizer_gradient = _compile(self._build_regularizer_gradient, [point])
+        self._regularizer_gradient = _compile(self._build_regularizer_gradient, [point, constants, x])
 
     # Measurements along a segment.
 
@@ -95,40 +96,43 @@ class Derivatives:
     # Training losses at a point.
 
     def losses(self, point: Any, constants: list[Any], batch: Batch) -> tf.Tensor:
-        """Return w_k ℓ_k, shape (batch,)."""
-        return self._losses(point, constants, batch.inputs, batch.targets, batch.weights)
+        """Return what each sample adds to the loss of its batch, shape (batch,)."""
+        return self._losses(point, constants, *_arguments(batch))
+
+    def loss_scales(
+        self, point: Any, constants: list[Any], inputs: list[Any], targets: list[Any], weights: list[Any]
+    ) -> tf.Tensor:
+        """Return the scales of a whole batch's losses, shape (L,)."""
+        return self._loss_scales(point, constants, inputs, targets, weights)
 
     def loss_gradient(self, point: Any, constants: list[Any], batch: Batch) -> tf.Tensor:
         """Return the gradient of the batch loss by θ, without regularisers, shape (D,)."""
-        return self._loss_gradient(point, constants, batch.inputs, batch.targets, batch.weights, batch.scale)
+        return self._loss_gradient(point, constants, *_arguments(batch))
 
     def loss_jvp(self, point: Any, constants: list[Any], batch: Batch, directions: Any) -> tf.Tensor:
-        """Return scale · ∂(w_k ℓ_k)/∂z · d for directions (K, Z), shape (K, batch).
+        """Return ∂ℓ_k/∂z · d, ℓ_k scaled and weighted, for directions (K, Z), shape (K, batch).
 
         Exact for coupled samples too (BatchNorm in training mode): it differentiates the whole batch.
         """
-        derivatives = self._loss_jvp(point, directions, constants, batch.inputs, batch.targets, batch.weights)
-        return derivatives * tf.constant(batch.scale, derivatives.dtype)
+        return self._loss_jvp(point, directions, constants, *_arguments(batch))
 
     def sample_gradients(self, point: Any, constants: list[Any], batch: Batch) -> tf.Tensor:
-        """Return scale · ∂(w_k ℓ_k)/∂θ for each sample on its own, shape (batch, D).
+        """Return ∂ℓ_k/∂θ, ℓ_k scaled and weighted, for each sample on its own, shape (batch, D).
 
         Only where samples do not interact.
         """
-        gradients = self._sample_gradients(point, constants, batch.inputs, batch.targets, batch.weights)
-        return gradients * tf.constant(batch.scale, gradients.dtype)
+        return self._sample_gradients(point, constants, *_arguments(batch))
 
     def coupled_gradients(self, point: Any, constants: list[Any], batch: Batch) -> tf.Tensor:
-        """Return scale · ∂(w_k ℓ_k)/∂θ for each sample within its batch, shape (batch, D).
+        """Return ∂ℓ_k/∂θ, ℓ_k scaled and weighted, for each sample within its batch, shape (batch, D).
 
         One backward pass of the whole batch a sample: for coupled samples, where nothing else will do.
         """
-        gradients = self._coupled_gradients(point, constants, batch.inputs, batch.targets, batch.weights)
-        return gradients * tf.constant(batch.scale, gradients.dtype)
+        return self._coupled_gradients(point, constants, *_arguments(batch))
 
-    def regularizer_gradient(self, point: Any) -> tf.Tensor:
-        """Return ∇R by θ, shape (D,)."""
-        return self._regularizer_gradient(point)
+    def regularizer_gradient(self, point: Any, constants: list[Any], inputs: list[Any]) -> tf.Tensor:
+        """Return ∇R by θ for a batch of inputs, shape (D,)."""
+        return self._regularizer_gradient(point, constants, inputs)
 
     # Graphs.
 
@@ -182,19 +186,17 @@ class Derivatives:
             parallel_iterations=_PARALLEL_EXAMPLES,
         )
 
-    def _build_loss_gradient(self, point, constants, x, targets, weights, scale):
-        losses = self.model.losses(point, constants, x, targets, weights)
+    def _build_loss_gradient(self, point, constants, *samples):
         # Scaled before the backward pass, as Keras does: the same rounding, often the same bits.
-        cotangent = tf.fill(tf.shape(losses), scale)
-        return _vjp(losses, point, cotangent)[: self.model.theta_size]
+        return _vjp(self.model.losses(point, constants, *samples), point, None)[: self.model.theta_size]
 
-    def _build_loss_jvp(self, point, directions, constants, x, targets, weights):
-        return _jvp_many(self.model.losses(point, constants, x, targets, weights), point, directions)
+    def _build_loss_jvp(self, point, directions, constants, *samples):
+        return _jvp_many(self.model.losses(point, constants, *samples), point, directions)
 
-    def _build_sample_gradients(self, point, constants, x, targets, weights):
+    def _build_sample_gradients(self, point, constants, x, targets, weights, scales):
         def one_sample(example):
-            inputs, labels = ([part[None] for part in parts] for parts in example[:2])
-            loss = self.model.losses(point, constants, inputs, labels, example[2][None])
+            alone = ([part[None] for part in parts] for parts in example)
+            loss = self.model.losses(point, constants, *alone, scales)
             return _vjp(loss, point, None)[: self.model.theta_size]
 
         return tf.map_fn(
@@ -204,18 +206,22 @@ class Derivatives:
             parallel_iterations=_PARALLEL_EXAMPLES,
         )
 
-    def _build_coupled_gradients(self, point, constants, x, targets, weights):
-        losses = self.model.losses(point, constants, x, targets, weights)
+    def _build_coupled_gradients(self, point, constants, *samples):
+        losses = self.model.losses(point, constants, *samples)
         return tf.map_fn(
             lambda cotangent: _vjp(losses, point, cotangent)[: self.model.theta_size],
             tf.eye(tf.shape(losses)[0], dtype=losses.dtype),
             parallel_iterations=_PARALLEL_DIRECTIONS,
         )
 
-    def _build_regularizer_gradient(self, point):
+    def _build_regularizer_gradient(self, point, constants, x):
         if self.model.regularizer is None:
             return tf.zeros_like(point[: self.model.theta_size])
-        return _vjp(self.model.regularizer(point), point, None)[: self.model.theta_size]
+        return _vjp(self.model.regularizer(point, constants, x), point, None)[: self.model.theta_size]
+
+
+def _arguments(batch: Batch) -> tuple[Any, ...]:
+    return batch.inputs, batch.targets, batch.weights, batch.scales
 
 
 def _compile(function: Callable[..., tf.Tensor], signature: list[Any]) -> Any:

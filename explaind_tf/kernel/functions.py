@@ -21,20 +21,25 @@ class PureModel:
     measure : callable
         ``(z, constants, inputs, targets) -> (batch, O)``; row i depends on input i alone.
     losses : callable
-        ``(z, constants, inputs, targets, weights) -> (batch,)``: weighted training losses w_k ℓ_k.
+        ``(z, constants, inputs, targets, weights, scales) -> (batch,)``: what each sample adds to the loss of
+        its batch. ``scales``, of shape (L,), holds all that depends on the batch as a whole, so that a part of a
+        batch can be given its factors.
+    loss_scales : callable
+        ``(z, constants, inputs, targets, weights) -> (L,)``: the scales of a whole batch.
     regularizer : callable or None
-        ``(z) -> scalar``.
+        ``(z, constants, inputs) -> scalar``: penalties beside the losses, which may depend on the batch.
     theta_size, point_size : int
         D and Z.
     dtype : tf.DType
         Of z.
-    constants, inputs, measure_targets, loss_targets : tuple of tf.TensorSpec
+    constants, inputs, measure_targets, loss_targets, loss_weights : tuple of tf.TensorSpec
         Signatures; batch dimensions are None.
     """
 
     measure: Callable[[tf.Tensor, Tensors, Tensors, Tensors], tf.Tensor]
-    losses: Callable[[tf.Tensor, Tensors, Tensors, Tensors, tf.Tensor], tf.Tensor]
-    regularizer: Callable[[tf.Tensor], tf.Tensor] | None
+    losses: Callable[[tf.Tensor, Tensors, Tensors, Tensors, Tensors, tf.Tensor], tf.Tensor]
+    loss_scales: Callable[[tf.Tensor, Tensors, Tensors, Tensors, Tensors], tf.Tensor]
+    regularizer: Callable[[tf.Tensor, Tensors, Tensors], tf.Tensor] | None
     theta_size: int
     point_size: int
     dtype: tf.DType
@@ -42,25 +47,25 @@ class PureModel:
     inputs: tuple[tf.TensorSpec, ...]
     measure_targets: tuple[tf.TensorSpec, ...]
     loss_targets: tuple[tf.TensorSpec, ...]
+    loss_weights: tuple[tf.TensorSpec, ...] = ()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Training samples of one step. ``weights`` are w_k, ``scale`` turns Σ_k w_k ℓ_k into the batch loss."""
+    """Training samples of one step, their weights (none if there were none), and the losses' scales, shape (L,)."""
 
     inputs: list[np.ndarray]
     targets: list[np.ndarray]
-    weights: np.ndarray
-    scale: float
+    weights: list[np.ndarray]
+    scales: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.weights)
+        return len(self.inputs[0])
 
     def part(self, start: int, stop: int) -> "Batch":
-        """Return some of the samples with the scale of the whole batch."""
-        inputs = [array[start:stop] for array in self.inputs]
-        targets = [array[start:stop] for array in self.targets]
-        return Batch(inputs, targets, self.weights[start:stop], self.scale)
+        """Return some of the samples with the scales of the whole batch."""
+        parts = ([a[start:stop] for a in arrays] for arrays in (self.inputs, self.targets, self.weights))
+        return Batch(*parts, self.scales)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from explaind_tf.recording.export import PureFunctions, training_argument
 from explaind_tf.recording.observer import UsedGradient
 from explaind_tf.recording.tap import Tap, TappedBatch
 from explaind_tf.runs import structure as struct
-from explaind_tf.runs.replay import loss_scale
 
 # The replayed gradient of the first step may differ from Keras' by rounding (XLA, other op orders), and by
 # no more: a class weight or an unrecorded random number moves it by whole per cents.
@@ -90,21 +89,52 @@ def check_variables(model: keras.Model) -> None:
             )
 
 
-def check_stepped_variables(model: keras.Model, optimizer: PathOptimizer) -> None:
-    """Check that the optimizer updates no variable that is not trainable (any more).
+class DataCheck:
+    """Compares what reaches the training step with what the tap delivers, once, when the step is traced.
 
-    Raises
-    ------
-    RefusedError
-        If ``trainable`` was changed after the training step was compiled.
+    ``fit(class_weight=...)`` adds weights behind the tap. They can be of no effect on the first gradient, so
+    that the replay of the first step would not notice them.
+
+    Parameters
+    ----------
+    has_weights : bool
+        Whether the tap delivers sample weights.
     """
-    keys = {optimizer._get_variable_index(variable) for variable in model.trainable_variables}
-    frozen = [v.path for i, v in enumerate(optimizer._trainable_variables) if i in optimizer._updated - keys]
-    if frozen:
-        raise RefusedError(
-            f"The optimizer updated {frozen}, which the model does not count among its trainable variables: `trainable` was "
-            f"changed after compile(). Compile the model again, as Keras asks for, and train with a new PathLogger."
-        )
+
+    def __init__(self, has_weights: bool) -> None:
+        self._has_weights = has_weights
+        self.is_armed = False  # from the first recorded step on; a function may be traced once more later
+
+    def look(self, data: Any) -> None:
+        """Refuse sample weights that the tap does not know of."""
+        if not self.is_armed:
+            return
+        self.is_armed = False
+        if keras.utils.unpack_x_y_sample_weight(data)[2] is not None and not self._has_weights:
+            raise RefusedError(
+                "The training step got sample weights that the tapped dataset does not have: fit() was given class_weight, "
+                "or the dataset was changed after the tap. Let the tap apply them, so that they are recorded: "
+                "model.fit(logger.tap(train_ds, class_weight={...}), callbacks=[logger])."
+            )
+
+
+def watch_data(model: keras.Model, has_weights: bool) -> DataCheck:
+    """Make the model's train function anew around a look at its data. The step itself stays as it is."""
+    check, step, own = DataCheck(has_weights), model.train_step, vars(model).get("train_step")
+
+    def watched(data: Any) -> Any:
+        check.look(data)
+        return step(data)
+
+    model.train_step = watched
+    try:
+        model.train_function = None  # one of an earlier fit would not be traced again
+        model.make_train_function()
+    finally:
+        del model.train_step
+        if own is not None:
+            model.train_step = own
+    return check
 
 
 def check_first_step(
@@ -117,28 +147,31 @@ def check_first_step(
 ) -> None:
     """Check that the recorded batch, replayed through the exported functions, gives Keras' own gradient.
 
-    This catches whatever changes a step outside of what is recorded: class weights, a train_step that computes
-    another loss, data changed after the tap, random numbers that are not drawn from a Keras seed generator.
+    This catches whatever changes a step outside of what is recorded: a train_step that computes another loss,
+    data changed after the tap, random numbers that are not drawn from a Keras seed generator.
 
     Raises
     ------
     RefusedError
         If the gradient that the optimizer used is not the replayed one.
     """
-    assert functions.loss is not None
     if used is None:
         return
     dtype = used.value.dtype
-    weights = np.ones(len(batch), dtype) if batch.weights is None else batch.weights.astype(dtype)
     parameters = [tf.constant(value) for value in theta]
+    samples = [*state, *batch.inputs, *batch.targets, *batch.weights]
+    scales = functions.loss_scales(*parameters, *samples)[0]
     with tf.GradientTape() as tape:
         tape.watch(parameters)
-        losses = functions.sample_losses(*parameters, *state, *batch.inputs, *batch.targets, weights)[0]
-        scale = loss_scale(functions.loss.reduction, weights)
-        total = tf.reduce_sum(losses) * tf.constant(scale, losses.dtype)
-        total += tf.cast(functions.regularizer(*parameters)[0], losses.dtype)
+        losses = functions.sample_losses(*parameters, *samples, scales)[0]
+        total = tf.reduce_sum(losses) + functions.penalty(*parameters, *state, *batch.inputs)[0]
     gradients = tape.gradient(total, parameters, unconnected_gradients="zero")
     replayed = used.of_batch(np.concatenate([tf.convert_to_tensor(g).numpy().reshape(-1) for g in gradients]))
+    if losses.shape != (len(batch),):
+        raise RefusedError(
+            f"The loss has values of shape {losses.shape} for a batch of {len(batch)} samples: it cannot be split over "
+            f"them. Return per-sample values of shape (batch,), as keras.losses do."
+        )
     difference = float(np.linalg.norm(used.value - replayed))
     size = float(np.linalg.norm(used.value))
     if not np.isfinite(size):
@@ -152,8 +185,8 @@ def check_first_step(
         raise RefusedError(
             f"The first step was replayed from the record, and its gradient differs from the one that Keras used by "
             f"{difference / max(size, 1e-30):.2g} of its norm (allowed: {_FIRST_STEP_TOLERANCE[dtype.name]:g}). Something "
-            f"changed the step that the record does not hold: class_weight (give sample weights in the dataset instead), "
-            f"a train_step or compute_loss of your own, data changed after the tap, random numbers from elsewhere "
+            f"changed the step that the record does not hold: a train_step or compute_loss of your own, data changed "
+            f"after the tap (weights given to fit() too: use tap(ds, class_weight=...)), random numbers from elsewhere "
             f"than a keras.random.SeedGenerator, or a random layer (Dropout, GaussianNoise) under jit_compile=True, where "
             f"XLA draws other numbers from the same seed: compile(..., jit_compile=False)."
         )

@@ -57,29 +57,37 @@ class PathLogger(keras.callbacks.Callback):
         self._tap: Tap | None = None
         self._recording: _Recording | None = None
 
-    def tap(self, dataset: tf.data.Dataset, ids: str | None = None) -> tf.data.Dataset:
+    def tap(
+        self,
+        dataset: tf.data.Dataset,
+        ids: str | None = None,
+        class_weight: dict[int, float] | None = None,
+    ) -> tf.data.Dataset:
         """Return the dataset for ``fit``, watched.
 
         Parameters
         ----------
         dataset : tf.data.Dataset
             Batched; shuffled, augmented or repeated as you like, before this call. Elements are ``(x, y)``,
-            ``(x, y, sample_weight)``, or ``(id, (x, y[, sample_weight]))``.
+            ``(x, y, sample_weight)``, or ``(id, (x, y[, sample_weight]))``; x, y and sample_weight may be nested. A tuple
+            of targets beside an x of shape (batch,) looks like the last form: give a dict of targets then.
         ids : str, optional
             Key of the samples' ids in a dict x; the key is taken out. Without ids, samples are numbered in order
             of first appearance. Ids also group augmented views of one sample.
+        class_weight : dict, optional
+            Weight of each class (1 for those left out), as ``fit(class_weight=...)`` takes it; give it here instead.
 
         Returns
         -------
         tf.data.Dataset
-            The same batches in the same order, without ids.
+            The same batches in the same order, without ids, with sample weights if ``class_weight`` is given.
 
         Raises
         ------
         RefusedError
-            If the dataset is not batched or its elements are of another form.
+            If the dataset is not batched or its elements are of another form, or if both it and class_weight weigh.
         """
-        self._tap = Tap(dataset, ids)
+        self._tap = Tap(dataset, ids, class_weight)
         return self._tap.dataset
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -123,8 +131,9 @@ class _Recording:
         if not optimizer.built:
             optimizer.build(model.trainable_variables)
         self._model, self._optimizer, self._tap = model, optimizer, tap
-        self._functions = PureFunctions(model, tap.inputs, tap.targets, tap.form.has_weights)
+        self._functions = PureFunctions(model, tap.inputs, tap.targets, tap.weights)
         self._observer = StepObserver(model, optimizer)
+        self._data_check = checks.watch_data(model, has_weights=tap.weights is not None)
         self._compiled_loss = model._compile_loss
         self._iteration = self._observer.iteration()
         self._momentum = self._observer.momentum()  # after the last step that was recorded
@@ -162,7 +171,7 @@ class _Recording:
             found = "another model or optimizer"
         elif model._compile_loss is not self._compiled_loss:
             found = "a model that was compiled again"
-        elif (tap.inputs, tap.targets, tap.form) != (self._tap.inputs, self._tap.targets, self._tap.form):
+        elif tap.form != self._tap.form:
             found = "a dataset with elements of another form"
         elif self._observer.iteration() != self._iteration or not _same(
             self._observer.momentum(), self._momentum
@@ -177,8 +186,6 @@ class _Recording:
         self._tap = tap
 
     def _begin_run(self) -> RunWriter:
-        loss = self._functions.loss
-        assert loss is not None  # set when the losses were traced
         writer = RunWriter(self._run_dir)
         self._functions.save(str(writer.run_dir / constants.GRAPHS_DIR))
         decayed = self._optimizer.decay_mask(self._model.trainable_variables)
@@ -194,12 +201,13 @@ class _Recording:
                 "clipvalue": self._optimizer.clipvalue,
             },
             loss={
-                "name": loss.loss.name,
-                "reduction": loss.reduction,
-                "has_regularizer": self._functions.has_regularizer,
+                "losses": self._functions.found.losses,
+                "has_regularizer": self._functions.has_penalty,
             },
             inputs=self._tap.inputs,
             targets=self._tap.targets,
+            weights=self._tap.weights,
+            outputs=self._functions.found.outputs,
             environment=_environment(self._model),
         )
         writer.write_step(self._start)
@@ -207,6 +215,7 @@ class _Recording:
 
     def before_step(self) -> None:
         self._tap.open()
+        self._data_check.is_armed = True
         self._notice_changes()
 
     def _notice_changes(self) -> None:
@@ -255,7 +264,7 @@ class _Recording:
                 iteration=self._optimizer.updates_before(self._iteration),
                 learning_rate=0.0 if outcome.scalars is None else outcome.scalars.learning_rate,
                 rows=rows,
-                weights=None if batch.weights is None else batch.weights.astype(outcome.theta.dtype),
+                weights=batch.weights,
                 second_moment=outcome.second_moment,
                 clip_factors=outcome.clip_factors,
                 theta_stepped=outcome.theta_stepped,
@@ -265,7 +274,6 @@ class _Recording:
         )
 
     def _check_first_step(self, batch: TappedBatch, outcome: StepOutcome) -> None:
-        checks.check_stepped_variables(self._model, self._optimizer)
         theta_before = self._theta if self._before[0] is None else self._before[0]
         offsets = np.cumsum([v.value.shape.num_elements() for v in self._model.trainable_variables])[:-1]
         pieces = np.split(theta_before, offsets)

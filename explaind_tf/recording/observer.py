@@ -46,8 +46,8 @@ class StepObserver:
     """Reads a model in training.
 
     Most steps can be read from outside, when they are done. Where one execution takes several steps, or something
-    besides the update changes weights within a step, the optimizer is asked to take notes, and the training step is traced
-    anew for it.
+    besides the update changes weights within a step, the optimizer is asked to take notes. It does so in training steps that
+    are traced after this.
 
     Parameters
     ----------
@@ -70,10 +70,8 @@ class StepObserver:
         self._indices = [optimizer._get_variable_index(v) for v in model.trainable_variables]
         if _must_watch(model, optimizer):
             optimizer.watch([v for group in self._groups for v in group], slots=model.steps_per_execution)
-            model.make_train_function(force=True)
-        elif optimizer.is_watching:
+        else:
             optimizer.unwatch()
-            model.make_train_function(force=True)
 
     def iteration(self) -> int:
         """Return the optimizer's raw counter."""

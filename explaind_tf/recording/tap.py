@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weight_map_fn
 
 from explaind_tf.errors import RefusedError
 from explaind_tf.runs import structure as struct
@@ -25,7 +26,7 @@ class TappedBatch:
 
     inputs: list[np.ndarray]
     targets: list[np.ndarray]
-    weights: np.ndarray | None
+    weights: list[np.ndarray]
     fingerprints: list[int]
     ids: list[SampleId] | None
 
@@ -39,7 +40,7 @@ class _ElementForm:
 
     inputs: Structure
     targets: Structure
-    has_weights: bool
+    weights: Structure | None
     id_key: str | None
     leading_id: bool
 
@@ -53,16 +54,22 @@ class Tap:
         Batched dataset of ``(x, y)``, ``(x, y, sample_weight)`` or ``(id, (x, y[, sample_weight]))``.
     ids : str or None
         Key under which a dict of inputs holds the samples' ids.
+    class_weight : dict or None
+        Weights of classes, from which Keras makes sample weights.
     """
 
-    def __init__(self, dataset: tf.data.Dataset, ids: str | None) -> None:
+    def __init__(
+        self, dataset: tf.data.Dataset, ids: str | None, class_weight: dict[int, float] | None = None
+    ) -> None:
         if not isinstance(dataset, tf.data.Dataset):
             raise RefusedError(
                 f"tap() was given a {type(dataset).__name__}. It needs a batched tf.data.Dataset: for arrays, "
                 f"tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x)).batch(32)."
             )
+        if class_weight is not None:
+            dataset = _with_class_weights(dataset, _element_form(dataset.element_spec, ids), class_weight)
         self.form = _element_form(dataset.element_spec, ids)
-        self.inputs, self.targets = self.form.inputs, self.form.targets
+        self.inputs, self.targets, self.weights = self.form.inputs, self.form.targets, self.form.weights
         self._lock = threading.Lock()
         self._generation = -1
         self._queue: deque[TappedBatch] = deque()
@@ -86,13 +93,14 @@ class Tap:
 
     def _see(self, generation: tf.Tensor, element: Any) -> Any:
         ids, training_element = _take_ids(self.form, element)
-        x, y, *weights = training_element
+        structures = [self.inputs, self.targets, *([] if self.weights is None else [self.weights])]
         flat = [
-            *(value for _, _, value in struct.flatten(self.inputs, x, "x")),
-            *(value for _, _, value in struct.flatten(self.targets, y, "y")),
-            *weights,
-            *([] if ids is None else [ids]),
+            value
+            for structure, part in zip(structures, training_element, strict=True)
+            for _, _, value in struct.flatten(structure, part, "element")
         ]
+        if ids is not None:
+            flat.append(ids)
         seen = tf.numpy_function(self._enqueue, [generation, *flat], tf.int64, stateful=True)
         with tf.control_dependencies([seen]):
             return tf.nest.map_structure(tf.identity, training_element)
@@ -110,12 +118,13 @@ class Tap:
     def _enqueue(self, generation: np.int64, *flat: np.ndarray) -> np.int64:
         arrays = list(flat)
         ids = [_plain_id(value) for value in arrays.pop()] if self._has_ids else None
-        weights = np.array(arrays.pop()).reshape(-1) if self.form.has_weights else None
-        split = len(struct.leaves(self.inputs))
         # Copies: the arrays are views of buffers that tf.data takes back when this function returns.
         arrays = [np.array(array) for array in arrays]
-        fingerprints = [fingerprint([a[i] for a in arrays]) for i in range(len(arrays[0]))]
-        batch = TappedBatch(arrays[:split], arrays[split:], weights, fingerprints, ids)
+        x_stop = len(struct.leaves(self.inputs))
+        y_stop = x_stop + len(struct.leaves(self.targets))
+        contents, weights = arrays[:y_stop], arrays[y_stop:]
+        fingerprints = [fingerprint([a[i] for a in contents]) for i in range(len(contents[0]))]
+        batch = TappedBatch(contents[:x_stop], contents[x_stop:], weights, fingerprints, ids)
         with self._lock:
             if generation == self._generation:
                 self._queue.append(batch)
@@ -170,11 +179,6 @@ def _element_form(spec: Any, ids: str | None) -> _ElementForm:
             f"ds.map(lambda d: (d['tfds_id'], (d['image'], d['label'])))."
         )
     x, y = spec[0], spec[1]
-    if len(tf.nest.flatten(y)) != 1:
-        raise RefusedError(
-            f"The dataset's elements have {len(tf.nest.flatten(y))} targets; this version accounts for one. Found: {y}. "
-            f"(For ids, elements are (id, (x, y)) with ids of shape (batch,), integers or strings.)"
-        )
     if ids is not None:
         if not isinstance(x, dict) or ids not in x or len(x) < 2:
             found = sorted(x) if isinstance(x, dict) else type(x).__name__
@@ -188,7 +192,7 @@ def _element_form(spec: Any, ids: str | None) -> _ElementForm:
     return _ElementForm(
         inputs=struct.from_element_spec(x),
         targets=struct.from_element_spec(y),
-        has_weights=len(spec) == 3,
+        weights=struct.from_element_spec(spec[2]) if len(spec) == 3 else None,
         id_key=ids,
         leading_id=leading_id,
     )
@@ -213,7 +217,8 @@ def _refuse_odd_ids(spec: Any) -> None:
         )
     if not fits or not (spec.dtype.is_integer or spec.dtype == tf.string):
         raise RefusedError(
-            f"Sample ids must be a batch of integers or strings, of shape (batch,). Found: {spec}."
+            f"Sample ids must be a batch of integers or strings, of shape (batch,). Found: {spec}. (If this is the "
+            f"input x beside a tuple of targets, give the targets as a dict, or x the shape (batch, 1).)"
         )
 
 
@@ -232,12 +237,28 @@ def _refuse_unbatched(x: Any, y: Any, weights: tuple[Any, ...]) -> None:
             raise RefusedError(
                 "String inputs cannot be recorded. Vectorise text in the dataset, before the tap."
             )
-    for spec in weights:
-        if spec.shape.rank > 2 or (spec.shape.rank == 2 and spec.shape[1] != 1):
-            raise RefusedError(
-                f"Sample weights of shape {spec.shape} weigh positions within a sample; this version accounts "
-                f"for one weight a sample, of shape (batch,)."
-            )
+
+
+def _with_class_weights(
+    dataset: tf.data.Dataset, form: _ElementForm, class_weight: dict[int, float]
+) -> tf.data.Dataset:
+    """Return the dataset with the sample weights that ``fit(class_weight=class_weight)`` would make."""
+    if form.weights is not None:
+        raise RefusedError(
+            "tap() was given class_weight and a dataset with sample weights; Keras takes one or the other. Multiply them "
+            "in the dataset: ds.map(lambda x, y, w: (x, y, w * tf.gather(class_weights, y)))."
+        )
+    if not isinstance(form.targets, struct.Leaf):
+        raise RefusedError(
+            "class_weight is for one target of classes, as in Keras; the dataset has several. Give sample weights in the "
+            "dataset instead, nested as the targets are."
+        )
+    if not class_weight or not all(isinstance(key, (int, np.integer)) for key in class_weight):
+        raise RefusedError(f"class_weight must map class numbers to weights. Found: {class_weight!r}.")
+    weigh = make_class_weight_map_fn(class_weight)
+    if form.leading_id:
+        return dataset.map(lambda sample_id, element: (sample_id, weigh(*element)))
+    return dataset.map(weigh)
 
 
 def _take_ids(form: _ElementForm, element: Any) -> tuple[tf.Tensor | None, Any]:

@@ -79,6 +79,8 @@ class RunWriter:
         loss: dict[str, Any],
         inputs: Structure,
         targets: Structure,
+        weights: Structure | None,
+        outputs: Structure,
         environment: dict[str, Any],
     ) -> None:
         """Say what is recorded, and open the first shards."""
@@ -92,6 +94,8 @@ class RunWriter:
             loss=loss,
             inputs=inputs,
             targets=targets,
+            weights=weights,
+            outputs=outputs,
             environment=environment,
             shards=(),
         )

@@ -10,7 +10,8 @@ from explaind_tf.errors import RunFormatError
 
 FORWARD = "forward"
 SAMPLE_LOSSES = "sample_losses"
-REGULARIZER = "regularizer"
+LOSS_SCALES = "loss_scales"
+PENALTY = "penalty"
 
 InlinedFunction = Callable[..., list[tf.Tensor]]
 
@@ -18,9 +19,11 @@ InlinedFunction = Callable[..., list[tf.Tensor]]
 class Graphs:
     """The pure functions of a run, ready to be inlined into other graphs.
 
-    - ``forward(*params, *state, *inputs) -> [outputs]``, inference mode;
-    - ``sample_losses(*params, *state, *inputs, *targets, weights) -> [losses, *new_state]``, training mode;
-    - ``regularizer(*params) -> [scalar]``.
+    - ``forward(*params, *state, *inputs) -> [*outputs]``, inference mode;
+    - ``sample_losses(*params, *state, *inputs, *targets, *weights, scales) -> [losses, *new_state]``, training mode:
+      what each sample adds to Keras' loss of the batch, given the scales of the L compiled losses, shape (L,);
+    - ``loss_scales(*params, *state, *inputs, *targets, *weights) -> [scales]`` of a whole batch;
+    - ``penalty(*params, *state, *inputs) -> [scalar]``, training mode: the sum of ``model.losses``.
 
     All arguments are flat lists of tensors. Each call copies the function's nodes into the graph that is
     being built. Symbolic differentiation then sees plain operations, as often as needed: forward mode
@@ -39,12 +42,14 @@ class Graphs:
             raise RunFormatError(
                 f"{path} cannot be loaded as a SavedModel: {error}. Restore it from a copy."
             ) from error
-        missing = [name for name in (FORWARD, SAMPLE_LOSSES, REGULARIZER) if not hasattr(self._module, name)]
+        names = (FORWARD, SAMPLE_LOSSES, LOSS_SCALES, PENALTY)
+        missing = [name for name in names if not hasattr(self._module, name)]
         if missing:
             raise RunFormatError(f"{path} lacks the functions {missing}: it was not written by a PathLogger.")
         self.forward = _inlined(getattr(self._module, FORWARD))
         self.sample_losses = _inlined(getattr(self._module, SAMPLE_LOSSES))
-        self.regularizer = _inlined(getattr(self._module, REGULARIZER))
+        self.loss_scales = _inlined(getattr(self._module, LOSS_SCALES))
+        self.penalty = _inlined(getattr(self._module, PENALTY))
         self.forward_bytes_per_input = _float_bytes_per_row(getattr(self._module, FORWARD))
 
 

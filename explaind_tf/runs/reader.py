@@ -8,6 +8,7 @@ import numpy as np
 
 from explaind_tf import constants
 from explaind_tf.errors import RunFormatError
+from explaind_tf.runs import structure as struct
 from explaind_tf.runs.graphs import Graphs
 from explaind_tf.runs.records import RecordFile, file_sha256
 from explaind_tf.runs.samples import SampleStore
@@ -27,8 +28,12 @@ class RecordedRun:
     def __init__(self, run_dir: str | Path) -> None:
         self.run_dir = Path(run_dir)
         self.manifest: Manifest = read_manifest(self.run_dir)
+        weights = () if self.manifest.weights is None else tuple(struct.leaves(self.manifest.weights))
         layout = Layout(
-            self.manifest.variables, self.manifest.state, bool(self.manifest.optimizer.get("second_moment"))
+            self.manifest.variables,
+            self.manifest.state,
+            weights,
+            has_second_moment=bool(self.manifest.optimizer.get("second_moment")),
         )
         if not self.manifest.variables:
             raise RunFormatError(

@@ -77,10 +77,13 @@ class Manifest:
     optimizer : dict
         Name of the displacement law and its constants.
     loss : dict
-        Name of the loss and how Keras reduces the losses of a batch: ``"mean"``, ``"sum"`` or
-        ``"weighted_mean"``.
+        Names and reductions of the compiled losses, and whether there are penalties beside them.
     inputs, targets : Structure
         What one sample looks like.
+    weights : Structure or None
+        What the sample weights of one sample look like; None if the dataset gave none.
+    outputs : Structure
+        What the model returns for one input.
     environment : dict
         Versions, device and mode of execution, for information.
     shards : tuple of Shard
@@ -96,6 +99,8 @@ class Manifest:
     loss: dict[str, Any]
     inputs: Structure
     targets: Structure
+    weights: Structure | None
+    outputs: Structure
     environment: dict[str, Any]
     shards: tuple[Shard, ...]
 
@@ -118,6 +123,8 @@ def write_manifest(run_dir: Path, manifest: Manifest) -> None:
     body = {"format_version": constants.FORMAT_VERSION, **asdict(manifest)}
     body["inputs"] = struct.to_json(manifest.inputs)
     body["targets"] = struct.to_json(manifest.targets)
+    body["weights"] = None if manifest.weights is None else struct.to_json(manifest.weights)
+    body["outputs"] = struct.to_json(manifest.outputs)
     path = run_dir / constants.MANIFEST_FILE
     temporary = path.with_name(path.name + constants.TEMPORARY_SUFFIX)
     with open(temporary, "w", encoding="utf-8") as file:
@@ -197,6 +204,8 @@ def _manifest_from_json(body: Any) -> Manifest:
         loss=body["loss"],
         inputs=struct.from_json(body["inputs"]),
         targets=struct.from_json(body["targets"]),
+        weights=None if body["weights"] is None else struct.from_json(body["weights"]),
+        outputs=struct.from_json(body["outputs"]),
         environment=body["environment"],
         shards=shards,
     )

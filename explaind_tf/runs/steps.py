@@ -1,5 +1,6 @@
 """Step records: one ``tf.train.Example`` for each training step, with the state that it led to."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import tensorflow as tf
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.records import RecordFile, RecordSeries
 from explaind_tf.runs.schema import VariableSpec
+from explaind_tf.runs.structure import Leaf
 
 START = "start"
 STEP = "step"
@@ -33,7 +35,7 @@ class StepRecord:
     theta, state
         Weights and non-trainable variables after the step.
     rows, weights
-        The sample rows of the batch in order, and their sample weights.
+        The sample rows of the batch in order, and their sample weights (flat, empty if there were none).
     updates
         Whether the optimizer updated the weights, or only accumulated the gradient.
     iteration, learning_rate, second_moment, clip_factors
@@ -57,7 +59,7 @@ class StepRecord:
     iteration: int = -1
     learning_rate: float = 0.0
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    weights: np.ndarray | None = None
+    weights: list[np.ndarray] = field(default_factory=list)
     second_moment: np.ndarray | None = None
     clip_factors: np.ndarray | None = None
     theta_stepped: np.ndarray | None = None
@@ -89,7 +91,6 @@ def encode_step(record: StepRecord) -> bytes:
         "state": _bytes_feature(record.state),
     }
     optional = {
-        "weights": record.weights,
         "second_moment": record.second_moment,
         "clip_factors": record.clip_factors,
         "theta_stepped": record.theta_stepped,
@@ -98,6 +99,10 @@ def encode_step(record: StepRecord) -> bytes:
         "theta_before": record.theta_before,
     }
     features |= {name: _bytes_feature([array]) for name, array in optional.items() if array is not None}
+    if record.weights:
+        features["weights"] = _bytes_feature(record.weights)
+        # Sequences may be padded to another length in each batch.
+        features["weight_shapes"] = _int_feature([size for array in record.weights for size in array.shape])
     if record.state_before is not None:
         features["state_before"] = _bytes_feature(record.state_before)
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
@@ -109,6 +114,7 @@ class Layout:
 
     variables: tuple[VariableSpec, ...]
     state: tuple[VariableSpec, ...]
+    weights: tuple[Leaf, ...] = ()
     has_second_moment: bool = True
 
     @property
@@ -133,10 +139,7 @@ class Layout:
         kind = self._blobs(features, "kind", 1)[0].decode(errors="replace")
         if kind not in (START, STEP, END):
             raise RunFormatError(f"unknown kind of record {kind!r}")
-        weights = None
         rows = np.array(features["rows"].int64_list.value, np.int64)
-        if "weights" in features:
-            weights = self._vector(features, "weights", len(rows))
         return StepRecord(
             kind=kind,
             step=self._int(features, "step"),
@@ -146,7 +149,7 @@ class Layout:
             iteration=self._int(features, "iteration"),
             learning_rate=float(self._vector(features, "learning_rate", 1, np.dtype(np.float64))[0]),
             rows=rows,
-            weights=weights,
+            weights=self._weights(features, len(rows)) if kind == STEP else [],
             second_moment=self._optional(features, "second_moment"),
             clip_factors=(
                 self._vector(features, "clip_factors", len(self.variables), np.dtype(np.float64))
@@ -186,6 +189,19 @@ class Layout:
     def _optional(self, features, name: str) -> np.ndarray | None:
         return self._vector(features, name, self.size) if name in features else None
 
+    def _weights(self, features, batch: int) -> list[np.ndarray]:
+        blobs = self._blobs(features, "weights", len(self.weights))
+        sizes = list(features["weight_shapes"].int64_list.value)
+        arrays = []
+        for leaf, blob in zip(self.weights, blobs, strict=True):
+            rank = 1 + len(leaf.shape)
+            shape, sizes = tuple(sizes[:rank]), sizes[rank:]
+            dtype = np.dtype(leaf.dtype)
+            if shape[:1] != (batch,) or len(shape) != rank or len(blob) != math.prod(shape) * dtype.itemsize:
+                raise RunFormatError(f"field 'weights' holds {len(blob)} bytes for {shape} of {leaf}")
+            arrays.append(np.frombuffer(blob, dtype).reshape(shape))
+        return arrays
+
     def _state(self, features, name: str) -> list[np.ndarray]:
         blobs = self._blobs(features, name, len(self.state))
         arrays = []
@@ -209,7 +225,7 @@ class Transition:
     iteration: int
     learning_rate: float
     rows: np.ndarray
-    weights: np.ndarray
+    weights: list[np.ndarray]
     theta_start: np.ndarray
     theta_stepped: np.ndarray
     theta_end: np.ndarray
@@ -299,16 +315,13 @@ class StepStore:
         record = self._record(step + 1)
         theta_start, state_start = self._before(step)
         theta_end, state_end = self._before(step + 1)
-        weights = record.weights
-        if weights is None:
-            weights = np.ones(len(record.rows), self.layout.dtype)
         return Transition(
             step=step,
             updates=record.updates,
             iteration=record.iteration,
             learning_rate=record.learning_rate,
             rows=record.rows,
-            weights=weights,
+            weights=record.weights,
             theta_start=theta_start,
             theta_stepped=record.theta if record.theta_stepped is None else record.theta_stepped,
             theta_end=theta_end,

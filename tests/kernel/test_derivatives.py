@@ -22,22 +22,23 @@ def _measure(point, constants, inputs, targets):
     return tf.tanh(inputs[0] @ first) @ second * tf.exp(point[35:])
 
 
-def _losses(point, constants, inputs, targets, weights):
+def _losses(point, constants, inputs, targets, weights, scales):
     outputs = _measure(point, constants, inputs, [])
-    return weights * tf.reduce_sum((outputs - targets[0]) ** 2, axis=1)
+    return scales[0] * weights[0] * tf.reduce_sum((outputs - targets[0]) ** 2, axis=1)
 
 
-def _coupled_losses(point, constants, inputs, targets, weights):
+def _coupled_losses(point, constants, inputs, targets, weights, scales):
     outputs = _measure(point, constants, inputs, [])
     outputs = outputs - tf.reduce_mean(outputs, axis=0)
-    return weights * tf.reduce_sum((outputs - targets[0]) ** 2, axis=1)
+    return scales[0] * weights[0] * tf.reduce_sum((outputs - targets[0]) ** 2, axis=1)
 
 
 def _model(losses=_losses):
     return PureModel(
         measure=_measure,
         losses=losses,
-        regularizer=lambda point: tf.reduce_sum(point[:20] ** 2),
+        loss_scales=lambda point, constants, inputs, targets, weights: 1 / tf.reduce_sum(weights[0])[None],
+        regularizer=lambda point, constants, inputs: tf.reduce_sum(point[:20] ** 2),
         theta_size=SIZE,
         point_size=SIZE + STATE,
         dtype=tf.float64,
@@ -45,6 +46,7 @@ def _model(losses=_losses):
         inputs=(tf.TensorSpec((None, 4), tf.float64),),
         measure_targets=(),
         loss_targets=(tf.TensorSpec((None, 3), tf.float64),),
+        loss_weights=(tf.TensorSpec((None,), tf.float64),),
     )
 
 
@@ -54,8 +56,13 @@ def _problem():
     start = rng.normal(size=SIZE + STATE)
     displacement = 0.1 * rng.normal(size=SIZE + STATE)
     segment = Segment(start, start + displacement, displacement, [])
-    batch = Batch([rng.normal(size=(6, 4))], [rng.normal(size=(6, 3))], rng.uniform(0.5, 2, 6), 1 / 6)
+    samples = [rng.normal(size=(6, 4))], [rng.normal(size=(6, 3))], [rng.uniform(0.5, 2, 6)]
+    batch = Batch(*samples, np.array([1 / 6]))
     return segment, Block([rng.normal(size=(5, 4))], []), batch, rng
+
+
+def _arguments(batch):
+    return batch.inputs, batch.targets, batch.weights, batch.scales
 
 
 def _jacobian(function, point):
@@ -91,8 +98,8 @@ def test_rows_and_jvps_along_a_segment_equal_the_jacobian(problem):
 def test_sample_gradients_sum_to_the_batch_gradient(problem):
     segment, _, batch, _ = problem
     derivatives = Derivatives(_model())
-    jacobian = _jacobian(lambda z: _losses(z, [], batch.inputs, batch.targets, batch.weights), segment.start)
-    expected = jacobian[:, :SIZE] * batch.scale
+    jacobian = _jacobian(lambda z: _losses(z, [], *_arguments(batch)), segment.start)
+    expected = jacobian[:, :SIZE]
     np.testing.assert_allclose(derivatives.sample_gradients(segment.start, [], batch), expected, atol=1e-12)
     np.testing.assert_allclose(derivatives.coupled_gradients(segment.start, [], batch), expected, atol=1e-12)
     gradient = derivatives.loss_gradient(segment.start, [], batch)
@@ -101,7 +108,7 @@ def test_sample_gradients_sum_to_the_batch_gradient(problem):
 
 def test_regularizer_gradient_leaves_the_state_out(problem):
     segment, *_ = problem
-    gradient = Derivatives(_model()).regularizer_gradient(segment.start).numpy()
+    gradient = Derivatives(_model()).regularizer_gradient(segment.start, [], [np.zeros((1, 4))]).numpy()
     np.testing.assert_allclose(gradient[:20], 2 * segment.start[:20])
     assert gradient.shape == (SIZE,)
     assert not gradient[20:].any()
@@ -140,14 +147,12 @@ def test_coupled_samples_are_noticed_and_differentiated_within_their_batch(probl
     alone, coupled = Derivatives(_model()), Derivatives(_model(_coupled_losses))
     assert not contractions.samples_are_coupled(alone, segment.start, [], batch)
     assert contractions.samples_are_coupled(coupled, segment.start, [], batch)
-    jacobian = _jacobian(
-        lambda z: _coupled_losses(z, [], batch.inputs, batch.targets, batch.weights), segment.start
-    )[:, :SIZE]
+    jacobian = _jacobian(lambda z: _coupled_losses(z, [], *_arguments(batch)), segment.start)[:, :SIZE]
     rows = tf.constant(rng.normal(size=(2, SIZE)))
     found = contractions.contract(coupled, segment.start, [], batch, rows, [[(0, SIZE)]], "jvp")
-    np.testing.assert_allclose(found[..., 0], rows.numpy() @ jacobian.T * batch.scale, atol=1e-12)
+    np.testing.assert_allclose(found[..., 0], rows.numpy() @ jacobian.T, atol=1e-12)
     gradients = coupled.coupled_gradients(segment.start, [], batch)
-    np.testing.assert_allclose(gradients, jacobian * batch.scale, atol=1e-12)
+    np.testing.assert_allclose(gradients, jacobian, atol=1e-12)
 
 
 def test_functions_are_traced_once_whatever_the_batch_size(problem):
@@ -177,17 +182,20 @@ def test_broadcasting_matmuls_do_not_abort_the_process_with_onednn_on():
             scores = tf.nn.softmax(tf.matmul(keys, inputs[0], transpose_b=True))
             return tf.reduce_sum(tf.matmul(scores, keys), axis=1)
 
-        def losses(point, constants, inputs, targets, weights):
-            return weights * tf.reduce_sum(measure(point, constants, inputs, targets) ** 2, axis=1)
+        def losses(point, constants, inputs, targets, weights, scales):
+            return scales[0] * tf.reduce_sum(measure(point, constants, inputs, targets) ** 2, axis=1)
+
+        def scales(point, constants, inputs, targets, weights):
+            return tf.ones(1)
 
         spec = tf.TensorSpec((None, 8, 64))
-        model = PureModel(measure, losses, None, 4096, 4096, tf.float32, (), (spec,), (), ())
+        model = PureModel(measure, losses, scales, None, 4096, 4096, tf.float32, (), (spec,), (), ())
         derivatives = Derivatives(model)
         rng = np.random.default_rng(0)
         point = rng.normal(size=4096).astype("float32") / 8
         x = rng.normal(size=(32, 8, 64)).astype("float32")
         segment = Segment(point, point, point, [])
-        batch = Batch([x], [], np.ones(32, "float32"), 1.0)
+        batch = Batch([x], [], [], np.ones(1, "float32"))
         for _ in range(3):
             nodes, splits = np.zeros(4, "float32"), np.arange(5, dtype=np.int32)
             derivatives.path_rows(segment, nodes, nodes, splits, Block([x[:4]], []))

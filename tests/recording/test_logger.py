@@ -120,7 +120,7 @@ class TestSteps:
             positions = [
                 int(str(run.samples.ids[run.samples.id_of_row[row]]).split()[1]) for row in transition.rows
             ]
-            np.testing.assert_array_equal(transition.weights, WEIGHTS[positions].astype("float32"))
+            np.testing.assert_array_equal(transition.weights, [WEIGHTS[positions]])
             inputs, targets = run.samples.take(transition.rows)
             np.testing.assert_array_equal(inputs["left"], X[positions])
             np.testing.assert_array_equal(inputs["right"], X[::-1][positions])
@@ -159,8 +159,7 @@ class TestManifest:
             "clipvalue": None,
         }
         assert manifest.loss == {
-            "name": "sparse_categorical_crossentropy",
-            "reduction": "mean",
+            "losses": [{"name": "sparse_categorical_crossentropy", "reduction": "sum_over_batch_size"}],
             "has_regularizer": True,
         }
         assert manifest.environment["keras"] == keras.__version__
@@ -273,6 +272,18 @@ class TestOptimizerWithAPast:
 
     def test_momentum_of_a_fresh_optimizer_is_zero(self, training: Training):
         assert not training.run.step_store.start.momentum.any()
+
+    def test_layers_frozen_since_the_last_fit_stay_as_they_are(self, run_dir: Path):
+        """The training step of the earlier fit, which would update them, is not used again."""
+        model = dense_model(keras.layers.Dense(3), keras.layers.Dense(2))
+        model.compile(xtf.PathAdamW(0.01), loss="mse")
+        fit(model, batches())
+        model.layers[0].trainable = False
+        frozen = model.layers[0].get_weights()
+        run = record_model(run_dir, model)
+        for before, after in zip(frozen, model.layers[0].get_weights(), strict=True):
+            np.testing.assert_array_equal(before, after)
+        run.verify(progress=False)
 
     def test_gradients_that_wait_for_an_update_are_in_the_start_record(self, run_dir: Path):
         model = dense_model()

@@ -1,0 +1,191 @@
+"""The compiled loss of a Keras model, opened: values of single samples and the factors of its reductions."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.losses.loss import squeeze_or_expand_to_same_rank
+from keras.src.trainers.compile_utils import CompileLoss
+
+from explaind_tf.errors import RefusedError
+
+_AVERAGES = ("sum_over_batch_size", "mean")
+_REDUCTIONS = (*_AVERAGES, "sum", "mean_with_sample_weight")
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss of a compiled model for one batch; what it adds to Keras' total is ``scale · Σ values``.
+
+    Attributes
+    ----------
+    name, reduction : str
+        As Keras calls them.
+    values : tf.Tensor
+        Weighted and masked losses, summed over the positions of each sample, shape (batch,).
+    scale : tf.Tensor
+        Everything that depends on the batch as a whole, a scalar: Keras' divisor, the rescaling of
+        masked means, and the loss weight.
+    """
+
+    name: str
+    reduction: str
+    values: tf.Tensor
+    scale: tf.Tensor
+
+
+class _OpenedLoss(CompileLoss):
+    """Keras' own matching of losses with outputs, targets and weights, noting what is matched.
+
+    Each loss is replaced by one that notes its arguments and returns a unit vector, so that the "total"
+    tells with which factor Keras counts each of them (zero for all but the first of several on one output).
+    """
+
+    def __init__(self, compiled: CompileLoss) -> None:
+        super().__init__(compiled._user_loss, compiled._user_loss_weights, output_names=compiled.output_names)
+        self.noted: list[tuple[CompileLoss.Loss, Any, Any, Any]] = []
+
+    def build(self, y_true: Any, y_pred: Any) -> None:
+        super().build(y_true, y_pred)
+        entries = self._flat_losses
+        self._flat_losses = [
+            entry._replace(loss=self._noting(entry, tf.one_hot(i, len(entries), dtype=self.dtype)))
+            for i, entry in enumerate(entries)
+        ]
+        # Keras pairs losses with metrics of their values; here nothing is to be measured.
+        self._metrics = [None] * len(entries)
+
+    def _noting(self, entry: CompileLoss.Loss, unit: tf.Tensor) -> Any:
+        def note(y_true: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
+            self.noted.append((entry, y_true, y_pred, sample_weight))
+            return unit
+
+        return note
+
+
+def loss_terms(
+    model: keras.Model, y_true: Any, y_pred: Any, sample_weight: Any, batch_size: tf.Tensor
+) -> list[Term]:
+    """Return the losses with which the model was compiled, for one batch.
+
+    Parameters
+    ----------
+    y_true, y_pred, sample_weight
+        Nested as Keras' trainer gets them; ``sample_weight`` may be None.
+    batch_size : tf.Tensor
+        A scalar that does not depend on the predictions, so that the scales need no forward pass.
+
+    Raises
+    ------
+    RefusedError
+        If there is no loss, or one that cannot be split over samples.
+    """
+    compiled = model._compile_loss  # the only place where Keras keeps what compile() was given
+    opened = None if compiled is None else _OpenedLoss(compiled)
+    factors = None if opened is None else opened.call(y_true, y_pred, sample_weight)
+    if opened is None or factors is None:
+        raise RefusedError(
+            "The model was compiled without a loss. The ledger splits the loss over samples: pass "
+            "`loss=` to compile() instead of computing it in train_step or add_loss."
+        )
+    return [
+        _term(*noted, factor=factor, batch_size=batch_size)
+        for noted, factor in zip(opened.noted, tf.unstack(factors, len(opened.noted)), strict=True)
+    ]
+
+
+def _term(
+    entry: CompileLoss.Loss,
+    y_true: Any,
+    y_pred: Any,
+    sample_weight: Any,
+    *,
+    factor: tf.Tensor,
+    batch_size: tf.Tensor,
+) -> Term:
+    """Follow ``keras/src/losses/loss.py`` up to the reduction over the batch."""
+    loss = entry.loss
+    _refuse_other_reductions(loss)
+    to_dtype = _converter(loss.dtype)
+    mask = _mask_of(y_pred)
+    static_batch = keras.tree.flatten(y_pred)[0].shape[0]
+    y_true, y_pred = (keras.tree.map_structure(to_dtype, value) for value in (y_true, y_pred))
+    values = loss.call(y_true, y_pred)
+    own_mask = _mask_of(values)
+    mask = (
+        mask & own_mask if mask is not None and own_mask is not None else own_mask if mask is None else mask
+    )
+    values = to_dtype(values)
+    _refuse_batch_values(loss, values, static_batch)
+
+    weight = None if sample_weight is None else to_dtype(sample_weight)
+    rescale = None
+    if mask is not None:
+        mask = to_dtype(mask)
+        if loss.reduction in _AVERAGES:
+            rescale = tf.math.divide_no_nan(_count(mask, batch_size), tf.reduce_sum(mask))
+        weight = mask if weight is None else _product(loss, *squeeze_or_expand_to_same_rank(mask, weight))
+    if weight is not None:
+        values, weight = squeeze_or_expand_to_same_rank(values, weight)
+        values = _product(loss, values, weight)
+
+    scale = tf.cast(factor, values.dtype)
+    if loss.reduction == "mean_with_sample_weight" and weight is not None:
+        scale = tf.math.divide_no_nan(scale, tf.reduce_sum(weight))
+    elif loss.reduction != "sum":
+        scale = tf.math.divide_no_nan(scale, _count(values, batch_size))
+    if rescale is not None:
+        scale = scale * rescale
+    positions = list(range(1, values.shape.rank))
+    return Term(entry.name, loss.reduction, tf.reduce_sum(values, axis=positions), scale)
+
+
+def _converter(dtype: str) -> Any:
+    return lambda value: tf.convert_to_tensor(keras.ops.convert_to_tensor(value, dtype=dtype))
+
+
+def _mask_of(value: Any) -> tf.Tensor | None:
+    return getattr(value, "_keras_mask", None)
+
+
+def _count(values: tf.Tensor, batch_size: tf.Tensor) -> tf.Tensor:
+    """Return the number of elements; without looking at the values if their shape is known."""
+    per_sample = values.shape[1:].num_elements()
+    if per_sample is None or values.shape[0] is not None:
+        return tf.cast(tf.size(values), values.dtype)
+    return tf.cast(batch_size * per_sample, values.dtype)
+
+
+def _product(loss: keras.losses.Loss, values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    if values.shape.rank != weight.shape.rank:
+        raise RefusedError(
+            f"The loss {loss.name!r} has values (or a mask) of shape {values.shape} and weights of shape {weight.shape}. "
+            f"Keras multiplies them along the last axis, so that the weights of the samples meet positions within "
+            f"samples. Give weights of the same number of axes: (batch, 1) for one weight a sample of "
+            f"several positions, (batch, positions) for one a position."
+        )
+    return values * weight
+
+
+def _refuse_other_reductions(loss: keras.losses.Loss) -> None:
+    if type(loss).__call__ is not keras.losses.Loss.__call__:
+        raise RefusedError(
+            f"The loss {loss.name!r} ({type(loss).__name__}) overrides __call__, so that Keras' own reduction of the values "
+            f"of samples is not used. Override call(y_true, y_pred) and return values of shape (batch,)."
+        )
+    if loss.reduction not in _REDUCTIONS:
+        raise RefusedError(
+            f"The loss {loss.name!r} has reduction={loss.reduction!r}, with which Keras differentiates an "
+            f"unreduced vector. Use one of {sorted(_REDUCTIONS)}."
+        )
+
+
+def _refuse_batch_values(loss: keras.losses.Loss, values: tf.Tensor, static_batch: int | None) -> None:
+    if not values.shape.rank or (values.shape[0] is not None and static_batch is None):
+        raise RefusedError(
+            f"The loss {loss.name!r} returns a value of shape {values.shape} for a batch, not one for "
+            f"each sample, so it cannot be split over the training samples. Return per-sample values of "
+            f"shape (batch,), as keras.losses do, and leave the reduction to Keras: for example "
+            f"`lambda y, p: keras.ops.mean((y - p) ** 2, axis=-1)` instead of a mean over everything."
+        )
