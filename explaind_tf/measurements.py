@@ -1,8 +1,8 @@
 """Measurements: what about a prediction the ledger accounts for.
 
 A measurement maps the model's outputs for a batch of inputs, nested as the model returns them, to a matrix
-(batch, O) in TensorFlow operations. Row i must depend on input i alone. Labels given to a measurement are per input: they must be
-as many as the inputs that are attributed.
+(batch, O) in TensorFlow operations. Row i must depend on input i alone. Labels given to a measurement are per
+input: they must be as many as the inputs that are attributed.
 """
 
 from collections.abc import Callable, Sequence

@@ -195,8 +195,8 @@ class Derivatives:
 
     def _build_sample_gradients(self, point, constants, x, targets, weights, scales):
         def one_sample(example):
-            alone = ([part[None] for part in parts] for parts in example)
-            loss = self.model.losses(point, constants, *alone, scales)
+            inputs, labels, own = ([part[None] for part in parts] for parts in example)
+            loss = self.model.losses(point, constants, inputs, labels, own, scales)
             return _vjp(loss, point, None)[: self.model.theta_size]
 
         return tf.map_fn(

@@ -64,8 +64,10 @@ class Batch:
 
     def part(self, start: int, stop: int) -> "Batch":
         """Return some of the samples with the scales of the whole batch."""
-        parts = ([a[start:stop] for a in arrays] for arrays in (self.inputs, self.targets, self.weights))
-        return Batch(*parts, self.scales)
+        inputs, targets, weights = (
+            [array[start:stop] for array in arrays] for arrays in (self.inputs, self.targets, self.weights)
+        )
+        return Batch(inputs, targets, weights, self.scales)
 
 
 @dataclass(frozen=True)

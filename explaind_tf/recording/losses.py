@@ -44,19 +44,27 @@ class _OpenedLoss(CompileLoss):
 
     def __init__(self, compiled: CompileLoss) -> None:
         super().__init__(compiled._user_loss, compiled._user_loss_weights, output_names=compiled.output_names)
-        self.noted: list[tuple[CompileLoss.Loss, Any, Any, Any]] = []
+        self._flat_losses: list[Any] = []
+        self._entries: list[Any] = []
+        self.noted: list[tuple[Any, Any, Any, Any]] = []
 
     def build(self, y_true: Any, y_pred: Any) -> None:
         super().build(y_true, y_pred)
-        entries = self._flat_losses
+        count = len(self._entries)
         self._flat_losses = [
-            entry._replace(loss=self._noting(entry, tf.one_hot(i, len(entries), dtype=self.dtype)))
-            for i, entry in enumerate(entries)
+            entry._replace(loss=self._noting(entry, tf.one_hot(i, count, dtype=self.dtype)))
+            for i, entry in enumerate(self._entries)
         ]
         # Keras pairs losses with metrics of their values; here nothing is to be measured.
-        self._metrics = [None] * len(entries)
+        self._metrics = [None] * count
 
-    def _noting(self, entry: CompileLoss.Loss, unit: tf.Tensor) -> Any:
+    def _build_nested(self, *arguments: Any) -> None:
+        super()._build_nested(*arguments)
+        # Taken out of sight of build(), which makes a metric, hence variables, for each of several losses.
+        self._entries += self._flat_losses
+        self._flat_losses = []
+
+    def _noting(self, entry: Any, unit: tf.Tensor) -> Any:
         def note(y_true: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
             self.noted.append((entry, y_true, y_pred, sample_weight))
             return unit
@@ -96,7 +104,7 @@ def loss_terms(
 
 
 def _term(
-    entry: CompileLoss.Loss,
+    entry: Any,
     y_true: Any,
     y_pred: Any,
     sample_weight: Any,

@@ -41,6 +41,7 @@ class Attempt:
     model: Callable[[], keras.Model] = dense_model
     compile: dict[str, Any] = field(default_factory=dict)
     dataset: Callable[[], tf.data.Dataset] = batches
+    tap: dict[str, Any] = field(default_factory=dict)
     fit: dict[str, Any] = field(default_factory=dict)
     policy: str | None = None
 
@@ -162,6 +163,29 @@ ATTEMPTS = {
         dataset=lambda: batches(X, LABELS),
         fit={"class_weight": {0: 1.0, 1: 1.0}},
     ),
+    "class weights at the tap and sample weights": Attempt(
+        r"given class_weight and a dataset with sample weights.*Multiply them in the dataset",
+        dataset=lambda: batches(X, LABELS, np.ones(10)),
+        tap={"class_weight": {0: 1.0, 1: 3.0}},
+    ),
+    "class weights of several targets": Attempt(
+        r"class_weight is for one target.*sample weights in the dataset",
+        dataset=lambda: batches(X, {"a": LABELS, "b": LABELS}),
+        tap={"class_weight": {0: 1.0, 1: 3.0}},
+    ),
+    "class weights by name": Attempt(
+        r"class numbers to weights.*'cat'",
+        dataset=lambda: batches(X, LABELS),
+        tap={"class_weight": {"cat": 1.0}},
+    ),
+    "class weights of positions": Attempt(
+        # Keras takes (batch, positions) of class numbers for one-hot labels.
+        r"values .* \(None, 5\) and weights of shape \(None,\).*\(batch, 1\)",
+        model=lambda: token_model(),
+        compile={"loss": CROSSENTROPY},
+        dataset=lambda: batches(np.ones((10, 5, FEATURES), "float32"), np.zeros((10, 5), int)),
+        tap={"class_weight": {0: 1.0, 1: 3.0}},
+    ),
     "one weight a sample of several positions": Attempt(
         # Keras multiplies (batch, positions) by (batch,): an error, or weights of the wrong things.
         r"values .* \(None, 5\) and weights of shape \(None,\).*\(batch, 1\)",
@@ -244,7 +268,7 @@ def test_training_that_cannot_be_accounted_for_is_refused(
     model.compile(**arguments | {"optimizer": arguments["optimizer"]()})
     logger = xtf.PathLogger(run_dir, verbose=False)
     with pytest.raises(RefusedError, match=f"(?s){attempt.says}"):
-        fit(model, logger.tap(attempt.dataset()), logger, **attempt.fit)
+        fit(model, logger.tap(attempt.dataset(), **attempt.tap), logger, **attempt.fit)
     assert not run_dir.exists()
 
 
