@@ -1,0 +1,145 @@
+"""Five faults that a ledger of AdamW invites, each planted on purpose: every one of them must be found.
+
+A test suite that stays green with a wrong law proves nothing. The faults are those that implementations of the
+theorem have had: they leave the ledger looking reasonable, and off by per cents.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import explaind_tf as xtf
+from explaind_tf.attribution.replay import Replay
+from explaind_tf.optimizers.laws import AdamWLaw, StepFactors
+from tests.helpers import batches, dense_model, double_precision, fit
+
+# In float64 the ledger of this run balances to 1e-10; the mildest of the faults moves it by 1e-5.
+TOLERANCE = 1e-8
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Nine steps of 4 + 4 + 2 samples with a falling learning rate, strong decay and an ε that matters."""
+    with double_precision():
+        rng = np.random.default_rng(2)
+        x, y = rng.normal(size=(10, 3)), rng.normal(size=(10, 2))
+        model = dense_model(keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(2))
+        schedule = keras.optimizers.schedules.CosineDecay(0.05, 12)
+        model.compile(xtf.PathAdamW(schedule, weight_decay=0.5, epsilon=1e-3), loss="mse")
+        logger = xtf.PathLogger(Path(tmp_path_factory.mktemp("mutations")) / "run", verbose=False)
+        fit(model, logger.tap(batches(x, y).shuffle(3, seed=0)), logger, epochs=3)
+        yield xtf.open_run(logger.run_dir), x[:2]
+
+
+def wrong_bias_correction(patch: pytest.MonkeyPatch) -> None:
+    """Corrects the bias for one step less than were taken (and for the first one not at all)."""
+    right = AdamWLaw.factors
+
+    def factors(self: AdamWLaw, second_moment: Any, learning_rate: float, iteration: int) -> StepFactors:
+        return right(self, second_moment, learning_rate, max(iteration - 1, 0))
+
+    patch.setattr(AdamWLaw, "factors", factors)
+
+
+def epsilon_inside_the_root(patch: pytest.MonkeyPatch) -> None:
+    """Divides by √(v + ε) instead of √v + ε."""
+    right = AdamWLaw.factors
+
+    def factors(self: AdamWLaw, second_moment: Any, learning_rate: float, iteration: int) -> StepFactors:
+        found = right(self, second_moment, learning_rate, iteration)
+        wrong = (tf.sqrt(second_moment) + self.epsilon) / tf.sqrt(second_moment + self.epsilon)
+        return StepFactors(found.gain, found.pull * wrong, found.direct)
+
+    patch.setattr(AdamWLaw, "factors", factors)
+
+
+def decay_after_the_step(patch: pytest.MonkeyPatch) -> None:
+    """Decays the weights that the Adam step left: −ηλ(θ − P m) for −ηλθ."""
+    right = AdamWLaw.factors
+
+    def factors(self: AdamWLaw, second_moment: Any, learning_rate: float, iteration: int) -> StepFactors:
+        found = right(self, second_moment, learning_rate, iteration)
+        return StepFactors(found.gain, found.pull * (1 - learning_rate * self.weight_decay), found.direct)
+
+    patch.setattr(AdamWLaw, "factors", factors)
+
+
+def current_batch_size_on_carried_momentum(patch: pytest.MonkeyPatch) -> None:
+    """Keeps a momentum of sums over samples, and divides all of it by the size of the current batch."""
+    right = Replay._causes
+    size_before: list[int] = []
+
+    def causes(self: Replay, transition: Any, flows: Any) -> Any:
+        size = len(transition.rows)
+        ratio = size_before[-1] / size if transition.step else 1.0
+        size_before.append(size)
+        for flow in flows.values():
+            flow.momentum = flow.momentum * ratio
+        return right(self, transition, flows)
+
+    patch.setattr(Replay, "_causes", causes)
+
+
+def learning_rate_of_the_step_before(patch: pytest.MonkeyPatch) -> None:
+    """Uses the learning rate of the step before."""
+    right = Replay.transition
+
+    def transition(self: Replay, step: int) -> Any:
+        found = right(self, step)
+        wrong = right(self, max(step - 1, 0)).learning_rate
+        return type(found)(**{**vars(found), "learning_rate": wrong})
+
+    patch.setattr(Replay, "transition", transition)
+
+
+FAULTS: tuple[Patch, ...] = (
+    wrong_bias_correction,
+    epsilon_inside_the_root,
+    decay_after_the_step,
+    current_batch_size_on_carried_momentum,
+    learning_rate_of_the_step_before,
+)
+
+
+def balance(run: Any, axes: tuple[str, ...]) -> None:
+    recorded, x = run
+    recorded.attribute(x, axes=axes, tolerance=TOLERANCE, progress=False).explaind.check()
+
+
+@pytest.mark.parametrize("axes", [(), ("sample",)])
+def test_right_law_balances(run: Any, axes: tuple[str, ...]):
+    balance(run, axes)
+
+
+@pytest.mark.parametrize("axes", [(), ("sample",)])
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_every_fault_is_found(run: Any, fault: Patch, axes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch):
+    fault(monkeypatch)
+    with pytest.raises(xtf.UnbalancedLedgerError):
+        balance(run, axes)
+
+
+class TestSgd:
+    """The fault that SGD invites: its learning rate is that of the step that used a sample, not of the effect."""
+
+    def test_learning_rate_of_the_effect_step_is_found(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        with double_precision():
+            rng = np.random.default_rng(2)
+            x, y = rng.normal(size=(10, 3)), rng.normal(size=(10, 2))
+            model = dense_model()
+            schedule = keras.optimizers.schedules.CosineDecay(0.1, 12)
+            model.compile(xtf.PathSGD(schedule, momentum=0.9, nesterov=True), loss="mse")
+            logger = xtf.PathLogger(tmp_path / "run", verbose=False)
+            fit(model, logger.tap(batches(x, y)), logger, epochs=3)
+            recorded = xtf.open_run(logger.run_dir)
+            balance((recorded, x[:2]), ("sample",))
+            learning_rate_of_the_step_before(monkeypatch)
+            with pytest.raises(xtf.UnbalancedLedgerError):
+                balance((recorded, x[:2]), ("sample",))
