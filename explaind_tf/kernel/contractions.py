@@ -27,8 +27,9 @@ def samples_are_coupled(
     It does with BatchNorm in training mode and with dropout, whatever the layers are called: the losses of
     single samples are compared with those in the batch.
     """
-    positions = sorted({0, len(batch) // 2, len(batch) - 1})
     together = derivatives.losses(point, constants, batch).numpy()
+    # Samples of weight zero, or masked, tell nothing.
+    positions = sorted({0, len(batch) - 1, *np.argsort(np.abs(together))[-2:].tolist()})
     alone = np.array(
         [derivatives.losses(point, constants, batch.part(k, k + 1)).numpy()[0] for k in positions]
     )

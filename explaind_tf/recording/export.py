@@ -187,5 +187,5 @@ def _refuse_captured_variables(name: str, function: Any) -> None:
         raise RefusedError(
             f"The model's {name} reads {len(captured)} variable(s) or table(s) that are neither in "
             f"model.trainable_variables nor in model.non_trainable_variables, so the record would not hold "
-            f"them. Create variables with self.add_weight(...) in a layer."
+            f"them. Create variables with self.add_weight(...) in a layer; loss weights must be numbers."
         )

@@ -40,6 +40,13 @@ def plain(y_true: Any, y_pred: Any) -> Any:
     return keras.ops.mean(keras.ops.abs(y_true - y_pred) ** 3, axis=-1)
 
 
+def with_mask(y_true: Any, y_pred: Any) -> Any:
+    """Carries a mask of its own."""
+    values = keras.ops.mean((y_true - y_pred) ** 2, axis=-1)
+    values._keras_mask = keras.ops.greater(keras.ops.sum(y_true, axis=-1), 0)
+    return values
+
+
 def one_output(*, units: int = CLASSES) -> keras.Model:
     return keras.Sequential([keras.Input((FEATURES,)), Dense(4, activation="tanh"), Dense(units)])
 
@@ -213,6 +220,9 @@ CASES = {
     "penalties of a coupled batch": lambda: Case(penalised_and_coupled, {"loss": "mse"}, (X, Y)),
     "mean by its other name": lambda: Case(
         masked, {"loss": crossentropy(reduction="mean")}, (TOKENS, TOKEN_LABELS, WEIGHTS[:, None])
+    ),
+    "mask of the outputs and of the loss": lambda: Case(
+        masked, {"loss": with_mask}, (TOKENS, _RNG.normal(size=(COUNT, LENGTH, CLASSES)))
     ),
     "own train step": lambda: Case(own_step, {"loss": "mse"}, (X, Y, WEIGHTS)),
     "masks and weights of unequal lengths": lambda: Case(

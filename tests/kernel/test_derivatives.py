@@ -155,6 +155,14 @@ def test_coupled_samples_are_noticed_and_differentiated_within_their_batch(probl
     np.testing.assert_allclose(gradients, jacobian, atol=1e-12)
 
 
+def test_samples_without_weight_do_not_hide_that_others_are_coupled(problem):
+    segment, _, batch, _ = problem
+    weights = np.array([0.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+    batch = Batch(batch.inputs, batch.targets, [weights], batch.scales)
+    assert contractions.samples_are_coupled(Derivatives(_model(_coupled_losses)), segment.start, [], batch)
+    assert not contractions.samples_are_coupled(Derivatives(_model()), segment.start, [], batch)
+
+
 def test_functions_are_traced_once_whatever_the_batch_size(problem):
     segment, block, batch, _ = problem
     derivatives = Derivatives(_model())

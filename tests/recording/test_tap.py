@@ -238,6 +238,21 @@ class TestSamples:
         np.testing.assert_array_equal(run.samples.ids, range(10))
         np.testing.assert_array_equal(run.step_store.transition(2).weights, [np.linspace(0.5, 1.5, 10)[8:]])
 
+    def test_targets_and_weights_may_be_nested(self, run_dir: Path):
+        inputs = keras.Input((FEATURES,))
+        heads = {name: keras.layers.Dense(CLASSES, name=name)(inputs) for name in "ab"}
+        model = initialised(keras.Model(inputs, heads))
+        model.compile(xtf.PathAdamW(0.02), loss={"a": "mse", "b": "mae"}, run_eagerly=True)
+        targets, weights = {"a": Y, "b": -Y}, {"a": np.arange(10), "b": np.ones((10, 1), "float32")}
+        logger = xtf.PathLogger(run_dir, verbose=False)
+        fit(model, logger.tap(batches(np.arange(10), (X, targets, weights))), logger)
+        run = xtf.open_run(run_dir)
+        np.testing.assert_array_equal(run.samples.take([9, 3])[1]["b"], -Y[[9, 3]])
+        first, second = run.step_store.transition(1).weights
+        np.testing.assert_array_equal(first, np.arange(4, 8))
+        np.testing.assert_array_equal(second, np.ones((4, 1)))
+        assert (first.dtype, second.dtype) == (np.int64, np.float32)
+
     def test_augmented_views_share_the_id_of_their_sample(self, run_dir: Path):
         def augment(i: tf.Tensor, element: Any) -> Any:
             return i, noisy(*element)
