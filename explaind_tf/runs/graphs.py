@@ -1,10 +1,12 @@
 """The SavedModel of a run: the model as pure functions, parameters as arguments."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.eager import context  # there is no public way to it
 
 from explaind_tf.errors import RunFormatError
 
@@ -12,6 +14,9 @@ FORWARD = "forward"
 SAMPLE_LOSSES = "sample_losses"
 LOSS_SCALES = "loss_scales"
 PENALTY = "penalty"
+
+# Numbers the copies of graphs that are made in this process.
+_COPIES = itertools.count()
 
 InlinedFunction = Callable[..., list[tf.Tensor]]
 
@@ -65,9 +70,39 @@ def _inlined(function: Any) -> InlinedFunction:
         # operations it does not capture those of an enclosing one.
         values = [tf.identity(value) for value in (*arguments, *captured)]
         input_map = dict(zip(names, values, strict=True))
-        return tf.graph_util.import_graph_def(graph_def, input_map, outputs, name="inlined")
+        copy = _with_own_functions(graph_def, f"_copy_{next(_COPIES)}")
+        return tf.graph_util.import_graph_def(copy, input_map, outputs, name="inlined")
 
     return call
+
+
+def _with_own_functions(graph_def: Any, suffix: str) -> Any:
+    """Return a copy of a graph whose library functions (bodies of loops, branches) have names of their own.
+
+    The gradient of a loop replaces the loop's functions by others that it names after them: with two copies of one
+    recurrent layer, they would get into each other's way ("duplicate function … _rewritten").
+    """
+    if not graph_def.library.function:
+        return graph_def
+    copy = type(graph_def)()
+    copy.CopyFrom(graph_def)
+    own = {function.signature.name for function in copy.library.function}
+    nodes = [*copy.node, *(node for function in copy.library.function for node in function.node_def)]
+    for node in nodes:
+        if node.op in own:
+            node.op += suffix
+        for value in node.attr.values():
+            for reference in (value.func, *value.list.func):
+                if reference.name in own:  # to write into another value would turn it into a function
+                    reference.name += suffix
+    for function in copy.library.function:
+        function.signature.name += suffix
+        # What imports a graph leaves it to the loader of the model to make its functions known to the runtime.
+        context.context().add_function_def(function)
+    for gradient in copy.library.gradient:
+        gradient.function_name += suffix if gradient.function_name in own else ""
+        gradient.gradient_func += suffix if gradient.gradient_func in own else ""
+    return copy
 
 
 def _float_bytes_per_row(function: Any) -> int:
