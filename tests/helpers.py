@@ -150,13 +150,18 @@ def abandon(logger: xtf.PathLogger) -> None:
 
 
 @contextlib.contextmanager
-def double_precision() -> Iterator[None]:
-    """Keras in float64. The dtype policy is remembered beside floatx once a layer has asked for it."""
+def dtype_policy(name: str) -> Iterator[None]:
+    """Keras under a dtype policy. The policy is remembered beside floatx once a layer has asked for it."""
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
+    keras.config.set_floatx("float64" if name == "float64" else "float32")
+    keras.config.set_dtype_policy(name)
     try:
         yield
     finally:
         keras.config.set_floatx(floatx)
         keras.config.set_dtype_policy(policy)
+
+
+def double_precision() -> contextlib.AbstractContextManager[None]:
+    """Keras in float64."""
+    return dtype_policy("float64")

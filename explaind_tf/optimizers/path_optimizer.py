@@ -15,6 +15,11 @@ class PathOptimizer(keras.optimizers.Optimizer):
     """Base of optimizers whose steps can be accounted for; stands before the Keras optimizer in the bases.
 
     It computes nothing that ends up in a weight: what it adds to a step only reads.
+
+    Attributes
+    ----------
+    clips_slices : bool
+        Whether ``clipvalue`` was applied to a sparse gradient, whose slices Keras clips one by one.
     """
 
     _used: RingBuffer | None = None
@@ -23,6 +28,7 @@ class PathOptimizer(keras.optimizers.Optimizer):
     _watched: Sequence[Any] = ()
     _updated: frozenset[int] = frozenset()
     _clip_factors: tf.Tensor | None = None
+    clips_slices: bool = False
 
     def build(self, var_list: list[Any]) -> None:
         """Create the optimizer's variables and the ring buffer beside them."""
@@ -51,6 +57,8 @@ class PathOptimizer(keras.optimizers.Optimizer):
         elif self.global_clipnorm:
             factor = _clip_factor(_norm(grads), self.global_clipnorm)
             self._clip_factors = tf.fill([len(grads)], factor)
+        elif self.clipvalue:
+            self.clips_slices = any(isinstance(g, tf.IndexedSlices) for g in grads)
         return super()._clip_gradients(grads)
 
     def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:

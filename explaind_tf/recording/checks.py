@@ -89,6 +89,22 @@ def check_variables(model: keras.Model) -> None:
             )
 
 
+def check_clipping(optimizer: PathOptimizer) -> None:
+    """Check that the clipping of the first step has an account.
+
+    Raises
+    ------
+    RefusedError
+        If ``clipvalue`` met a sparse gradient.
+    """
+    if optimizer.clips_slices:
+        raise RefusedError(
+            "The optimizer has clipvalue set and the model an Embedding, whose gradient is sparse: Keras clips each "
+            "occurrence of a token by itself, so that what was clipped is no function of the batch's gradient. This version "
+            "has no account of it: use clipnorm or global_clipnorm."
+        )
+
+
 class DataCheck:
     """Compares what reaches the training step with what the tap delivers, once, when the step is traced.
 

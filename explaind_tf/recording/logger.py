@@ -38,6 +38,9 @@ class PathLogger(keras.callbacks.Callback):
 
     Notes
     -----
+    List the logger before callbacks that set weights in ``on_train_batch_end``, and after those that do so in
+    ``on_train_end`` (``EarlyStopping(restore_best_weights=True)``): what is set after its turn is not in the run.
+
     Each step writes the weights θ, the second moment v, the non-trainable variables and the rows of the
     samples in the batch: 8 bytes a weight in float32. Whatever the ledger could not account for is refused
     with a ``RefusedError`` when training begins or at its first step.
@@ -274,6 +277,7 @@ class _Recording:
         )
 
     def _check_first_step(self, batch: TappedBatch, outcome: StepOutcome) -> None:
+        checks.check_clipping(self._optimizer)
         theta_before = self._theta if self._before[0] is None else self._before[0]
         offsets = np.cumsum([v.value.shape.num_elements() for v in self._model.trainable_variables])[:-1]
         pieces = np.split(theta_before, offsets)

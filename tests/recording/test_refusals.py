@@ -224,6 +224,19 @@ ATTEMPTS = {
         r"reads 1 variable\(s\).*neither in model\.trainable_variables.*self\.add_weight\(",
         model=lambda: dense_model(ReadsVariable(), Dense(CLASSES)),
     ),
+    "clipvalue of sparse gradients": Attempt(
+        "clipvalue.*Embedding.*use clipnorm",
+        model=lambda: keras.Sequential(
+            [
+                keras.Input((2,), dtype="int32"),
+                keras.layers.Embedding(3, 2),
+                keras.layers.Flatten(),
+                Dense(CLASSES),
+            ]
+        ),
+        compile={"optimizer": lambda: xtf.PathAdamW(0.01, clipvalue=1e9)},
+        dataset=lambda: batches(np.ones((10, 2), "int32"), Y),
+    ),
     "mixed_bfloat16": Attempt(
         "computes in bfloat16 with weights in float32.*Use one dtype policy", policy="mixed_bfloat16"
     ),

@@ -1,0 +1,196 @@
+"""The contract: for everything that Keras does to a weight, a ledger that balances, or a refusal in time.
+
+Each row is trained twice, with the Keras optimizer and without us, and recorded. The ledger must then agree with what
+can be known without it: the trained weights, the model's own outputs before and after, sums over samples, and which
+entries a training can and cannot have.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import xarray as xr
+
+import explaind_tf as xtf
+from explaind_tf import constants as names
+from tests.contract.rows import ROWS, Row, optimizer_class
+from tests.helpers import dtype_policy
+
+TABLE = Path(__file__).parents[2] / "docs" / "contract.md"
+
+
+def dataset(row: Row) -> tf.data.Dataset:
+    """Return shuffled batches of 4 + 4 + 2 samples, in the same order at every call."""
+    floating = "float64" if row.policy == "float64" else "float32"
+    arrays = tf.nest.map_structure(
+        lambda array: array.astype(floating) if array.dtype.kind == "f" else array, row.arrays()
+    )
+    return row.wrap(tf.data.Dataset.from_tensor_slices(arrays).shuffle(10, seed=3).batch(4))
+
+
+def build(row: Row, *, recorded: bool) -> keras.Model:
+    """Return a compiled model with the same initial weights at every call."""
+    keras.utils.set_random_seed(1)
+    with row.scope():
+        model = row.model()
+        optimizer = optimizer_class(row, recorded=recorded)(**row.options())
+        # XLA rounds otherwise; its row says so itself.
+        model.compile(optimizer, **({"loss": "mse", "jit_compile": False} | row.compile()))
+    row.prepare(model)
+    return model
+
+
+def train(row: Row, model: keras.Model, batches: tf.data.Dataset, *logger: xtf.PathLogger) -> None:
+    """Fit as the row says."""
+    for number in range(row.fits):
+        if number > 0:
+            row.between(model)
+        arguments = {"epochs": 3, "verbose": 0, "shuffle": False} | row.fit()
+        others = row.callbacks()
+        callbacks = [*logger, *others] if row.logger_first else [*others, *logger]
+        model.fit(batches, callbacks=callbacks, **arguments)
+
+
+def inputs_of(row: Row) -> Any:
+    """Return the first two inputs of the training set."""
+    (x, *_) = next(iter(dataset(row).unbatch().batch(2)))
+    return tf.nest.map_structure(lambda tensor: tensor.numpy(), x)
+
+
+def outputs(model: keras.Model, x: Any) -> np.ndarray:
+    """Return all outputs of the live model, flat, (inputs, O)."""
+    found = tf.nest.flatten(model(x, training=False))
+    return np.concatenate([np.reshape(part, (len(part), -1)) for part in found], axis=1)
+
+
+def total(ledger: xr.Dataset, term: str) -> np.ndarray:
+    """Return a term summed over all but inputs and outputs."""
+    found: np.ndarray = ledger.explaind.total(term).transpose(names.INPUT, names.OUTPUT).values
+    return found
+
+
+def hold_to_the_contract(row: Row, run_dir: Path) -> None:
+    """Train, record and account for a row; raise if anything does not hold.
+
+    Raises
+    ------
+    RefusedError
+        If the row is refused.
+    AssertionError, UnbalancedLedgerError
+        If the contract is broken.
+    """
+    x = inputs_of(row)
+    model = build(row, recorded=True)
+    initial = outputs(model, x)  # builds models that are built by their first call
+    logger = xtf.PathLogger(run_dir, verbose=False)
+    train(row, model, logger.tap(dataset(row), **row.tap), logger)
+    final = outputs(model, x)
+
+    if not row.tap:  # Keras has no tap to give class weights to
+        plain = build(row, recorded=False)
+        outputs(plain, x)
+        train(row, plain, dataset(row))
+        for ours, theirs in zip(model.variables, plain.variables, strict=True):
+            if "seed_generator" not in ours.path:
+                np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+
+    run = xtf.open_run(run_dir)
+    run.verify(progress=False)
+    tolerance = row.tolerance
+    ledgers = {
+        axes: run.attribute(x, axes=axes, tolerance=tolerance, progress=False)
+        for axes in ((), ("step", "layer"), ("sample", "step"))
+    }
+    whole = ledgers[()]
+    movement = float(whole.movement.max())
+    # Outputs of the live model are computed in another order of operations than those of the exported graph.
+    slack = {"atol": 1e-12 if row.policy == "float64" else 1e-5, "rtol": 0}
+    np.testing.assert_allclose(whole.initial.values, initial, **slack)
+    np.testing.assert_allclose(whole.final.values, final, **slack)
+    for axes, ledger in ledgers.items():
+        ledger.explaind.check(tolerance)
+        for term in names.EXPLAINED_TERMS:
+            # The same integrals, summed by other routes: to rounding, which is 1e-5 of the movement in float32.
+            np.testing.assert_allclose(
+                total(ledger, term),
+                total(whole, term),
+                rtol=0,
+                atol=(1e-10 if row.policy == "float64" else 1e-5) * movement,
+                err_msg=f"{term} of {axes}",
+            )
+    for term in names.EXPLAINED_TERMS:
+        is_there = bool(np.abs(total(whole, term)).max() > 1e-7 * movement)
+        assert is_there == (term == names.DATA or term in row.terms), f"{term}: {total(whole, term)}"
+
+
+_IN_A_PROCESS = """
+import sys, pathlib
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * {devices})
+import explaind_tf as xtf
+from tests.contract.rows import ROWS
+from tests.contract.test_contract import hold_to_the_contract
+from tests.helpers import dtype_policy
+(row,) = [row for row in ROWS if row.name == {name!r}]
+try:
+    with dtype_policy(row.policy):
+        hold_to_the_contract(row, pathlib.Path({run_dir!r}))
+except xtf.RefusedError as error:
+    sys.exit(f"RefusedError: {{error}}")
+"""
+
+
+def hold_in_a_process(row: Row, run_dir: Path) -> None:
+    """Do the same in a process of its own, for what must be set before TensorFlow starts."""
+    code = _IN_A_PROCESS.format(devices=row.logical_devices, name=row.name, run_dir=str(run_dir))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True
+    )
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    if last.startswith("RefusedError: "):
+        raise xtf.RefusedError(last.removeprefix("RefusedError: "))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.family}: {row.name}")
+# Keras' own scheduler reads the learning rate in a way that NumPy 2 deprecates.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+def test_contract(row: Row, tmp_path: Path):
+    run_dir = tmp_path / "run"
+    hold = hold_to_the_contract if row.logical_devices == 1 else hold_in_a_process
+    with dtype_policy(row.policy):
+        if row.refused is None:
+            hold(row, run_dir)
+            return
+        with pytest.raises(xtf.RefusedError, match=row.refused):
+            hold(row, run_dir)
+    assert not run_dir.exists()
+
+
+def test_table_says_what_the_suite_checks():
+    """The table is written by ``python -m tests.contract.table``; it may not lag behind."""
+    lines = [
+        re.split(r" \| ", line.strip("| "), maxsplit=1)
+        for line in TABLE.read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ") and not line.startswith(("| row", "| ---"))
+    ]
+    said = {name: outcome for name, outcome in lines}
+    assert len(said) == len(ROWS)
+    for row in ROWS:
+        assert said[row.name].startswith(row.outcome), row.name
+
+
+def test_three_rows_are_refused():
+    refused = [row.name for row in ROWS if row.refused is not None]
+    assert set(refused) == {
+        "mixed_bfloat16",
+        "mixed_float16",
+        "MirroredStrategy on two logical CPUs",
+    }
