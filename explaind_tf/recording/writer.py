@@ -37,7 +37,7 @@ def refuse_used_directory(run_dir: Path) -> None:
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         what = "already holds a run" if (run_dir / constants.MANIFEST_FILE).exists() else "is not empty"
         raise FileExistsError(
-            f"{run_dir} {what}. Nothing in it was changed. A PathLogger records one fit into a new or empty directory: "
+            f"{run_dir} {what}. Nothing in it was changed. A PathLogger records into a new or empty directory: "
             f"choose another name, or remove the directory if its content is no longer needed."
         )
 
