@@ -13,10 +13,11 @@ FORMAT_VERSION: Final = 2
 INPUT: Final = "input"
 OUTPUT: Final = "output"
 SAMPLE: Final = "sample"
+TOKEN: Final = "token"
 STEP: Final = "step"
 LAYER: Final = "layer"
 PARAMETER: Final = "parameter"
-AXES: Final = (SAMPLE, STEP, LAYER, PARAMETER)
+AXES: Final = (SAMPLE, TOKEN, STEP, LAYER, PARAMETER)
 
 # Data variables of a ledger. `final - initial` is the sum of TERMS over all their axes.
 INITIAL: Final = "initial"

@@ -98,6 +98,7 @@ class Engine:
             inputs=len(everything),
             outputs=self._outputs,
             samples=len(run.samples.ids) if question.keeps_samples else 0,
+            tokens=self._most_tokens() if question.keeps_tokens else 0,
             parts=derivatives.model.theta_size if question.keeps_parameters else len(question.layers),
             first_step=0 if uses_earlier_steps else question.first,
             stop_step=question.stop,
@@ -199,8 +200,23 @@ class Engine:
 
     # Reverse sweep.
 
+    def _most_tokens(self) -> int:
+        """Return the largest number of positions that the loss of a sample has: one look at each shape of batches."""
+        tokens: dict[tuple[tuple[int, ...], ...], int] = {}
+        for step in range(self._question.stop):
+            transition = self._replay.transition(step)
+            sample = self._run.samples.read(int(transition.rows[0]))
+            shapes = tuple(array.shape for array in (*sample.inputs, *sample.targets))
+            if shapes not in tokens:
+                segment, batch = self._replay.segment(transition), self._replay.batch(transition)
+                losses = self._derivatives.token_losses(segment.start, segment.constants, batch.part(0, 1))
+                tokens[shapes] = int(losses.shape[1])
+        return max(tokens.values())
+
     def _sample_route(self) -> tuple[Route, bool]:
-        """Choose how a batch is contracted with the rows; coupled samples leave no choice."""
+        """Choose how a batch is contracted with the rows; tokens and coupled samples leave no choice."""
+        if self._question.keeps_tokens:
+            return "token_jvp", True
         steps = range(min(self._question.stop, 4))
         transition = max((self._replay.transition(s) for s in steps), key=lambda t: len(t.rows))
         segment = self._replay.segment(transition)
@@ -286,7 +302,7 @@ class Engine:
             self._book_rows(pieces, positions, kept, effect)
 
     def _book_rows(self, pieces: list[_Piece], positions: np.ndarray, values: np.ndarray, step: int) -> None:
-        """Book values (F, K[, parts]); the rows F are the pieces' inputs and outputs in order."""
+        """Book values (F, K[, tokens][, parts]); the rows F are the pieces' inputs and outputs in order."""
         start = 0
         for piece in pieces:
             stop = start + len(piece.inputs) * self._outputs

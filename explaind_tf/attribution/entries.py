@@ -21,7 +21,7 @@ class Entries:
     ----------
     question : Question
         The axes kept.
-    inputs, outputs, samples, parts : int
+    inputs, outputs, samples, tokens, parts : int
         Lengths of the axes.
     first_step, stop_step : int
         Range of the step axis.
@@ -39,6 +39,7 @@ class Entries:
         inputs: int,
         outputs: int,
         samples: int,
+        tokens: int,
         parts: int,
         first_step: int,
         stop_step: int,
@@ -48,6 +49,7 @@ class Entries:
             names.INPUT: inputs,
             names.OUTPUT: outputs,
             names.SAMPLE: samples,
+            names.TOKEN: tokens,
             names.LAYER: parts,
             names.PARAMETER: parts,
             names.STEP: stop_step - first_step,
@@ -65,6 +67,8 @@ class Entries:
             return tuple(dims)
         if term == names.DATA and self._question.keeps_samples:
             dims.append(names.SAMPLE)
+            if self._question.keeps_tokens:
+                dims.append(names.TOKEN)
         if term != names.RESIDUAL and self._question.keeps_layers:
             dims.append(names.LAYER)
         if term not in (names.RESIDUAL, names.STATE) and self._question.keeps_parameters:
@@ -82,10 +86,15 @@ class Entries:
             array[rows] += values
 
     def add_samples(self, rows: slice, positions: np.ndarray, values: np.ndarray, step: int) -> None:
-        """Add values (batch, O, K[, parts]) of K samples at ``positions`` of the sample axis."""
+        """Add values (batch, O, K[, tokens][, parts]) of K samples at ``positions`` of the sample axis.
+
+        Samples may have fewer tokens than the axis, which ends with the longest.
+        """
         array = self.arrays[names.DATA][rows]
         if self._question.keeps_steps:
             array = array[..., step - self._first_step]
+        if self._question.keeps_tokens:
+            array = array[:, :, :, : values.shape[3]]
         # One sample may occur more than once in a batch, which fancy-indexed += would count once.
         np.add.at(np.moveaxis(array, 2, 0), positions, np.moveaxis(values, 2, 0))
 

@@ -92,6 +92,8 @@ def _coordinates(
     }
     if question.keeps_samples:
         coordinates[names.SAMPLE] = _labels(run.samples.ids)
+    if question.keeps_tokens:
+        coordinates[names.TOKEN] = np.arange(entries.arrays[names.DATA].shape[3])
     if question.keeps_layers:
         coordinates[names.LAYER] = _labels(question.layers)
     if question.keeps_steps:

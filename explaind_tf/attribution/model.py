@@ -42,6 +42,12 @@ def pure_model(run: RecordedRun, measurement: Measurement) -> PureModel:
     def losses(point, constants, inputs, targets, weights, scales):
         return graphs.sample_losses(*arguments(point, constants), *inputs, *targets, *weights, scales)[0]
 
+    of_tokens = graphs.token_losses
+
+    def token_losses(point, constants, inputs, targets, weights, scales):
+        assert of_tokens is not None
+        return of_tokens(*arguments(point, constants), *inputs, *targets, *weights, scales)[0]
+
     def loss_scales(point, constants, inputs, targets, weights):
         return graphs.loss_scales(*arguments(point, constants), *inputs, *targets, *weights)[0]
 
@@ -51,6 +57,7 @@ def pure_model(run: RecordedRun, measurement: Measurement) -> PureModel:
     return PureModel(
         measure=measure,
         losses=losses,
+        token_losses=None if of_tokens is None else token_losses,
         loss_scales=loss_scales,
         regularizer=regularizer if manifest.loss.get("has_regularizer") else None,
         theta_size=theta_size,

@@ -20,7 +20,7 @@ class Question:
     Attributes
     ----------
     axes : frozenset of str
-        Subset of ``"sample"``, ``"step"``, and one of ``"layer"`` and ``"parameter"``.
+        Subset of ``"sample"``, ``"token"`` (of samples), ``"step"``, and one of ``"layer"`` and ``"parameter"``.
     layers : tuple of str
         Labels of the parts of the layer axis.
     partition : Partition
@@ -43,6 +43,11 @@ class Question:
     def keeps_samples(self) -> bool:
         """Whether the data term is split over training samples."""
         return names.SAMPLE in self.axes
+
+    @property
+    def keeps_tokens(self) -> bool:
+        """Whether samples are split over the positions of their losses."""
+        return names.TOKEN in self.axes
 
     @property
     def keeps_steps(self) -> bool:
@@ -80,6 +85,11 @@ def ask(
         raise ValueError(f"tolerance must be a share of the movement between 0 and 1; got {tolerance!r}.")
     if step_of not in ("use", "effect"):
         raise ValueError(f'step_of must be "use" or "effect"; got {step_of!r}.')
+    if names.TOKEN in kept and run.graphs.token_losses is None:
+        raise ValueError(
+            f"This run has no {names.TOKEN} axis: its losses have one value for a sample, or several losses have values for "
+            f'different positions. The axis "{names.SAMPLE}" alone is what it can give.'
+        )
     first, stop = _checked_steps(len(run.steps), steps)
     labels, partition = _partition(run, kept, layers)
     return Question(kept, labels, partition, first, stop, float(tolerance), step_of)
@@ -96,6 +106,11 @@ def _checked_axes(axes: Iterable[str]) -> tuple[str, ...]:
     if {names.LAYER, names.PARAMETER} <= set(kept):
         raise ValueError(
             f"axes may hold {names.LAYER!r} or {names.PARAMETER!r}, not both: the parameters of a layer add up to it."
+        )
+    if names.TOKEN in kept and (names.SAMPLE not in kept or names.PARAMETER in kept):
+        raise ValueError(
+            f"The axis {names.TOKEN!r} splits the entries of samples: ask for {names.SAMPLE!r} with it, and not for "
+            f"{names.PARAMETER!r}."
         )
     return kept
 

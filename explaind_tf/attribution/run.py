@@ -86,7 +86,8 @@ class Run(RecordedRun):
             What to account for, see :mod:`explaind_tf.measurements`; by default all outputs of the model.
         axes : iterable of str
             Any subset of ``"sample"``, ``"step"`` and one of ``"layer"``, ``"parameter"``. Inputs and outputs are
-            always kept; axes that are not asked for are not computed.
+            always kept; axes that are not asked for are not computed. With ``"sample"`` also ``"token"``, where the losses
+            have values for positions (sequences): what each position of a sample contributed.
         layers : sequence of str, optional
             Layers to tell apart on the layer axis; the rest is kept as one entry, so that the ledger balances.
         steps : consecutive step numbers or slice, optional

@@ -13,7 +13,7 @@ from explaind_tf.kernel.derivatives import Derivatives
 from explaind_tf.kernel.functions import Batch
 
 Partition = Sequence[Sequence[tuple[int, int]]]
-Route = Literal["jvp", "gradients"]
+Route = Literal["jvp", "token_jvp", "gradients"]
 
 # Per-example gradients held at once.
 _CHUNK_BYTES = 256 * 2**20
@@ -54,17 +54,22 @@ def contract(
         Ψ, shape (F, D).
     partition : Partition
         P parts.
-    route : {"jvp", "gradients"}
+    route : {"jvp", "token_jvp", "gradients"}
         ``"jvp"``: one derivative of the batch's losses a row and part, right for coupled samples;
+        ``"token_jvp"``: the same for the losses of positions;
         ``"gradients"``: per-example gradients once, then one matrix product for all rows.
 
     Returns
     -------
     np.ndarray
-        Shape (F, batch, P), float64.
+        Shape (F, batch, P), or (F, batch, positions, P) by ``"token_jvp"``, float64.
     """
-    if route == "jvp":
-        return _contract_by_jvp(derivatives, point, constants, batch, rows, partition)
+    if route != "gradients":
+        jvp = derivatives.loss_jvp if route == "jvp" else derivatives.token_jvp
+        padding = [[0, 0], [0, derivatives.model.point_size - derivatives.model.theta_size]]
+        masked = (_masked(rows, part) for part in partition)
+        parts = [jvp(point, constants, batch, tf.pad(directions, padding)) for directions in masked]
+        return tf.stack(parts, axis=-1).numpy().astype(np.float64)
     pieces = []
     for _, gradients in gradient_chunks(derivatives, point, constants, batch, coupled=False):
         parts = [_product_by_part(rows, gradients, part) for part in partition]
@@ -78,25 +83,11 @@ def _product_by_part(rows: tf.Tensor, gradients: tf.Tensor, part: Sequence[tuple
     return tf.add_n([tf.matmul(rows[:, a:b], gradients[:, a:b], transpose_b=True) for a, b in part])
 
 
-def _contract_by_jvp(
-    derivatives: Derivatives,
-    point: np.ndarray,
-    constants: list[np.ndarray],
-    batch: Batch,
-    rows: tf.Tensor,
-    partition: Partition,
-) -> np.ndarray:
-    size, point_size = derivatives.model.theta_size, derivatives.model.point_size
-    padding = [[0, 0], [0, point_size - size]]
-    results = []
-    for part in partition:
-        mask = np.zeros(size, bool)
-        for start, stop in part:
-            mask[start:stop] = True
-        directions = rows if mask.all() else tf.where(mask, rows, tf.zeros_like(rows))
-        result = derivatives.loss_jvp(point, constants, batch, tf.pad(directions, padding))
-        results.append(result.numpy().astype(np.float64))
-    return np.stack(results, axis=-1)
+def _masked(rows: tf.Tensor, part: Sequence[tuple[int, int]]) -> tf.Tensor:
+    mask = np.zeros(rows.shape[1], bool)
+    for start, stop in part:
+        mask[start:stop] = True
+    return rows if mask.all() else tf.where(mask, rows, tf.zeros_like(rows))
 
 
 def gradient_chunks(

@@ -37,6 +37,15 @@ def _jvp_many(outputs: tf.Tensor, point: tf.Tensor, directions: tf.Tensor) -> tf
     return tf.map_fn(one, directions, parallel_iterations=_PARALLEL_DIRECTIONS)
 
 
+def _jvp_of(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """Return ``(z, directions, constants, ...) -> (K, ...)``: the derivatives of a function of z in K directions."""
+
+    def jvp(point: tf.Tensor, directions: tf.Tensor, constants: list[tf.Tensor], *samples: Any) -> tf.Tensor:
+        return _jvp_many(function(point, constants, *samples), point, directions)
+
+    return jvp
+
+
 class Derivatives:
     """The compiled functions of one model and measurement. Each is traced once, whatever the batch size.
 
@@ -64,7 +73,10 @@ class Derivatives:
         self._losses = _compile(model.losses, [point, *trained])
         self._loss_scales = _compile(model.loss_scales, [point, *samples])
         self._loss_gradient = _compile(self._build_loss_gradient, [point, *trained])
-        self._loss_jvp = _compile(self._build_loss_jvp, [point, directions, *trained])
+        self._loss_jvp = _compile(_jvp_of(model.losses), [point, directions, *trained])
+        if model.token_losses is not None:
+            self._token_losses = _compile(model.token_losses, [point, *trained])
+            self._token_jvp = _compile(_jvp_of(model.token_losses), [point, directions, *trained])
         self._sample_gradients = _compile(self._build_sample_gradients, [point, *trained])
         self._coupled_gradients = _compile(self._build_coupled_gradients, [point, *trained])
         self._regularizer_gradient = _compile(self._build_regularizer_gradient, [point, constants, x])
@@ -115,6 +127,14 @@ class Derivatives:
         Exact for coupled samples too (BatchNorm in training mode): it differentiates the whole batch.
         """
         return self._loss_jvp(point, directions, constants, *_arguments(batch))
+
+    def token_losses(self, point: Any, constants: list[Any], batch: Batch) -> tf.Tensor:
+        """Return what each position of each sample adds to the loss of its batch, shape (batch, positions)."""
+        return self._token_losses(point, constants, *_arguments(batch))
+
+    def token_jvp(self, point: Any, constants: list[Any], batch: Batch, directions: Any) -> tf.Tensor:
+        """Return the same as :meth:`loss_jvp` position by position, shape (K, batch, positions)."""
+        return self._token_jvp(point, directions, constants, *_arguments(batch))
 
     def sample_gradients(self, point: Any, constants: list[Any], batch: Batch) -> tf.Tensor:
         """Return ∂ℓ_k/∂θ, ℓ_k scaled and weighted, for each sample on its own, shape (batch, D).
@@ -189,9 +209,6 @@ class Derivatives:
     def _build_loss_gradient(self, point, constants, *samples):
         # Scaled before the backward pass, as Keras does: the same rounding, often the same bits.
         return _vjp(self.model.losses(point, constants, *samples), point, None)[: self.model.theta_size]
-
-    def _build_loss_jvp(self, point, directions, constants, *samples):
-        return _jvp_many(self.model.losses(point, constants, *samples), point, directions)
 
     def _build_sample_gradients(self, point, constants, x, targets, weights, scales):
         def one_sample(example):

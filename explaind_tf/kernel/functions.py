@@ -34,6 +34,8 @@ class PureModel:
         Of z.
     constants, inputs, measure_targets, loss_targets, loss_weights : tuple of tf.TensorSpec
         Signatures; batch dimensions are None.
+    token_losses : callable or None
+        Of the arguments of ``losses``, ``-> (batch, positions)``: what each position of a sample adds, if it has several.
     """
 
     measure: Callable[[tf.Tensor, Tensors, Tensors, Tensors], tf.Tensor]
@@ -48,6 +50,9 @@ class PureModel:
     measure_targets: tuple[tf.TensorSpec, ...]
     loss_targets: tuple[tf.TensorSpec, ...]
     loss_weights: tuple[tf.TensorSpec, ...] = ()
+    token_losses: Callable[[tf.Tensor, Tensors, Tensors, Tensors, Tensors, tf.Tensor], tf.Tensor] | None = (
+        None
+    )
 
 
 @dataclass(frozen=True)

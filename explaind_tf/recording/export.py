@@ -8,9 +8,9 @@ import keras
 import tensorflow as tf
 
 from explaind_tf.errors import RefusedError
-from explaind_tf.recording.losses import Term, loss_terms
+from explaind_tf.recording.losses import Term, have_tokens, loss_terms
 from explaind_tf.runs import structure as struct
-from explaind_tf.runs.graphs import FORWARD, LOSS_SCALES, PENALTY, SAMPLE_LOSSES
+from explaind_tf.runs.graphs import FORWARD, LOSS_SCALES, PENALTY, SAMPLE_LOSSES, TOKEN_LOSSES
 from explaind_tf.runs.structure import Structure
 
 
@@ -26,11 +26,14 @@ class Found:
         Name and reduction of each compiled loss.
     has_batch_penalty : bool
         Whether ``model.losses`` holds more than the regularisers of weights.
+    has_tokens : bool
+        Whether the losses have values for the positions of a sample.
     """
 
     outputs: Structure = ()
     losses: list[dict[str, str]] = field(default_factory=list)
     has_batch_penalty: bool = False
+    has_tokens: bool = False
 
 
 class PureFunctions(tf.Module):
@@ -81,15 +84,17 @@ class PureFunctions(tf.Module):
             batch_size = tf.shape(x[0])[0]
             return loss_terms(model, struct.pack(targets, y), outputs, sample_weight, batch_size), new_state
 
+        def total(values: list[tf.Tensor], scales: tf.Tensor) -> tf.Tensor:
+            return tf.add_n([tf.cast(v * tf.cast(scales[i], v.dtype), dtype) for i, v in enumerate(values)])
+
         def sample_losses(*flat: tf.Tensor) -> list[tf.Tensor]:
-            scales = flat[-1]
             parts, new_state = terms(flat)
             found.losses = [{"name": part.name, "reduction": part.reduction} for part in parts]
-            scaled = [
-                tf.cast(part.values * tf.cast(scales[i], part.values.dtype), dtype)
-                for i, part in enumerate(parts)
-            ]
-            return [tf.add_n(scaled), *new_state]
+            found.has_tokens = have_tokens(parts)
+            return [total([part.of_samples for part in parts], flat[-1]), *new_state]
+
+        def token_losses(*flat: tf.Tensor) -> list[tf.Tensor]:
+            return [total([part.of_tokens for part in terms(flat)[0]], flat[-1])]
 
         def loss_scales(*flat: tf.Tensor) -> list[tf.Tensor]:
             return [tf.stack([tf.cast(part.scale, dtype) for part in terms(flat)[0]])]
@@ -112,7 +117,10 @@ class PureFunctions(tf.Module):
         self.sample_losses = _trace(sample_losses, [*samples, scale_spec])
         self.loss_scales = _trace(loss_scales, samples)
         self.penalty = _trace(penalty, [*parameters, *state, *x_specs])
-        for name in (FORWARD, SAMPLE_LOSSES, LOSS_SCALES, PENALTY):
+        if found.has_tokens:
+            self.token_losses = _trace(token_losses, [*samples, scale_spec])
+        optional = [TOKEN_LOSSES] if found.has_tokens else []
+        for name in (FORWARD, SAMPLE_LOSSES, LOSS_SCALES, PENALTY, *optional):
             _refuse_captured_variables(name, getattr(self, name))
         from_weights = any(v.regularizer is not None for v in model.trainable_variables)
         self.has_penalty = found.has_batch_penalty or from_weights

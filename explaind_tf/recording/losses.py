@@ -23,7 +23,7 @@ class Term:
     name, reduction : str
         As Keras calls them.
     values : tf.Tensor
-        Weighted and masked losses, summed over the positions of each sample, shape (batch,).
+        Weighted and masked losses, shape (batch, ...): one for each position where a sample has several.
     scale : tf.Tensor
         Everything that depends on the batch as a whole, a scalar: Keras' divisor, the rescaling of
         masked means, and the loss weight.
@@ -33,6 +33,25 @@ class Term:
     reduction: str
     values: tf.Tensor
     scale: tf.Tensor
+
+    @property
+    def of_samples(self) -> tf.Tensor:
+        """The values of samples, shape (batch,)."""
+        return tf.reduce_sum(self.values, axis=list(range(1, self.values.shape.rank)))
+
+    @property
+    def of_tokens(self) -> tf.Tensor:
+        """The values of positions, in order, shape (batch, positions)."""
+        return tf.reshape(self.values, (tf.shape(self.values)[0], -1))
+
+
+def have_tokens(terms: list[Term]) -> bool:
+    """Tell whether the losses of a batch have values for the same positions."""
+    shapes = [term.values.shape[1:] for term in terms]
+    if len(terms) == 1:
+        return shapes[0].rank > 0
+    # Of shapes that are not known yet, some batch may turn out to have different ones.
+    return shapes[0].rank > 0 and all(s.is_fully_defined() and s == shapes[0] for s in shapes)
 
 
 class _OpenedLoss(CompileLoss):
@@ -145,8 +164,7 @@ def _term(
         scale = tf.math.divide_no_nan(scale, _count(values, batch_size))
     if rescale is not None:
         scale = scale * rescale
-    positions = list(range(1, values.shape.rank))
-    return Term(entry.name, loss.reduction, tf.reduce_sum(values, axis=positions), scale)
+    return Term(entry.name, loss.reduction, values, scale)
 
 
 def _converter(dtype: str) -> Any:

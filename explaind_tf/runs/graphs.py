@@ -12,6 +12,7 @@ from explaind_tf.errors import RunFormatError
 
 FORWARD = "forward"
 SAMPLE_LOSSES = "sample_losses"
+TOKEN_LOSSES = "token_losses"
 LOSS_SCALES = "loss_scales"
 PENALTY = "penalty"
 
@@ -27,6 +28,8 @@ class Graphs:
     - ``forward(*params, *state, *inputs) -> [*outputs]``, inference mode;
     - ``sample_losses(*params, *state, *inputs, *targets, *weights, scales) -> [losses, *new_state]``, training mode:
       what each sample adds to Keras' loss of the batch, given the scales of the L compiled losses, shape (L,);
+    - ``token_losses``, of the same arguments ``-> [losses]``: those of positions, shape (batch, positions). Only where
+      the losses have values for positions, otherwise None;
     - ``loss_scales(*params, *state, *inputs, *targets, *weights) -> [scales]`` of a whole batch;
     - ``penalty(*params, *state, *inputs) -> [scalar]``, training mode: the sum of ``model.losses``.
 
@@ -53,6 +56,8 @@ class Graphs:
             raise RunFormatError(f"{path} lacks the functions {missing}: it was not written by a PathLogger.")
         self.forward = _inlined(getattr(self._module, FORWARD))
         self.sample_losses = _inlined(getattr(self._module, SAMPLE_LOSSES))
+        tokens = getattr(self._module, TOKEN_LOSSES, None)
+        self.token_losses = None if tokens is None else _inlined(tokens)
         self.loss_scales = _inlined(getattr(self._module, LOSS_SCALES))
         self.penalty = _inlined(getattr(self._module, PENALTY))
         self.forward_bytes_per_input = _float_bytes_per_row(getattr(self._module, FORWARD))
