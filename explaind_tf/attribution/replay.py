@@ -91,6 +91,16 @@ class _Flow:
         displacement = self.momentum * update.pull.astype(dtype)
         return displacement + gradient * dtype.type(update.direct) if update.direct else displacement
 
+    def reach(self, momentum: np.ndarray, law: Law, update: Update) -> np.ndarray:
+        """Take part in an update that leaves a known momentum, and return the displacement, shape (D,)."""
+        dtype = momentum.dtype
+        displacement = momentum * update.pull.astype(dtype)
+        if update.direct:  # of the gradient, which is what the momentum gained but for its factor
+            gained = momentum - self.momentum * dtype.type(law.memory)
+            displacement = displacement + gained * dtype.type(update.direct / update.gain)
+        self.momentum = momentum
+        return displacement
+
 
 class Replay:
     """The recorded run as the kernel sees it.
@@ -177,43 +187,53 @@ class Replay:
         return total if step >= 0 or accumulated is None else total + accumulated
 
     def _gradient(self, transition: Transition) -> np.ndarray:
-        data, penalty = self._gradients(transition)
-        return data + penalty
+        return np.sum(list(self._gradients(transition, with_samples=True).values()), axis=0)
 
-    def _gradients(self, transition: Transition) -> tuple[np.ndarray, np.ndarray]:
-        """Return the gradients of the batch's losses and of the regularisers, each of shape (D,)."""
+    def _gradients(self, transition: Transition, *, with_samples: bool) -> dict[str, np.ndarray]:
+        """Return the gradients of the batch's losses (if asked for) and of the regularisers (if any), each (D,)."""
+        if not with_samples and not self._has_regularizer:
+            return {}
         segment, batch = self.segment(transition), self.batch(transition)
-        data = self._derivatives.loss_gradient(segment.start, segment.constants, batch)
-        if not self._has_regularizer:
-            return data.numpy(), np.zeros_like(transition.theta_start)
-        penalty = self._derivatives.regularizer_gradient(segment.start, segment.constants, batch.inputs)
-        return data.numpy(), penalty.numpy()
+        at = (segment.start, segment.constants)
+        found = {}
+        if with_samples:
+            found[names.DATA] = self._derivatives.loss_gradient(*at, batch).numpy()
+        if self._has_regularizer:
+            found[names.REGULARIZER] = self._derivatives.regularizer_gradient(*at, batch.inputs).numpy()
+        return found
 
-    def path_steps(self, first: int, stop: int) -> Iterator[PathStep]:
+    def path_steps(self, first: int, stop: int, *, from_batches: bool = False) -> Iterator[PathStep]:
         """Yield the steps ``first … stop − 1`` with their displacements split into causes.
 
-        The momentum is replayed from the start of the run, one batch gradient a step. Samples, regulariser
-        and the momentum from before the run are carried apart, so that each displaces by its own.
+        Momentum is linear in the gradients, so it splits as they do. Of the momentum that was recorded, what comes from
+        regularisers and from before the run is carried along apart; the rest is the samples'. No batch is touched for
+        it, unless the optimizer keeps no momentum or clips elements.
+
+        Parameters
+        ----------
+        first, stop : int
+            Range of steps.
+        from_batches : bool
+            Replay the gradient of every batch from the start of the run, instead of taking the momentum as recorded. It
+            proves that the recorded batches were those that trained.
 
         Raises
         ------
         UnbalancedLedgerError
             If the law does not explain a step.
         """
-        start = self.run.step_store.start
-        zeros = np.zeros_like(start.theta)
-        data, penalty = _Flow(zeros, zeros), _Flow(zeros, zeros)
-        carried = _Flow(
-            zeros if start.accumulated is None else start.accumulated,
-            zeros if start.momentum is None else start.momentum,
-        )
-        flows = {names.DATA: data, names.REGULARIZER: penalty, names.CARRYOVER: carried}
+        replays = from_batches or self._needs_batches
+        flows = self._flows()
+        # Without other sources all momentum is the samples', whatever went before.
+        begin = 0 if replays or len(flows) > 1 else first
+        if begin > 0:
+            flows[names.DATA].momentum = self._momentum_before(begin)
         largest = 0.0
-        for step in range(stop):
+        for step in range(begin, stop):
             transition = self.transition(step)
-            for flow, gradient in zip((data, penalty), self._gradients(transition), strict=True):
-                flow.receive(gradient)
-            causes = self._causes(transition, flows)
+            for name, gradient in self._gradients(transition, with_samples=replays).items():
+                flows[name].receive(gradient)
+            causes = self._causes(transition, flows, replays)
             if step < first:
                 continue
             stepped = transition.theta_stepped - transition.theta_start
@@ -224,19 +244,52 @@ class Replay:
             causes[names.EXTERNAL] = transition.theta_end - transition.theta_stepped
             yield self._path_step(transition, causes, unexplained)
 
-    def _causes(self, transition: Transition, flows: dict[str, _Flow]) -> dict[str, np.ndarray]:
+    @property
+    def _needs_batches(self) -> bool:
+        # Without momentum the gradient is known only up to the rounding of the weights; clipped elements do not tell
+        # which part of them was a regulariser's.
+        return self.run.step_store.start.momentum is None or self._rules.clipvalue is not None
+
+    def _flows(self) -> dict[str, _Flow]:
+        """Return the sources of gradients as they were before the run. The samples are always one."""
+        start = self.run.step_store.start
+        zeros = np.zeros_like(start.theta)
+        flows = {names.DATA: _Flow(zeros, zeros)}
+        if self._has_regularizer:
+            flows[names.REGULARIZER] = _Flow(zeros, zeros)
+        carried = [zeros if part is None else part for part in (start.accumulated, start.momentum)]
+        if any(part.any() for part in carried):
+            flows[names.CARRYOVER] = _Flow(*carried)
+        return flows
+
+    def _momentum_before(self, step: int) -> np.ndarray:
+        """Return m before a step that is not the first, shape (D,)."""
+        for earlier in range(step - 1, -1, -1):
+            transition = self.transition(earlier)
+            if transition.momentum is not None:
+                return transition.momentum
+        return np.zeros_like(self.run.step_store.start.theta)
+
+    def _causes(
+        self, transition: Transition, flows: dict[str, _Flow], replays: bool
+    ) -> dict[str, np.ndarray]:
         """Return the displacement by each cause of the optimizer's, and let the flows go on."""
         if not transition.updates:
             return {names.DATA: np.zeros_like(transition.theta_start)}
+        law, rate = self.law, transition.learning_rate
         waiting = np.sum([flow.waiting for flow in flows.values()], axis=0)
         update = self._coefficients(transition, waiting)
-        decay = self.law.decay(
-            tf.constant(transition.theta_start), tf.constant(self._decay_mask), transition.learning_rate
-        )
-        displaced = {
-            name: flow.displace(self.law, update, transition.learning_rate) for name, flow in flows.items()
-        }
-        return {names.WEIGHT_DECAY: decay.numpy(), **displaced}
+        decay = law.decay(tf.constant(transition.theta_start), tf.constant(self._decay_mask), rate)
+        causes = {names.WEIGHT_DECAY: decay.numpy()}
+        for name, flow in flows.items():
+            if replays or name != names.DATA:
+                causes[name] = flow.displace(law, update, rate)
+        if not replays:
+            assert transition.momentum is not None  # what _needs_batches says
+            others = [flow.momentum for name, flow in flows.items() if name != names.DATA]
+            own = transition.momentum - np.sum(others, axis=0) if others else transition.momentum
+            causes[names.DATA] = flows[names.DATA].reach(own, law, update)
+        return causes
 
     def _path_step(
         self, transition: Transition, causes: dict[str, np.ndarray], unexplained: np.ndarray

@@ -162,7 +162,7 @@ class Run(RecordedRun):
             return
         derivatives = self._derivatives(measurements.outputs())
         with Progress(progress).task("Verify", len(self.steps)) as advance:
-            for _ in Replay(self, derivatives).path_steps(0, len(self.steps)):
+            for _ in Replay(self, derivatives).path_steps(0, len(self.steps), from_batches=True):
                 advance()
 
 

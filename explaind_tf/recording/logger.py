@@ -41,8 +41,8 @@ class PathLogger(keras.callbacks.Callback):
     List the logger before callbacks that set weights in ``on_train_batch_end``, and after those that do so in
     ``on_train_end`` (``EarlyStopping(restore_best_weights=True)``): what is set after its turn is not in the run.
 
-    Each step writes the weights θ, the second moment v, the non-trainable variables and the rows of the
-    samples in the batch: 8 bytes a weight in float32. Whatever the ledger could not account for is refused
+    Each step writes the weights θ, the moments m and v, the non-trainable variables and the rows of the
+    samples in the batch: 12 bytes a weight in float32. Whatever the ledger could not account for is refused
     with a ``RefusedError`` when training begins or at its first step.
 
     Examples
@@ -268,6 +268,7 @@ class _Recording:
                 learning_rate=0.0 if outcome.scalars is None else outcome.scalars.learning_rate,
                 rows=rows,
                 weights=batch.weights,
+                momentum=None if outcome.scalars is None else outcome.momentum,
                 second_moment=outcome.second_moment,
                 clip_factors=outcome.clip_factors,
                 theta_stepped=outcome.theta_stepped,

@@ -1,6 +1,7 @@
 """The sample store: each distinct training sample once, identified by a fingerprint of its content."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,9 @@ from explaind_tf.runs.records import RecordFile, RecordSeries
 from explaind_tf.runs.structure import Leaf, Structure
 
 SampleId = int | str
+
+# Samples kept in memory once they were read, in order of the rows. Beyond it they are read each time.
+_CACHE_BYTES = 256 * 2**20
 
 
 def fingerprint(arrays: Sequence[np.ndarray]) -> int:
@@ -74,6 +78,8 @@ class SampleStore:
         self._inputs = inputs
         self._targets = targets
         self._leaves: list[Leaf] = [*struct.leaves(inputs), *struct.leaves(targets)]
+        self._cache: list[np.ndarray] | None = None
+        self._is_cached = np.zeros(0, bool)
 
     def __len__(self) -> int:
         """Return the number of rows: distinct contents, in order of first appearance."""
@@ -120,10 +126,42 @@ class SampleStore:
                 f"{self.records.files[-1].path} lacks the samples {missing[:5]} that a step names: it holds {len(self)}. "
                 f"Restore it from a copy."
             )
-        samples = [self.read(int(row)) for row in rows]
-        inputs = [np.stack(arrays) for arrays in zip(*(s.inputs for s in samples), strict=True)]
-        targets = [np.stack(arrays) for arrays in zip(*(s.targets for s in samples), strict=True)]
-        return inputs, targets
+        rows = np.asarray(rows, np.int64)
+        if self._cache is None:
+            self._make_cache()
+        assert self._cache is not None
+        for row in np.unique(rows[rows < len(self._is_cached)]):
+            if not self._is_cached[row]:
+                for array, value in zip(self._cache, self._read_flat(row), strict=True):
+                    array[row] = value
+                self._is_cached[row] = True
+        if (rows < len(self._is_cached)).all():
+            stacked = [array[rows] for array in self._cache]
+        else:
+            samples = [
+                self._cached(row) if row < len(self._is_cached) else self._read_flat(row) for row in rows
+            ]
+            stacked = [np.stack(arrays) for arrays in zip(*samples, strict=True)]
+        split = len(struct.leaves(self._inputs))
+        return stacked[:split], stacked[split:]
+
+    def _read_flat(self, row: int) -> list[np.ndarray]:
+        sample = self.read(int(row))
+        return [*sample.inputs, *sample.targets]
+
+    def _cached(self, row: int) -> list[np.ndarray]:
+        assert self._cache is not None
+        return [array[row] for array in self._cache]
+
+    def _make_cache(self) -> None:
+        """Reserve memory for the first rows, if samples have one size; it is used as they are read."""
+        fixed = all(None not in leaf.shape for leaf in self._leaves)
+        dtypes = [np.dtype(tf.dtypes.as_dtype(leaf.dtype).as_numpy_dtype) for leaf in self._leaves]
+        shapes = [tuple(size or 0 for size in leaf.shape) for leaf in self._leaves]
+        bytes_each = sum(d.itemsize * math.prod(s) for d, s in zip(dtypes, shapes, strict=True))
+        count = min(len(self), _CACHE_BYTES // max(1, bytes_each)) if fixed else 0
+        self._cache = [np.empty((count, *s), d) for s, d in zip(shapes, dtypes, strict=True)]
+        self._is_cached = np.zeros(count, bool)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> tuple[Any, Any]:
         """Return the inputs and targets of ``rows``, nested as they were in training.

@@ -38,14 +38,15 @@ class StepRecord:
         The sample rows of the batch in order, and their sample weights (flat, empty if there were none).
     updates
         Whether the optimizer updated the weights, or only accumulated the gradient.
-    iteration, learning_rate, second_moment, clip_factors
-        Of an update: how many went before it, the learning rate used, the v that was divided by (if the optimizer has
-        one), and the factors by which the gradient of each variable was clipped (if it was clipped by norm).
+    iteration, learning_rate, momentum, second_moment, clip_factors
+        Of an update: how many went before it, the learning rate used, the m and v that it left (if the optimizer has
+        them), and the factors by which the gradient of each variable was clipped (if it was clipped by norm). The
+        start record holds the m from before training.
     theta_stepped
         Weights after the update where something else (a constraint, a moving average) changed them within the step.
-    momentum, accumulated
-        m and the sum of gradients that waited for an update before training; only in the start record, and None where
-        there was none.
+    accumulated
+        The sum of gradients that waited for an update before training; only in the start record, and None where there
+        was none.
     theta_before, state_before
         Weights and state before the step where something other than the optimizer changed them since the
         record before; None where nothing did.
@@ -229,6 +230,7 @@ class Transition:
     theta_start: np.ndarray
     theta_stepped: np.ndarray
     theta_end: np.ndarray
+    momentum: np.ndarray | None
     second_moment: np.ndarray | None
     clip_factors: np.ndarray | None
     state_start: list[np.ndarray]
@@ -325,6 +327,7 @@ class StepStore:
             theta_start=theta_start,
             theta_stepped=record.theta if record.theta_stepped is None else record.theta_stepped,
             theta_end=theta_end,
+            momentum=record.momentum,
             second_moment=record.second_moment,
             clip_factors=record.clip_factors,
             state_start=state_start,
