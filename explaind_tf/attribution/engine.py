@@ -201,12 +201,16 @@ class Engine:
     # Reverse sweep.
 
     def _most_tokens(self) -> int:
-        """Return the largest number of positions that the loss of a sample has: one look at each shape of batches."""
+        """Return the largest number of positions that the loss of a sample has."""
+        if self._run.graphs.token_count is not None:
+            return self._run.graphs.token_count
+        # It follows from the shapes: one look at each.
         tokens: dict[tuple[tuple[int, ...], ...], int] = {}
         for step in range(self._question.stop):
             transition = self._replay.transition(step)
             sample = self._run.samples.read(int(transition.rows[0]))
-            shapes = tuple(array.shape for array in (*sample.inputs, *sample.targets))
+            arrays = (*sample.inputs, *sample.targets, *(weights[0] for weights in transition.weights))
+            shapes = tuple(array.shape for array in arrays)
             if shapes not in tokens:
                 segment, batch = self._replay.segment(transition), self._replay.batch(transition)
                 losses = self._derivatives.token_losses(segment.start, segment.constants, batch.part(0, 1))

@@ -14,8 +14,8 @@ _MEMORY_SHARE = 0.5
 class Entries:
     """Adds up the entries of a ledger, each term over the axes that it has.
 
-    The data term has a sample axis if samples are kept; all terms but state and residual have a part axis
-    (layers or weights) if parts are kept, and state has it for layers.
+    The data term has a sample axis if samples are kept, and a token axis if tokens are; all terms but state and
+    residual have a part axis (layers or weights) if parts are kept, and state has it for layers.
 
     Parameters
     ----------

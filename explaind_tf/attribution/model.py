@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from explaind_tf.kernel.functions import PureModel
+from explaind_tf.kernel.functions import Losses, PureModel
 from explaind_tf.measurements import Measurement
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs import structure as struct
+from explaind_tf.runs.graphs import InlinedFunction
 from explaind_tf.runs.schema import VariableSpec
 
 
@@ -39,14 +40,11 @@ def pure_model(run: RecordedRun, measurement: Measurement) -> PureModel:
         outputs = struct.pack(manifest.outputs, flat)
         return tf.cast(measurement(outputs, *targets), dtype)
 
-    def losses(point, constants, inputs, targets, weights, scales):
-        return graphs.sample_losses(*arguments(point, constants), *inputs, *targets, *weights, scales)[0]
+    def losses_of(function: InlinedFunction) -> Losses:
+        def losses(point, constants, inputs, targets, weights, scales):
+            return function(*arguments(point, constants), *inputs, *targets, *weights, scales)[0]
 
-    of_tokens = graphs.token_losses
-
-    def token_losses(point, constants, inputs, targets, weights, scales):
-        assert of_tokens is not None
-        return of_tokens(*arguments(point, constants), *inputs, *targets, *weights, scales)[0]
+        return losses
 
     def loss_scales(point, constants, inputs, targets, weights):
         return graphs.loss_scales(*arguments(point, constants), *inputs, *targets, *weights)[0]
@@ -56,8 +54,8 @@ def pure_model(run: RecordedRun, measurement: Measurement) -> PureModel:
 
     return PureModel(
         measure=measure,
-        losses=losses,
-        token_losses=None if of_tokens is None else token_losses,
+        losses=losses_of(graphs.sample_losses),
+        token_losses=None if graphs.token_losses is None else losses_of(graphs.token_losses),
         loss_scales=loss_scales,
         regularizer=regularizer if manifest.loss.get("has_regularizer") else None,
         theta_size=theta_size,

@@ -87,8 +87,9 @@ def ask(
         raise ValueError(f'step_of must be "use" or "effect"; got {step_of!r}.')
     if names.TOKEN in kept and run.graphs.token_losses is None:
         raise ValueError(
-            f"This run has no {names.TOKEN} axis: its losses have one value for a sample, or several losses have values for "
-            f'different positions. The axis "{names.SAMPLE}" alone is what it can give.'
+            f"This run has no {names.TOKEN} axis. It takes a loss with several values for a sample, as that of a sequence "
+            f"has, and, where there are several losses, as many values in all of them, known when the model was built. "
+            f"Ask for {names.SAMPLE!r} alone."
         )
     first, stop = _checked_steps(len(run.steps), steps)
     labels, partition = _partition(run, kept, layers)
@@ -107,10 +108,14 @@ def _checked_axes(axes: Iterable[str]) -> tuple[str, ...]:
         raise ValueError(
             f"axes may hold {names.LAYER!r} or {names.PARAMETER!r}, not both: the parameters of a layer add up to it."
         )
-    if names.TOKEN in kept and (names.SAMPLE not in kept or names.PARAMETER in kept):
+    if names.TOKEN in kept and names.SAMPLE not in kept:
         raise ValueError(
-            f"The axis {names.TOKEN!r} splits the entries of samples: ask for {names.SAMPLE!r} with it, and not for "
-            f"{names.PARAMETER!r}."
+            f"axes holds {names.TOKEN!r} without {names.SAMPLE!r}: tokens are positions within samples. Ask for both."
+        )
+    if {names.TOKEN, names.PARAMETER} <= set(kept):
+        raise ValueError(
+            f"axes may hold {names.TOKEN!r} or {names.PARAMETER!r}, not both: no gradient of a single token is ever "
+            f"computed. Ask for {names.LAYER!r} instead of {names.PARAMETER!r}."
         )
     return kept
 

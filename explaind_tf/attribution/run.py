@@ -86,8 +86,9 @@ class Run(RecordedRun):
             What to account for, see :mod:`explaind_tf.measurements`; by default all outputs of the model.
         axes : iterable of str
             Any subset of ``"sample"``, ``"step"`` and one of ``"layer"``, ``"parameter"``. Inputs and outputs are
-            always kept; axes that are not asked for are not computed. With ``"sample"`` also ``"token"``, where the losses
-            have values for positions (sequences): what each position of a sample contributed.
+            always kept; axes that are not asked for are not computed. With ``"sample"`` also ``"token"``, where a sample
+            has several losses (sequences): what that of each of its positions contributed, counted from 0 in the order
+            of the loss's values. Masked positions, and those that only longer samples have, are zero.
         layers : sequence of str, optional
             Layers to tell apart on the layer axis; the rest is kept as one entry, so that the ledger balances.
         steps : consecutive step numbers or slice, optional

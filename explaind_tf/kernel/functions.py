@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 Tensors = Sequence[tf.Tensor]
+# z, constants, inputs, targets, weights, scales
+Losses = Callable[[tf.Tensor, Tensors, Tensors, Tensors, Tensors, tf.Tensor], tf.Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class PureModel:
     """
 
     measure: Callable[[tf.Tensor, Tensors, Tensors, Tensors], tf.Tensor]
-    losses: Callable[[tf.Tensor, Tensors, Tensors, Tensors, Tensors, tf.Tensor], tf.Tensor]
+    losses: Losses
     loss_scales: Callable[[tf.Tensor, Tensors, Tensors, Tensors, Tensors], tf.Tensor]
     regularizer: Callable[[tf.Tensor, Tensors, Tensors], tf.Tensor] | None
     theta_size: int
@@ -50,9 +52,7 @@ class PureModel:
     measure_targets: tuple[tf.TensorSpec, ...]
     loss_targets: tuple[tf.TensorSpec, ...]
     loss_weights: tuple[tf.TensorSpec, ...] = ()
-    token_losses: Callable[[tf.Tensor, Tensors, Tensors, Tensors, Tensors, tf.Tensor], tf.Tensor] | None = (
-        None
-    )
+    token_losses: Losses | None = None
 
 
 @dataclass(frozen=True)

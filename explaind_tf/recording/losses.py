@@ -42,16 +42,17 @@ class Term:
     @property
     def of_tokens(self) -> tf.Tensor:
         """The values of positions, in order, shape (batch, positions)."""
-        return tf.reshape(self.values, (tf.shape(self.values)[0], -1))
+        known = self.values.shape[1:].num_elements()
+        return tf.reshape(self.values, (tf.shape(self.values)[0], -1 if known is None else known))
 
 
 def have_tokens(terms: list[Term]) -> bool:
-    """Tell whether the losses of a batch have values for the same positions."""
+    """Tell whether a sample has several values, in all losses for the same positions."""
     shapes = [term.values.shape[1:] for term in terms]
-    if len(terms) == 1:
-        return shapes[0].rank > 0
+    if shapes[0].num_elements() == 1:  # as of one weight for a sample, given as (batch, 1)
+        return False
     # Of shapes that are not known yet, some batch may turn out to have different ones.
-    return shapes[0].rank > 0 and all(s.is_fully_defined() and s == shapes[0] for s in shapes)
+    return len(terms) == 1 or all(s.is_fully_defined() and s == shapes[0] for s in shapes)
 
 
 class _OpenedLoss(CompileLoss):

@@ -29,7 +29,7 @@ class Graphs:
     - ``sample_losses(*params, *state, *inputs, *targets, *weights, scales) -> [losses, *new_state]``, training mode:
       what each sample adds to Keras' loss of the batch, given the scales of the L compiled losses, shape (L,);
     - ``token_losses``, of the same arguments ``-> [losses]``: those of positions, shape (batch, positions). Only where
-      the losses have values for positions, otherwise None;
+      the losses have values for positions, otherwise None. ``token_count`` is their number, None if it may differ;
     - ``loss_scales(*params, *state, *inputs, *targets, *weights) -> [scales]`` of a whole batch;
     - ``penalty(*params, *state, *inputs) -> [scalar]``, training mode: the sum of ``model.losses``.
 
@@ -57,7 +57,11 @@ class Graphs:
         self.forward = _inlined(getattr(self._module, FORWARD))
         self.sample_losses = _inlined(getattr(self._module, SAMPLE_LOSSES))
         tokens = getattr(self._module, TOKEN_LOSSES, None)
-        self.token_losses = None if tokens is None else _inlined(tokens)
+        self.token_losses: InlinedFunction | None = None
+        self.token_count: int | None = None
+        if tokens is not None:
+            self.token_losses = _inlined(tokens)
+            self.token_count = tokens.concrete_functions[0].outputs[0].shape[1]
         self.loss_scales = _inlined(getattr(self._module, LOSS_SCALES))
         self.penalty = _inlined(getattr(self._module, PENALTY))
         self.forward_bytes_per_input = _float_bytes_per_row(getattr(self._module, FORWARD))

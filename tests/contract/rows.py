@@ -71,6 +71,8 @@ class Row:
         CPUs that TensorFlow must have been told to see before it started: more than one needs a process of its own.
     wrap : callable
         What is done to the dataset before it is tapped.
+    tokens : int
+        Positions of a sample for which the loss has values; 0 if there is no token axis.
     """
 
     family: str
@@ -94,6 +96,7 @@ class Row:
     scope: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     logical_devices: int = 1
     wrap: Callable[[tf.data.Dataset], tf.data.Dataset] = lambda dataset: dataset
+    tokens: int = 0
 
     @property
     def tolerance(self) -> float:
@@ -297,7 +300,10 @@ def all_losses() -> Iterator[Row]:
         **named,
         arrays=lambda: (X, {"a": Y, "b": Y[:, :1]}),
     )
-    tokens = {"model": lambda: keras.Sequential([keras.Input((4, 3)), layers.LSTM(2, return_sequences=True)])}
+    tokens: dict[str, Any] = {
+        "model": lambda: keras.Sequential([keras.Input((4, 3)), layers.LSTM(2, return_sequences=True)]),
+        "tokens": 4,
+    }
     targets = _RNG.normal(size=(10, 4, 2))
     yield Row("losses", "sequence, a value for each token", **tokens, arrays=lambda: (SEQUENCES, targets))
     each = _RNG.uniform(0.2, 2, (10, 4))
@@ -316,6 +322,7 @@ def all_losses() -> Iterator[Row]:
             ]
         ),
         arrays=lambda: (np.where(np.arange(4) < 3, TOKENS, 0).astype("int32"), targets),
+        tokens=4,
     )
 
 

@@ -17,10 +17,11 @@ from tests.helpers import dtype_policy
 _INTRODUCTION = """# What is accounted for
 
 Every row below is trained and recorded by the test suite. *Exact to* a number means: with that tolerance, the entries
-of the ledger add up to the change of every prediction, whichever axes are kept; each entry is where it belongs and nowhere
-else; the weights are, bit for bit, those of plain Keras. The numbers are shares of the movement, the largest distance
-of any output from its start. *Refused* means: `fit` raises a `RefusedError` before anything is written, which says what
-was found, what is needed and what to do. There is no third outcome.
+of the ledger add up to the change of every prediction, whichever axes are kept (the tokens of a sequence among them,
+where each has a loss); each entry is where it belongs and nowhere else; the weights are, bit for bit, those of plain
+Keras. The numbers are shares of the movement, the largest distance of any output from its start. *Refused* means: `fit`
+raises a `RefusedError` before anything is written, which says what was found, what is needed and what to do. There is no
+third outcome.
 
 This file is generated (`python -m tests.contract.table`) by running every row.
 """

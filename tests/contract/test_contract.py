@@ -103,10 +103,10 @@ def hold_to_the_contract(row: Row, run_dir: Path) -> None:
     run = xtf.open_run(run_dir)
     run.verify(progress=False)
     tolerance = row.tolerance
-    ledgers = {
-        axes: run.attribute(x, axes=axes, tolerance=tolerance, progress=False)
-        for axes in ((), ("step", "layer"), ("sample", "step"))
-    }
+    asked: list[tuple[str, ...]] = [(), ("step", "layer"), ("sample", "step")]
+    if row.tokens:
+        asked.append(("sample", "token"))
+    ledgers = {axes: run.attribute(x, axes=axes, tolerance=tolerance, progress=False) for axes in asked}
     whole = ledgers[()]
     movement = float(whole.movement.max())
     # Outputs of the live model are computed in another order of operations than those of the exported graph.
@@ -124,6 +124,15 @@ def hold_to_the_contract(row: Row, run_dir: Path) -> None:
                 atol=(1e-10 if row.policy == "float64" else 1e-5) * movement,
                 err_msg=f"{term} of {axes}",
             )
+    if row.tokens:
+        tokens, samples = ledgers["sample", "token"].data, ledgers["sample", "step"].data
+        assert tokens.sizes[names.TOKEN] == row.tokens
+        np.testing.assert_allclose(
+            tokens.sum(names.TOKEN), samples.sum(names.STEP), rtol=0, atol=1e-10 * movement
+        )
+    else:
+        with pytest.raises(ValueError, match="no token axis"):
+            run.attribute(x, axes=("sample", "token"), progress=False)
     for term in names.EXPLAINED_TERMS:
         is_there = bool(np.abs(total(whole, term)).max() > 1e-7 * movement)
         assert is_there == (term == names.DATA or term in row.terms), f"{term}: {total(whole, term)}"
