@@ -11,10 +11,10 @@ from explaind_tf.attribution.entries import Entries
 from explaind_tf.attribution.progress import Progress
 from explaind_tf.attribution.question import Question
 from explaind_tf.attribution.replay import Replay
-from explaind_tf.kernel import contractions, sweeps
+from explaind_tf.kernel import contractions, sweeps, trials
 from explaind_tf.kernel.contractions import Partition, Route
 from explaind_tf.kernel.derivatives import Derivatives
-from explaind_tf.kernel.functions import Block
+from explaind_tf.kernel.functions import Block, Segment
 from explaind_tf.kernel.quadrature import PathRule
 from explaind_tf.runs import RecordedRun
 
@@ -23,8 +23,6 @@ _ROWS_BYTES = 512 * 2**20
 # Activations of one block of inputs; a JVP holds a few times as much.
 _BLOCK_BYTES = 256 * 2**20
 _LARGEST_BLOCK = 1024
-# Below this many rows, one derivative of the batch a row is cheaper than a gradient of every sample.
-_MOST_JVP_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -83,6 +81,7 @@ class Engine:
     ) -> None:
         self._run, self._derivatives, self._question = run, derivatives, question
         self._replay = Replay(run, derivatives, question.tolerance)
+        self._rows_by_rule: bool | None = None
         self._max_level = int(np.log(max_nodes) / np.log(3) + 1e-9)
         everything = Block(inputs, targets)
         size = batch_size or _block_size(run.graphs.forward_bytes_per_input)
@@ -109,8 +108,8 @@ class Engine:
         rules, movement = self._walk_path(progress)
         method = "path sweep"
         if self._question.keeps_samples:
-            route, coupled = self._sample_route()
-            self._walk_back(rules, route, coupled, progress)
+            route = self._sample_route()
+            self._walk_back(rules, route, progress)
             method = f"path sweep, reverse sweep ({route})"
         self._entries.close()
         nodes = sum(rule.node_count for rule in rules.values())
@@ -186,9 +185,7 @@ class Engine:
 
     def _book_parts_by_rows(self, integral: sweeps.StepIntegral, directions: dict[str, np.ndarray]) -> None:
         for piece in self._pieces(integral.block):
-            phi = sweeps.path_rows(
-                integral.step.segment, self._derivatives, piece.inputs, piece.rule_of(integral.rule)
-            )
+            phi = self._path_rows(integral.step.segment, piece, integral.rule)
             for term, direction in directions.items():
                 if self._question.keeps_parameters:
                     theta = self._derivatives.model.theta_size
@@ -197,6 +194,14 @@ class Engine:
                     values = _dot_by_part(phi, direction, self._question.partition)
                 shaped = values.reshape(len(piece.inputs), self._outputs, -1)
                 self._entries.add(term, piece.rows, shaped, integral.step.number)
+
+    def _path_rows(self, segment: Segment, piece: _Piece, rule: PathRule) -> tf.Tensor:
+        """Return Φ, the averaged gradients of a piece's measurements, shape (inputs · O, Z)."""
+        if self._rows_by_rule is None:
+            self._rows_by_rule = trials.row_rules_hold(self._derivatives, segment, self._blocks[0])
+        own = piece.rule_of(rule)
+        rows = self._derivatives.path_rows(segment, own, piece.inputs, by_rule=self._rows_by_rule)
+        return tf.reshape(rows, (-1, self._derivatives.model.point_size))
 
     # Reverse sweep.
 
@@ -217,25 +222,23 @@ class Engine:
                 tokens[shapes] = int(losses.shape[1])
         return max(tokens.values())
 
-    def _sample_route(self) -> tuple[Route, bool]:
+    def _sample_route(self) -> Route:
         """Choose how a batch is contracted with the rows; tokens and coupled samples leave no choice."""
         if self._question.keeps_tokens:
-            return "token_jvp", True
+            return "token_jvp"
         steps = range(min(self._question.stop, 4))
         transition = max((self._replay.transition(s) for s in steps), key=lambda t: len(t.rows))
         segment = self._replay.segment(transition)
-        coupled = len(transition.rows) > 1 and contractions.samples_are_coupled(
-            self._derivatives, segment.start, segment.constants, self._replay.batch(transition)
-        )
-        rows = self._slices[-1].stop * self._outputs * max(1, len(self._question.layers))
-        few = rows <= _MOST_JVP_ROWS and not self._question.keeps_parameters
-        return ("jvp" if coupled or few else "gradients"), coupled
+        batch = self._replay.batch(transition)
+        at = (self._derivatives, segment.start, segment.constants, batch)
+        if len(transition.rows) > 1 and trials.samples_are_coupled(*at):
+            return "jvp"
+        return "rules" if trials.sample_rules_hold(*at) else "loop"
 
     def _walk_back(
         self,
         rules: dict[tuple[int, int], PathRule],
         route: Route,
-        coupled: bool,
         progress: Progress,
     ) -> None:
         question, memory = self._question, self._replay.law.memory
@@ -255,7 +258,7 @@ class Engine:
                         break
                     if question.step_of == "use":
                         found = dict(zip([step] * len(found), found.values(), strict=True))
-                    self._book_samples(pieces, step, found, route, coupled)
+                    self._book_samples(pieces, step, found, route)
                     advance()
 
     def _pull_back(
@@ -267,12 +270,7 @@ class Engine:
         if step < self._question.first:
             return sweeps.UpdateRows(step, None, None, update.gain, update.scale)
         segment = self._replay.segment(transition)
-        rows = [
-            sweeps.path_rows(
-                segment, self._derivatives, piece.inputs, piece.rule_of(rules[step, piece.block])
-            )
-            for piece in pieces
-        ]
+        rows = [self._path_rows(segment, piece, rules[step, piece.block]) for piece in pieces]
         phi = tf.concat(rows, axis=0)[:, : self._derivatives.model.theta_size]
         dtype = phi.dtype.as_numpy_dtype
         direct = phi * tf.constant(update.direct, phi.dtype) if update.direct else None
@@ -284,7 +282,6 @@ class Engine:
         step: int,
         rows_by_effect: dict[int, tf.Tensor],
         route: Route,
-        coupled: bool,
     ) -> None:
         if not rows_by_effect:
             return
@@ -293,7 +290,7 @@ class Engine:
         positions = self._run.samples.id_of_row[transition.rows]
         arguments = (self._derivatives, segment.start, segment.constants, batch)
         if self._question.keeps_parameters:
-            for chunk, gradients in contractions.gradient_chunks(*arguments, coupled=coupled):
+            for chunk, gradients in contractions.gradient_chunks(*arguments, route):
                 for effect, rows in rows_by_effect.items():
                     products = rows[:, None, :].numpy().astype(np.float64) * gradients.numpy()
                     self._book_rows(pieces, positions[chunk], products, effect)

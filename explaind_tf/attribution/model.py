@@ -1,4 +1,4 @@
-"""A recorded run and a measurement as a :class:`PureModel` of one flat point."""
+"""A recorded run and a measurement as a :class:`PureModel`, and recorded states as its points."""
 
 from collections.abc import Sequence
 
@@ -14,43 +14,32 @@ from explaind_tf.runs.schema import VariableSpec
 
 
 def pure_model(run: RecordedRun, measurement: Measurement) -> PureModel:
-    """Bind the run's graphs and a measurement to a flat point z = (θ, floating-point state)."""
+    """Bind the run's graphs and a measurement to lists of variables."""
     graphs, manifest = run.graphs, run.manifest
-    dtype = tf.dtypes.as_dtype(manifest.variables[0].dtype)
-    floats = [spec for spec in manifest.state if spec.is_floating]
-    theta_size = sum(spec.size for spec in manifest.variables)
-    specs = [*manifest.variables, *floats]
+    count = len(manifest.variables)
+    trained = tuple(_spec(spec) for spec in manifest.variables)
 
-    def unpack(point: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        pieces = tf.split(point, [spec.size for spec in specs])
-        values = [
-            tf.cast(tf.reshape(piece, spec.shape), spec.dtype)
-            for piece, spec in zip(pieces, specs, strict=True)
-        ]
-        return values[: len(manifest.variables)], values[len(manifest.variables) :]
+    def arguments(variables: Sequence[tf.Tensor], constants: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        floating, others = iter(variables[count:]), iter(constants)
+        state = [next(floating if spec.is_floating else others) for spec in manifest.state]
+        return [*variables[:count], *state]
 
-    def arguments(point: tf.Tensor, constants: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        parameters, floating = unpack(point)
-        floating_values, constant_values = iter(floating), iter(constants)
-        state = [next(floating_values if spec.is_floating else constant_values) for spec in manifest.state]
-        return [*parameters, *state]
-
-    def measure(point, constants, inputs, targets):
-        flat = graphs.forward(*arguments(point, constants), *inputs)
+    def measure(variables, constants, inputs, targets):
+        flat = graphs.forward(*arguments(variables, constants), *inputs)
         outputs = struct.pack(manifest.outputs, flat)
-        return tf.cast(measurement(outputs, *targets), dtype)
+        return tf.cast(measurement(outputs, *targets), trained[0].dtype)
 
     def losses_of(function: InlinedFunction) -> Losses:
-        def losses(point, constants, inputs, targets, weights, scales):
-            return function(*arguments(point, constants), *inputs, *targets, *weights, scales)[0]
+        def losses(variables, constants, inputs, targets, weights, scales):
+            return function(*arguments(variables, constants), *inputs, *targets, *weights, scales)[0]
 
         return losses
 
-    def loss_scales(point, constants, inputs, targets, weights):
-        return graphs.loss_scales(*arguments(point, constants), *inputs, *targets, *weights)[0]
+    def loss_scales(variables, constants, inputs, targets, weights):
+        return graphs.loss_scales(*arguments(variables, constants), *inputs, *targets, *weights)[0]
 
-    def regularizer(point, constants, inputs):
-        return graphs.penalty(*arguments(point, constants), *inputs)[0]
+    def regularizer(variables, constants, inputs):
+        return graphs.penalty(*arguments(variables, constants), *inputs)[0]
 
     return PureModel(
         measure=measure,
@@ -58,9 +47,8 @@ def pure_model(run: RecordedRun, measurement: Measurement) -> PureModel:
         token_losses=None if graphs.token_losses is None else losses_of(graphs.token_losses),
         loss_scales=loss_scales,
         regularizer=regularizer if manifest.loss.get("has_regularizer") else None,
-        theta_size=theta_size,
-        point_size=theta_size + sum(spec.size for spec in floats),
-        dtype=dtype,
+        trained=trained,
+        state=tuple(_spec(spec) for spec in manifest.state if spec.is_floating),
         constants=tuple(_spec(spec) for spec in manifest.state if not spec.is_floating),
         inputs=tuple(_batch_spec(leaf) for leaf in struct.leaves(manifest.inputs)),
         measure_targets=tuple(

@@ -1,6 +1,7 @@
 """Contraction of rows Ψ with the gradients of a training batch, whole or part by part.
 
-A *partition* cuts the flat weights into parts (layers): for each part a list of ``(start, stop)``.
+A *partition* cuts the flat weights into parts (layers), each made of whole variables: for each part a list of
+``(start, stop)``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,28 +14,10 @@ from explaind_tf.kernel.derivatives import Derivatives
 from explaind_tf.kernel.functions import Batch
 
 Partition = Sequence[Sequence[tuple[int, int]]]
-Route = Literal["jvp", "token_jvp", "gradients"]
+Route = Literal["rules", "loop", "jvp", "token_jvp"]
 
 # Per-example gradients held at once.
 _CHUNK_BYTES = 256 * 2**20
-
-
-def samples_are_coupled(
-    derivatives: Derivatives, point: np.ndarray, constants: list[np.ndarray], batch: Batch
-) -> bool:
-    """Tell whether a sample's loss depends on the rest of its batch, or on its place in it.
-
-    It does with BatchNorm in training mode and with dropout, whatever the layers are called: the losses of
-    single samples are compared with those in the batch.
-    """
-    together = derivatives.losses(point, constants, batch).numpy()
-    # Samples of weight zero, or masked, tell nothing.
-    positions = sorted({0, len(batch) - 1, *np.argsort(np.abs(together))[-2:].tolist()})
-    alone = np.array(
-        [derivatives.losses(point, constants, batch.part(k, k + 1)).numpy()[0] for k in positions]
-    )
-    scale = max(float(np.max(np.abs(together))), 1e-30)
-    return bool(np.max(np.abs(alone - together[positions])) > np.sqrt(np.finfo(alone.dtype).eps) * scale)
 
 
 def contract(
@@ -54,27 +37,42 @@ def contract(
         Ψ, shape (F, D).
     partition : Partition
         P parts.
-    route : {"jvp", "token_jvp", "gradients"}
+    route : {"rules", "loop", "jvp", "token_jvp"}
+        ``"rules"``: one backward pass for all samples, then a product at each use of a variable;
+        ``"loop"``: a backward pass for each sample, then one matrix product for all rows;
         ``"jvp"``: one derivative of the batch's losses a row and part, right for coupled samples;
-        ``"token_jvp"``: the same for the losses of positions;
-        ``"gradients"``: per-example gradients once, then one matrix product for all rows.
+        ``"token_jvp"``: the same for the losses of positions.
 
     Returns
     -------
     np.ndarray
         Shape (F, batch, P), or (F, batch, positions, P) by ``"token_jvp"``, float64.
     """
-    if route != "gradients":
+    if route in ("jvp", "token_jvp"):
         jvp = derivatives.loss_jvp if route == "jvp" else derivatives.token_jvp
         padding = [[0, 0], [0, derivatives.model.point_size - derivatives.model.theta_size]]
         masked = (_masked(rows, part) for part in partition)
         parts = [jvp(point, constants, batch, tf.pad(directions, padding)) for directions in masked]
         return tf.stack(parts, axis=-1).numpy().astype(np.float64)
     pieces = []
-    for _, gradients in gradient_chunks(derivatives, point, constants, batch, coupled=False):
-        parts = [_product_by_part(rows, gradients, part) for part in partition]
-        pieces.append(tf.stack(parts, axis=-1).numpy().astype(np.float64))
+    for part in _chunks(derivatives, batch):
+        if route == "rules":
+            by_variable = derivatives.contract(point, constants, batch.part(*part), rows)
+            pieces.append(_sum_by_part(by_variable.numpy(), derivatives, partition))
+        else:
+            gradients = derivatives.sample_gradients(point, constants, batch.part(*part), by_rule=False)
+            products = [_product_by_part(rows, gradients, slices) for slices in partition]
+            pieces.append(tf.stack(products, axis=-1).numpy().astype(np.float64))
     return np.concatenate(pieces, axis=1)
+
+
+def _sum_by_part(by_variable: np.ndarray, derivatives: Derivatives, partition: Partition) -> np.ndarray:
+    """Return (F, K, P) of (F, K, V), summed in float64."""
+    starts = np.cumsum([0, *derivatives.model.sizes])[: by_variable.shape[-1]]
+    member = np.array(
+        [[any(a <= s < b for a, b in slices) for slices in partition] for s in starts], np.float64
+    )
+    return by_variable.astype(np.float64) @ member
 
 
 def _product_by_part(rows: tf.Tensor, gradients: tf.Tensor, part: Sequence[tuple[int, int]]) -> tf.Tensor:
@@ -95,15 +93,23 @@ def gradient_chunks(
     point: np.ndarray,
     constants: list[np.ndarray],
     batch: Batch,
-    *,
-    coupled: bool,
+    route: Route,
 ) -> Iterator[tuple[slice, tf.Tensor]]:
-    """Yield the samples' gradients in chunks of bounded size: (positions in the batch, (chunk, D))."""
-    if coupled:
+    """Yield the samples' gradients in chunks of bounded size: (positions in the batch, (chunk, D)).
+
+    By ``"jvp"``, the route for coupled samples, all at once: each within its batch.
+    """
+    if route == "jvp":
         yield slice(0, len(batch)), derivatives.coupled_gradients(point, constants, batch)
         return
+    for start, stop in _chunks(derivatives, batch):
+        part = batch.part(start, stop)
+        gradients = derivatives.sample_gradients(point, constants, part, by_rule=route == "rules")
+        yield slice(start, stop), gradients
+
+
+def _chunks(derivatives: Derivatives, batch: Batch) -> Iterator[tuple[int, int]]:
     bytes_per_sample = derivatives.model.theta_size * derivatives.model.dtype.size
     chunk = max(1, _CHUNK_BYTES // bytes_per_sample)
     for start in range(0, len(batch), chunk):
-        stop = min(start + chunk, len(batch))
-        yield slice(start, stop), derivatives.sample_gradients(point, constants, batch.part(start, stop))
+        yield start, min(start + chunk, len(batch))

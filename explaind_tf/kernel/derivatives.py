@@ -4,8 +4,10 @@ All are built by symbolic reverse mode. A JVP is a VJP of a VJP: g(v) = ∂/∂z
 derivative of ⟨g(v), d⟩ by v is the JVP of f in direction d, and of the first backward pass only what is
 linear in v is left after pruning. It costs about one more forward pass, and needs neither
 ``ForwardAccumulator`` (fails through called functions with sparse gradients) nor ``vectorized_map`` (aborts
-the process on broadcasting batch matmuls with oneDNN, TensorFlow 2.20 and 2.21). Where rows must not mix,
-a ``map_fn`` differentiates one example at a time.
+the process on broadcasting batch matmuls with oneDNN, TensorFlow 2.20 and 2.21).
+
+Gradients of single examples are made by rules (:mod:`explaind_tf.kernel.examples`), all at once. Where a graph has
+operations without a rule, a ``map_fn`` differentiates one example at a time; what it returns is the same.
 """
 
 from collections.abc import Callable
@@ -13,7 +15,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from explaind_tf.kernel.examples import ExampleGradients
 from explaind_tf.kernel.functions import Batch, Block, PureModel, Segment
+from explaind_tf.kernel.quadrature import PathRule
 
 # Iterations of a map_fn that may run at once. Each holds the activations of one backward pass.
 _PARALLEL_EXAMPLES = 16
@@ -37,15 +41,6 @@ def _jvp_many(outputs: tf.Tensor, point: tf.Tensor, directions: tf.Tensor) -> tf
     return tf.map_fn(one, directions, parallel_iterations=_PARALLEL_DIRECTIONS)
 
 
-def _jvp_of(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """Return ``(z, directions, constants, ...) -> (K, ...)``: the derivatives of a function of z in K directions."""
-
-    def jvp(point: tf.Tensor, directions: tf.Tensor, constants: list[tf.Tensor], *samples: Any) -> tf.Tensor:
-        return _jvp_many(function(point, constants, *samples), point, directions)
-
-    return jvp
-
-
 class Derivatives:
     """The compiled functions of one model and measurement. Each is traced once, whatever the batch size.
 
@@ -59,25 +54,30 @@ class Derivatives:
         self.model = model
         point = tf.TensorSpec((model.point_size,), model.dtype)
         directions = tf.TensorSpec((None, model.point_size), model.dtype)
-        weights = tf.TensorSpec((None,), model.dtype)
+        rows = tf.TensorSpec((None, model.theta_size), model.dtype)
+        weights, integers = tf.TensorSpec((None,), model.dtype), tf.TensorSpec((None,), tf.int32)
         constants, x = list(model.constants), list(model.inputs)
         measured = [constants, x, list(model.measure_targets)]
         samples = [constants, x, list(model.loss_targets), list(model.loss_weights)]
         trained = [*samples, weights]  # the scales, too, are a vector of any length
+        path = [point, point, weights]
 
-        self._measure = _compile(model.measure, [point, *measured])
-        path = [point, point, weights, weights]
-        splits = tf.TensorSpec((None,), tf.int32)
-        self._path_jvp = _compile(self._build_path_jvp, [*path, directions, *measured])
-        self._path_rows = _compile(self._build_path_rows, [*path, splits, *measured])
-        self._losses = _compile(model.losses, [point, *trained])
-        self._loss_scales = _compile(model.loss_scales, [point, *samples])
+        self._measure = _compile(self._at(model.measure), [point, *measured])
+        self._path_jvp = _compile(self._build_path_jvp, [*path, weights, directions, *measured])
+        self._path_rows = _compile(self._build_path_rows, [*path, weights, integers, *measured])
+        self._path_rows_by_rule = _compile(
+            self._build_path_rows_by_rule, [*path, integers, integers, weights, *measured]
+        )
+        self._losses = _compile(self._at(model.losses), [point, *trained])
+        self._loss_scales = _compile(self._at(model.loss_scales), [point, *samples])
         self._loss_gradient = _compile(self._build_loss_gradient, [point, *trained])
-        self._loss_jvp = _compile(_jvp_of(model.losses), [point, directions, *trained])
+        self._loss_jvp = _compile(self._jvp_of(model.losses), [point, directions, *trained])
         if model.token_losses is not None:
-            self._token_losses = _compile(model.token_losses, [point, *trained])
-            self._token_jvp = _compile(_jvp_of(model.token_losses), [point, directions, *trained])
+            self._token_losses = _compile(self._at(model.token_losses), [point, *trained])
+            self._token_jvp = _compile(self._jvp_of(model.token_losses), [point, directions, *trained])
         self._sample_gradients = _compile(self._build_sample_gradients, [point, *trained])
+        self._sample_gradients_by_rule = _compile(self._build_sample_gradients_by_rule, [point, *trained])
+        self._contract = _compile(self._build_contraction, [point, rows, *trained])
         self._coupled_gradients = _compile(self._build_coupled_gradients, [point, *trained])
         self._regularizer_gradient = _compile(self._build_regularizer_gradient, [point, constants, x])
 
@@ -97,13 +97,34 @@ class Derivatives:
         path = (segment.start, segment.displacement, nodes, weights)
         return self._path_jvp(*path, directions, segment.constants, block.inputs, block.targets)
 
-    def path_rows(self, segment: Segment, nodes: Any, weights: Any, splits: Any, block: Block) -> tf.Tensor:
-        """Return Σ_j weights_j · ∂f/∂z (z(nodes_j)), one row a measurement, shape (batch, O, Z).
+    def path_rows(self, segment: Segment, rule: PathRule, block: Block, *, by_rule: bool) -> tf.Tensor:
+        """Return Φ = Σ_j weights_ij · ∂f_i/∂z (z(nodes_j)), one row a measurement, shape (batch, O, Z).
 
-        Each input has nodes of its own: those of input i are ``nodes[splits[i]:splits[i + 1]]``.
+        Parameters
+        ----------
+        segment : Segment
+            The path.
+        rule : PathRule
+            The nodes and weights of each input.
+        block : Block
+            The inputs.
+        by_rule : bool
+            Whether examples are differentiated all at once, by rules, or one by one.
+
+        Raises
+        ------
+        NotCoveredError
+            If the model has no rules.
         """
-        path = (segment.start, segment.displacement, nodes, weights, splits)
-        return self._path_rows(*path, segment.constants, block.inputs, block.targets)
+        dtype = self.model.dtype.as_numpy_dtype
+        ends = (segment.start, segment.displacement)
+        measured = (segment.constants, block.inputs, block.targets)
+        if by_rule:
+            nodes, splits, members, weights = rule.by_node()
+            arguments = (nodes.astype(dtype), splits, members, weights.astype(dtype))
+            return self._path_rows_by_rule(*ends, *arguments, *measured)
+        nodes, weights, splits = rule.flat()
+        return self._path_rows(*ends, nodes.astype(dtype), weights.astype(dtype), splits, *measured)
 
     # Training losses at a point.
 
@@ -136,12 +157,25 @@ class Derivatives:
         """Return the same as :meth:`loss_jvp` position by position, shape (K, batch, positions)."""
         return self._token_jvp(point, directions, constants, *_arguments(batch))
 
-    def sample_gradients(self, point: Any, constants: list[Any], batch: Batch) -> tf.Tensor:
+    def sample_gradients(self, point: Any, constants: list[Any], batch: Batch, *, by_rule: bool) -> tf.Tensor:
         """Return ∂ℓ_k/∂θ, ℓ_k scaled and weighted, for each sample on its own, shape (batch, D).
 
-        Only where samples do not interact.
+        Only where samples do not interact. ``by_rule`` as in :meth:`path_rows`.
         """
-        return self._sample_gradients(point, constants, *_arguments(batch))
+        compiled = self._sample_gradients_by_rule if by_rule else self._sample_gradients
+        return compiled(point, constants, *_arguments(batch))
+
+    def contract(self, point: Any, constants: list[Any], batch: Batch, rows: Any) -> tf.Tensor:
+        """Return ⟨Ψ, ∂ℓ_k/∂θ⟩ for rows (F, D) and each sample on its own, variable by variable, shape (F, batch, V).
+
+        By rules, and where it is cheaper without ever making the gradients. Only where samples do not interact.
+
+        Raises
+        ------
+        NotCoveredError
+            If the model has no rules.
+        """
+        return self._contract(point, rows, constants, *_arguments(batch))
 
     def coupled_gradients(self, point: Any, constants: list[Any], batch: Batch) -> tf.Tensor:
         """Return ∂ℓ_k/∂θ, ℓ_k scaled and weighted, for each sample within its batch, shape (batch, D).
@@ -156,13 +190,28 @@ class Derivatives:
 
     # Graphs.
 
+    def _at(self, function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+        """Return a function of variables as one of a point."""
+        return lambda point, *arguments: function(self.model.unpack(point), *arguments)
+
+    def _jvp_of(self, function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+        """Return ``(z, directions, constants, ...) -> (K, ...)``: the derivatives of a function in K directions."""
+
+        def jvp(
+            point: tf.Tensor, directions: tf.Tensor, constants: list[tf.Tensor], *samples: Any
+        ) -> tf.Tensor:
+            return _jvp_many(self._at(function)(point, constants, *samples), point, directions)
+
+        return jvp
+
     def _build_path_jvp(self, start, displacement, nodes, weights, directions, constants, x, targets):
-        outputs = self.model.measure(start, constants, x, targets)
+        measure = self._at(self.model.measure)
+        outputs = measure(start, constants, x, targets)
         shape = (tf.shape(directions)[0], tf.shape(outputs)[0], outputs.shape[1])
 
         def add_node(node: tf.Tensor, total: tf.Tensor) -> list[tf.Tensor]:
             point = start + nodes[node] * displacement
-            derivatives = _jvp_many(self.model.measure(point, constants, x, targets), point, directions)
+            derivatives = _jvp_many(measure(point, constants, x, targets), point, directions)
             # Differences of f are compared with this sum: it must not lose what float32 terms still hold.
             return [node + 1, total + tf.cast(weights[node] * derivatives, tf.float64)]
 
@@ -177,13 +226,15 @@ class Derivatives:
         return total
 
     def _build_path_rows(self, start, displacement, nodes, weights, splits, constants, x, targets):
+        measure = self._at(self.model.measure)
+
         def one_input(example: tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]) -> tf.Tensor:
             inputs, labels = ([part[None] for part in parts] for parts in example[:2])
             first, stop = example[2:]
 
             def rows_at(node: tf.Tensor) -> tf.Tensor:
                 point = start + nodes[node] * displacement
-                outputs = self.model.measure(point, constants, inputs, labels)[0]
+                outputs = measure(point, constants, inputs, labels)[0]
                 cotangents = weights[node] * tf.eye(tf.shape(outputs)[0], dtype=outputs.dtype)
                 return tf.map_fn(
                     lambda cotangent: _vjp(outputs, point, cotangent),
@@ -206,14 +257,48 @@ class Derivatives:
             parallel_iterations=_PARALLEL_EXAMPLES,
         )
 
+    def _build_path_rows_by_rule(
+        self, start, displacement, nodes, splits, members, weights, constants, x, targets
+    ):
+        model = self.model
+        width = self._at(model.measure)(start, constants, x, targets).shape[1]
+
+        def rows_at(node: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            """Return the inputs that have this node, and their weighted rows (members, O, Z)."""
+            own = members[splits[node] : splits[node + 1]]
+            # One example for each input and output: each has a cotangent of its own.
+            inputs, labels = (
+                [tf.repeat(tf.gather(a, own), width, axis=0) for a in part] for part in (x, targets)
+            )
+            variables = model.unpack(start + nodes[node] * displacement)
+            outputs = model.measure(variables, constants, inputs, labels)
+            share = tf.repeat(weights[splits[node] : splits[node + 1]], width)[:, None]
+            cotangent = tf.tile(tf.eye(width, dtype=outputs.dtype), [tf.size(own), 1]) * share
+            examples = ExampleGradients(
+                outputs, cotangent, variables, [*inputs, *labels], tf.size(own) * width
+            )
+            return own, tf.reshape(examples.gradients(), (-1, width, model.point_size))
+
+        def add_node(node: tf.Tensor, total: tf.Tensor) -> list[tf.Tensor]:
+            own, rows = rows_at(node)
+            return [node + 1, tf.tensor_scatter_nd_add(total, own[:, None], rows)]
+
+        total = tf.zeros((tf.shape(x[0])[0], width, model.point_size), model.dtype)
+        _, total = tf.while_loop(
+            lambda node, _: node < tf.size(nodes), add_node, [0, total], parallel_iterations=1
+        )
+        return total
+
     def _build_loss_gradient(self, point, constants, *samples):
         # Scaled before the backward pass, as Keras does: the same rounding, often the same bits.
-        return _vjp(self.model.losses(point, constants, *samples), point, None)[: self.model.theta_size]
+        return _vjp(self._at(self.model.losses)(point, constants, *samples), point, None)[
+            : self.model.theta_size
+        ]
 
     def _build_sample_gradients(self, point, constants, x, targets, weights, scales):
         def one_sample(example):
             inputs, labels, own = ([part[None] for part in parts] for parts in example)
-            loss = self.model.losses(point, constants, inputs, labels, own, scales)
+            loss = self._at(self.model.losses)(point, constants, inputs, labels, own, scales)
             return _vjp(loss, point, None)[: self.model.theta_size]
 
         return tf.map_fn(
@@ -223,8 +308,23 @@ class Derivatives:
             parallel_iterations=_PARALLEL_EXAMPLES,
         )
 
+    def _examples_of_losses(self, point, constants, x, targets, weights, scales) -> ExampleGradients:
+        variables = self.model.unpack(point)
+        losses = self.model.losses(variables, constants, x, targets, weights, scales)
+        trained = variables[: len(self.model.trained)]
+        return ExampleGradients(losses, None, trained, [*x, *targets, *weights], tf.shape(losses)[0])
+
+    def _build_sample_gradients_by_rule(self, point, *samples):
+        return self._examples_of_losses(point, *samples).gradients()
+
+    def _build_contraction(self, point, rows, *samples):
+        trained = self.model.trained
+        pieces = tf.split(rows, self.model.sizes[: len(trained)], axis=1)
+        shaped = [tf.reshape(p, (-1, *spec.shape)) for p, spec in zip(pieces, trained, strict=True)]
+        return self._examples_of_losses(point, *samples).contract(shaped)
+
     def _build_coupled_gradients(self, point, constants, *samples):
-        losses = self.model.losses(point, constants, *samples)
+        losses = self._at(self.model.losses)(point, constants, *samples)
         return tf.map_fn(
             lambda cotangent: _vjp(losses, point, cotangent)[: self.model.theta_size],
             tf.eye(tf.shape(losses)[0], dtype=losses.dtype),
@@ -234,7 +334,9 @@ class Derivatives:
     def _build_regularizer_gradient(self, point, constants, x):
         if self.model.regularizer is None:
             return tf.zeros_like(point[: self.model.theta_size])
-        return _vjp(self.model.regularizer(point, constants, x), point, None)[: self.model.theta_size]
+        return _vjp(self._at(self.model.regularizer)(point, constants, x), point, None)[
+            : self.model.theta_size
+        ]
 
 
 def _arguments(batch: Batch) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What the kernel needs to know about a model: pure functions of one flat point z = (θ, u)."""
+"""What the kernel needs to know about a model: pure functions of its variables, flat the point z = (θ, u)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,52 +7,78 @@ import numpy as np
 import tensorflow as tf
 
 Tensors = Sequence[tf.Tensor]
-# z, constants, inputs, targets, weights, scales
-Losses = Callable[[tf.Tensor, Tensors, Tensors, Tensors, Tensors, tf.Tensor], tf.Tensor]
+# variables, constants, inputs, targets, weights, scales
+Losses = Callable[[Tensors, Tensors, Tensors, Tensors, Tensors, tf.Tensor], tf.Tensor]
 
 
 @dataclass(frozen=True)
 class PureModel:
-    """A model and a measurement as functions of a flat point.
+    """A model and a measurement as functions of their variables.
 
-    The point z has shape (Z,): the D trainable weights θ, then the floating-point state u (BatchNorm
-    statistics). Everything else a call depends on is in ``constants`` (seed states, integers).
+    The variables are the trainable weights θ, then the floating-point state u (BatchNorm statistics). Flat and end to
+    end they are the point z of shape (Z,), of which the first D elements are θ. Everything else a call depends
+    on is in ``constants`` (seed states, integers).
 
     Attributes
     ----------
     measure : callable
-        ``(z, constants, inputs, targets) -> (batch, O)``; row i depends on input i alone.
+        ``(variables, constants, inputs, targets) -> (batch, O)``; row i depends on input i alone.
     losses : callable
-        ``(z, constants, inputs, targets, weights, scales) -> (batch,)``: what each sample adds to the loss of
+        ``(variables, constants, inputs, targets, weights, scales) -> (batch,)``: what each sample adds to the loss of
         its batch. ``scales``, of shape (L,), holds all that depends on the batch as a whole, so that a part of a
         batch can be given its factors.
     loss_scales : callable
-        ``(z, constants, inputs, targets, weights) -> (L,)``: the scales of a whole batch.
+        ``(variables, constants, inputs, targets, weights) -> (L,)``: the scales of a whole batch.
     regularizer : callable or None
-        ``(z, constants, inputs) -> scalar``: penalties beside the losses, which may depend on the batch.
-    theta_size, point_size : int
-        D and Z.
-    dtype : tf.DType
-        Of z.
+        ``(variables, constants, inputs) -> scalar``: penalties beside the losses, which may depend on the batch.
+    trained, state : tuple of tf.TensorSpec
+        The variables.
     constants, inputs, measure_targets, loss_targets, loss_weights : tuple of tf.TensorSpec
         Signatures; batch dimensions are None.
     token_losses : callable or None
         Of the arguments of ``losses``, ``-> (batch, positions)``: what each position of a sample adds, if it has several.
     """
 
-    measure: Callable[[tf.Tensor, Tensors, Tensors, Tensors], tf.Tensor]
+    measure: Callable[[Tensors, Tensors, Tensors, Tensors], tf.Tensor]
     losses: Losses
-    loss_scales: Callable[[tf.Tensor, Tensors, Tensors, Tensors, Tensors], tf.Tensor]
-    regularizer: Callable[[tf.Tensor, Tensors, Tensors], tf.Tensor] | None
-    theta_size: int
-    point_size: int
-    dtype: tf.DType
+    loss_scales: Callable[[Tensors, Tensors, Tensors, Tensors, Tensors], tf.Tensor]
+    regularizer: Callable[[Tensors, Tensors, Tensors], tf.Tensor] | None
+    trained: tuple[tf.TensorSpec, ...]
+    state: tuple[tf.TensorSpec, ...]
     constants: tuple[tf.TensorSpec, ...]
     inputs: tuple[tf.TensorSpec, ...]
     measure_targets: tuple[tf.TensorSpec, ...]
     loss_targets: tuple[tf.TensorSpec, ...]
     loss_weights: tuple[tf.TensorSpec, ...] = ()
     token_losses: Losses | None = None
+
+    @property
+    def dtype(self) -> tf.DType:
+        """Dtype of the point, that of the weights."""
+        return self.trained[0].dtype
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of elements of each variable."""
+        return [spec.shape.num_elements() for spec in (*self.trained, *self.state)]
+
+    @property
+    def theta_size(self) -> int:
+        """D."""
+        return sum(self.sizes[: len(self.trained)])
+
+    @property
+    def point_size(self) -> int:
+        """Z."""
+        return sum(self.sizes)
+
+    def unpack(self, point: tf.Tensor) -> list[tf.Tensor]:
+        """Return the variables of a point z."""
+        pieces = tf.split(point, self.sizes, axis=-1)
+        return [
+            tf.cast(tf.reshape(piece, spec.shape), spec.dtype)
+            for piece, spec in zip(pieces, (*self.trained, *self.state), strict=True)
+        ]
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,32 @@ class PathRule:
         splits = np.cumsum([0, *(len(nodes) for nodes, _ in rules)]).astype(np.int32)
         return np.concatenate([nodes for nodes, _ in rules]), np.concatenate([w for _, w in rules]), splits
 
+    def by_node(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the nodes of all inputs together, each once, and who has them with which weights.
+
+        Returns
+        -------
+        nodes, splits, members, weights : np.ndarray
+            Shapes (n,), (n + 1,), (m,), (m,): node j belongs to the inputs ``members[splits[j] : splits[j + 1]]``.
+        """
+        finest = int(self.levels.max())
+        found: list[list[np.ndarray]] = []
+        for level, order in sorted(set(zip(self.levels.tolist(), self.orders.tolist(), strict=True))):
+            own = np.flatnonzero((self.levels == level) & (self.orders == order))
+            _, weights = nodes_and_weights(level, order)
+            # Midpoints of coarse intervals are midpoints of fine ones: numbered as those of the finest level.
+            stride = 3 ** (finest - level)
+            places = np.arange(3**level) * stride + stride // 2
+            found.append(
+                [np.repeat(places, len(own)), np.tile(own, len(places)), np.repeat(weights, len(own))]
+            )
+        places, members, weights = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        by_place = np.argsort(places, kind="stable")
+        used, starts = np.unique(places[by_place], return_index=True)
+        nodes = (used + 0.5) / 3**finest
+        splits = np.append(starts, len(places)).astype(np.int32)
+        return nodes, splits, members[by_place].astype(np.int32), weights[by_place]
+
 
 def integrate(
     integrand: Integrand, change: np.ndarray, *, budget: np.ndarray, max_level: int

@@ -186,14 +186,6 @@ def integrate_directions(
     return np.concatenate(pieces, axis=1)[:, order]
 
 
-def path_rows(segment: Segment, derivatives: Derivatives, block: Block, rule: PathRule) -> tf.Tensor:
-    """Return Φ_s, the averaged gradients of a block's measurements, shape (batch · O, Z)."""
-    nodes, weights, splits = rule.flat()
-    dtype = segment.start.dtype
-    rows = derivatives.path_rows(segment, nodes.astype(dtype), weights.astype(dtype), splits, block)
-    return tf.reshape(rows, (-1, derivatives.model.point_size))
-
-
 @dataclass(frozen=True)
 class UpdateRows:
     """How one update turns momentum and gradient into the measurements of a block, for the reverse sweep.

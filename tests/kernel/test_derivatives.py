@@ -9,26 +9,26 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from explaind_tf.kernel import contractions
+from explaind_tf.kernel import contractions, trials
 from explaind_tf.kernel.derivatives import Derivatives
 from explaind_tf.kernel.functions import Batch, Block, PureModel, Segment
+from explaind_tf.kernel.quadrature import PathRule, nodes_and_weights
 
 SIZE, STATE = 4 * 5 + 5 * 3, 3
 
 
-def _measure(point, constants, inputs, targets):
-    first = tf.reshape(point[:20], (4, 5))
-    second = tf.reshape(point[20:35], (5, 3))
-    return tf.tanh(inputs[0] @ first) @ second * tf.exp(point[35:])
+def _measure(variables, constants, inputs, targets):
+    first, second, state = variables
+    return tf.tanh(inputs[0] @ first) @ second * tf.exp(state)
 
 
-def _losses(point, constants, inputs, targets, weights, scales):
-    outputs = _measure(point, constants, inputs, [])
+def _losses(variables, constants, inputs, targets, weights, scales):
+    outputs = _measure(variables, constants, inputs, [])
     return scales[0] * weights[0] * tf.reduce_sum((outputs - targets[0]) ** 2, axis=1)
 
 
-def _coupled_losses(point, constants, inputs, targets, weights, scales):
-    outputs = _measure(point, constants, inputs, [])
+def _coupled_losses(variables, constants, inputs, targets, weights, scales):
+    outputs = _measure(variables, constants, inputs, [])
     outputs = outputs - tf.reduce_mean(outputs, axis=0)
     return scales[0] * weights[0] * tf.reduce_sum((outputs - targets[0]) ** 2, axis=1)
 
@@ -37,11 +37,12 @@ def _model(losses=_losses):
     return PureModel(
         measure=_measure,
         losses=losses,
-        loss_scales=lambda point, constants, inputs, targets, weights: 1 / tf.reduce_sum(weights[0])[None],
-        regularizer=lambda point, constants, inputs: tf.reduce_sum(point[:20] ** 2),
-        theta_size=SIZE,
-        point_size=SIZE + STATE,
-        dtype=tf.float64,
+        loss_scales=lambda variables, constants, inputs, targets, weights: (
+            1 / tf.reduce_sum(weights[0])[None]
+        ),
+        regularizer=lambda variables, constants, inputs: tf.reduce_sum(variables[0] ** 2),
+        trained=(tf.TensorSpec((4, 5), tf.float64), tf.TensorSpec((5, 3), tf.float64)),
+        state=(tf.TensorSpec((STATE,), tf.float64),),
         constants=(),
         inputs=(tf.TensorSpec((None, 4), tf.float64),),
         measure_targets=(),
@@ -59,6 +60,10 @@ def _problem():
     samples = [rng.normal(size=(6, 4))], [rng.normal(size=(6, 3))], [rng.uniform(0.5, 2, 6)]
     batch = Batch(*samples, np.array([1 / 6]))
     return segment, Block([rng.normal(size=(5, 4))], []), batch, rng
+
+
+def _unpack(point):
+    return [tf.reshape(point[:20], (4, 5)), tf.reshape(point[20:35], (5, 3)), point[35:]]
 
 
 def _arguments(batch):
@@ -79,28 +84,36 @@ def test_rows_and_jvps_along_a_segment_equal_the_jacobian(problem):
 
     def jacobian(t):
         point = segment.start + t * segment.displacement
-        return _jacobian(lambda z: _measure(z, [], block.inputs, []), point)
+        return _jacobian(lambda z: _measure(_unpack(z), [], block.inputs, []), point)
 
     nodes, weights = np.array([0.3, 0.8, 0.1]), np.array([0.5, 0.2, 1.0])
     expected = sum(w * jacobian(t) for t, w in zip(nodes, weights, strict=True))
     directions = rng.normal(size=(4, SIZE + STATE))
     found = derivatives.path_jvp(segment, nodes, weights, directions, block)
     np.testing.assert_allclose(found, np.einsum("boz,kz->kbo", expected, directions), atol=1e-12)
-    # Inputs with one, two and three nodes of their own.
-    splits = np.array([0, 1, 3, 6], np.int32)
-    flat_nodes, flat_weights = nodes[[0, 0, 1, 0, 1, 2]], weights[[0, 0, 1, 0, 1, 2]]
-    rows = derivatives.path_rows(segment, flat_nodes, flat_weights, splits, block.take(slice(0, 3))).numpy()
-    for i in range(3):
-        own = sum(weights[j] * jacobian(nodes[j])[i] for j in range(i + 1))
+
+
+@pytest.mark.parametrize("by_rule", [False, True])
+def test_rows_of_inputs_with_rules_of_their_own_equal_the_jacobian(problem, by_rule):
+    segment, block, *_ = problem
+    rule = PathRule(np.array([0, 1, 2, 1, 0]), np.array([0, 1, 1, 0, 0]))
+    rows = Derivatives(_model()).path_rows(segment, rule, block, by_rule=by_rule).numpy()
+    for i, key in enumerate(zip(rule.levels, rule.orders, strict=True)):
+        nodes, weights = nodes_and_weights(*map(int, key))
+        points = (segment.start + t * segment.displacement for t in nodes)
+        jacobians = (_jacobian(lambda z: _measure(_unpack(z), [], block.inputs, []), z)[i] for z in points)
+        own = sum(w * jacobian for w, jacobian in zip(weights, jacobians, strict=True))
         np.testing.assert_allclose(rows[i], own, atol=1e-12)
 
 
-def test_sample_gradients_sum_to_the_batch_gradient(problem):
+@pytest.mark.parametrize("by_rule", [False, True])
+def test_sample_gradients_sum_to_the_batch_gradient(problem, by_rule):
     segment, _, batch, _ = problem
     derivatives = Derivatives(_model())
-    jacobian = _jacobian(lambda z: _losses(z, [], *_arguments(batch)), segment.start)
+    jacobian = _jacobian(lambda z: _losses(_unpack(z), [], *_arguments(batch)), segment.start)
     expected = jacobian[:, :SIZE]
-    np.testing.assert_allclose(derivatives.sample_gradients(segment.start, [], batch), expected, atol=1e-12)
+    found = derivatives.sample_gradients(segment.start, [], batch, by_rule=by_rule)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
     np.testing.assert_allclose(derivatives.coupled_gradients(segment.start, [], batch), expected, atol=1e-12)
     gradient = derivatives.loss_gradient(segment.start, [], batch)
     np.testing.assert_allclose(gradient, expected.sum(axis=0), atol=1e-12)
@@ -115,11 +128,11 @@ def test_regularizer_gradient_leaves_the_state_out(problem):
 
 
 @pytest.mark.parametrize("partition", [[[(0, 35)]], [[(0, 20)], [(20, 30), (30, 35)]], [[(0, 35)], []]])
-def test_both_routes_contract_alike_part_by_part(problem, partition):
+def test_all_routes_contract_alike_part_by_part(problem, partition):
     segment, _, batch, rng = problem
     derivatives = Derivatives(_model())
     rows = tf.constant(rng.normal(size=(3, SIZE)))
-    gradients = derivatives.sample_gradients(segment.start, [], batch).numpy()
+    gradients = derivatives.sample_gradients(segment.start, [], batch, by_rule=False).numpy()
     expected = np.stack(
         [
             sum((rows.numpy()[:, a:b] @ gradients[:, a:b].T for a, b in part), np.zeros((3, 6)))
@@ -127,7 +140,7 @@ def test_both_routes_contract_alike_part_by_part(problem, partition):
         ],
         axis=-1,
     )
-    for route in ("jvp", "gradients"):
+    for route in ("rules", "loop", "jvp"):
         found = contractions.contract(derivatives, segment.start, [], batch, rows, partition, route)
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
@@ -135,9 +148,9 @@ def test_both_routes_contract_alike_part_by_part(problem, partition):
 def test_gradients_come_in_chunks_of_bounded_size(problem, monkeypatch):
     segment, _, batch, _ = problem
     derivatives = Derivatives(_model())
-    whole = derivatives.sample_gradients(segment.start, [], batch).numpy()
+    whole = derivatives.sample_gradients(segment.start, [], batch, by_rule=False).numpy()
     monkeypatch.setattr(contractions, "_CHUNK_BYTES", 4 * SIZE * 8)
-    chunks = list(contractions.gradient_chunks(derivatives, segment.start, [], batch, coupled=False))
+    chunks = list(contractions.gradient_chunks(derivatives, segment.start, [], batch, "rules"))
     assert [len(gradients) for _, gradients in chunks] == [4, 2]
     np.testing.assert_allclose(np.concatenate([g for _, g in chunks]), whole, atol=1e-14)
 
@@ -145,9 +158,11 @@ def test_gradients_come_in_chunks_of_bounded_size(problem, monkeypatch):
 def test_coupled_samples_are_noticed_and_differentiated_within_their_batch(problem):
     segment, _, batch, rng = problem
     alone, coupled = Derivatives(_model()), Derivatives(_model(_coupled_losses))
-    assert not contractions.samples_are_coupled(alone, segment.start, [], batch)
-    assert contractions.samples_are_coupled(coupled, segment.start, [], batch)
-    jacobian = _jacobian(lambda z: _coupled_losses(z, [], *_arguments(batch)), segment.start)[:, :SIZE]
+    assert not trials.samples_are_coupled(alone, segment.start, [], batch)
+    assert trials.samples_are_coupled(coupled, segment.start, [], batch)
+    jacobian = _jacobian(lambda z: _coupled_losses(_unpack(z), [], *_arguments(batch)), segment.start)[
+        :, :SIZE
+    ]
     rows = tf.constant(rng.normal(size=(2, SIZE)))
     found = contractions.contract(coupled, segment.start, [], batch, rows, [[(0, SIZE)]], "jvp")
     np.testing.assert_allclose(found[..., 0], rows.numpy() @ jacobian.T, atol=1e-12)
@@ -159,21 +174,24 @@ def test_samples_without_weight_do_not_hide_that_others_are_coupled(problem):
     segment, _, batch, _ = problem
     weights = np.array([0.0, 1.0, 1.0, 0.0, 0.0, 0.0])
     batch = Batch(batch.inputs, batch.targets, [weights], batch.scales)
-    assert contractions.samples_are_coupled(Derivatives(_model(_coupled_losses)), segment.start, [], batch)
-    assert not contractions.samples_are_coupled(Derivatives(_model()), segment.start, [], batch)
+    assert trials.samples_are_coupled(Derivatives(_model(_coupled_losses)), segment.start, [], batch)
+    assert not trials.samples_are_coupled(Derivatives(_model()), segment.start, [], batch)
 
 
 def test_functions_are_traced_once_whatever_the_batch_size(problem):
     segment, block, batch, _ = problem
     derivatives = Derivatives(_model())
     for size in (5, 3, 1):
-        nodes, splits = np.full(size, 0.5), np.arange(size + 1, dtype=np.int32)
-        derivatives.path_rows(segment, nodes, nodes, splits, block.take(slice(0, size)))
+        rule = PathRule(np.ones(size, int), np.zeros(size, int))
+        nodes, part = np.full(size, 0.5), batch.part(0, size)
+        for by_rule in (False, True):
+            derivatives.path_rows(segment, rule, block.take(slice(0, size)), by_rule=by_rule)
+            derivatives.sample_gradients(segment.start, [], part, by_rule=by_rule)
         derivatives.path_jvp(segment, nodes, nodes, segment.displacement[None], block.take(slice(0, size)))
-        derivatives.sample_gradients(segment.start, [], batch.part(0, size))
-    assert derivatives._path_rows.experimental_get_tracing_count() == 1
-    assert derivatives._path_jvp.experimental_get_tracing_count() == 1
-    assert derivatives._sample_gradients.experimental_get_tracing_count() == 1
+        derivatives.contract(segment.start, [], part, segment.start[None, :SIZE])
+    for function in vars(derivatives).values():
+        if hasattr(function, "experimental_get_tracing_count"):
+            assert function.experimental_get_tracing_count() <= 1
 
 
 def test_broadcasting_matmuls_do_not_abort_the_process_with_onednn_on():
@@ -183,21 +201,22 @@ def test_broadcasting_matmuls_do_not_abort_the_process_with_onednn_on():
         import numpy as np, tensorflow as tf
         from explaind_tf.kernel.derivatives import Derivatives
         from explaind_tf.kernel.functions import Batch, Block, PureModel, Segment
+        from explaind_tf.kernel.quadrature import PathRule
 
-        def measure(point, constants, inputs, targets):
-            weight = tf.reshape(point, (64, 64))
+        def measure(variables, constants, inputs, targets):
+            (weight,) = variables
             keys = tf.matmul(inputs[0], weight)                       # rank 3 x rank 2
             scores = tf.nn.softmax(tf.matmul(keys, inputs[0], transpose_b=True))
             return tf.reduce_sum(tf.matmul(scores, keys), axis=1)
 
-        def losses(point, constants, inputs, targets, weights, scales):
-            return scales[0] * tf.reduce_sum(measure(point, constants, inputs, targets) ** 2, axis=1)
+        def losses(variables, constants, inputs, targets, weights, scales):
+            return scales[0] * tf.reduce_sum(measure(variables, constants, inputs, targets) ** 2, axis=1)
 
-        def scales(point, constants, inputs, targets, weights):
+        def scales(variables, constants, inputs, targets, weights):
             return tf.ones(1)
 
         spec = tf.TensorSpec((None, 8, 64))
-        model = PureModel(measure, losses, scales, None, 4096, 4096, tf.float32, (), (spec,), (), ())
+        model = PureModel(measure, losses, scales, None, (tf.TensorSpec((64, 64)),), (), (), (spec,), (), ())
         derivatives = Derivatives(model)
         rng = np.random.default_rng(0)
         point = rng.normal(size=4096).astype("float32") / 8
@@ -205,9 +224,10 @@ def test_broadcasting_matmuls_do_not_abort_the_process_with_onednn_on():
         segment = Segment(point, point, point, [])
         batch = Batch([x], [], [], np.ones(1, "float32"))
         for _ in range(3):
-            nodes, splits = np.zeros(4, "float32"), np.arange(5, dtype=np.int32)
-            derivatives.path_rows(segment, nodes, nodes, splits, Block([x[:4]], []))
-            derivatives.sample_gradients(point, [], batch)
+            for by_rule in (False, True):
+                rule = PathRule(np.zeros(4, int), np.zeros(4, int))
+                derivatives.path_rows(segment, rule, Block([x[:4]], []), by_rule=by_rule)
+                derivatives.sample_gradients(point, [], batch, by_rule=by_rule)
             derivatives.loss_jvp(point, [], batch, np.stack([point] * 4))
         print("survived")
         """

@@ -1,0 +1,138 @@
+"""Where variables meet examples in a graph.
+
+A *use* is an operation that reads something made of variables alone and something made of examples: ``x @ W``,
+``conv(x, W)``, ``x + b``, ``E[tokens]``. All influence of a variable on an example goes through its uses, so the gradient
+of one example is a small product of what the operation read and of the gradient by what it returned. Uses are found in
+the graph itself: no layer is known here, and a hand-written matrix product is as good as a Dense layer.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+# Operations that only rearrange the elements of one tensor.
+_RESHAPES = ("Reshape", "ExpandDims", "Squeeze")
+
+
+class NotCoveredError(Exception):
+    """A graph in which a variable meets examples in a way that has no rule; its examples are differentiated one by one."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """An operation that reads ``source``, made of variables alone, as its input number ``index``."""
+
+    operation: tf.Operation
+    index: int
+
+    @property
+    def source(self) -> tf.Tensor:
+        """What is read of the variables."""
+        return self.operation.inputs[self.index]
+
+    @property
+    def output(self) -> tf.Tensor:
+        """What the operation returns."""
+        return self.operation.outputs[0]
+
+    @property
+    def other(self) -> tf.Tensor:
+        """The other one of the operation's first two inputs."""
+        return self.operation.inputs[1 - self.index]
+
+
+def find_uses(outputs: tf.Tensor, variables: Sequence[tf.Tensor], examples: Sequence[tf.Tensor]) -> list[Use]:
+    """Return every use on the way from the variables and examples to the outputs."""
+    # By name, which is unique in a graph: TensorFlow may wrap one tensor in several Python objects.
+    of_examples = {tensor.name for tensor in examples}
+    of_variables = {tensor.name for tensor in variables}
+    uses = []
+    for operation in _in_order(outputs, {*of_examples, *of_variables}):
+        reads = [tensor.name for tensor in operation.inputs]
+        if of_examples.intersection(reads):
+            of_examples.update(tensor.name for tensor in operation.outputs)
+            uses += [
+                Use(operation, index)
+                for index, key in enumerate(reads)
+                if key in of_variables and key not in of_examples
+            ]
+        elif of_variables.intersection(reads):
+            # Shapes and other integers carry no derivative.
+            floating = [tensor for tensor in operation.outputs if tensor.dtype.is_floating]
+            of_variables.update(tensor.name for tensor in floating)
+    return uses
+
+
+def _in_order(outputs: tf.Tensor, leaves: set[str]) -> Iterator[tf.Operation]:
+    """Yield the operations that the outputs depend on, each after those it reads, from the leaves on."""
+    done: set[str] = set()
+    stack: list[tuple[tf.Tensor, bool]] = [(outputs, False)]
+    while stack:
+        tensor, is_ready = stack.pop()
+        operation = tensor.op
+        if tensor.name in leaves or operation.name in done:
+            continue
+        if is_ready:
+            done.add(operation.name)
+            yield operation
+            continue
+        stack.append((tensor, True))
+        stack.extend((source, False) for source in operation.inputs)
+
+
+@dataclass(frozen=True)
+class Rearrangement:
+    """How a tensor is a variable with its elements in another order.
+
+    Attributes
+    ----------
+    variable : int
+        Which one.
+    operations : tuple of tf.Operation
+        From the variable to the tensor.
+    """
+
+    variable: int
+    operations: tuple[tf.Operation, ...]
+
+    def rearrange(self, rows: tf.Tensor) -> tf.Tensor:
+        """Do to each row (F, *variable) what was done to the variable."""
+        for operation in self.operations:
+            rows = _each_row(rows, operation, operation.outputs[0].shape, invert=False)
+        return rows
+
+    def undo(self, rows: tf.Tensor) -> tf.Tensor:
+        """Return rows (K, *tensor) in the order of the variable."""
+        for operation in reversed(self.operations):
+            rows = _each_row(rows, operation, operation.inputs[0].shape, invert=True)
+        return rows
+
+
+def rearrangement(tensor: tf.Tensor, variables: Sequence[tf.Tensor]) -> Rearrangement | None:
+    """Return how a tensor is one variable rearranged, or None if it is something else."""
+    positions = {variable.name: index for index, variable in enumerate(variables)}
+    operations: list[tf.Operation] = []
+    while tensor.name not in positions:
+        operation = tensor.op
+        known = operation.type in ("Identity", *_RESHAPES) or _permutation(operation) is not None
+        if not known or not operation.inputs[0].shape.is_fully_defined():
+            return None
+        if operation.type != "Identity":
+            operations.append(operation)
+        tensor = operation.inputs[0]
+    return Rearrangement(positions[tensor.name], tuple(reversed(operations)))
+
+
+def _permutation(operation: tf.Operation) -> list[int] | None:
+    order = tf.get_static_value(operation.inputs[1]) if operation.type == "Transpose" else None
+    return None if order is None else [int(axis) for axis in order]
+
+
+def _each_row(rows: tf.Tensor, operation: tf.Operation, shape: tf.TensorShape, *, invert: bool) -> tf.Tensor:
+    order = _permutation(operation)
+    if order is None:
+        return tf.reshape(rows, tf.concat([tf.shape(rows)[:1], shape.as_list()], axis=0))
+    if invert:
+        order = [order.index(axis) for axis in range(len(order))]
+    return tf.transpose(rows, [0, *(axis + 1 for axis in order)])
