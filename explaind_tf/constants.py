@@ -14,10 +14,11 @@ INPUT: Final = "input"
 OUTPUT: Final = "output"
 SAMPLE: Final = "sample"
 TOKEN: Final = "token"
+GROUP: Final = "group"
 STEP: Final = "step"
 LAYER: Final = "layer"
 PARAMETER: Final = "parameter"
-AXES: Final = (SAMPLE, TOKEN, STEP, LAYER, PARAMETER)
+AXES: Final = (SAMPLE, TOKEN, GROUP, STEP, LAYER, PARAMETER)
 
 # Data variables of a ledger. `final - initial` is the sum of TERMS over all their axes.
 INITIAL: Final = "initial"

@@ -21,7 +21,7 @@ class Entries:
     ----------
     question : Question
         The axes kept.
-    inputs, outputs, samples, tokens, parts : int
+    inputs, outputs, samples, tokens, groups, parts : int
         Lengths of the axes.
     first_step, stop_step : int
         Range of the step axis.
@@ -40,6 +40,7 @@ class Entries:
         outputs: int,
         samples: int,
         tokens: int,
+        groups: int,
         parts: int,
         first_step: int,
         stop_step: int,
@@ -50,6 +51,7 @@ class Entries:
             names.OUTPUT: outputs,
             names.SAMPLE: samples,
             names.TOKEN: tokens,
+            names.GROUP: groups,
             names.LAYER: parts,
             names.PARAMETER: parts,
             names.STEP: stop_step - first_step,
@@ -69,6 +71,8 @@ class Entries:
             dims.append(names.SAMPLE)
             if self._question.keeps_tokens:
                 dims.append(names.TOKEN)
+        if term == names.DATA and self._question.keeps_groups:
+            dims.append(names.GROUP)
         if term != names.RESIDUAL and self._question.keeps_layers:
             dims.append(names.LAYER)
         if term not in (names.RESIDUAL, names.STATE) and self._question.keeps_parameters:
@@ -78,7 +82,7 @@ class Entries:
         return tuple(dims)
 
     def add(self, term: str, rows: slice, values: np.ndarray, step: int) -> None:
-        """Add values (batch, O[, parts]) of one step to the inputs ``rows``."""
+        """Add values (batch, O[, groups][, parts]) of one step to the inputs ``rows``."""
         array = self.arrays[term]
         if self._question.keeps_steps:
             array[rows][..., step - self._first_step] += values
@@ -86,7 +90,7 @@ class Entries:
             array[rows] += values
 
     def add_samples(self, rows: slice, positions: np.ndarray, values: np.ndarray, step: int) -> None:
-        """Add values (batch, O, K[, tokens][, parts]) of K samples at ``positions`` of the sample axis.
+        """Add values (batch, O, K[, tokens][, parts]) of K samples at ``positions`` of the sample or group axis.
 
         Samples may have fewer tokens than the axis, which ends with the longest.
         """
@@ -126,7 +130,7 @@ class Entries:
         needed = {
             term: 8 * np.prod([float(self._lengths[dim]) for dim in self.dims(term)]) for term in names.TERMS
         }
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * _MEMORY_SHARE
+        available = total_memory() * _MEMORY_SHARE
         if sum(needed.values()) > available:
             largest = max(needed, key=lambda term: needed[term])
             sizes = " × ".join(f"{self._lengths[dim]} {dim}s" for dim in self.dims(largest))
@@ -135,3 +139,8 @@ class Entries:
                 f"Its largest array is {largest!r}: {sizes}. Keep fewer axes, or attribute fewer inputs or outputs "
                 f"at a time."
             )
+
+
+def total_memory() -> int:
+    """Return the bytes of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

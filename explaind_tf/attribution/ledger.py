@@ -94,6 +94,8 @@ def _coordinates(
         coordinates[names.SAMPLE] = _labels(run.samples.ids)
     if question.keeps_tokens:
         coordinates[names.TOKEN] = np.arange(entries.arrays[names.DATA].shape[3])
+    if question.groups is not None:
+        coordinates[names.GROUP] = _labels(question.groups.labels)
     if question.keeps_layers:
         coordinates[names.LAYER] = _labels(question.layers)
     if question.keeps_steps:

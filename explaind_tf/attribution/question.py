@@ -1,8 +1,8 @@
 """A question put to a run: which axes, layers and steps, checked against what the run can give."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,6 +11,24 @@ from explaind_tf.kernel.contractions import Partition
 from explaind_tf.runs import RecordedRun
 
 StepOf = Literal["use", "effect"]
+# A label for each sample: in the order of ``run.samples.ids``, or by id.
+GroupLabels = Sequence[Any] | np.ndarray | Mapping[Any, Any]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Training samples put together.
+
+    Attributes
+    ----------
+    labels : tuple
+        Of the groups, in order of first appearance.
+    of_id : np.ndarray of int
+        The group of each of ``run.samples.ids``.
+    """
+
+    labels: tuple[Any, ...]
+    of_id: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -20,7 +38,7 @@ class Question:
     Attributes
     ----------
     axes : frozenset of str
-        Subset of ``"sample"``, ``"token"`` (of samples), ``"step"``, and one of ``"layer"`` and ``"parameter"``.
+        Subset of ``"sample"`` (with its ``"token"``) or ``"group"``, ``"step"``, and ``"layer"`` or ``"parameter"``.
     layers : tuple of str
         Labels of the parts of the layer axis.
     partition : Partition
@@ -29,6 +47,8 @@ class Question:
         Effect steps ``first … stop − 1``.
     step_of : {"use", "effect"}
         What the step axis of samples means.
+    groups : Groups or None
+        The groups of the group axis, if it is kept.
     """
 
     axes: frozenset[str]
@@ -38,6 +58,12 @@ class Question:
     stop: int
     tolerance: float
     step_of: StepOf
+    groups: Groups | None = None
+
+    @property
+    def keeps_groups(self) -> bool:
+        """Whether the data term is split over groups of training samples."""
+        return self.groups is not None
 
     @property
     def keeps_samples(self) -> bool:
@@ -72,6 +98,7 @@ def ask(
     steps: Iterable[int] | slice | None,
     tolerance: float,
     step_of: StepOf,
+    groups: GroupLabels | None = None,
 ) -> Question:
     """Check a question.
 
@@ -85,6 +112,10 @@ def ask(
         raise ValueError(f"tolerance must be a share of the movement between 0 and 1; got {tolerance!r}.")
     if step_of not in ("use", "effect"):
         raise ValueError(f'step_of must be "use" or "effect"; got {step_of!r}.')
+    if {names.SAMPLE, names.GROUP} <= set(kept):
+        raise ValueError(
+            f"axes may hold {names.SAMPLE!r} or {names.GROUP!r}, not both: the samples of a group add up to it."
+        )
     if names.TOKEN in kept and run.graphs.token_losses is None:
         raise ValueError(
             f"This run has no {names.TOKEN} axis. It takes a loss with several values for a sample, as that of a sequence "
@@ -93,7 +124,34 @@ def ask(
         )
     first, stop = _checked_steps(len(run.steps), steps)
     labels, partition = _partition(run, kept, layers)
-    return Question(kept, labels, partition, first, stop, float(tolerance), step_of)
+    found = _groups(run, kept, groups)
+    return Question(kept, labels, partition, first, stop, float(tolerance), step_of, found)
+
+
+def _groups(run: RecordedRun, axes: frozenset[str], labels: GroupLabels | None) -> Groups | None:
+    if labels is None and names.GROUP not in axes:
+        return None
+    if labels is None or names.GROUP not in axes:
+        raise ValueError(
+            f'The axis "{names.GROUP}" and groups= belong together: axes=("{names.GROUP}", …), groups=labels, with a label '
+            f"for each of run.samples.ids (its class, its source, …)."
+        )
+    ids = run.samples.ids.tolist()
+    if isinstance(labels, Mapping):
+        missing = [key for key in ids if key not in labels]
+        if missing:
+            raise ValueError(
+                f"groups has no label for {len(missing)} of {len(ids)} samples, for example {missing[:5]}."
+            )
+        labels = [labels[key] for key in ids]
+    of_sample = [label.item() if isinstance(label, np.generic) else label for label in labels]
+    if len(of_sample) != len(ids):
+        raise ValueError(
+            f"groups has {len(of_sample)} labels; the run has {len(ids)} samples. Give one for each of run.samples.ids."
+        )
+    positions: dict[Any, int] = {}
+    of_id = np.array([positions.setdefault(label, len(positions)) for label in of_sample])
+    return Groups(tuple(positions), of_id)
 
 
 def _checked_axes(axes: Iterable[str]) -> tuple[str, ...]:

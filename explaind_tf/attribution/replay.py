@@ -71,9 +71,31 @@ class Update:
     scale: np.ndarray
 
 
+@dataclass(frozen=True)
+class Grouping:
+    """How the samples of a run are put together, and whether they depend on their batch.
+
+    Attributes
+    ----------
+    of_row : np.ndarray of int
+        The group of each row of the sample store.
+    count : int
+        Number of groups G.
+    coupled : bool
+        Whether a sample's loss depends on the rest of its batch.
+    """
+
+    of_row: np.ndarray
+    count: int
+    coupled: bool
+
+
 @dataclass
 class _Flow:
-    """One cause of gradients on its way to the weights: what waits for an update, and its momentum."""
+    """One cause of gradients on its way to the weights: what waits for an update, and its momentum.
+
+    Both of shape (D,), or (G, D) for a cause that is split over groups.
+    """
 
     waiting: np.ndarray
     momentum: np.ndarray
@@ -100,6 +122,11 @@ class _Flow:
             displacement = displacement + gained * dtype.type(update.direct / update.gain)
         self.momentum = momentum
         return displacement
+
+
+def _total(vectors: np.ndarray) -> np.ndarray:
+    """Return a cause as one vector (D,), whether it is split over groups or not."""
+    return vectors.sum(axis=0) if vectors.ndim == 2 else vectors
 
 
 class Replay:
@@ -187,22 +214,45 @@ class Replay:
         return total if step >= 0 or accumulated is None else total + accumulated
 
     def _gradient(self, transition: Transition) -> np.ndarray:
-        return np.sum(list(self._gradients(transition, with_samples=True).values()), axis=0)
+        return np.sum(list(self._gradients(transition, None, with_samples=True).values()), axis=0)
 
-    def _gradients(self, transition: Transition, *, with_samples: bool) -> dict[str, np.ndarray]:
-        """Return the gradients of the batch's losses (if asked for) and of the regularisers (if any), each (D,)."""
+    def _gradients(
+        self, transition: Transition, grouping: Grouping | None, *, with_samples: bool
+    ) -> dict[str, np.ndarray]:
+        """Return the gradients of the batch's losses (if asked for) and of the regularisers (if any), each (D,).
+
+        With groups, those of the losses are (G, D).
+        """
         if not with_samples and not self._has_regularizer:
             return {}
         segment, batch = self.segment(transition), self.batch(transition)
         at = (segment.start, segment.constants)
         found = {}
-        if with_samples:
+        if with_samples and grouping is None:
             found[names.DATA] = self._derivatives.loss_gradient(*at, batch).numpy()
+        elif with_samples and grouping is not None:
+            found[names.DATA] = self._by_group(segment, batch, grouping.of_row[transition.rows], grouping)
         if self._has_regularizer:
             found[names.REGULARIZER] = self._derivatives.regularizer_gradient(*at, batch.inputs).numpy()
         return found
 
-    def path_steps(self, first: int, stop: int, *, from_batches: bool = False) -> Iterator[PathStep]:
+    def _by_group(
+        self, segment: Segment, batch: Batch, of_sample: np.ndarray, grouping: Grouping
+    ) -> np.ndarray:
+        """Return the gradients of the groups' losses, shape (G, D)."""
+        gradients = np.zeros((grouping.count, self._derivatives.model.theta_size), segment.start.dtype)
+        for group in np.unique(of_sample):
+            is_member = of_sample == group
+            # Samples that depend on their batch are differentiated within it, the others among themselves.
+            part = batch if grouping.coupled else batch.take(np.flatnonzero(is_member))
+            shares = is_member if grouping.coupled else None
+            at = (segment.start, segment.constants)
+            gradients[group] = self._derivatives.loss_gradient(*at, part, shares).numpy()
+        return gradients
+
+    def path_steps(
+        self, first: int, stop: int, *, from_batches: bool = False, grouping: Grouping | None = None
+    ) -> Iterator[PathStep]:
         """Yield the steps ``first … stop − 1`` with their displacements split into causes.
 
         Momentum is linear in the gradients, so it splits as they do. Of the momentum that was recorded, what comes from
@@ -216,14 +266,16 @@ class Replay:
         from_batches : bool
             Replay the gradient of every batch from the start of the run, instead of taking the momentum as recorded. It
             proves that the recorded batches were those that trained.
+        grouping : Grouping, optional
+            Split what comes from the samples over groups, which takes the gradients of batches, too.
 
         Raises
         ------
         UnbalancedLedgerError
             If the law does not explain a step.
         """
-        replays = from_batches or self._needs_batches
-        flows = self._flows()
+        replays = from_batches or self._needs_batches or grouping is not None
+        flows = self._flows(grouping)
         # Without other sources all momentum is the samples', whatever went before.
         begin = 0 if replays or len(flows) > 1 else first
         if begin > 0:
@@ -231,13 +283,13 @@ class Replay:
         largest = 0.0
         for step in range(begin, stop):
             transition = self.transition(step)
-            for name, gradient in self._gradients(transition, with_samples=replays).items():
+            for name, gradient in self._gradients(transition, grouping, with_samples=replays).items():
                 flows[name].receive(gradient)
             causes = self._causes(transition, flows, replays)
             if step < first:
                 continue
             stepped = transition.theta_stepped - transition.theta_start
-            unexplained = stepped - sum(causes.values())
+            unexplained = stepped - sum(_total(cause) for cause in causes.values())
             missed = float(np.linalg.norm(unexplained))
             largest = max(largest, float(np.linalg.norm(stepped)))
             self._check_law(step, missed, largest)
@@ -250,11 +302,12 @@ class Replay:
         # which part of them was a regulariser's.
         return self.run.step_store.start.momentum is None or self._rules.clipvalue is not None
 
-    def _flows(self) -> dict[str, _Flow]:
+    def _flows(self, grouping: Grouping | None) -> dict[str, _Flow]:
         """Return the sources of gradients as they were before the run. The samples are always one."""
         start = self.run.step_store.start
         zeros = np.zeros_like(start.theta)
-        flows = {names.DATA: _Flow(zeros, zeros)}
+        own = zeros if grouping is None else np.zeros((grouping.count, len(zeros)), zeros.dtype)
+        flows = {names.DATA: _Flow(own, own)}
         if self._has_regularizer:
             flows[names.REGULARIZER] = _Flow(zeros, zeros)
         carried = [zeros if part is None else part for part in (start.accumulated, start.momentum)]
@@ -275,9 +328,9 @@ class Replay:
     ) -> dict[str, np.ndarray]:
         """Return the displacement by each cause of the optimizer's, and let the flows go on."""
         if not transition.updates:
-            return {names.DATA: np.zeros_like(transition.theta_start)}
+            return {names.DATA: np.zeros_like(flows[names.DATA].momentum)}
         law, rate = self.law, transition.learning_rate
-        waiting = np.sum([flow.waiting for flow in flows.values()], axis=0)
+        waiting = np.sum([_total(flow.waiting) for flow in flows.values()], axis=0)
         update = self._coefficients(transition, waiting)
         decay = law.decay(tf.constant(transition.theta_start), tf.constant(self._decay_mask), rate)
         causes = {names.WEIGHT_DECAY: decay.numpy()}
@@ -308,7 +361,7 @@ class Replay:
 
     def _pad(self, theta: np.ndarray) -> np.ndarray:
         model = self._derivatives.model
-        return np.concatenate([theta, np.zeros(model.point_size - model.theta_size, theta.dtype)])
+        return np.pad(theta, [(0, 0)] * (theta.ndim - 1) + [(0, model.point_size - model.theta_size)])
 
     def _check_law(self, step: int, unexplained: float, largest: float) -> None:
         if unexplained > _LARGEST_UNEXPLAINED * largest:

@@ -8,16 +8,23 @@ import xarray as xr
 
 from explaind_tf import measurements
 from explaind_tf.attribution import accessor  # noqa: F401 - registers the accessor
-from explaind_tf.attribution.engine import Engine
+from explaind_tf.attribution.engine import answer
+from explaind_tf.attribution.entries import total_memory
 from explaind_tf.attribution.ledger import build_ledger
 from explaind_tf.attribution.model import pure_model
 from explaind_tf.attribution.progress import Progress
-from explaind_tf.attribution.question import StepOf, ask
+from explaind_tf.attribution.question import GroupLabels, StepOf, ask
 from explaind_tf.attribution.replay import Replay
+from explaind_tf.attribution.routes import choose_routes
+from explaind_tf.attribution.task import Task
 from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.functions import Block
 from explaind_tf.measurements import Measurement, as_measurement
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs import structure as struct
+
+# Share of the machine's memory that a computation may take beside its ledger.
+_MEMORY_SHARE = 0.5
 
 
 def open_run(run_dir: str | Path) -> "Run":
@@ -64,9 +71,11 @@ class Run(RecordedRun):
         *,
         layers: Sequence[str] | None = None,
         steps: Iterable[int] | slice | None = None,
+        groups: GroupLabels | None = None,
         step_of: StepOf = "use",
         tolerance: float = 1e-3,
         batch_size: int | None = None,
+        memory_limit: int | None = None,
         max_nodes: int = 2187,
         progress: bool = True,
     ) -> xr.Dataset | xr.DataTree:
@@ -85,7 +94,7 @@ class Run(RecordedRun):
         measurement : Measurement or callable, optional
             What to account for, see :mod:`explaind_tf.measurements`; by default all outputs of the model.
         axes : iterable of str
-            Any subset of ``"sample"``, ``"step"`` and one of ``"layer"``, ``"parameter"``. Inputs and outputs are
+            Any subset of ``"sample"`` or ``"group"``, ``"step"``, and ``"layer"`` or ``"parameter"``. Inputs and outputs are
             always kept; axes that are not asked for are not computed. With ``"sample"`` also ``"token"``, where a sample
             has several losses (sequences): what that of each of its positions contributed, counted from 0 in the order
             of the loss's values. Masked positions, and those that only longer samples have, are zero.
@@ -93,6 +102,9 @@ class Run(RecordedRun):
             Layers to tell apart on the layer axis; the rest is kept as one entry, so that the ledger balances.
         steps : consecutive step numbers or slice, optional
             Account for the change during these steps only; by default the whole run.
+        groups : sequence or mapping, optional
+            With the axis ``"group"``: a label (class, source, …) for each of ``run.samples.ids``, or by id. The data term
+            is then split over groups of samples instead of samples; its step is the one in which the prediction moved.
         step_of : {"use", "effect"}
             With samples and steps: whether a step is the one that had the sample in its batch, or the one in
             which, through momentum, the prediction moved. ``"effect"`` holds the rows of a whole momentum window:
@@ -102,6 +114,9 @@ class Run(RecordedRun):
             initial value during training).
         batch_size : int, optional
             Inputs measured at once; by default as many as fit into 256 MB of activations.
+        memory_limit : int, optional
+            Bytes that the computation may take beside the ledger itself; by default half of the machine's memory. Less
+            memory means smaller blocks, and more passes.
         max_nodes : int
             Most quadrature nodes for one input in one step; powers of 3 are used.
         progress : bool
@@ -119,27 +134,60 @@ class Run(RecordedRun):
         ValueError
             On inputs of another shape or dtype than in training, NaN, unknown axes, layers or steps.
         UnbalancedLedgerError
-            If a step cannot be explained by what was recorded.
+            If a step cannot be explained by what was recorded, or the samples do not add up to what they did together.
         MemoryError
             If the ledger would not fit into memory.
         """
-        chosen = as_measurement(measurements.outputs() if measurement is None else measurement)
-        question = ask(self, axes, layers, steps, tolerance, step_of)
-        flat = struct.as_batches(self.manifest.inputs, inputs, "inputs")
-        _check_targets(chosen, len(flat[0]))
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size must be a positive number of inputs; got {batch_size!r}.")
-        engine = Engine(
-            self,
-            self._derivatives(chosen),
-            question,
-            flat,
-            list(chosen.targets),
+        task, chosen = self._task(
+            inputs,
+            measurement,
+            axes,
+            layers=layers,
+            steps=steps,
+            groups=groups,
+            step_of=step_of,
+            tolerance=tolerance,
             batch_size=batch_size,
+            memory_limit=memory_limit,
             max_nodes=max_nodes,
         )
-        result = engine.answer(Progress(progress))
-        return build_ledger(self, question, chosen, result)
+        result = answer(task, choose_routes(task), Progress(progress))
+        return build_ledger(self, task.question, chosen, result)
+
+    def _task(
+        self,
+        inputs: Any,
+        measurement: Any,
+        axes: Iterable[str],
+        *,
+        layers: Sequence[str] | None,
+        steps: Iterable[int] | slice | None,
+        groups: GroupLabels | None,
+        step_of: StepOf,
+        tolerance: float,
+        batch_size: int | None,
+        memory_limit: int | None,
+        max_nodes: int,
+    ) -> tuple[Task, Measurement]:
+        chosen = as_measurement(measurements.outputs() if measurement is None else measurement)
+        question = ask(self, axes, layers, steps, tolerance, step_of, groups)
+        flat = struct.as_batches(self.manifest.inputs, inputs, "inputs")
+        _check_targets(chosen, len(flat[0]))
+        for name, value in (("batch_size", batch_size), ("memory_limit", memory_limit)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be a positive number; got {value!r}.")
+        derivatives = self._derivatives(chosen)
+        task = Task(
+            run=self,
+            derivatives=derivatives,
+            replay=Replay(self, derivatives, question.tolerance),
+            question=question,
+            everything=Block(flat, list(chosen.targets)),
+            batch_size=batch_size,
+            max_nodes=max_nodes,
+            memory_limit=memory_limit or int(total_memory() * _MEMORY_SHARE),
+        )
+        return task, chosen
 
     def verify(self, *, replay: bool = True, progress: bool = True) -> None:
         """Check every byte recorded and, by replay, that each step follows from what was recorded.

@@ -16,8 +16,8 @@ from explaind_tf.kernel.functions import Batch
 Partition = Sequence[Sequence[tuple[int, int]]]
 Route = Literal["rules", "loop", "jvp", "token_jvp"]
 
-# Per-example gradients held at once.
-_CHUNK_BYTES = 256 * 2**20
+# Gradients of single samples held at once.
+CHUNK_BYTES = 256 * 2**20
 
 
 def contract(
@@ -28,6 +28,7 @@ def contract(
     rows: tf.Tensor,
     partition: Partition,
     route: Route,
+    chunk_bytes: int = CHUNK_BYTES,
 ) -> np.ndarray:
     """Return ⟨Ψ, ∇ℓ_k⟩, ℓ_k scaled and weighted, for each row, sample and part of the weights.
 
@@ -42,6 +43,8 @@ def contract(
         ``"loop"``: a backward pass for each sample, then one matrix product for all rows;
         ``"jvp"``: one derivative of the batch's losses a row and part, right for coupled samples;
         ``"token_jvp"``: the same for the losses of positions.
+    chunk_bytes : int
+        Bytes that gradients of single samples may take at once.
 
     Returns
     -------
@@ -55,10 +58,10 @@ def contract(
         parts = [jvp(point, constants, batch, tf.pad(directions, padding)) for directions in masked]
         return tf.stack(parts, axis=-1).numpy().astype(np.float64)
     pieces = []
-    for part in _chunks(derivatives, batch):
+    for part in _chunks(derivatives, batch, chunk_bytes):
         if route == "rules":
             by_variable = derivatives.contract(point, constants, batch.part(*part), rows)
-            pieces.append(_sum_by_part(by_variable.numpy(), derivatives, partition))
+            pieces.append(sum_by_part(by_variable.numpy(), derivatives, partition))
         else:
             gradients = derivatives.sample_gradients(point, constants, batch.part(*part), by_rule=False)
             products = [_product_by_part(rows, gradients, slices) for slices in partition]
@@ -66,8 +69,13 @@ def contract(
     return np.concatenate(pieces, axis=1)
 
 
-def _sum_by_part(by_variable: np.ndarray, derivatives: Derivatives, partition: Partition) -> np.ndarray:
-    """Return (F, K, P) of (F, K, V), summed in float64."""
+def within(partition: Partition, size: int) -> Partition:
+    """Return the partition of the first ``size`` elements."""
+    return [[(a, min(b, size)) for a, b in part if a < size] for part in partition]
+
+
+def sum_by_part(by_variable: np.ndarray, derivatives: Derivatives, partition: Partition) -> np.ndarray:
+    """Return (..., P) of (..., V), the first V variables, summed in float64."""
     starts = np.cumsum([0, *derivatives.model.sizes])[: by_variable.shape[-1]]
     member = np.array(
         [[any(a <= s < b for a, b in slices) for slices in partition] for s in starts], np.float64
@@ -94,6 +102,7 @@ def gradient_chunks(
     constants: list[np.ndarray],
     batch: Batch,
     route: Route,
+    chunk_bytes: int = CHUNK_BYTES,
 ) -> Iterator[tuple[slice, tf.Tensor]]:
     """Yield the samples' gradients in chunks of bounded size: (positions in the batch, (chunk, D)).
 
@@ -102,14 +111,14 @@ def gradient_chunks(
     if route == "jvp":
         yield slice(0, len(batch)), derivatives.coupled_gradients(point, constants, batch)
         return
-    for start, stop in _chunks(derivatives, batch):
+    for start, stop in _chunks(derivatives, batch, chunk_bytes):
         part = batch.part(start, stop)
         gradients = derivatives.sample_gradients(point, constants, part, by_rule=route == "rules")
         yield slice(start, stop), gradients
 
 
-def _chunks(derivatives: Derivatives, batch: Batch) -> Iterator[tuple[int, int]]:
+def _chunks(derivatives: Derivatives, batch: Batch, chunk_bytes: int) -> Iterator[tuple[int, int]]:
     bytes_per_sample = derivatives.model.theta_size * derivatives.model.dtype.size
-    chunk = max(1, _CHUNK_BYTES // bytes_per_sample)
+    chunk = max(1, chunk_bytes // bytes_per_sample)
     for start in range(0, len(batch), chunk):
         yield start, min(start + chunk, len(batch))

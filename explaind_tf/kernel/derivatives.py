@@ -13,6 +13,7 @@ operations without a rule, a ``map_fn`` differentiates one example at a time; wh
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from explaind_tf.kernel.examples import ExampleGradients
@@ -65,12 +66,12 @@ class Derivatives:
         self._measure = _compile(self._at(model.measure), [point, *measured])
         self._path_jvp = _compile(self._build_path_jvp, [*path, weights, directions, *measured])
         self._path_rows = _compile(self._build_path_rows, [*path, weights, integers, *measured])
-        self._path_rows_by_rule = _compile(
-            self._build_path_rows_by_rule, [*path, integers, integers, weights, *measured]
-        )
+        by_node = [*path, integers, integers, weights, *measured]
+        self._path_rows_by_rule = _compile(self._build_path_rows_by_rule, by_node)
+        self._path_products = _compile(self._build_path_products, [directions, *by_node])
         self._losses = _compile(self._at(model.losses), [point, *trained])
         self._loss_scales = _compile(self._at(model.loss_scales), [point, *samples])
-        self._loss_gradient = _compile(self._build_loss_gradient, [point, *trained])
+        self._loss_gradient = _compile(self._build_loss_gradient, [point, weights, *trained])
         self._loss_jvp = _compile(self._jvp_of(model.losses), [point, directions, *trained])
         if model.token_losses is not None:
             self._token_losses = _compile(self._at(model.token_losses), [point, *trained])
@@ -116,15 +117,30 @@ class Derivatives:
         NotCoveredError
             If the model has no rules.
         """
-        dtype = self.model.dtype.as_numpy_dtype
-        ends = (segment.start, segment.displacement)
-        measured = (segment.constants, block.inputs, block.targets)
         if by_rule:
-            nodes, splits, members, weights = rule.by_node()
-            arguments = (nodes.astype(dtype), splits, members, weights.astype(dtype))
-            return self._path_rows_by_rule(*ends, *arguments, *measured)
+            return self._path_rows_by_rule(*self._by_node(segment, rule, block))
+        dtype = self.model.dtype.as_numpy_dtype
         nodes, weights, splits = rule.flat()
-        return self._path_rows(*ends, nodes.astype(dtype), weights.astype(dtype), splits, *measured)
+        path = (segment.start, segment.displacement, nodes.astype(dtype), weights.astype(dtype), splits)
+        return self._path_rows(*path, segment.constants, block.inputs, block.targets)
+
+    def path_products(self, segment: Segment, rule: PathRule, directions: Any, block: Block) -> tf.Tensor:
+        """Return Φ · d variable by variable for directions (K, Z), shape (batch, O, K, V), in float64.
+
+        By rules: one backward pass a node for all measurements, and no row Φ is ever made.
+
+        Raises
+        ------
+        NotCoveredError
+            If the model has no rules.
+        """
+        return self._path_products(directions, *self._by_node(segment, rule, block))
+
+    def _by_node(self, segment: Segment, rule: PathRule, block: Block) -> tuple[Any, ...]:
+        dtype = self.model.dtype.as_numpy_dtype
+        nodes, splits, members, weights = rule.by_node()
+        path = (segment.start, segment.displacement, nodes.astype(dtype), splits, members)
+        return *path, weights.astype(dtype), segment.constants, block.inputs, block.targets
 
     # Training losses at a point.
 
@@ -138,9 +154,17 @@ class Derivatives:
         """Return the scales of a whole batch's losses, shape (L,)."""
         return self._loss_scales(point, constants, inputs, targets, weights)
 
-    def loss_gradient(self, point: Any, constants: list[Any], batch: Batch) -> tf.Tensor:
-        """Return the gradient of the batch loss by θ, without regularisers, shape (D,)."""
-        return self._loss_gradient(point, constants, *_arguments(batch))
+    def loss_gradient(
+        self, point: Any, constants: list[Any], batch: Batch, shares: np.ndarray | None = None
+    ) -> tf.Tensor:
+        """Return the gradient of the batch loss by θ, without regularisers, shape (D,).
+
+        ``shares``, of shape (batch,), says how much of each sample's loss is meant; by default all of it.
+        """
+        if shares is None:
+            shares = np.ones(len(batch))
+        shares = shares.astype(self.model.dtype.as_numpy_dtype)
+        return self._loss_gradient(point, shares, constants, *_arguments(batch))
 
     def loss_jvp(self, point: Any, constants: list[Any], batch: Batch, directions: Any) -> tf.Tensor:
         """Return ∂ℓ_k/∂z · d, ℓ_k scaled and weighted, for directions (K, Z), shape (K, batch).
@@ -257,14 +281,39 @@ class Derivatives:
             parallel_iterations=_PARALLEL_EXAMPLES,
         )
 
-    def _build_path_rows_by_rule(
-        self, start, displacement, nodes, splits, members, weights, constants, x, targets
-    ):
+    def _build_path_rows_by_rule(self, *path_and_measured):
+        size = self.model.point_size
+        return self._sum_over_nodes(
+            lambda examples: examples.gradients(), (size,), self.model.dtype, *path_and_measured
+        )
+
+    def _build_path_products(self, directions, *path_and_measured):
+        model = self.model
+        pieces = tf.split(directions, model.sizes, axis=1)
+        shaped = [
+            tf.reshape(piece, (-1, *spec.shape))
+            for piece, spec in zip(pieces, (*model.trained, *model.state), strict=True)
+        ]
+
+        def products(examples: ExampleGradients) -> tf.Tensor:
+            return tf.cast(tf.transpose(examples.contract(shaped), (1, 0, 2)), tf.float64)
+
+        shape = (tf.shape(directions)[0], len(shaped))
+        return self._sum_over_nodes(products, shape, tf.float64, *path_and_measured)
+
+    def _sum_over_nodes(
+        self,
+        reduce: Callable[[ExampleGradients], tf.Tensor],
+        shape: tuple[Any, ...],
+        dtype: tf.DType,
+        *path_and_measured: Any,
+    ) -> tf.Tensor:
+        """Return Σ over the nodes of each input of what is made of its weighted gradients, shape (batch, O, *shape)."""
+        start, displacement, nodes, splits, members, weights, constants, x, targets = path_and_measured
         model = self.model
         width = self._at(model.measure)(start, constants, x, targets).shape[1]
 
-        def rows_at(node: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            """Return the inputs that have this node, and their weighted rows (members, O, Z)."""
+        def add_node(node: tf.Tensor, total: tf.Tensor) -> list[tf.Tensor]:
             own = members[splits[node] : splits[node + 1]]
             # One example for each input and output: each has a cotangent of its own.
             inputs, labels = (
@@ -274,26 +323,21 @@ class Derivatives:
             outputs = model.measure(variables, constants, inputs, labels)
             share = tf.repeat(weights[splits[node] : splits[node + 1]], width)[:, None]
             cotangent = tf.tile(tf.eye(width, dtype=outputs.dtype), [tf.size(own), 1]) * share
-            examples = ExampleGradients(
-                outputs, cotangent, variables, [*inputs, *labels], tf.size(own) * width
-            )
-            return own, tf.reshape(examples.gradients(), (-1, width, model.point_size))
+            count = tf.size(own) * width
+            examples = ExampleGradients(outputs, cotangent, variables, [*inputs, *labels], count)
+            found = tf.reshape(reduce(examples), (-1, width, *shape))
+            return [node + 1, tf.tensor_scatter_nd_add(total, own[:, None], found)]
 
-        def add_node(node: tf.Tensor, total: tf.Tensor) -> list[tf.Tensor]:
-            own, rows = rows_at(node)
-            return [node + 1, tf.tensor_scatter_nd_add(total, own[:, None], rows)]
-
-        total = tf.zeros((tf.shape(x[0])[0], width, model.point_size), model.dtype)
+        total = tf.zeros((tf.shape(x[0])[0], width, *shape), dtype)
         _, total = tf.while_loop(
             lambda node, _: node < tf.size(nodes), add_node, [0, total], parallel_iterations=1
         )
         return total
 
-    def _build_loss_gradient(self, point, constants, *samples):
+    def _build_loss_gradient(self, point, shares, constants, *samples):
         # Scaled before the backward pass, as Keras does: the same rounding, often the same bits.
-        return _vjp(self._at(self.model.losses)(point, constants, *samples), point, None)[
-            : self.model.theta_size
-        ]
+        losses = self._at(self.model.losses)(point, constants, *samples)
+        return _vjp(losses, point, shares)[: self.model.theta_size]
 
     def _build_sample_gradients(self, point, constants, x, targets, weights, scales):
         def one_sample(example):

@@ -94,9 +94,13 @@ class Batch:
         return len(self.inputs[0])
 
     def part(self, start: int, stop: int) -> "Batch":
-        """Return some of the samples with the scales of the whole batch."""
+        """Return consecutive samples with the scales of the whole batch."""
+        return self.take(slice(start, stop))
+
+    def take(self, which: slice | np.ndarray) -> "Batch":
+        """Return some of the samples, by slice or positions, with the scales of the whole batch."""
         inputs, targets, weights = (
-            [array[start:stop] for array in arrays] for arrays in (self.inputs, self.targets, self.weights)
+            [array[which] for array in arrays] for arrays in (self.inputs, self.targets, self.weights)
         )
         return Batch(inputs, targets, weights, self.scales)
 

@@ -32,8 +32,8 @@ class PathStep:
     segment : Segment
         The path of the step.
     causes : dict
-        Displacement by cause, each of shape (Z,); causes that are zero are left out. They add up to the
-        displacement of the segment but for rounding.
+        Displacement by cause, each of shape (Z,), or (G, Z) for a cause that is split over G groups; causes that are
+        zero are left out. They add up to the displacement of the segment but for rounding.
     unexplained : np.ndarray or None
         That rounding, shape (Z,), where it is large enough to be mistaken for an error of the quadrature.
     """
@@ -47,12 +47,21 @@ class PathStep:
     def directions(self) -> np.ndarray:
         """All directions to integrate along, the causes first, shape (K, Z)."""
         rest = [] if self.unexplained is None else [self.unexplained]
-        return np.stack([*self.causes.values(), *rest])
+        return np.concatenate([np.atleast_2d(vector) for vector in (*self.causes.values(), *rest)])
+
+    def by_cause(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Return values of all directions (K, ...) by cause: (...), or (G, ...) for a cause that is split."""
+        found, start = {}, 0
+        for name, vectors in self.causes.items():
+            count = len(np.atleast_2d(vectors))
+            found[name] = values[start : start + count] if vectors.ndim == 2 else values[start]
+            start += count
+        return found
 
 
 @dataclass(frozen=True)
 class StepIntegral:
-    """What one step did to one block of inputs; arrays of shape (batch, O)."""
+    """What one step did to one block of inputs; arrays of shape (batch, O), causes of groups (G, batch, O)."""
 
     step: PathStep
     block: int
@@ -64,7 +73,8 @@ class StepIntegral:
     @property
     def residual(self) -> np.ndarray:
         """Change that no cause explains: quadrature error and rounding."""
-        return self.end_value - self.start_value - sum(self.causes.values())
+        causes = [c.sum(axis=0) if c.ndim > self.end_value.ndim else c for c in self.causes.values()]
+        return self.end_value - self.start_value - sum(causes)
 
 
 @dataclass
@@ -132,7 +142,7 @@ def path_sweep(
                 budget=np.maximum(budget, unit),
                 max_level=max_level,
             )
-            causes = dict(zip(step.causes, integrals, strict=False))  # without what is unexplained
+            causes = step.by_cause(integrals)
             integral = StepIntegral(step, index, rule, state.value, end_value, causes)
             state.value = end_value
             state.error = state.error + integral.residual

@@ -134,11 +134,9 @@ def test_a_parameter_ledger_is_a_tree_shaped_like_the_model(run, problem):
     np.testing.assert_allclose(conv, layers.data.sel(layer="net/conv"), atol=SAME * scale)
 
 
-def test_blocks_and_row_groups_do_not_change_the_ledger(run, problem, totals, monkeypatch):
-    from explaind_tf.attribution import engine
-
-    monkeypatch.setattr(engine, "_ROWS_BYTES", 2 * 4 * run.step_store.layout.size)  # two rows at once
-    ledger = run.attribute(*problem, axes=("sample", "layer"), batch_size=4)
+def test_blocks_and_row_groups_do_not_change_the_ledger(run, problem, totals):
+    tight = 20 * 4 * run.step_store.layout.size  # two rows at once
+    ledger = run.attribute(*problem, axes=("sample", "layer"), batch_size=4, memory_limit=tight)
     ledger.explaind.check()
     # Blocks share no nodes, so the quadrature may differ within the tolerance.
     np.testing.assert_allclose(
@@ -146,26 +144,72 @@ def test_blocks_and_row_groups_do_not_change_the_ledger(run, problem, totals, mo
     )
 
 
-def test_many_rows_take_the_gradient_route_and_agree(tmp_path):
+def _recorded_sequence(run_dir, layer):
     import keras
     import tensorflow as tf
 
     keras.utils.set_random_seed(1)
     rng = np.random.default_rng(1)
-    x, y = rng.normal(size=(20, 4)).astype("float32"), rng.normal(size=(20, 3)).astype("float32")
-    model = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(6, activation="tanh"), keras.layers.Dense(3)]
-    )
+    x, y = rng.normal(size=(20, 4, 2)).astype("float32"), rng.normal(size=(20, 3)).astype("float32")
+    model = keras.Sequential([keras.Input((4, 2)), layer, keras.layers.Flatten(), keras.layers.Dense(3)])
     model.compile(xtf.PathAdamW(1e-2), loss="mse")
-    logger = xtf.PathLogger(tmp_path / "run", verbose=False)
+    logger = xtf.PathLogger(run_dir, verbose=False)
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
-    model.fit(logger.tap(dataset), epochs=2, callbacks=[logger], verbose=0, shuffle=False)
-    run = xtf.open_run(tmp_path / "run")
-    many = run.attribute(x, axes=("sample",))
-    few = run.attribute(x[:2], axes=("sample",))
-    assert "gradients" in many.attrs["method"]
-    assert "jvp" in few.attrs["method"]
-    np.testing.assert_allclose(many.data[:2], few.data, atol=2e-3 * float(few.movement.max()))
+    model.fit(logger.tap(dataset), epochs=1, callbacks=[logger], verbose=0, shuffle=False)
+    return xtf.open_run(run_dir), x
+
+
+def _first_output(outputs):
+    return outputs[:, :1]
+
+
+def test_samples_go_by_rules_whatever_the_number_of_rows(tmp_path):
+    import keras
+
+    run, x = _recorded_sequence(tmp_path / "run", keras.layers.Dense(6, activation="tanh"))
+    many = run.attribute(x, _first_output, axes=("sample",))
+    few = run.attribute(x[:1], _first_output, axes=("sample",))
+    assert "(rules)" in many.attrs["method"] and "(rules)" in few.attrs["method"]
+    np.testing.assert_allclose(many.data[:1], few.data, atol=2e-3 * float(few.movement.max()))
+
+
+def test_samples_of_a_loop_go_one_by_one_or_row_by_row_and_agree(tmp_path):
+    import keras
+
+    run, x = _recorded_sequence(tmp_path / "run", keras.layers.GRU(3))
+    many = run.attribute(x, _first_output, axes=("sample",))
+    few = run.attribute(x[:1], _first_output, axes=("sample",))
+    assert "(loop)" in many.attrs["method"] and "(jvp)" in few.attrs["method"]
+    np.testing.assert_allclose(many.data[:1], few.data, atol=2e-3 * float(few.movement.max()))
+
+
+def test_nothing_is_traced_in_the_step_loop(run, problem):
+    run.attribute(*problem, axes=("sample", "layer", "step"), steps=range(2))
+    functions = [
+        function
+        for derivatives in run._compiled.values()
+        for function in vars(derivatives).values()
+        if hasattr(function, "experimental_get_tracing_count")
+    ]
+    before = [function.experimental_get_tracing_count() for function in functions]
+    run.attribute(*problem, axes=("sample", "layer", "step"))
+    assert [function.experimental_get_tracing_count() for function in functions] == before
+    assert max(before) == 1
+
+
+def test_a_run_whose_batches_are_not_those_that_trained_is_refused(recorded, problem, monkeypatch):
+    foreign = xtf.open_run(recorded[0])
+    right = type(foreign.samples).take_flat
+
+    def shifted(self, rows):
+        return right(self, (np.asarray(rows) + 1) % len(self))
+
+    monkeypatch.setattr(type(foreign.samples), "take_flat", shifted)
+    foreign.attribute(*problem).explaind.check()  # no batch is looked at
+    with pytest.raises(xtf.UnbalancedLedgerError, match=r"do not add up .* run\.verify\(\)"):
+        foreign.attribute(*problem, axes=("sample",))
+    with pytest.raises(xtf.UnbalancedLedgerError, match="batch that trained was not"):
+        foreign.verify(progress=False)
 
 
 def test_custom_measurements_are_any_function_of_the_outputs(run, problem):

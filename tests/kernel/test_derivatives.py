@@ -145,12 +145,11 @@ def test_all_routes_contract_alike_part_by_part(problem, partition):
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
-def test_gradients_come_in_chunks_of_bounded_size(problem, monkeypatch):
+def test_gradients_come_in_chunks_of_bounded_size(problem):
     segment, _, batch, _ = problem
     derivatives = Derivatives(_model())
     whole = derivatives.sample_gradients(segment.start, [], batch, by_rule=False).numpy()
-    monkeypatch.setattr(contractions, "_CHUNK_BYTES", 4 * SIZE * 8)
-    chunks = list(contractions.gradient_chunks(derivatives, segment.start, [], batch, "rules"))
+    chunks = list(contractions.gradient_chunks(derivatives, segment.start, [], batch, "rules", 4 * SIZE * 8))
     assert [len(gradients) for _, gradients in chunks] == [4, 2]
     np.testing.assert_allclose(np.concatenate([g for _, g in chunks]), whole, atol=1e-14)
 

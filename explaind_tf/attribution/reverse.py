@@ -1,0 +1,118 @@
+"""The reverse sweep of an answer: from the last step back, what each use of a training sample did."""
+
+import numpy as np
+import tensorflow as tf
+
+from explaind_tf import constants as names
+from explaind_tf.attribution.entries import Entries
+from explaind_tf.attribution.path import Rules, path_rows
+from explaind_tf.attribution.progress import Progress
+from explaind_tf.attribution.routes import Routes
+from explaind_tf.attribution.task import Piece, Task
+from explaind_tf.errors import UnbalancedLedgerError
+from explaind_tf.kernel import contractions, sweeps
+
+# Samples that miss what the data did by more than this share of it were not those that trained.
+_LARGEST_MISS = 1e-2
+
+
+def walk_back(task: Task, routes: Routes, entries: Entries, rules: Rules, progress: Progress) -> None:
+    """Book the data term, sample by sample (or group by group)."""
+    question, memory = task.question, task.replay.law.memory
+    rows_of = sweeps.rows_by_use if question.step_of == "use" else sweeps.rows_by_effect
+    steps = range(question.stop - 1, -1, -1)
+    with progress.task("Reverse sweep", len(steps) * len(task.batches_of_pieces)) as advance:
+        for pieces in task.batches_of_pieces:
+            updates = (s for s in steps if task.replay.transition(s).updates)
+            rows = rows_of((_pull_back(task, routes, s, pieces, rules) for s in updates), memory)
+            found: dict[int, tf.Tensor] | None = {}
+            for step in steps:
+                # A batch that only accumulated its gradient is used by the update after it.
+                if task.replay.transition(step).updates:
+                    found = next(rows, None)
+                if found is None:
+                    break
+                if question.step_of == "use":
+                    found = dict(zip([step] * len(found), found.values(), strict=True))
+                _book_samples(task, routes, entries, pieces, step, found)
+                advance()
+
+
+def _pull_back(task: Task, routes: Routes, step: int, pieces: list[Piece], rules: Rules) -> sweeps.UpdateRows:
+    """Return how the update at ``step`` turns momentum and gradient into the measurements of the pieces."""
+    transition = task.replay.transition(step)
+    update = task.replay.update(transition)
+    if step < task.question.first:
+        return sweeps.UpdateRows(step, None, None, update.gain, update.scale)
+    segment = task.replay.segment(transition)
+    rows = [
+        path_rows(task, segment, piece, rules[step, piece.block], by_rule=routes.rows_by_rule)
+        for piece in pieces
+    ]
+    phi = tf.concat(rows, axis=0)[:, : task.derivatives.model.theta_size]
+    dtype = phi.dtype.as_numpy_dtype
+    direct = phi * tf.constant(update.direct, phi.dtype) if update.direct else None
+    return sweeps.UpdateRows(step, phi * update.pull.astype(dtype), direct, update.gain, update.scale)
+
+
+def _book_samples(
+    task: Task,
+    routes: Routes,
+    entries: Entries,
+    pieces: list[Piece],
+    step: int,
+    rows_by_effect: dict[int, tf.Tensor],
+) -> None:
+    if not rows_by_effect:
+        return
+    assert routes.samples is not None  # there is no reverse sweep without
+    transition = task.replay.transition(step)
+    segment, batch = task.replay.segment(transition), task.replay.batch(transition)
+    positions = task.run.samples.id_of_row[transition.rows]
+    if task.question.groups is not None:
+        positions = task.question.groups.of_id[positions]
+    arguments = (task.derivatives, segment.start, segment.constants, batch)
+    if task.question.keeps_parameters:
+        for chunk, gradients in contractions.gradient_chunks(*arguments, routes.samples, task.chunk_bytes):
+            for effect, rows in rows_by_effect.items():
+                products = rows[:, None, :].numpy().astype(np.float64) * gradients.numpy()
+                _book_rows(task, entries, pieces, positions[chunk], products, effect)
+        return
+    partition = contractions.within(task.question.partition, task.derivatives.model.theta_size)
+    stacked = tf.concat(list(rows_by_effect.values()), axis=0)
+    values = contractions.contract(*arguments, stacked, partition, routes.samples, task.chunk_bytes)
+    for effect, part in zip(rows_by_effect, np.split(values, len(rows_by_effect)), strict=True):
+        kept = part if task.question.keeps_layers else part[..., 0]
+        _book_rows(task, entries, pieces, positions, kept, effect)
+
+
+def _book_rows(
+    task: Task, entries: Entries, pieces: list[Piece], positions: np.ndarray, values: np.ndarray, step: int
+) -> None:
+    """Book values (F, K[, tokens][, parts]); the rows F are the pieces' inputs and outputs in order."""
+    start = 0
+    for piece in pieces:
+        stop = start + len(piece.inputs) * task.outputs
+        shaped = values[start:stop].reshape(len(piece.inputs), task.outputs, *values.shape[1:])
+        entries.add_samples(piece.rows, positions, shaped, step)
+        start = stop
+
+
+def check_samples(task: Task, entries: Entries, total: np.ndarray) -> None:
+    """Hold the sum over samples against what the data term as a whole did, shape (inputs, O).
+
+    Raises
+    ------
+    UnbalancedLedgerError
+        If they differ by more than rounding can explain.
+    """
+    missed = np.abs(entries.total(names.DATA) - total)
+    moved = np.abs(entries.arrays[names.FINAL] - entries.arrays[names.INITIAL])
+    scale = np.maximum(moved, np.abs(total)).max(axis=1, keepdims=True)
+    allowed = max(_LARGEST_MISS, task.question.tolerance) * scale
+    if not (missed <= allowed).all():
+        worst = float((missed / np.maximum(scale, 1e-300)).max())
+        raise UnbalancedLedgerError(
+            f"The samples recorded in {task.run.run_dir} do not add up to what the optimizer's momentum did: they miss it "
+            f"by {worst:.1%}. A batch that trained was not the recorded one. run.verify() finds the step."
+        )

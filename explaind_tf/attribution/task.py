@@ -1,0 +1,144 @@
+"""A question about some inputs, ready to be computed: everything that the sweeps of one answer share."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from explaind_tf.attribution.question import Question
+from explaind_tf.attribution.replay import Replay
+from explaind_tf.kernel.contractions import CHUNK_BYTES
+from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.functions import Block
+from explaind_tf.kernel.quadrature import PathRule
+from explaind_tf.runs import RecordedRun
+
+# More memory than this makes nothing faster. Rows of Φ or Ψ are held about four times over, the activations of a block
+# of inputs a few times, and gradients of single samples once.
+_ROWS_BYTES = 512 * 2**20
+_BLOCK_BYTES = 256 * 2**20
+_LARGEST_BLOCK = 1024
+# Shares of a limit on memory.
+_ROWS_SHARE, _BLOCK_SHARE, _CHUNK_SHARE = 1 / 10, 1 / 20, 1 / 10
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Inputs whose rows fit into memory together with others: a part of one block, from ``start``."""
+
+    block: int
+    start: int
+    rows: slice
+    inputs: Block
+
+    def rule_of(self, rule: PathRule) -> PathRule:
+        """Return the part of the block's rule that is these inputs'."""
+        return rule.part(self.start, self.start + len(self.inputs))
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be computed.
+
+    Attributes
+    ----------
+    run : RecordedRun
+        The run.
+    derivatives : Derivatives
+        Of the run's model and the measurement.
+    replay : Replay
+        The run as the kernel sees it.
+    question : Question
+        What to keep.
+    everything : Block
+        The inputs to attribute and the measurement's targets.
+    batch_size : int or None
+        Inputs measured at once; None lets memory decide.
+    max_nodes : int
+        Most quadrature nodes for one step.
+    memory_limit : int
+        Bytes that rows, activations and gradients may take together.
+    """
+
+    run: RecordedRun
+    derivatives: Derivatives
+    replay: Replay
+    question: Question
+    everything: Block
+    batch_size: int | None
+    max_nodes: int
+    memory_limit: int
+
+    @property
+    def rows_bytes(self) -> int:
+        """Bytes of one array of rows."""
+        return int(min(_ROWS_BYTES, self.memory_limit * _ROWS_SHARE))
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of the activations of one block of inputs."""
+        return int(min(_BLOCK_BYTES, self.memory_limit * _BLOCK_SHARE))
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of gradients of single samples."""
+        return int(min(CHUNK_BYTES, self.memory_limit * _CHUNK_SHARE))
+
+    @property
+    def max_level(self) -> int:
+        """Most levels of trisection."""
+        return int(np.log(self.max_nodes) / np.log(3) + 1e-9)
+
+    @cached_property
+    def outputs(self) -> int:
+        """Number of outputs of the measurement."""
+        probe = self.everything.take(slice(0, 1))
+        return int(self.derivatives.measure(*self.replay.end(self.question.first), probe).shape[1])
+
+    @property
+    def steps(self) -> int:
+        """Number of steps accounted for."""
+        return self.question.stop - self.question.first
+
+    @cached_property
+    def slices(self) -> list[slice]:
+        """The inputs of each block."""
+        total = len(self.everything)
+        fitting = self.block_bytes // max(1, self.run.graphs.forward_bytes_per_input)
+        size = self.batch_size or int(np.clip(fitting, 1, _LARGEST_BLOCK))
+        return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """Inputs that are measured together."""
+        return [self.everything.take(s) for s in self.slices]
+
+    @property
+    def _most_inputs(self) -> int:
+        """Inputs whose rows fit into memory."""
+        model = self.derivatives.model
+        return max(1, self.rows_bytes // (self.outputs * model.point_size * model.dtype.size))
+
+    def pieces(self, block: int) -> Iterator[Piece]:
+        """Yield the parts of a block whose rows fit into memory, and a backward pass for all of their outputs."""
+        rows, inputs = self.slices[block], self.blocks[block]
+        activations = self.outputs * max(1, self.run.graphs.forward_bytes_per_input)
+        most = max(1, min(self._most_inputs, self.block_bytes // activations))
+        for start in range(0, len(inputs), most):
+            stop = min(start + most, len(inputs))
+            own = slice(rows.start + start, rows.start + stop)
+            yield Piece(block, start, own, inputs.take(slice(start, stop)))
+
+    @cached_property
+    def batches_of_pieces(self) -> list[list[Piece]]:
+        """Pieces of all blocks, together as far as their rows fit into memory at once."""
+        found: list[list[Piece]] = [[]]
+        size = 0
+        for piece in (piece for block in range(len(self.blocks)) for piece in self.pieces(block)):
+            if found[-1] and size + len(piece.inputs) > self._most_inputs:
+                found.append([])
+                size = 0
+            found[-1].append(piece)
+            size += len(piece.inputs)
+        return found
