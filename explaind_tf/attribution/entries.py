@@ -60,7 +60,14 @@ class Entries:
         self.arrays: dict[str, np.ndarray] = {}
         self._refuse_too_large()
         for term in (names.INITIAL, names.FINAL, *names.TERMS):
-            self.arrays[term] = np.zeros([self._lengths[dim] for dim in self.dims(term)])
+            self.arrays[term] = self._zeros(self.dims(term))
+
+    def _zeros(self, dims: tuple[str, ...]) -> np.ndarray:
+        shape = [self._lengths[dim] for dim in dims]
+        if dims[-1] != names.STEP:
+            return np.zeros(shape)
+        # The entries of a step lie together in memory: they are booked step by step.
+        return np.moveaxis(np.zeros([shape[-1], *shape[:-1]]), 0, -1)
 
     def dims(self, term: str) -> tuple[str, ...]:
         """Return the names of a term's dimensions, in order."""

@@ -231,15 +231,15 @@ class Replay:
         if with_samples and grouping is None:
             found[names.DATA] = self._derivatives.loss_gradient(*at, batch).numpy()
         elif with_samples and grouping is not None:
-            found[names.DATA] = self._by_group(segment, batch, grouping.of_row[transition.rows], grouping)
+            found[names.DATA] = self.group_gradients(transition, grouping)
         if self._has_regularizer:
             found[names.REGULARIZER] = self._derivatives.regularizer_gradient(*at, batch.inputs).numpy()
         return found
 
-    def _by_group(
-        self, segment: Segment, batch: Batch, of_sample: np.ndarray, grouping: Grouping
-    ) -> np.ndarray:
-        """Return the gradients of the groups' losses, shape (G, D)."""
+    def group_gradients(self, transition: Transition, grouping: Grouping) -> np.ndarray:
+        """Return the gradients of the groups' losses in the batch of a step, shape (G, D)."""
+        segment, batch = self.segment(transition), self.batch(transition)
+        of_sample = grouping.of_row[transition.rows]
         gradients = np.zeros((grouping.count, self._derivatives.model.theta_size), segment.start.dtype)
         for group in np.unique(of_sample):
             is_member = of_sample == group
@@ -276,8 +276,7 @@ class Replay:
         """
         replays = from_batches or self._needs_batches or grouping is not None
         flows = self._flows(grouping)
-        # Without other sources all momentum is the samples', whatever went before.
-        begin = 0 if replays or len(flows) > 1 else first
+        begin = 0 if from_batches or self.needs_history(grouping) else first
         if begin > 0:
             flows[names.DATA].momentum = self._momentum_before(begin)
         largest = 0.0
@@ -295,6 +294,13 @@ class Replay:
             self._check_law(step, missed, largest)
             causes[names.EXTERNAL] = transition.theta_end - transition.theta_stepped
             yield self._path_step(transition, causes, unexplained)
+
+    def needs_history(self, grouping: Grouping | None = None) -> bool:
+        """Whether a step can only be split into causes by way of all steps before it.
+
+        Without other sources all momentum is the samples', whatever went before.
+        """
+        return self._needs_batches or grouping is not None or len(self._flows(grouping)) > 1
 
     @property
     def _needs_batches(self) -> bool:

@@ -12,6 +12,7 @@ from explaind_tf.attribution.engine import answer
 from explaind_tf.attribution.entries import total_memory
 from explaind_tf.attribution.ledger import build_ledger
 from explaind_tf.attribution.model import pure_model
+from explaind_tf.attribution.planner import Plan, make_plan
 from explaind_tf.attribution.progress import Progress
 from explaind_tf.attribution.question import GroupLabels, StepOf, ask
 from explaind_tf.attribution.replay import Replay
@@ -154,20 +155,43 @@ class Run(RecordedRun):
         result = answer(task, choose_routes(task), Progress(progress))
         return build_ledger(self, task.question, chosen, result)
 
+    def plan(self, inputs: Any, measurement: Any = None, axes: Iterable[str] = (), **options: Any) -> Plan:
+        """Say what :meth:`attribute` would do with the same arguments, how long it would take, and in how much memory.
+
+        The passes are tried on a few steps of the run, which takes about as long as attributing these steps does.
+
+        Parameters
+        ----------
+        inputs, measurement, axes, **options
+            As for :meth:`attribute`.
+
+        Returns
+        -------
+        Plan
+            ``print`` it; ``plan.seconds``, ``plan.peak_bytes`` and ``plan.passes`` are its numbers.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As :meth:`attribute` does.
+        """
+        task, _ = self._task(inputs, measurement, axes, **options)
+        return make_plan(task, choose_routes(task))
+
     def _task(
         self,
         inputs: Any,
         measurement: Any,
         axes: Iterable[str],
         *,
-        layers: Sequence[str] | None,
-        steps: Iterable[int] | slice | None,
-        groups: GroupLabels | None,
-        step_of: StepOf,
-        tolerance: float,
-        batch_size: int | None,
-        memory_limit: int | None,
-        max_nodes: int,
+        layers: Sequence[str] | None = None,
+        steps: Iterable[int] | slice | None = None,
+        groups: GroupLabels | None = None,
+        step_of: StepOf = "use",
+        tolerance: float = 1e-3,
+        batch_size: int | None = None,
+        memory_limit: int | None = None,
+        max_nodes: int = 2187,
     ) -> tuple[Task, Measurement]:
         chosen = as_measurement(measurements.outputs() if measurement is None else measurement)
         question = ask(self, axes, layers, steps, tolerance, step_of, groups)

@@ -63,17 +63,22 @@ class _MatMul(_ByGradients):
         x, own, is_transposed = self._parts(use, delta, count)
         positions, number = tf.shape(x)[1], tf.shape(rows)[0]
 
-        def through_outputs() -> tf.Tensor:
-            # ⟨Ψ, xᵀδ⟩ = ⟨xΨ, δ⟩: no gradient is ever made.
-            stacked = tf.transpose(rows, (2, 0, 1) if is_transposed else (1, 0, 2))
-            width = own.shape[2]
-            moved = tf.matmul(tf.reshape(x, (-1, x.shape[2])), tf.reshape(stacked, (x.shape[2], -1)))
-            moved = tf.reshape(moved, (count, positions, number, width))
-            return tf.einsum("ktfo,kto->fk", moved, own)
+        def without_gradients() -> tf.Tensor:
+            # ⟨Ψ, xᵀδ⟩ = ⟨xΨ, δ⟩ = ⟨x, δΨᵀ⟩: no gradient is ever made. The narrower of the two products is taken.
+            if (x.shape[2] < own.shape[2]) != is_transposed:
+                stacked = tf.transpose(rows, (2, 0, 1))
+            else:
+                stacked = tf.transpose(rows, (1, 0, 2))
+            first, second = (own, x) if x.shape[2] < own.shape[2] else (x, own)
+            wide, narrow = first.shape[2], second.shape[2]
+            moved = tf.matmul(tf.reshape(first, (-1, wide)), tf.reshape(stacked, (wide, -1)))
+            moved = tf.reshape(moved, (-1, number, narrow)) * tf.reshape(second, (-1, 1, narrow))
+            by_position = tf.reshape(tf.reduce_sum(moved, axis=2), (count, positions, number))
+            return tf.transpose(tf.reduce_sum(by_position, axis=1))
 
         return tf.cond(
             number * positions <= positions + number + _MEMORY_COST,
-            through_outputs,
+            without_gradients,
             lambda: super(_MatMul, self).contract(use, delta, count, rows),
         )
 

@@ -1,0 +1,83 @@
+"""Routes and plans: what would be done, and how it is decided."""
+
+import numpy as np
+import pytest
+
+import explaind_tf as xtf
+from explaind_tf.attribution import routes
+from explaind_tf.attribution.planner import _shares
+
+
+@pytest.fixture(name="problem", scope="module")
+def _problem():
+    inputs = np.random.default_rng(7).normal(size=(4, 6, 6, 1)).astype("float32")
+    return inputs, xtf.measurements.log_prob([0, 1, 2, 0])
+
+
+@pytest.mark.parametrize(
+    ("axes", "options"),
+    [
+        ((), {}),
+        (("step", "layer"), {}),
+        (("parameter",), {"steps": range(3, 9)}),
+        (("sample", "layer"), {}),
+        (("group", "step"), {"groups": np.arange(22) % 3}),
+        (("group",), {"groups": np.arange(22)}),
+    ],
+)
+def test_a_plan_says_what_is_done(run, problem, axes, options):
+    plan = run.plan(*problem, axes=axes, **options)
+    ledger = run.attribute(*problem, axes=axes, progress=False, **options)
+    assert plan.method == ledger.attrs["method"]
+    assert plan.steps == len(options.get("steps", run.steps))
+    assert (plan.inputs, plan.outputs) == (4, 1)
+    assert plan.nodes >= 1
+    assert plan.peak_bytes > plan.ledger_bytes > 0
+    assert plan.seconds == pytest.approx(plan.steps * sum(part.seconds for part in plan.passes))
+    text = str(plan)
+    for part in plan.passes:
+        assert part.name in text and part.count > 0 and part.seconds > 0
+    assert "memory" in text
+
+
+def test_a_plan_refuses_what_attribute_refuses(run, problem):
+    with pytest.raises(ValueError, match="Unknown axes"):
+        run.plan(*problem, axes=("weather",))
+    with pytest.raises(TypeError, match="colour"):
+        run.plan(*problem, colour="red")
+
+
+@pytest.mark.parametrize("limit", [0, -5])
+def test_memory_limit_must_be_positive(run, problem, limit):
+    with pytest.raises(ValueError, match="memory_limit must be a positive number"):
+        run.attribute(*problem, memory_limit=limit)
+
+
+def test_less_memory_plans_less_memory(run, problem):
+    much, little = (run.plan(*problem, axes=("sample",), memory_limit=limit) for limit in (10**9, 10**5))
+    assert little.peak_bytes < much.peak_bytes
+
+
+def test_shares_make_the_mean_by_straight_lines():
+    tried = np.array([0, 2, 8])
+    weights = _shares(tried, 10)
+    assert weights.sum() == pytest.approx(1)
+    line = np.arange(10)
+    # The last step that was tried stands for those after it.
+    assert weights @ tried == pytest.approx(np.minimum(line, 8).mean())
+
+
+class TestTheClock:
+    """Counted passes decide, unless they are close."""
+
+    def test_is_not_asked_where_counting_decides(self):
+        def never():
+            raise AssertionError("timed without need")
+
+        assert routes._cheapest({"a": 1.0, "b": 100.0}, {"a": never, "b": never}) == "a"
+
+    def test_decides_between_close_ones(self, monkeypatch):
+        times = {"a": 2.0, "b": 1.0, "c": 0.1}
+        monkeypatch.setattr(routes, "seconds", lambda function: times[function()])
+        calls = {name: (lambda name=name: name) for name in times}
+        assert routes._cheapest({"a": 1.0, "b": 1.5, "c": 50.0}, calls) == "b"
