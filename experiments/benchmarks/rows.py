@@ -161,6 +161,7 @@ def in_training_steps(number: int, settings: Settings, runner: Runner) -> Row:
     checks = [
         Check("training steps per step", float(np.median(ratios)), question.bar),
         Check("… with tracing", first),
+        Check("ledger balances to its tolerance", found["balances"], 1.0, True),
     ]
     if not np.isnan(question.peak_bar_mb):
         checks.append(Check("peak memory in MB", found["peak_mb"], question.peak_bar_mb))

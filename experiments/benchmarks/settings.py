@@ -89,7 +89,7 @@ class Settings:
     plain_steps: dict[str, int] = field(default_factory=lambda: {"transformer": 12, "resnet9": 4})
     paper_nodes: int = 100
     paper_steps: int = 4
-    tolerances: tuple[float, ...] = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
+    tolerances: tuple[float, ...] = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)
     isolated: bool = True
 
 
