@@ -1,6 +1,7 @@
 """The writer of a run directory: graphs, steps, samples, and the manifest that commits them."""
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from explaind_tf import constants
 from explaind_tf.recording.tap import TappedBatch
 from explaind_tf.runs.records import RecordWriter
-from explaind_tf.runs.samples import Sample, encode_sample
+from explaind_tf.runs.samples import Sample, SampleId, encode_sample
 from explaind_tf.runs.schema import (
     COMPLETE,
     RECORDING,
@@ -55,7 +56,7 @@ class RunWriter:
         refuse_used_directory(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
         self.run_dir = run_dir
-        self._rows: dict[tuple[int, Any], int] = {}
+        self._rows: dict[Any, int] = {}  # by fingerprint, with the id where there are ids
         self._manifest: Manifest | None = None
         self._writers: dict[str, RecordWriter] = {}
         self._committed_bytes = 0
@@ -115,15 +116,24 @@ class RunWriter:
 
     def write_samples(self, batch: TappedBatch) -> np.ndarray:
         """Store the samples of a batch that are new, and return the rows of all, shape (batch,)."""
-        ids = batch.ids if batch.ids is not None else [None] * len(batch)
-        rows = []
-        for i, key in enumerate(zip(batch.fingerprints, ids, strict=True)):
+        keys: list[Any] = (
+            batch.fingerprints if batch.ids is None else list(zip(batch.fingerprints, batch.ids, strict=True))
+        )
+        rows: list[Any] = list(map(self._rows.get, keys))
+        if None in rows:
+            self._store_new(batch, keys)
+            rows = list(map(self._rows.get, keys))
+        return np.array(rows, np.int64)
+
+    def _store_new(self, batch: TappedBatch, keys: list[Any]) -> None:
+        records = []
+        ids: Sequence[SampleId | None] = [None] * len(batch) if batch.ids is None else batch.ids
+        for i, key in enumerate(keys):
             if key not in self._rows:
                 self._rows[key] = len(self._rows)
-                sample = Sample(*key, [a[i] for a in batch.inputs], [a[i] for a in batch.targets])
-                self._writers[SAMPLES].write(encode_sample(sample))
-            rows.append(self._rows[key])
-        return np.array(rows, np.int64)
+                contents = [a[i] for a in batch.inputs], [a[i] for a in batch.targets]
+                records.append(encode_sample(Sample(batch.fingerprints[i], ids[i], *contents)))
+        self._writers[SAMPLES].write_all(records)
 
     def write_step(self, record: StepRecord) -> None:
         """Append a record; the samples that it names must have been written before."""
