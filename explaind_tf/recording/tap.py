@@ -16,7 +16,8 @@ from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weigh
 
 from explaind_tf.errors import RefusedError
 from explaind_tf.runs import structure as struct
-from explaind_tf.runs.samples import BatchFingerprints, SampleId
+from explaind_tf.runs.fingerprints import BatchFingerprints
+from explaind_tf.runs.samples import SampleId
 from explaind_tf.runs.structure import Structure
 
 
@@ -27,7 +28,7 @@ class TappedBatch:
     inputs: list[np.ndarray]
     targets: list[np.ndarray]
     weights: list[np.ndarray]
-    fingerprints: list[int]
+    fingerprints: np.ndarray
     ids: list[SampleId] | None
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """The writer of a run directory: graphs, steps, samples, and the manifest that commits them."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from explaind_tf import constants
 from explaind_tf.recording.tap import TappedBatch
+from explaind_tf.runs.examples import Buffers, as_buffer
+from explaind_tf.runs.fingerprints import ContentTable
 from explaind_tf.runs.records import RecordWriter
 from explaind_tf.runs.samples import Sample, SampleId, encode_sample
 from explaind_tf.runs.schema import (
@@ -50,21 +52,23 @@ class RunWriter:
     ----------
     run_dir : Path
         New or empty directory.
+
+    Attributes
+    ----------
+    sample_count : int
+        Number of distinct samples written.
     """
 
     def __init__(self, run_dir: Path) -> None:
         refuse_used_directory(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
         self.run_dir = run_dir
-        self._rows: dict[Any, int] = {}  # by fingerprint, with the id where there are ids
+        self.sample_count = 0
+        self._rows = ContentTable(8)  # by fingerprint
+        self._rows_with_ids: dict[tuple[int, SampleId], int] = {}  # where there are ids
         self._manifest: Manifest | None = None
         self._writers: dict[str, RecordWriter] = {}
         self._committed_bytes = 0
-
-    @property
-    def sample_count(self) -> int:
-        """Number of distinct samples written."""
-        return len(self._rows)
 
     @property
     def byte_count(self) -> int:
@@ -116,24 +120,28 @@ class RunWriter:
 
     def write_samples(self, batch: TappedBatch) -> np.ndarray:
         """Store the samples of a batch that are new, and return the rows of all, shape (batch,)."""
-        keys: list[Any] = (
-            batch.fingerprints if batch.ids is None else list(zip(batch.fingerprints, batch.ids, strict=True))
-        )
-        rows: list[Any] = list(map(self._rows.get, keys))
-        if None in rows:
-            self._store_new(batch, keys)
-            rows = list(map(self._rows.get, keys))
-        return np.array(rows, np.int64)
+        records: list[Buffers] = []
 
-    def _store_new(self, batch: TappedBatch, keys: list[Any]) -> None:
-        records = []
-        ids: Sequence[SampleId | None] = [None] * len(batch) if batch.ids is None else batch.ids
-        for i, key in enumerate(keys):
-            if key not in self._rows:
-                self._rows[key] = len(self._rows)
-                contents = [a[i] for a in batch.inputs], [a[i] for a in batch.targets]
-                records.append(encode_sample(Sample(batch.fingerprints[i], ids[i], *contents)))
+        def new_row(i: int) -> int:
+            sample_id = None if batch.ids is None else batch.ids[i]
+            contents = [a[i] for a in batch.inputs], [a[i] for a in batch.targets]
+            records.append(encode_sample(Sample(int(batch.fingerprints[i]), sample_id, *contents)))
+            self.sample_count += 1
+            return self.sample_count - 1
+
+        rows = self._rows_of(batch, new_row)
         self._writers[SAMPLES].write_all(records)
+        return rows
+
+    def _rows_of(self, batch: TappedBatch, new_row: Callable[[int], int]) -> np.ndarray:
+        if batch.ids is None:
+            return self._rows.values_of(as_buffer(batch.fingerprints).reshape(-1, 8), new_row)
+        rows = []
+        for i, key in enumerate(zip(batch.fingerprints.tolist(), batch.ids, strict=True)):
+            if key not in self._rows_with_ids:
+                self._rows_with_ids[key] = new_row(i)
+            rows.append(self._rows_with_ids[key])
+        return np.array(rows, np.int64)
 
     def write_step(self, record: StepRecord) -> None:
         """Append a record; the samples that it names must have been written before."""

@@ -7,7 +7,6 @@ here the few bytes of the wire format around them are written by hand, and the t
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import tensorflow as tf
 
 # One after the other they make up a message. Arrays are flat, uint8 and read-only.
 Buffers = list[bytes | np.ndarray]
@@ -16,10 +15,15 @@ Buffers = list[bytes | np.ndarray]
 _SMALL = 4096
 
 
-def int_feature(values: Sequence[int] | np.ndarray) -> tf.train.Feature:
-    """Return a feature of integers."""
-    plain = values.tolist() if isinstance(values, np.ndarray) else values
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=plain))
+class Integers:
+    """Values of an ``Int64List``, or one of them."""
+
+    def __init__(self, values: Sequence[int] | np.ndarray | int) -> None:
+        self.values = np.atleast_1d(np.asarray(values, np.int64)).reshape(-1)
+
+
+# What a feature holds.
+Feature = Integers | Sequence[np.ndarray]
 
 
 def as_buffer(array: np.ndarray) -> np.ndarray:
@@ -29,28 +33,30 @@ def as_buffer(array: np.ndarray) -> np.ndarray:
     return flat
 
 
-def encode_example(features: Mapping[str, tf.train.Feature | Sequence[np.ndarray]]) -> Buffers:
+def encode_example(features: Mapping[str, Feature]) -> Buffers:
     """Return a serialised ``tf.train.Example``.
 
     Parameters
     ----------
     features : mapping of str
-        Features, or arrays that become a ``BytesList`` of their bytes. Arrays must not be changed until the message
+        Integers, or arrays that become a ``BytesList`` of their bytes. Arrays must not be changed until the message
         was written: it refers to them.
     """
     entries: Buffers = []
     for name, feature in features.items():
         key = _message(1, [name.encode()])
-        value = _message(
-            2, _blobs(feature) if isinstance(feature, Sequence) else [feature.SerializeToString()]
-        )
+        body = _int64_list(feature) if isinstance(feature, Integers) else _bytes_list(feature)
+        value = _message(2, body)
         entries += _message(1, [*key, *value])  # an entry of the map `feature`
     return _joined(_message(1, entries))
 
 
-def _blobs(arrays: Sequence[np.ndarray]) -> Buffers:
-    values = [buffer for array in arrays for buffer in _message(1, [as_buffer(array)])]
-    return _message(1, values)
+def _bytes_list(arrays: Sequence[np.ndarray]) -> Buffers:
+    return _message(1, [buffer for array in arrays for buffer in _message(1, [as_buffer(array)])])
+
+
+def _int64_list(integers: Integers) -> Buffers:
+    return _message(3, _message(1, [_varints(integers.values)]))
 
 
 def _message(field: int, content: Buffers) -> Buffers:
@@ -65,6 +71,17 @@ def _varint(number: int) -> bytes:
         number >>= 7
     digits.append(number)
     return bytes(digits)
+
+
+def _varints(numbers: np.ndarray) -> bytes:
+    """Return all numbers as base-128 varints, negative ones in two's complement of 64 bits."""
+    unsigned = numbers.view(np.uint64)
+    most = len(_varint(int(unsigned.max(initial=0))))
+    bits = unsigned[:, None] >> (7 * np.arange(most, dtype=np.uint64))
+    going_on = bits > 127
+    digits = (bits & 127).astype(np.uint8) | (going_on.astype(np.uint8) << 7)
+    is_used = np.concatenate([np.ones((len(numbers), 1), bool), going_on[:, :-1]], axis=1)
+    return digits[is_used].tobytes()
 
 
 def _joined(parts: Buffers) -> Buffers:

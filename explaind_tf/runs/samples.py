@@ -1,6 +1,5 @@
 """The sample store: each distinct training sample once, identified by a fingerprint of its content."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,63 +10,12 @@ import tensorflow as tf
 
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs import structure as struct
-from explaind_tf.runs.examples import Buffers, as_buffer, encode_example, int_feature
+from explaind_tf.runs.examples import Buffers, Feature, Integers, encode_example
+from explaind_tf.runs.fingerprints import fingerprint
 from explaind_tf.runs.records import RecordFile, RecordSeries
 from explaind_tf.runs.structure import Leaf, Structure
 
 SampleId = int | str
-
-
-def fingerprint(arrays: Sequence[np.ndarray]) -> int:
-    """Return the 64-bit fingerprint of one sample: BLAKE2b over dtype, shape and bytes of its tensors.
-
-    Signed, as TFRecord features are. Two different samples among a million share one with a probability
-    of 3e-8.
-    """
-    parts = ((f"{array.dtype.str}{array.shape}".encode(), array.tobytes()) for array in arrays)
-    return _fingerprint_of(b"".join(part for pair in parts for part in pair))
-
-
-class BatchFingerprints:
-    """The :func:`fingerprint` of each sample of a batch, in one pass over the batch.
-
-    The fingerprints of small samples (tokens, tables) are remembered by all of their bytes: for them looking up is
-    faster than hashing anew in each epoch.
-    """
-
-    _LARGEST_REMEMBERED = 256  # bytes of a sample
-    _MOST_REMEMBERED = 2**16  # samples: some 30 MB
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, int] = {}
-
-    def __call__(self, arrays: Sequence[np.ndarray]) -> list[int]:
-        """Return the fingerprints of a batch, given its tensors (batch, ...)."""
-        count = len(arrays[0])
-        pieces: list[np.ndarray] = []
-        for array in arrays:
-            head = np.frombuffer(f"{array.dtype.str}{array.shape[1:]}".encode(), np.uint8)
-            body = as_buffer(array).reshape(count, array[:1].nbytes)
-            pieces += [np.broadcast_to(head, (count, len(head))), body]
-        # Row by row all that the digest of a sample is updated with.
-        rows = np.concatenate(pieces, axis=1)
-        width = rows.shape[1]
-        contents = rows.tobytes()
-        samples = [contents[start : start + width] for start in range(0, count * width, width)]
-        if width > self._LARGEST_REMEMBERED:
-            return [_fingerprint_of(sample) for sample in samples]
-        found = list(map(self._known.get, samples))
-        return [self._remember(samples[i]) if known is None else known for i, known in enumerate(found)]
-
-    def _remember(self, sample: bytes) -> int:
-        value = _fingerprint_of(sample)
-        if len(self._known) < self._MOST_REMEMBERED:
-            self._known[sample] = value
-        return value
-
-
-def _fingerprint_of(content: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
 
 
 @dataclass(frozen=True)
@@ -83,15 +31,15 @@ class Sample:
 def encode_sample(sample: Sample) -> Buffers:
     """Serialise a sample; tensors as raw bytes beside their shapes. The result refers to them."""
     arrays = [*sample.inputs, *sample.targets]
-    features: dict[str, tf.train.Feature | list[np.ndarray]] = {
-        "fingerprint": int_feature([sample.fingerprint]),
-        "shapes": int_feature([size for array in arrays for size in array.shape]),
+    features: dict[str, Feature] = {
+        "fingerprint": Integers([sample.fingerprint]),
+        "shapes": Integers([size for array in arrays for size in array.shape]),
         "tensors": arrays,
     }
     if isinstance(sample.id, str):
         features["id"] = [np.frombuffer(sample.id.encode(), np.uint8)]
     elif sample.id is not None:
-        features["id"] = int_feature([sample.id])
+        features["id"] = Integers([sample.id])
     return encode_example(features)
 
 

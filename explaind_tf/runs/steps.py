@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.errors import RunFormatError
-from explaind_tf.runs.examples import Buffers, encode_example, int_feature
+from explaind_tf.runs.examples import Buffers, Feature, Integers, encode_example
 from explaind_tf.runs.records import RecordFile, RecordSeries
 from explaind_tf.runs.schema import VariableSpec
 from explaind_tf.runs.structure import Leaf
@@ -72,13 +72,13 @@ class StepRecord:
 
 def encode_step(record: StepRecord) -> Buffers:
     """Serialise a record; arrays as raw little-endian bytes, so that every bit survives. The result refers to them."""
-    features: dict[str, tf.train.Feature | list[np.ndarray]] = {
+    features: dict[str, Feature] = {
         "kind": [np.frombuffer(record.kind.encode(), np.uint8)],
-        "step": int_feature([record.step]),
-        "updates": int_feature([int(record.updates)]),
-        "iteration": int_feature([record.iteration]),
+        "step": Integers([record.step]),
+        "updates": Integers([int(record.updates)]),
+        "iteration": Integers([record.iteration]),
         "learning_rate": [np.array([record.learning_rate], np.float64)],
-        "rows": int_feature(record.rows),
+        "rows": Integers(record.rows),
         "theta": [record.theta],
         "state": record.state,
     }
@@ -94,7 +94,7 @@ def encode_step(record: StepRecord) -> Buffers:
     if record.weights:
         features["weights"] = record.weights
         # Sequences may be padded to another length in each batch.
-        features["weight_shapes"] = int_feature([size for array in record.weights for size in array.shape])
+        features["weight_shapes"] = Integers([size for array in record.weights for size in array.shape])
     if record.state_before is not None:
         features["state_before"] = record.state_before
     return encode_example(features)
