@@ -74,4 +74,6 @@ class RingBuffer:
                 f"The optimizer holds no record of iteration {iteration}. It keeps the last {self._slots} steps: "
                 f"read them after every execution of at most that many."
             )
-        return [buffer[iteration % self._slots].numpy() for buffer in self._buffers]
+        slot = iteration % self._slots
+        # One operation on the variable; indexing it would read all slots first.
+        return [buffer.gather_nd([slot]).numpy() for buffer in self._buffers]

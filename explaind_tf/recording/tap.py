@@ -16,7 +16,8 @@ from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weigh
 
 from explaind_tf.errors import RefusedError
 from explaind_tf.runs import structure as struct
-from explaind_tf.runs.samples import SampleId, fingerprint
+from explaind_tf.runs.fingerprints import BatchFingerprints
+from explaind_tf.runs.samples import SampleId
 from explaind_tf.runs.structure import Structure
 
 
@@ -27,7 +28,7 @@ class TappedBatch:
     inputs: list[np.ndarray]
     targets: list[np.ndarray]
     weights: list[np.ndarray]
-    fingerprints: list[int]
+    fingerprints: np.ndarray
     ids: list[SampleId] | None
 
     def __len__(self) -> int:
@@ -74,6 +75,7 @@ class Tap:
         self._generation = -1
         self._queue: deque[TappedBatch] = deque()
         self._is_open = False
+        self._fingerprints = BatchFingerprints()
         self.dataset = self._watch(dataset)
 
     def _watch(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -123,8 +125,7 @@ class Tap:
         x_stop = len(struct.leaves(self.inputs))
         y_stop = x_stop + len(struct.leaves(self.targets))
         contents, weights = arrays[:y_stop], arrays[y_stop:]
-        fingerprints = [fingerprint([a[i] for a in contents]) for i in range(len(contents[0]))]
-        batch = TappedBatch(contents[:x_stop], contents[x_stop:], weights, fingerprints, ids)
+        batch = TappedBatch(contents[:x_stop], contents[x_stop:], weights, self._fingerprints(contents), ids)
         with self._lock:
             if generation == self._generation:
                 self._queue.append(batch)

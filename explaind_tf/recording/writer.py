@@ -1,6 +1,7 @@
 """The writer of a run directory: graphs, steps, samples, and the manifest that commits them."""
 
 import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import numpy as np
 
 from explaind_tf import constants
 from explaind_tf.recording.tap import TappedBatch
+from explaind_tf.runs.examples import Buffers, as_buffer
+from explaind_tf.runs.fingerprints import ContentTable
 from explaind_tf.runs.records import RecordWriter
-from explaind_tf.runs.samples import Sample, encode_sample
+from explaind_tf.runs.samples import Sample, SampleId, encode_sample
 from explaind_tf.runs.schema import (
     COMPLETE,
     RECORDING,
@@ -49,21 +52,23 @@ class RunWriter:
     ----------
     run_dir : Path
         New or empty directory.
+
+    Attributes
+    ----------
+    sample_count : int
+        Number of distinct samples written.
     """
 
     def __init__(self, run_dir: Path) -> None:
         refuse_used_directory(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
         self.run_dir = run_dir
-        self._rows: dict[tuple[int, Any], int] = {}
+        self.sample_count = 0
+        self._rows = ContentTable(8)  # by fingerprint
+        self._rows_with_ids: dict[tuple[int, SampleId], int] = {}  # where there are ids
         self._manifest: Manifest | None = None
         self._writers: dict[str, RecordWriter] = {}
         self._committed_bytes = 0
-
-    @property
-    def sample_count(self) -> int:
-        """Number of distinct samples written."""
-        return len(self._rows)
 
     @property
     def byte_count(self) -> int:
@@ -115,14 +120,27 @@ class RunWriter:
 
     def write_samples(self, batch: TappedBatch) -> np.ndarray:
         """Store the samples of a batch that are new, and return the rows of all, shape (batch,)."""
-        ids = batch.ids if batch.ids is not None else [None] * len(batch)
+        records: list[Buffers] = []
+
+        def new_row(i: int) -> int:
+            sample_id = None if batch.ids is None else batch.ids[i]
+            contents = [a[i] for a in batch.inputs], [a[i] for a in batch.targets]
+            records.append(encode_sample(Sample(int(batch.fingerprints[i]), sample_id, *contents)))
+            self.sample_count += 1
+            return self.sample_count - 1
+
+        rows = self._rows_of(batch, new_row)
+        self._writers[SAMPLES].write_all(records)
+        return rows
+
+    def _rows_of(self, batch: TappedBatch, new_row: Callable[[int], int]) -> np.ndarray:
+        if batch.ids is None:
+            return self._rows.values_of(as_buffer(batch.fingerprints).reshape(-1, 8), new_row)
         rows = []
-        for i, key in enumerate(zip(batch.fingerprints, ids, strict=True)):
-            if key not in self._rows:
-                self._rows[key] = len(self._rows)
-                sample = Sample(*key, [a[i] for a in batch.inputs], [a[i] for a in batch.targets])
-                self._writers[SAMPLES].write(encode_sample(sample))
-            rows.append(self._rows[key])
+        for i, key in enumerate(zip(batch.fingerprints.tolist(), batch.ids, strict=True)):
+            if key not in self._rows_with_ids:
+                self._rows_with_ids[key] = new_row(i)
+            rows.append(self._rows_with_ids[key])
         return np.array(rows, np.int64)
 
     def write_step(self, record: StepRecord) -> None:

@@ -1,6 +1,5 @@
 """The sample store: each distinct training sample once, identified by a fingerprint of its content."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ import tensorflow as tf
 
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs import structure as struct
+from explaind_tf.runs.examples import Buffers, Feature, Integers, encode_example
+from explaind_tf.runs.fingerprints import fingerprint
 from explaind_tf.runs.records import RecordFile, RecordSeries
 from explaind_tf.runs.structure import Leaf, Structure
 
@@ -19,19 +20,6 @@ SampleId = int | str
 
 # Samples kept in memory once they were read, in order of the rows. Beyond it they are read each time.
 _CACHE_BYTES = 256 * 2**20
-
-
-def fingerprint(arrays: Sequence[np.ndarray]) -> int:
-    """Return the 64-bit fingerprint of one sample: BLAKE2b over dtype, shape and bytes of its tensors.
-
-    Signed, as TFRecord features are. Two different samples among a million share one with a probability
-    of 3e-8.
-    """
-    digest = hashlib.blake2b(digest_size=8)
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return int.from_bytes(digest.digest(), "little", signed=True)
 
 
 @dataclass(frozen=True)
@@ -44,22 +32,19 @@ class Sample:
     targets: list[np.ndarray]
 
 
-def encode_sample(sample: Sample) -> bytes:
-    """Serialise a sample; tensors as raw bytes beside their shapes."""
+def encode_sample(sample: Sample) -> Buffers:
+    """Serialise a sample; tensors as raw bytes beside their shapes. The result refers to them."""
     arrays = [*sample.inputs, *sample.targets]
-    shapes = [size for array in arrays for size in array.shape]
-    features = {
-        "fingerprint": tf.train.Feature(int64_list=tf.train.Int64List(value=[sample.fingerprint])),
-        "shapes": tf.train.Feature(int64_list=tf.train.Int64List(value=shapes)),
-        "tensors": tf.train.Feature(
-            bytes_list=tf.train.BytesList(value=[np.ascontiguousarray(a).tobytes() for a in arrays])
-        ),
+    features: dict[str, Feature] = {
+        "fingerprint": Integers([sample.fingerprint]),
+        "shapes": Integers([size for array in arrays for size in array.shape]),
+        "tensors": arrays,
     }
     if isinstance(sample.id, str):
-        features["id"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[sample.id.encode()]))
+        features["id"] = [np.frombuffer(sample.id.encode(), np.uint8)]
     elif sample.id is not None:
-        features["id"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[sample.id]))
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+        features["id"] = Integers([sample.id])
+    return encode_example(features)
 
 
 class SampleStore:

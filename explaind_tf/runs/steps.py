@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.errors import RunFormatError
+from explaind_tf.runs.examples import Buffers, Feature, Integers, encode_example
 from explaind_tf.runs.records import RecordFile, RecordSeries
 from explaind_tf.runs.schema import VariableSpec
 from explaind_tf.runs.structure import Leaf
@@ -70,26 +71,17 @@ class StepRecord:
     state_before: list[np.ndarray] | None = None
 
 
-def _int_feature(values: list[int] | np.ndarray) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-
-
-def _bytes_feature(arrays: list[np.ndarray]) -> tf.train.Feature:
-    values = [np.ascontiguousarray(array).tobytes() for array in arrays]
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-
-
-def encode_step(record: StepRecord) -> bytes:
-    """Serialise a record; arrays as raw little-endian bytes, so that every bit survives."""
-    features = {
-        "kind": _bytes_feature([np.frombuffer(record.kind.encode(), np.uint8)]),
-        "step": _int_feature([record.step]),
-        "updates": _int_feature([int(record.updates)]),
-        "iteration": _int_feature([record.iteration]),
-        "learning_rate": _bytes_feature([np.array([record.learning_rate], np.float64)]),
-        "rows": _int_feature(record.rows),
-        "theta": _bytes_feature([record.theta]),
-        "state": _bytes_feature(record.state),
+def encode_step(record: StepRecord) -> Buffers:
+    """Serialise a record; arrays as raw little-endian bytes, so that every bit survives. The result refers to them."""
+    features: dict[str, Feature] = {
+        "kind": [np.frombuffer(record.kind.encode(), np.uint8)],
+        "step": Integers([record.step]),
+        "updates": Integers([int(record.updates)]),
+        "iteration": Integers([record.iteration]),
+        "learning_rate": [np.array([record.learning_rate], np.float64)],
+        "rows": Integers(record.rows),
+        "theta": [record.theta],
+        "state": record.state,
     }
     optional = {
         "second_moment": record.second_moment,
@@ -99,14 +91,14 @@ def encode_step(record: StepRecord) -> bytes:
         "accumulated": record.accumulated,
         "theta_before": record.theta_before,
     }
-    features |= {name: _bytes_feature([array]) for name, array in optional.items() if array is not None}
+    features |= {name: [array] for name, array in optional.items() if array is not None}
     if record.weights:
-        features["weights"] = _bytes_feature(record.weights)
+        features["weights"] = record.weights
         # Sequences may be padded to another length in each batch.
-        features["weight_shapes"] = _int_feature([size for array in record.weights for size in array.shape])
+        features["weight_shapes"] = Integers([size for array in record.weights for size in array.shape])
     if record.state_before is not None:
-        features["state_before"] = _bytes_feature(record.state_before)
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+        features["state_before"] = record.state_before
+    return encode_example(features)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What attribution costs, in units of what it is compared with: training steps, or the paper's own procedure."""

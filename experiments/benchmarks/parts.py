@@ -1,0 +1,199 @@
+"""What is measured. Each part runs in a process of its own, takes and returns plain JSON values.
+
+``python -m experiments.benchmarks.parts PART '{"argument": ...}'`` prints the part's result as its last line.
+"""
+
+import gc
+import inspect
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+import explaind_tf as xtf
+from experiments.benchmarks import tasks, timing
+from experiments.benchmarks.paper_procedure import PaperProcedure, completeness_error
+from experiments.benchmarks.settings import TaskSpec
+from explaind_tf.analysis import fidelity
+from explaind_tf.errors import UnbalancedLedgerError
+
+Json = dict[str, Any]
+
+
+def machine() -> Json:
+    """Describe the machine."""
+    return timing.machine()
+
+
+def record(spec: Json, run_dir: str) -> Json:
+    """Record a task's training."""
+    start = time.perf_counter()
+    tasks.record(TaskSpec(**spec), Path(run_dir))
+    return {"seconds": time.perf_counter() - start}
+
+
+def attribute(
+    spec: Json,
+    run_dir: str,
+    *,
+    measure: str,
+    inputs: int,
+    axes: list[str],
+    tolerance: float = 1e-3,
+    groups: int = 0,
+    repeats: int = 1,
+    plain_steps: int = 0,
+) -> Json:
+    """Ask the same question several times.
+
+    The first call traces; the others are what is left without it. That is the difference of interest: two calls over
+    fewer and more steps would tell tracing apart as well, but early steps take more nodes than late ones, so that the
+    slope between them is not what a step of the run costs.
+
+    Peak memory is that of the first call, taken before any plain training.
+
+    Parameters
+    ----------
+    plain_steps : int
+        Steps of plain training timed after each repeat; 0 for none.
+    """
+    run = xtf.open_run(run_dir)
+    task = tasks.make_task(TaskSpec(**spec), inputs)
+    question = _question(run, task, measure, axes, tolerance, groups)
+    before = timing.resident_megabytes()
+    timing.reset_peak()
+    first_seconds, ledger = _timed(question)
+    peak = timing.peak_megabytes()
+    plain = timing.PlainTraining(task) if plain_steps else None
+    seconds, training_step = [], []
+    for _ in range(repeats):
+        gc.collect()  # an earlier ledger's, not this call's
+        seconds.append(_timed(question)[0])
+        if plain is not None:
+            training_step.append(plain.seconds_per_step(plain_steps))
+    return {
+        "steps": len(run.steps),
+        "first_seconds": first_seconds,
+        "seconds": seconds,
+        "training_step_seconds": training_step,
+        "peak_mb": peak,
+        "before_mb": before,
+        "tolerance": tolerance,
+        **_quality(ledger),
+    }
+
+
+def calibrate(
+    spec: Json,
+    run_dir: str,
+    *,
+    inputs: int,
+    tolerances: list[float],
+    residual: float = np.inf,
+    mean_kl: float = np.inf,
+    agreement: float = 0.0,
+) -> Json:
+    """Find the largest tolerance with which all outputs' ledgers are as accurate as asked, the last one if none is."""
+    run = xtf.open_run(run_dir)
+    task = tasks.make_task(TaskSpec(**spec), inputs)
+    found: Json = {}
+    for tolerance in tolerances:
+        quality = _quality(_question(run, task, "outputs", [], tolerance, 0)())
+        found = {"tolerance": tolerance, **quality}
+        if (
+            quality["residual"] <= residual
+            and quality["mean_kl"] <= mean_kl
+            and quality["agreement"] >= agreement
+        ):
+            break
+    return found
+
+
+def paper(spec: Json, run_dir: str, *, inputs: int, nodes: int, steps: int) -> Json:
+    """Time some steps of the paper's procedure. Its cost per step is constant: the first one, which traces, is not timed."""
+    run = xtf.open_run(run_dir)
+    task = tasks.make_task(TaskSpec(**spec), inputs)
+    timing.reset_peak()
+    procedure = PaperProcedure(run, [task.x], nodes)
+    first_seconds, _ = _timed(lambda: procedure.step(0))
+    seconds = [_timed(lambda s=step: procedure.step(s))[0] for step in range(1, 1 + steps)]
+    return {"first_seconds": first_seconds, "seconds": seconds, "peak_mb": timing.peak_megabytes()}
+
+
+def paper_error(spec: Json, run_dir: str, *, inputs: int, nodes: int) -> Json:
+    """Return the completeness error of the paper's procedure over the whole run."""
+    run = xtf.open_run(run_dir)
+    task = tasks.make_task(TaskSpec(**spec), inputs)
+    return {"residual": completeness_error(run, [task.x], nodes)}
+
+
+def recording(spec: Json, run_dir: str, *, repeats: int) -> Json:
+    """Time fits of ``spec.steps`` steps with and without a logger in turn, after one of each."""
+    task = tasks.make_task(TaskSpec(**spec))
+    logger = xtf.PathLogger(run_dir, verbose=False)
+    recorded, plain = task.model(is_recorded=True), task.model(is_recorded=False)
+    tapped = logger.tap(task.dataset)
+    result: Json = {"plain": [], "recorded": [], "finish": []}
+    timing.reset_peak()
+    for repeat in range(repeats + 1):
+        clock = timing.StepClock()
+        tasks.fit(plain, task.dataset, task.spec.steps + 1, clock)
+        plain_step = clock.seconds_per_step
+        # The logger first: its work after a step belongs to the step. What comes after the last one is told apart.
+        clock = timing.StepClock()
+        total, _ = _timed(lambda c=clock: tasks.fit(recorded, tapped, task.spec.steps + 1, logger, c))
+        if repeat:  # the first round traces, and stores each sample
+            result["plain"].append(plain_step)
+            result["recorded"].append(clock.seconds_per_step)
+            result["finish"].append(total - clock.seconds_per_step * (task.spec.steps + 1))
+    return result | {"peak_mb": timing.peak_megabytes()}
+
+
+def _question(
+    run: xtf.Run, task: tasks.Task, measure: str, axes: list[str], tolerance: float, groups: int
+) -> Callable[[], Any]:
+    of = {"outputs": xtf.measurements.outputs(), "log_prob": xtf.measurements.log_prob(task.y)}[measure]
+    if groups and "groups" not in inspect.signature(run.attribute).parameters:
+        raise NotImplementedError("this version of the package has no groups of samples")
+    labels = {"groups": np.arange(len(run.samples.ids)) % groups} if groups else {}
+    return lambda: run.attribute(task.x, of, axes=axes, tolerance=tolerance, progress=False, **labels)
+
+
+def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = function()
+    return time.perf_counter() - start, result
+
+
+def _quality(ledger: xr.Dataset) -> Json:
+    """Return how accurate a ledger is."""
+    try:
+        ledger.explaind.check()
+        balances = True
+    except UnbalancedLedgerError:  # a figure like others: the time it took is of interest all the same
+        balances = False
+    quality = {
+        "balances": float(balances),
+        "residual": float(np.abs(ledger.explaind.total("residual")).max()),
+        "movement": float(ledger.movement.max()),
+        "nodes": int(ledger.attrs.get("quadrature_nodes", 0)),
+        "mean_kl": 0.0,
+        "agreement": 1.0,
+    }
+    if ledger.sizes["output"] > 1:
+        found = fidelity(ledger)
+        quality |= {"mean_kl": found.mean_kl, "agreement": found.agreement}
+    return quality
+
+
+PARTS: dict[str, Callable[..., Json]] = {
+    part.__name__: part for part in (machine, record, attribute, calibrate, paper, paper_error, recording)
+}
+
+if __name__ == "__main__":
+    print(json.dumps(PARTS[sys.argv[1]](**json.loads(sys.argv[2]))))

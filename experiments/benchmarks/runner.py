@@ -1,0 +1,66 @@
+"""Runs parts, each in a process of its own, and keeps the recorded runs that they share."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments.benchmarks.settings import TaskSpec
+
+
+class PartError(Exception):
+    """A part ended with an error; the message is the end of what it wrote."""
+
+
+class Runner:
+    """Runs parts.
+
+    Parameters
+    ----------
+    runs_dir : Path
+        Where runs are recorded.
+    isolated : bool
+        Whether each part gets a process of its own. Otherwise its peak memory is mixed with that of the others.
+    """
+
+    def __init__(self, runs_dir: Path, *, isolated: bool) -> None:
+        self._runs_dir, self._isolated = runs_dir, isolated
+
+    def run(self, part: str, **arguments: Any) -> dict[str, Any]:
+        """Run a part and return its result.
+
+        Raises
+        ------
+        PartError
+            If it failed.
+        """
+        if not self._isolated:
+            from experiments.benchmarks.parts import PARTS  # TensorFlow: the parent of processes does without
+
+            try:
+                return PARTS[part](**arguments)
+            except Exception as error:
+                raise PartError(f"{part}: {error!r}") from error
+        done = subprocess.run(
+            [sys.executable, "-m", "experiments.benchmarks.parts", part, json.dumps(arguments)],
+            env={"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise PartError(f"{part} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+    def of_run(self, part: str, spec: TaskSpec, **arguments: Any) -> dict[str, Any]:
+        """Run a part on the recorded run of a task, which is recorded when it is first asked for."""
+        run_dir = self._runs_dir / spec.key
+        if not run_dir.exists():
+            self.run("record", spec=dataclasses.asdict(spec), run_dir=str(run_dir))
+        return self.run(part, spec=dataclasses.asdict(spec), run_dir=str(run_dir), **arguments)
+
+    def new_run_dir(self, spec: TaskSpec) -> str:
+        """Return a directory for a recording that is itself what is measured."""
+        return str(self._runs_dir / f"recording-{spec.key}")

@@ -1,0 +1,97 @@
+"""Serialised ``tf.train.Example`` messages without copies of the tensors in them.
+
+A step holds all weights several times over. Protocol buffers copy each tensor at least three times on its way to a file;
+here the few bytes of the wire format around them are written by hand, and the tensors stay where they are.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+# One after the other they make up a message. Arrays are flat, uint8 and read-only.
+Buffers = list[bytes | np.ndarray]
+
+# What is smaller than this is copied: a list of many small buffers costs more.
+_SMALL = 4096
+
+
+class Integers:
+    """Values of an ``Int64List``, or one of them."""
+
+    def __init__(self, values: Sequence[int] | np.ndarray | int) -> None:
+        self.values = np.atleast_1d(np.asarray(values, np.int64)).reshape(-1)
+
+
+# What a feature holds.
+Feature = Integers | Sequence[np.ndarray]
+
+
+def as_buffer(array: np.ndarray) -> np.ndarray:
+    """Return the bytes of an array, in memory order, flat and read-only; a view where it is contiguous."""
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    flat.flags.writeable = False
+    return flat
+
+
+def encode_example(features: Mapping[str, Feature]) -> Buffers:
+    """Return a serialised ``tf.train.Example``.
+
+    Parameters
+    ----------
+    features : mapping of str
+        Integers, or arrays that become a ``BytesList`` of their bytes. Arrays must not be changed until the message
+        was written: it refers to them.
+    """
+    entries: Buffers = []
+    for name, feature in features.items():
+        key = _message(1, [name.encode()])
+        body = _int64_list(feature) if isinstance(feature, Integers) else _bytes_list(feature)
+        value = _message(2, body)
+        entries += _message(1, [*key, *value])  # an entry of the map `feature`
+    return _joined(_message(1, entries))
+
+
+def _bytes_list(arrays: Sequence[np.ndarray]) -> Buffers:
+    return _message(1, [buffer for array in arrays for buffer in _message(1, [as_buffer(array)])])
+
+
+def _int64_list(integers: Integers) -> Buffers:
+    return _message(3, _message(1, [_varints(integers.values)]))
+
+
+def _message(field: int, content: Buffers) -> Buffers:
+    """Return a length-delimited field (developers.google.com/protocol-buffers/docs/encoding, wire type 2)."""
+    return [bytes([field << 3 | 2]) + _varint(sum(len(part) for part in content)), *content]
+
+
+def _varint(number: int) -> bytes:
+    digits = bytearray()
+    while number > 127:
+        digits.append(number & 127 | 128)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)
+
+
+def _varints(numbers: np.ndarray) -> bytes:
+    """Return all numbers as base-128 varints, negative ones in two's complement of 64 bits."""
+    unsigned = numbers.view(np.uint64)
+    most = len(_varint(int(unsigned.max(initial=0))))
+    bits = unsigned[:, None] >> (7 * np.arange(most, dtype=np.uint64))
+    going_on = bits > 127
+    digits = (bits & 127).astype(np.uint8) | (going_on.astype(np.uint8) << 7)
+    is_used = np.concatenate([np.ones((len(numbers), 1), bool), going_on[:, :-1]], axis=1)
+    return digits[is_used].tobytes()
+
+
+def _joined(parts: Buffers) -> Buffers:
+    """Return the same bytes in fewer buffers: small neighbours are put together."""
+    joined: Buffers = []
+    small: list[bytes] = []
+    for part in parts:
+        if len(part) < _SMALL:
+            small.append(bytes(part))
+            continue
+        joined += [b"".join(small), part]
+        small = []
+    return [*joined, b"".join(small)]

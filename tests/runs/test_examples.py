@@ -1,0 +1,98 @@
+"""Hand-written messages are what protocol buffers read, and fingerprints of batches those of their samples."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays_of
+
+from explaind_tf.runs.examples import Integers, as_buffer, encode_example
+from explaind_tf.runs.fingerprints import BatchFingerprints, ContentTable, fingerprint
+
+SHAPES = arrays_of.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)
+ARRAYS = arrays_of.arrays(st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.bool_]), SHAPES)
+
+
+class TestEncodeExample:
+    @settings(max_examples=50)
+    @given(
+        blobs=st.dictionaries(st.text(min_size=1, max_size=200), st.lists(ARRAYS, max_size=3), max_size=4),
+        numbers=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=300),
+    )
+    def test_protocol_buffers_read_it(self, blobs, numbers):
+        encoded = encode_example({**blobs, "numbers": Integers(numbers)})
+        read = tf.train.Example.FromString(b"".join(map(bytes, encoded))).features.feature
+        assert set(read) == {*blobs, "numbers"}
+        assert list(read["numbers"].int64_list.value) == numbers
+        for name in set(blobs) - {"numbers"}:
+            assert list(read[name].bytes_list.value) == [array.tobytes() for array in blobs[name]]
+
+    # Lengths around those at which their encoding grows by a byte, and a tensor that is not copied.
+    @pytest.mark.parametrize("size", [0, 1, 119, 127, 128, 16383, 16384, 2**21])
+    def test_sizes(self, size):
+        array = np.arange(size, dtype=np.uint8)
+        encoded = encode_example({"tensor": [array]})
+        read = tf.train.Example.FromString(b"".join(map(bytes, encoded)))
+        assert read.features.feature["tensor"].bytes_list.value[0] == array.tobytes()
+        assert size < 4096 or any(np.shares_memory(array, part) for part in encoded if len(part) == size)
+
+    def test_memory_order_is_the_arrays_own(self):
+        array = np.arange(12, dtype=np.float32).reshape(3, 4).T
+        read = tf.train.Example.FromString(b"".join(map(bytes, encode_example({"tensor": [array]}))))
+        assert read.features.feature["tensor"].bytes_list.value[0] == array.tobytes()
+
+
+class TestBatchFingerprints:
+    @pytest.mark.parametrize("shape", [(), (2,), (2, 3), (0,), (40, 3)])
+    @pytest.mark.parametrize("dtype", ["int32", "float32", "bool", "bfloat16"])
+    def test_they_are_those_of_the_samples(self, shape, dtype):
+        dtype = tf.dtypes.as_dtype(dtype).as_numpy_dtype
+        rng = np.random.default_rng(0)
+        x, y = rng.integers(0, 2, (5, *shape)).astype(dtype), np.arange(5)
+        of_batch = BatchFingerprints()
+        expected = [fingerprint([x[i], y[i]]) for i in range(5)]
+        assert of_batch([x, y]).tolist() == expected
+        assert of_batch([x[::-1], y[::-1]]).tolist() == expected[::-1]  # not contiguous, and known by now
+
+    def test_those_of_large_and_growing_sets(self):
+        rng = np.random.default_rng(1)
+        x = rng.integers(0, 50, (3000, 2)).astype(np.int32)  # many twice
+        expected = [fingerprint([row]) for row in x]
+        of_batch = BatchFingerprints()
+        for _ in range(2):
+            found = np.concatenate([of_batch([x[start : start + 7]]) for start in range(0, 3000, 7)])
+            assert found.tolist() == expected
+        assert of_batch([x.astype(np.int64)]).tolist() == [fingerprint([row]) for row in x.astype(np.int64)]
+
+    def test_a_hash_is_no_proof(self, monkeypatch):
+        monkeypatch.setattr(ContentTable, "_hash", lambda self, words: np.zeros(len(words), np.uint64))
+        of_batch, x = BatchFingerprints(), np.arange(5)
+        for _ in range(3):
+            assert of_batch([x]).tolist() == [fingerprint([value]) for value in x]
+
+    def test_only_so_many_are_remembered(self, monkeypatch):
+        monkeypatch.setattr(BatchFingerprints, "_MOST_REMEMBERED", 2)
+        of_batch, x = BatchFingerprints(), np.arange(5.0)
+        for _ in range(2):
+            assert of_batch([x]).tolist() == [fingerprint([value]) for value in x]
+        assert len(of_batch._known) == 2
+
+    def test_an_empty_batch_has_none(self):
+        assert BatchFingerprints()([np.zeros((0, 2))]).tolist() == []
+
+
+class TestContentTable:
+    def test_each_content_of_eight_bytes_is_made_once(self):
+        # What the writer relies on: a sample is stored once.
+        rng = np.random.default_rng(2)
+        numbers = rng.integers(-(2**63), 2**63 - 1, 500)[rng.integers(0, 500, 3000)]
+        numbers[:100] = np.arange(100)
+        table, made = ContentTable(8), []
+        for start in range(0, 3000, 13):
+            part = numbers[start : start + 13]
+            found = table.values_of(
+                as_buffer(part).reshape(-1, 8), lambda i, part=part: made.append(part[i]) or len(made) - 1
+            )
+            assert [made[row] for row in found] == part.tolist()
+        assert len(made) == len(set(made)) == len(table)
