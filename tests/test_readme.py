@@ -8,7 +8,7 @@ README = Path(__file__).parent.parent / "README.md"
 
 def test_every_python_block_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     monkeypatch.chdir(tmp_path)
     namespace = {}
     for block in blocks:

@@ -1,6 +1,6 @@
 """The engine: one task in, the entries of its ledger out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,6 +57,13 @@ def new_entries(task: Task, routes: Routes) -> Entries:
         first_step=0 if uses_earlier_steps else question.first,
         stop_step=question.stop,
     )
+
+
+def ledger_bytes(task: Task, routes: Routes) -> int:
+    """Return the bytes of the entries of a task."""
+    one = replace(task, everything=task.everything.take(slice(0, 1)))
+    entries = new_entries(one, routes)
+    return len(task.everything) * sum(array.nbytes for array in entries.arrays.values())
 
 
 def _most_tokens(task: Task) -> int:

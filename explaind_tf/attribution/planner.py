@@ -8,7 +8,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from explaind_tf.attribution.engine import new_entries
+from explaind_tf.attribution.engine import ledger_bytes
 from explaind_tf.attribution.routes import Routes, seconds
 from explaind_tf.attribution.task import Task
 from explaind_tf.kernel import contractions, sweeps
@@ -110,7 +110,7 @@ def make_plan(task: Task, routes: Routes) -> Plan:
         )
         for parts in zip(*(passes for passes, _ in tried), strict=True)
     )
-    ledger = sum(array.nbytes for array in new_entries(task, routes).arrays.values())
+    ledger = ledger_bytes(task, routes)
     return Plan(
         method=routes.method,
         steps=task.steps,

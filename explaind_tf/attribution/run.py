@@ -17,6 +17,7 @@ from explaind_tf.attribution.progress import Progress
 from explaind_tf.attribution.question import GroupLabels, StepOf, ask
 from explaind_tf.attribution.replay import Replay
 from explaind_tf.attribution.routes import choose_routes
+from explaind_tf.attribution.streaming import attribute_to
 from explaind_tf.attribution.task import Task
 from explaind_tf.kernel.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block
@@ -78,6 +79,7 @@ class Run(RecordedRun):
         batch_size: int | None = None,
         memory_limit: int | None = None,
         max_nodes: int = 2187,
+        out: str | Path | None = None,
         progress: bool = True,
     ) -> xr.Dataset | xr.DataTree:
         """Account for the change of each measurement by sample, layer or weight, and step.
@@ -120,6 +122,9 @@ class Run(RecordedRun):
             memory means smaller blocks, and more passes.
         max_nodes : int
             Most quadrature nodes for one input in one step; powers of 3 are used.
+        out : str or Path, optional
+            Zarr store to write to, block by block of inputs, instead of keeping the ledger in memory. A call that was
+            interrupted is repeated as it was: it goes on where it ended. What is returned reads from the store.
         progress : bool
             Whether to show progress bars (on a terminal only).
 
@@ -133,7 +138,8 @@ class Run(RecordedRun):
         Raises
         ------
         ValueError
-            On inputs of another shape or dtype than in training, NaN, unknown axes, layers or steps.
+            On inputs of another shape or dtype than in training, NaN, unknown axes, layers or steps, and where ``out`` holds
+            anything but the begun answer to the same question.
         UnbalancedLedgerError
             If a step cannot be explained by what was recorded, or the samples do not add up to what they did together.
         MemoryError
@@ -152,6 +158,8 @@ class Run(RecordedRun):
             memory_limit=memory_limit,
             max_nodes=max_nodes,
         )
+        if out is not None:
+            return attribute_to(out, task, chosen, Progress(progress))
         result = answer(task, choose_routes(task), Progress(progress))
         return build_ledger(self, task.question, chosen, result)
 

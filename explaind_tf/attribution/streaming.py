@@ -1,0 +1,80 @@
+"""Long attributions, block by block of inputs into a store that an interrupted one goes on with."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from explaind_tf.attribution.engine import answer, ledger_bytes
+from explaind_tf.attribution.ledger import build_ledger
+from explaind_tf.attribution.progress import Progress
+from explaind_tf.attribution.routes import Routes, choose_routes
+from explaind_tf.attribution.store import LedgerStore
+from explaind_tf.attribution.task import Task
+from explaind_tf.measurements import Measurement
+
+# Share of the limit on memory that the ledger of one block may take.
+_LEDGER_SHARE = 0.25
+
+
+def attribute_to(
+    path: str | Path, task: Task, measurement: Measurement, progress: Progress
+) -> xr.Dataset | xr.DataTree:
+    """Answer a task block by block into a store, from where an earlier call with the same task ended.
+
+    Raises
+    ------
+    ValueError
+        If there is something else at the path.
+    """
+    store = LedgerStore(path, fingerprint(task, measurement))
+    routes = choose_routes(task)
+    for part in _parts(task, routes, store.inputs_done):
+        result = answer(part, routes, progress)
+        store.append(build_ledger(task.run, task.question, measurement, result))
+    store.finish()
+    return store.open()
+
+
+def _parts(task: Task, routes: Routes, done: int) -> Iterator[Task]:
+    size = _inputs_at_once(task, routes)
+    for start in range(done, len(task.everything), size):
+        yield replace(task, everything=task.everything.take(slice(start, start + size)))
+
+
+def _inputs_at_once(task: Task, routes: Routes) -> int:
+    """Return the inputs of one block: each walks the whole path, so they are as many as memory holds."""
+    per_input = ledger_bytes(task, routes) // len(task.everything)
+    fitting = max(1, int(task.memory_limit * _LEDGER_SHARE) // per_input)
+    if routes.samples is not None:
+        return min(fitting, sum(len(piece.inputs) for piece in task.batches_of_pieces[0]))
+    return min(fitting, len(task.blocks[0]))
+
+
+def fingerprint(task: Task, measurement: Measurement) -> str:
+    """Return a digest of all that a ledger depends on."""
+    question, function = task.question, measurement.function
+    code = getattr(function, "__code__", None)
+    asked = {
+        "run": task.run.run_id,
+        "axes": sorted(question.axes),
+        "layers": question.layers,
+        "steps": [question.first, question.stop],
+        "tolerance": question.tolerance,
+        "step_of": question.step_of,
+        "groups": None if question.groups is None else [str(label) for label in question.groups.labels],
+        "measurement": [measurement.name, repr(function) if code is None else code.co_code.hex()],
+        "max_nodes": task.max_nodes,
+    }
+    digest = hashlib.sha256(json.dumps(asked).encode())
+    arrays = [*task.everything.inputs, *task.everything.targets]
+    if question.groups is not None:
+        arrays.append(question.groups.of_id)
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,85 @@
+"""Ledgers that are written block by block, and go on where they were interrupted."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import explaind_tf as xtf
+from explaind_tf import constants as names
+from explaind_tf.attribution import streaming
+
+# Blocks share no nodes and no order of operations with the whole, only the tolerance.
+TOLERANCE = 1e-3
+
+
+@pytest.fixture(name="problem", scope="module")
+def _problem():
+    inputs = np.random.default_rng(7).normal(size=(5, 6, 6, 1)).astype("float32")
+    return inputs, xtf.measurements.log_prob([0, 1, 2, 0, 1])
+
+
+def ask(run, problem, out, **options):
+    return run.attribute(
+        *problem, **{"axes": ("sample", "layer"), "batch_size": 2, "progress": False, "out": out} | options
+    )
+
+
+@pytest.mark.parametrize("axes", [("sample", "layer"), ("step", "layer"), ("parameter",)])
+def test_a_ledger_in_a_store_is_that_in_memory(run, problem, tmp_path, axes):
+    stored = ask(run, problem, tmp_path / "ledger.zarr", axes=axes)
+    stored.explaind.check()
+    whole = run.attribute(*problem, axes=axes, batch_size=2, progress=False)
+    assert stored.attrs["method"] == whole.attrs["method"]
+    assert stored[names.INPUT].values.tolist() == [0, 1, 2, 3, 4]
+    for term in names.TERMS:
+        difference = stored.explaind.total(term) - whole.explaind.total(term)
+        assert float(np.abs(difference / whole.movement).max()) < TOLERANCE
+
+
+def test_an_interrupted_call_goes_on_where_it_ended(run, problem, tmp_path, monkeypatch):
+    out, answered, right = tmp_path / "ledger.zarr", [], streaming.answer
+
+    def answer(part, *arguments):
+        if len(answered) == 1:
+            raise KeyboardInterrupt
+        answered.append(len(part.everything))
+        return right(part, *arguments)
+
+    little = 40 * run.step_store.layout.size  # a row at once, so that the blocks are small
+    monkeypatch.setattr(streaming, "answer", answer)
+    with pytest.raises(KeyboardInterrupt):
+        ask(run, problem, out, memory_limit=little)
+    done = answered[0]
+    assert 0 < done < 5
+    rest = []
+    monkeypatch.setattr(
+        streaming, "answer", lambda part, *a: rest.append(len(part.everything)) or right(part, *a)
+    )
+    ledger = ask(run, problem, out, memory_limit=little)
+    assert sum(rest) == 5 - done
+    ledger.explaind.check()
+    again = ask(run, problem, out, memory_limit=little)
+    assert sum(rest) == 5 - done  # nothing was left to do
+    xr.testing.assert_identical(ledger.load(), again.load())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"axes": ("sample",)},
+        {"tolerance": 1e-2},
+        {"steps": range(4)},
+        {"layers": ["net/conv"]},
+        {"measurement": xtf.measurements.margin([0, 1, 2, 0, 1])},
+        {"measurement": xtf.measurements.log_prob([0, 1, 2, 0, 2])},
+        {"axes": ("group",), "groups": np.arange(22) % 2},
+    ],
+    ids=lambda other: "-".join(other),
+)
+def test_a_store_of_another_question_is_left_alone(run, problem, tmp_path, other):
+    out = tmp_path / "ledger.zarr"
+    first = ask(run, problem, out).load()
+    options = {"axes": ("sample", "layer"), "batch_size": 2, "measurement": problem[1]} | other
+    with pytest.raises(ValueError, match=r"ledger\.zarr"):
+        run.attribute(problem[0], out=out, progress=False, **options)
+    xr.testing.assert_identical(ask(run, problem, out).load(), first)
