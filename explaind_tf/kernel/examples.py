@@ -78,13 +78,18 @@ class ExampleGradients:
             Ψ for each variable, shape (F, *variable).
         """
         found: list[list[tf.Tensor]] = [
-            [tf.matmul(self._flat(rows[index], index), own, transpose_b=True) for own in mixtures]
+            [
+                tf.matmul(self._flat(rows[index], index), tf.cast(own, rows[index].dtype), transpose_b=True)
+                for own in mixtures
+            ]
             for index, mixtures in enumerate(self._from_mixtures())
         ]
         for use, rule, place, delta in self._each():
             if place is not None:
-                own = place.rearrange(rows[place.variable])
-                found[place.variable].append(rule.contract(use, delta, self._count, own))
+                # The dtype of the point is not that of every variable.
+                own = tf.cast(place.rearrange(rows[place.variable]), delta.dtype)
+                products = rule.contract(use, delta, self._count, own)
+                found[place.variable].append(tf.cast(products, rows[0].dtype))
         zeros = tf.zeros((tf.shape(rows[0])[0], self._count), rows[0].dtype)
         return tf.stack([tf.add_n(terms) if terms else zeros for terms in found], axis=-1)
 

@@ -6,6 +6,7 @@ of rows (positions of a sequence, say). A graph cannot promise that, so it is ch
 rules are trusted.
 """
 
+import string
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -139,32 +140,71 @@ class _Elementwise(_ByGradients):
         return tf.reshape(by_example, (count, *shape.as_list()))
 
 
-class _OneByOne(_ByGradients):
-    """Any operation on examples along the first axis: its own derivative, taken of one example at a time."""
+class _Tile(_Elementwise):
+    """``tf.tile(v, [batch, 1, ...])``: a repetition that broadcasting could have done, of a class token, say."""
 
     def gradients(self, use: Use, delta: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+        made, source = use.output.shape.as_list(), use.source.shape.as_list()
+        if any(m != s and s != 1 for m, s in zip(made[1:], source[1:], strict=True)):
+            raise NotCoveredError(f"{use.operation.name} repeats a variable along axes with several elements")
+        return super().gradients(use, delta, count)
+
+
+class _OneByOne(_ByGradients):
+    """Any operation on examples along the first axis: its own derivative, taken of one example at a time.
+
+    Parameters
+    ----------
+    data : int
+        Which input holds the examples. The variable is input 1.
+    sizes : int or None
+        Which input holds the shape of what is returned, if one does.
+    """
+
+    def __init__(self, data: int = 0, sizes: int | None = None) -> None:
+        self._data, self._sizes = data, sizes
+
+    def gradients(self, use: Use, delta: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+        if use.index != 1:
+            raise NotCoveredError(f"{use.operation.name} ({use.operation.type}) has examples for a filter")
+        data = use.operation.inputs[self._data]
+        is_dealt = _is_dealt(data)
+
         def split(tensor: tf.Tensor) -> tf.Tensor:
-            return tf.reshape(tensor, tf.concat([[count, -1], tf.shape(tensor)[1:]], axis=0))
+            rest = tf.shape(tensor)[1:]
+            if is_dealt:
+                return tf.einsum("rk...->kr...", tf.reshape(tensor, tf.concat([[-1, count], rest], axis=0)))
+            return tf.reshape(tensor, tf.concat([[count, -1], rest], axis=0))
 
         def one(example: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             own, own_delta = example
-            own = tf.ensure_shape(own, (None, *use.other.shape[1:]))
-            (gradient,) = tf.gradients(_again(use, own), use.source, grad_ys=own_delta)
+            inputs = {self._data: tf.ensure_shape(own, (None, *data.shape[1:]))}
+            if self._sizes is not None:
+                sizes = use.operation.inputs[self._sizes]
+                inputs[self._sizes] = tf.concat([tf.shape(own, sizes.dtype)[:1], sizes[1:]], axis=0)
+            (gradient,) = tf.gradients(_again(use, inputs), use.source, grad_ys=own_delta)
             return gradient
 
         return tf.map_fn(
             one,
-            (split(use.other), split(delta)),
+            (split(data), split(delta)),
             fn_output_signature=tf.TensorSpec(use.source.shape, delta.dtype),
             parallel_iterations=4,
         )
 
 
-def _again(use: Use, other: tf.Tensor) -> tf.Tensor:
-    """Return the use's operation applied to another input."""
+def _is_dealt(tensor: tf.Tensor) -> bool:
+    """Tell whether images have been cut into interlaced ones for a dilated convolution: first one of each, and so on."""
+    operation = tensor.op
+    while operation.type in ("ExpandDims", "Identity"):
+        operation = operation.inputs[0].op
+    return operation.type == "SpaceToBatchND"
+
+
+def _again(use: Use, others: dict[int, tf.Tensor]) -> tf.Tensor:
+    """Return the use's operation with some of its inputs replaced."""
     operation = use.operation
-    inputs = list(operation.inputs)
-    inputs[1 - use.index] = other
+    inputs = [others.get(index, tensor) for index, tensor in enumerate(operation.inputs)]
     arguments: dict[str, Any] = {
         spec.name: value for spec, value in zip(operation.op_def.input_arg, inputs, strict=True)
     }
@@ -182,21 +222,40 @@ class _Einsum(_ByGradients):
         equation = use.operation.get_attr("equation").decode().replace(" ", "")
         read, made = equation.split("->")
         labels = read.split(",")
-        if len(labels) != 2 or "." in equation:
+        free = [letter for letter in string.ascii_letters if letter not in equation]
+        if len(labels) == 2:
+            # What the ellipsis stands for is as long in what is read of the examples as in what is returned.
+            length = (use.other.shape.rank or 0) - len(labels[1 - use.index].replace("...", ""))
+            labels = [part.replace("...", "".join(free[1 : 1 + length])) for part in labels]
+            made = made.replace("...", "".join(free[1 : 1 + length]))
+            own, other = labels[use.index], labels[1 - use.index]
+        if len(labels) != 2 or len(own) != use.source.shape.rank or len(made) != use.output.shape.rank:
             raise NotCoveredError(f"einsum {equation!r} has no rule")
-        own, other = labels[use.index], labels[1 - use.index]
-        example = made[:1]
-        if example != other[:1] or example in own or not set(own) <= set(other) | set(made):
+        if made[:1] != other[:1] or made[:1] in own or not set(own) <= set(other) | set(made):
             raise NotCoveredError(f"einsum {equation!r} does not keep examples on the first axis")
-        return tf.einsum(f"{other},{made}->{example}{own}", use.other, delta)
+        # Behind the axis of examples there may be positions in the same axis of the tensors.
+        example = free[0]
+        x, d = (
+            tf.reshape(tensor, tf.concat([[count, -1], tf.shape(tensor)[1:]], axis=0))
+            for tensor in (use.other, delta)
+        )
+        return tf.einsum(f"{example}{other},{example}{made}->{example}{own}", x, d)
 
 
 def _product(use: Use, delta: tf.Tensor) -> tf.Tensor:
     return delta * use.other
 
 
+def _slope(use: Use, delta: tf.Tensor) -> tf.Tensor:
+    """Return the slope of any elementwise operation: its own derivative by the source, broadcast before."""
+    source = tf.broadcast_to(use.source, tf.shape(use.output))
+    (slope,) = tf.gradients(_again(use, {use.index: source}), source, grad_ys=delta)
+    return slope
+
+
 _SUM = _Elementwise(lambda use, delta: delta)
-_MATMUL, _ONE_BY_ONE = _MatMul(), _OneByOne()
+_ELEMENTWISE = _Elementwise(_slope)
+_MATMUL, _ONE_BY_ONE, _TRANSPOSED = _MatMul(), _OneByOne(), _OneByOne(data=2, sizes=0)
 _RULES: dict[str, Rule] = {
     "MatMul": _MATMUL,
     "BatchMatMulV2": _MATMUL,
@@ -207,9 +266,14 @@ _RULES: dict[str, Rule] = {
     "BiasAdd": _SUM,
     "Sub": _Elementwise(lambda use, delta: -delta if use.index else delta),
     "Mul": _Elementwise(_product),
+    "BroadcastTo": _SUM,
+    "Tile": _Tile(lambda use, delta: delta),
+    **dict.fromkeys(("RealDiv", "Maximum", "Minimum", "Pow", "SquaredDifference", "SelectV2"), _ELEMENTWISE),
     "Conv2D": _ONE_BY_ONE,
     "Conv3D": _ONE_BY_ONE,
     "DepthwiseConv2dNative": _ONE_BY_ONE,
+    "Conv2DBackpropInput": _TRANSPOSED,
+    "Conv3DBackpropInputV2": _TRANSPOSED,
 }
 
 
@@ -223,6 +287,8 @@ def rule_of(use: Use) -> Rule:
     """
     operation = use.operation
     is_covered = operation.type in _RULES and use.source.shape.is_fully_defined()
+    if "_gradient_op_type" in operation.node_def.attr:
+        raise NotCoveredError(f"{operation.name} ({operation.type}) has a gradient of its own")
     if not is_covered or (operation.type == "BiasAdd" and operation.get_attr("data_format") != b"NHWC"):
         raise NotCoveredError(f"{operation.name} ({operation.type}) has no rule")
     return _RULES[operation.type]

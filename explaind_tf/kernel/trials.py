@@ -1,4 +1,10 @@
-"""Trials: what a graph cannot promise is tried with numbers before it is relied on."""
+"""Trials: what a graph cannot promise is tried with numbers before it is relied on.
+
+They are made *near* a point of the training: at the very start, layers may be all zeros (a head, a residual branch),
+and whatever comes before them has no influence that could be tried.
+"""
+
+import dataclasses
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +18,10 @@ from explaind_tf.kernel.uses import NotCoveredError
 _MOST = 8
 # Share of a variable's gradient that kinks may account for.
 _KINKS = 2e-2
+# By which weights are moved, as a share of their size, and of 1 where they are all zero.
+_SHAKE = 0.05
+# What running a rule on examples of another arrangement may raise: shapes do not fit, at run time or already in the graph.
+_UNFIT = (NotCoveredError, ValueError, tf.errors.InvalidArgumentError)
 
 
 def samples_are_coupled(
@@ -22,6 +32,7 @@ def samples_are_coupled(
     It does with BatchNorm in training mode and with dropout, whatever the layers are called: the losses of
     single samples are compared with those in the batch.
     """
+    point = _shaken(derivatives, point)
     together = derivatives.losses(point, constants, batch).numpy()
     # Samples of weight zero, or masked, tell nothing.
     positions = sorted({0, len(batch) - 1, *np.argsort(np.abs(together))[-2:].tolist()})
@@ -39,14 +50,20 @@ def sample_rules_hold(
 
     Only where samples do not interact.
     """
-    part = batch.part(0, min(len(batch), _MOST))
+    point, part = _shaken(derivatives, point), batch.part(0, min(len(batch), _MOST))
+    if len(part) == 1:  # one alone would be in place in any arrangement
+        inputs, targets, weights = (
+            [np.repeat(array, 2, axis=0) for array in arrays]
+            for arrays in (part.inputs, part.targets, part.weights)
+        )
+        part = Batch(inputs, targets, weights, part.scales)
     expected = derivatives.sample_gradients(point, constants, part, by_rule=False).numpy()
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(2, expected.shape[1])).astype(expected.dtype)
     try:
         found = derivatives.sample_gradients(point, constants, part, by_rule=True).numpy()
         products = derivatives.contract(point, constants, part, tf.constant(rows)).numpy().sum(axis=-1)
-    except (NotCoveredError, tf.errors.InvalidArgumentError):  # no rule, or examples of another arrangement
+    except _UNFIT:
         return False
     sizes = derivatives.model.sizes[: len(derivatives.model.trained)]
     return _agree(found, expected, sizes) and _agree(products, rows @ expected.T, [len(part)])
@@ -54,15 +71,28 @@ def sample_rules_hold(
 
 def row_rules_hold(derivatives: Derivatives, segment: Segment, block: Block) -> bool:
     """Tell whether the rules give the gradients of single measurements."""
-    part = block.take(slice(0, min(len(block), _MOST)))
+    segment = dataclasses.replace(segment, start=_shaken(derivatives, segment.start))
+    part = block.take(np.arange(min(max(len(block), 2), _MOST)) % len(block))
     rule = PathRule(np.zeros(len(part), int), np.zeros(len(part), int))
     expected = derivatives.path_rows(segment, rule, part, by_rule=False).numpy()
     try:
         found = derivatives.path_rows(segment, rule, part, by_rule=True).numpy()
-    except (NotCoveredError, tf.errors.InvalidArgumentError):
+    except _UNFIT:
         return False
     width = expected.shape[-1]
     return _agree(found.reshape(-1, width), expected.reshape(-1, width), derivatives.model.sizes)
+
+
+def _shaken(derivatives: Derivatives, point: np.ndarray) -> np.ndarray:
+    """Return a point nearby, with the same state and no weights of zero."""
+    rng = np.random.default_rng(0)
+    sizes = derivatives.model.sizes
+    pieces = np.split(point, np.cumsum(sizes)[:-1])
+    for index in range(len(derivatives.model.trained)):
+        spread = np.linalg.norm(pieces[index]) / np.sqrt(max(sizes[index], 1)) or 1.0
+        noise = rng.normal(scale=_SHAKE * spread, size=sizes[index])
+        pieces[index] = pieces[index] + noise.astype(point.dtype)
+    return np.concatenate(pieces)
 
 
 def _agree(found: np.ndarray, expected: np.ndarray, sizes: list[int]) -> bool:

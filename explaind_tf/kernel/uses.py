@@ -38,7 +38,7 @@ class Use:
 
     @property
     def other(self) -> tf.Tensor:
-        """The other one of the operation's first two inputs."""
+        """What is read of the examples, for an operation that reads two tensors."""
         return self.operation.inputs[1 - self.index]
 
 
@@ -50,35 +50,39 @@ def find_uses(outputs: tf.Tensor, variables: Sequence[tf.Tensor], examples: Sequ
     uses = []
     for operation in _in_order(outputs, {*of_examples, *of_variables}):
         reads = [tensor.name for tensor in operation.inputs]
+        carriers = [tensor.name for tensor in operation.outputs if _carries_derivatives(tensor)]
         if of_examples.intersection(reads):
             of_examples.update(tensor.name for tensor in operation.outputs)
+            if not carriers:  # a comparison with a variable, say
+                continue
             uses += [
                 Use(operation, index)
                 for index, key in enumerate(reads)
                 if key in of_variables and key not in of_examples
             ]
         elif of_variables.intersection(reads):
-            # Shapes and other integers carry no derivative.
-            floating = [tensor for tensor in operation.outputs if tensor.dtype.is_floating]
-            of_variables.update(tensor.name for tensor in floating)
+            of_variables.update(carriers)
     return uses
+
+
+def _carries_derivatives(tensor: tf.Tensor) -> bool:
+    """Tell whether derivatives can go through a tensor: not through shapes, but through lists of tensors, say."""
+    return not (tensor.dtype.is_integer or tensor.dtype.is_bool or tensor.dtype == tf.string)
 
 
 def _in_order(outputs: tf.Tensor, leaves: set[str]) -> Iterator[tf.Operation]:
     """Yield the operations that the outputs depend on, each after those it reads, from the leaves on."""
-    done: set[str] = set()
+    seen: set[str] = set()
     stack: list[tuple[tf.Tensor, bool]] = [(outputs, False)]
     while stack:
         tensor, is_ready = stack.pop()
         operation = tensor.op
-        if tensor.name in leaves or operation.name in done:
-            continue
         if is_ready:
-            done.add(operation.name)
             yield operation
-            continue
-        stack.append((tensor, True))
-        stack.extend((source, False) for source in operation.inputs)
+        elif tensor.name not in leaves and operation.name not in seen:
+            seen.add(operation.name)
+            stack.append((tensor, True))
+            stack.extend((source, False) for source in operation.inputs)
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,8 @@ def rearrangement(tensor: tf.Tensor, variables: Sequence[tf.Tensor]) -> Rearrang
     while tensor.name not in positions:
         operation = tensor.op
         known = operation.type in ("Identity", *_RESHAPES) or _permutation(operation) is not None
-        if not known or not operation.inputs[0].shape.is_fully_defined():
+        ends = (operation.inputs[0], operation.outputs[0]) if known else ()
+        if not known or not all(end.shape.is_fully_defined() for end in ends):
             return None
         if operation.type != "Identity":
             operations.append(operation)
