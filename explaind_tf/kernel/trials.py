@@ -72,7 +72,10 @@ def sample_rules_hold(
 def row_rules_hold(derivatives: Derivatives, segment: Segment, block: Block) -> bool:
     """Tell whether the rules give the gradients of single measurements."""
     segment = dataclasses.replace(segment, start=_shaken(derivatives, segment.start))
-    part = block.take(np.arange(min(max(len(block), 2), _MOST)) % len(block))
+    outputs = int(derivatives.measure(segment.start, segment.constants, block.take(slice(0, 1))).shape[1])
+    # Two inputs at least, for one alone would be in place in any arrangement; a row is as large as the model.
+    count = min(max(len(block), 2), max(2, _MOST // outputs))
+    part = block.take(np.arange(count) % len(block))
     rule = PathRule(np.zeros(len(part), int), np.zeros(len(part), int))
     expected = derivatives.path_rows(segment, rule, part, by_rule=False).numpy()
     try:
