@@ -36,7 +36,8 @@ setup(
         # tensorflow-datasets 4.9.10 imports it while preparing a dataset and does not declare it.
         "importlib_resources>=6",
         "xarray>=2024.10",
-        "zarr>=3.0",
+        # Since 3.1.3 files are replaced by renaming: a process that is killed leaves no half of one.
+        "zarr>=3.1.3",
         "google-crc32c>=1.5",
         "rich>=13",
         "typer>=0.15",

@@ -16,8 +16,7 @@ from explaind_tf import constants as names
 _MARK = "ledger_store"  # the attribute of the root group that makes a zarr store one of ours
 _NODES = "quadrature_nodes"
 _ROOT = "/"
-# What zarr leaves behind if it is killed before it renames a file.
-_UNFINISHED = f"*.{'[0-9a-f]' * 32}.partial"
+_UNFINISHED = f"*.{'[0-9a-f]' * 32}.partial"  # what zarr leaves if it is killed before it renames a file
 _CHUNK_BYTES = 64 * 2**20  # a reader decodes whole chunks, whatever part of them it selects
 
 
@@ -52,15 +51,13 @@ class LedgerStore:
     def __init__(self, path: str | Path, fingerprint: str) -> None:
         self.path = Path(path)
         found = _read_mark(self.path)
-        if found is not None and found.fingerprint != fingerprint:
+        if found and found.fingerprint != fingerprint:
             raise ValueError(
-                f"{self.path} holds another attribution: {found.inputs_done} inputs with fingerprint "
-                f"{found.fingerprint!r}; needed is {fingerprint!r}. Run, question, measurement or inputs differ: ask what "
-                f"was asked then to go on with it, or choose another path, or delete it."
+                f"{self.path} holds another attribution: {found.inputs_done} inputs with fingerprint {found.fingerprint!r}; "
+                f"needed is {fingerprint!r}. Run, question, measurement or inputs differ: choose another path, or delete it."
             )
-        self._mark = found or _Mark(fingerprint)
-        self._is_appending = False
-        if found is None:
+        self._mark, self._is_appending = found or _Mark(fingerprint), False
+        if not found:
             zarr.create_group(self.path, zarr_format=3, attributes={_MARK: asdict(self._mark)})
         if not self.is_complete:
             self._cut_back()
@@ -82,7 +79,7 @@ class LedgerStore:
         ----------
         ledger : xarray.Dataset or xarray.DataTree
             Its inputs are numbered from 0 or from ``inputs_done``. What has no dimension ``input`` must be as in the
-            first block, whose attributes are kept; of ``quadrature_nodes`` the sum is.
+            first block, whose attributes are kept; ``quadrature_nodes`` adds up.
 
         Raises
         ------
@@ -90,38 +87,36 @@ class LedgerStore:
             If the ledger does not continue those before, the store is complete, or the last append failed.
         """
         self._check_writable()
-        done = self.inputs_done
-        blocks = _by_group(ledger, done)
-        own: dict[Any, Any] = {**ledger.attrs, _MARK: asdict(self._mark)}
+        blocks, done = _by_group(ledger, self.inputs_done), self.inputs_done
+        own: dict[Any, Any] = {**ledger.attrs, _MARK: asdict(self._mark), _NODES: 0}
         if done:
             self._check_continues(blocks)
             own = zarr.open_group(self.path, mode="r").attrs.asdict()
-        nodes = ledger.attrs.get(_NODES, 0) + (own.get(_NODES, 0) if done else 0)
+        nodes = own[_NODES] + ledger.attrs[_NODES]
         self._is_appending = True
         for group, block in blocks.items():
             block.attrs = own if group == _ROOT else {}  # xarray writes them anew, the mark among them
-            # Consolidated metadata would be a second thing to commit, and zarr warns about them.
+            # Consolidated metadata would be a second thing to commit, and zarr warns of them.
             if not done:
                 chunks = {name: {"chunks": _chunks(array)} for name, array in block.variables.items()}
                 block.to_zarr(self.path, group=group, mode="a", encoding=chunks, consolidated=False)
             elif names.INPUT in block.dims:
                 block.to_zarr(self.path, group=group, append_dim=names.INPUT, consolidated=False)
-        done += ledger.sizes[names.INPUT]
-        self._commit(replace(self._mark, inputs_done=done, groups=list(blocks)), {_NODES: int(nodes)})
+        self._commit({_NODES: int(nodes)}, inputs_done=done + ledger.sizes[names.INPUT], groups=list(blocks))
 
     def finish(self) -> None:
         """Mark the store complete: the ledgers of all inputs are in it."""
         if not self.is_complete:
             self._check_writable()
-            self._commit(replace(self._mark, complete=True), {})
+            self._commit({}, complete=True)
 
     def open(self) -> xr.Dataset | xr.DataTree:
         """Return the ledger of all inputs so far, read when it is used: a tree if the blocks were trees."""
         if not self.inputs_done:
             raise ValueError(f"{self.path} is empty: append the ledger of some inputs first.")
+        # open_datatree would give them in the order of the file system, not of the model.
         nodes = {group: self._open_group(group) for group in self._mark.groups}
         del nodes[_ROOT].attrs[_MARK]
-        # open_datatree would give the nodes in the order of the file system, not of the model.
         return nodes[_ROOT] if len(nodes) == 1 else xr.DataTree.from_dict(nodes)
 
     def _open_group(self, group: str) -> xr.Dataset:
@@ -130,11 +125,12 @@ class LedgerStore:
 
     def _check_writable(self) -> None:
         if self.is_complete or self._is_appending:
-            state = "complete" if self.is_complete else "in an append that failed: open it again to go on"
-            raise ValueError(f"Nothing can be added to {self.path}: it is {state}.")
+            why = "it is complete" if self.is_complete else "the last append failed; open it again to go on"
+            raise ValueError(f"Nothing can be added to {self.path}: {why}.")
 
-    def _commit(self, mark: _Mark, attributes: dict[str, int]) -> None:
-        # Of one file, which zarr replaces by renaming.
+    def _commit(self, attributes: dict[str, int], **changes: Any) -> None:
+        mark = replace(self._mark, **changes)
+        # In one file, which zarr replaces by renaming.
         zarr.open_group(self.path, mode="r+").update_attributes({_MARK: asdict(mark), **attributes})
         self._mark, self._is_appending = mark, False
 
@@ -147,8 +143,8 @@ class LedgerStore:
             shutil.rmtree(path)  # chunks and metadata are the choice of the next first block
         for _, array in zarr.open_group(self.path, mode="r+").members(max_depth=None):
             if isinstance(array, zarr.Array):
-                dims = zip(getattr(array.metadata, "dimension_names", None) or (), array.shape, strict=True)
-                shape = tuple(min(size, done) if dim == names.INPUT else size for dim, size in dims)
+                sizes = zip(getattr(array.metadata, "dimension_names", None) or (), array.shape, strict=True)
+                shape = tuple(min(size, done) if dim == names.INPUT else size for dim, size in sizes)
                 if shape != array.shape:
                     array.resize(shape)
 
@@ -156,8 +152,8 @@ class LedgerStore:
         differing = sorted(set(self._mark.groups) ^ set(blocks))
         for group in () if differing else blocks:
             # Without inputs there remains what must be equal: the other dimensions, and values that have no inputs.
-            pair = (self._open_group(group), blocks[group])
-            old, new = (part.isel({names.INPUT: slice(0)}, missing_dims="ignore").variables for part in pair)
+            both = (self._open_group(group), blocks[group])
+            old, new = (one.isel({names.INPUT: slice(0)}, missing_dims="ignore").variables for one in both)
             equal = [name for name in old if name in new and old[name].equals(new[name])]
             differing += [f"{group.rstrip('/')}/{name}" for name in sorted({*old, *new} - {*equal}, key=str)]
         if differing:
@@ -172,12 +168,11 @@ def _read_mark(path: Path) -> _Mark | None:
     try:
         return _Mark(**json.loads((path / "zarr.json").read_bytes())["attributes"][_MARK])
     except (OSError, ValueError, KeyError, TypeError):
-        kind = "directory" if path.is_dir() else "file"
-        if not path.exists() or (kind == "directory" and all(p.match(_UNFINISHED) for p in path.iterdir())):
+        if not path.exists() or (path.is_dir() and all(p.match(_UNFINISHED) for p in path.iterdir())):
             return None
         raise ValueError(
-            f"{path} is a {kind} that holds no ledger begun by an attribution; it was left as it is. Choose a path where "
-            f"there is nothing, or delete what is there."
+            f"{path} is a {'directory' if path.is_dir() else 'file'} that holds no ledger begun by an attribution; it was "
+            f"left as it is. Choose a path where there is nothing, or delete what is there."
         ) from None
 
 
@@ -186,23 +181,19 @@ def _by_group(ledger: xr.Dataset | xr.DataTree, first_input: int) -> dict[str, x
     found, numbers = ledger.coords[names.INPUT], np.arange(ledger.sizes[names.INPUT])
     if not any(np.array_equal(found, start + numbers) for start in (0, first_input)):
         raise ValueError(
-            f"Inputs must be numbered from {first_input} (or 0) on; found {found.values[:5].tolist()} …."
+            f"Inputs must be numbered from {first_input} or 0; found {found.values[:5].tolist()} …."
         )
     tree = ledger if isinstance(ledger, xr.DataTree) else xr.DataTree(ledger)
-    # Encodings are dropped: the chunks of another store would not fit.
+    # The chunks of another store would not fit.
     blocks = {node.path: node.to_dataset(inherit=False).drop_encoding() for node in tree.subtree}
-    renumbered = found.copy(data=first_input + numbers)
-    return blocks | {_ROOT: blocks[_ROOT].assign_coords({names.INPUT: renumbered})}
+    blocks[_ROOT] = blocks[_ROOT].assign_coords({names.INPUT: found.copy(data=first_input + numbers)})
+    return blocks
 
 
 def _chunks(array: xr.Variable) -> tuple[int, ...]:
     """Return the shape of chunks that hold all inputs of a block, so that the next begins with a new chunk."""
     shape = {dim: max(1, size) for dim, size in array.sizes.items()}
-    others = {dim: size for dim, size in shape.items() if dim != names.INPUT}
-    while (
-        array.dtype.itemsize * math.prod(shape.values()) > _CHUNK_BYTES
-        and max(others.values(), default=1) > 1
-    ):
-        longest = max(others, key=lambda dim: others[dim])
-        shape[longest] = others[longest] = (others[longest] + 1) // 2
+    for dim in sorted(set(shape) - {names.INPUT}, key=lambda dim: shape[dim], reverse=True):
+        parts = math.ceil(array.dtype.itemsize * math.prod(shape.values()) / _CHUNK_BYTES)
+        shape[dim] = max(1, shape[dim] // parts)
     return tuple(shape.values())

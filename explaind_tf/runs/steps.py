@@ -1,8 +1,10 @@
 """Step records: one ``tf.train.Example`` for each training step, with the state that it led to."""
 
+import contextlib
 import math
+import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -229,8 +231,27 @@ class Transition:
     state_end: list[np.ndarray]
 
 
+class _ReadAhead(threading.Thread):
+    """Reads one record while another step is worked on, and ends: nothing is left to close or to keep a run open."""
+
+    def __init__(self, read: Callable[[int], StepRecord], position: int) -> None:
+        super().__init__(name=f"read-ahead of record {position}")
+        self.position = position
+        self.record: StepRecord | None = None
+        self._read = read
+
+    def run(self) -> None:
+        """Read the record, unless it is damaged: whoever asks for it will read it again, and get the error."""
+        with contextlib.suppress(Exception):
+            self.record = self._read(self.position)
+        # The store holds its reader. Held by it in turn, a run would be closed by the garbage collector only.
+        del self._read
+
+
 class StepStore:
-    """Reads the steps of a run, in any order, one at a time.
+    """Reads the steps of a run, in any order, one at a time, from any thread.
+
+    While a step is worked on, a thread reads the next record in the direction of travel, forwards or backwards.
 
     Parameters
     ----------
@@ -244,6 +265,9 @@ class StepStore:
         self.layout = layout
         self.records = RecordSeries(files)
         self._cache: OrderedDict[int, StepRecord] = OrderedDict()
+        self._lock = threading.Lock()  # of the cache, the last step and the record read ahead
+        self._last_step: int | None = None
+        self._ahead: _ReadAhead | None = None
         if len(self.records) == 0:
             raise RunFormatError(
                 f"{files[0].path} holds no record: the run was cut short before its first step."
@@ -268,9 +292,44 @@ class StepStore:
 
     def _record(self, position: int) -> StepRecord:
         """Return the record of step ``position − 1``."""
-        if position in self._cache:
+        with self._lock:
+            if position not in self._cache:
+                self._cache[position] = self._take_ahead(position) or self._read(position)
             self._cache.move_to_end(position)
+            while len(self._cache) > _CACHED_RECORDS:
+                self._cache.popitem(last=False)
             return self._cache[position]
+
+    def _take_ahead(self, position: int) -> StepRecord | None:
+        """Return the record that was read ahead, if it is this one and was read without an error."""
+        ahead = self._ahead
+        if ahead is None or ahead.position != position:
+            return None
+        ahead.join()
+        self._ahead = None
+        return ahead.record
+
+    def _read_ahead(self, step: int) -> None:
+        """Begin to read what the step after ``step`` will need, if it follows from the step before."""
+        with self._lock:
+            last, self._last_step = self._last_step, step
+            if last is None or abs(step - last) != 1:  # jumps tell nothing; a step may be asked for twice
+                return
+            # A transition takes the records on either side of its own, which is that of position step + 1.
+            position = step + 3 if step > last else step - 1
+            is_busy = self._ahead is not None and (
+                self._ahead.position == position or self._ahead.is_alive()  # one thread at a time
+            )
+            if is_busy or position in self._cache or not 0 <= position < len(self._indices):
+                return
+            ahead = _ReadAhead(self._read, position)
+            # Where no thread can be had, records are read when they are asked for.
+            with contextlib.suppress(RuntimeError):
+                ahead.start()
+                self._ahead = ahead
+
+    def _read(self, position: int) -> StepRecord:
+        """Read and check a record; touches nothing that threads share."""
         index = self._indices[position]
         record, where = self._decode(index), self.records.where(index)
         last = position == len(self._indices) - 1
@@ -282,9 +341,6 @@ class StepStore:
             )
         if record.updates and self.layout.has_second_moment and record.second_moment is None:
             raise RunFormatError(f"{where} (step {position - 1}) lacks the optimizer's second moment.")
-        self._cache[position] = record
-        while len(self._cache) > _CACHED_RECORDS:
-            self._cache.popitem(last=False)
         return record
 
     def theta(self, step: int) -> np.ndarray:
@@ -309,6 +365,7 @@ class StepStore:
         record = self._record(step + 1)
         theta_start, state_start = self._before(step)
         theta_end, state_end = self._before(step + 1)
+        self._read_ahead(step)
         return Transition(
             step=step,
             updates=record.updates,

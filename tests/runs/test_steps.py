@@ -1,0 +1,160 @@
+"""Reading steps ahead: a help that nothing but the clock can tell from reading them when they are asked for."""
+
+import threading
+import weakref
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from explaind_tf import RunFormatError
+from explaind_tf.runs import steps
+from explaind_tf.runs.records import RecordFile, RecordWriter
+from explaind_tf.runs.schema import VariableSpec
+from explaind_tf.runs.steps import START, STEP, Layout, StepRecord, StepStore, encode_step
+
+STEPS, SIZE = 12, 5
+LAYOUT = Layout((VariableSpec("net/kernel", (SIZE,), "float32", True),), (), has_second_moment=False)
+FORWARD = range(STEPS)
+BACKWARD = range(STEPS - 1, -1, -1)
+RANDOM = np.random.default_rng(0).integers(0, STEPS, 60)
+ORDERS = {
+    "forward": FORWARD,
+    "backward": BACKWARD,
+    "random": RANDOM,
+    "turning": [*range(7), *range(5, 1, -1), *range(3, STEPS)],
+    "repeated": np.repeat(BACKWARD, 3),
+}
+
+
+def theta(position: int) -> np.ndarray:
+    return np.full(SIZE, position, np.float32)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file of twelve steps; the weights after each are its number."""
+    writer = RecordWriter(tmp_path / "steps.tfrecord")
+    for position in range(STEPS + 1):
+        kind = STEP if position else START
+        writer.write(encode_step(StepRecord(kind, position - 1, theta(position), [])))
+    writer.close()
+    return writer.path
+
+
+def open_steps(path: Path) -> StepStore:
+    return StepStore([RecordFile(path, STEPS + 1)], LAYOUT)
+
+
+def damage(path: Path, index: int) -> None:
+    """Flip a bit in the data of a record."""
+    offset = RecordFile(path, None)._offsets[index]
+    data = bytearray(path.read_bytes())
+    data[offset + 20] ^= 1
+    path.write_bytes(data)
+
+
+def wait(store: StepStore) -> None:
+    """Let the store finish what it is reading."""
+    if store._ahead is not None:
+        store._ahead.join()
+
+
+def walk(store: StepStore, order: Iterable[int]) -> None:
+    for step in order:
+        transition = store.transition(int(step))
+        assert transition.step == step
+        np.testing.assert_array_equal(transition.theta_start, theta(step))
+        np.testing.assert_array_equal(transition.theta_end, theta(step + 1))
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_every_order_gives_the_same_records(path: Path, order: Iterable[int]):
+    walk(open_steps(path), order)
+
+
+@pytest.mark.parametrize(
+    ("order", "ahead"),
+    [(FORWARD, range(4, STEPS + 1)), (BACKWARD, range(STEPS - 3, -1, -1)), ([0, 5, 2], [])],
+)
+def test_a_walk_reads_ahead_and_jumps_do_not(
+    path: Path, order: Iterable[int], ahead: Iterable[int], monkeypatch: pytest.MonkeyPatch
+):
+    store, read = open_steps(path), []
+    plain = store._decode
+
+    def note(index: int) -> StepRecord:
+        if threading.current_thread() is not threading.main_thread():
+            read.append(index)
+        return plain(index)
+
+    monkeypatch.setattr(store, "_decode", note)
+    walk(store, order)
+    wait(store)
+    assert read == list(ahead)
+
+
+@pytest.mark.parametrize(("order", "first"), [(FORWARD, 6), (BACKWARD, 8)], ids=["forward", "backward"])
+def test_a_damaged_record_raises_when_it_is_asked_for_and_not_earlier(path: Path, order: range, first: int):
+    damage(path, 8)
+    store = open_steps(path)
+    before = list(order)[: list(order).index(first)]
+    for step in before:
+        store.transition(step)
+        wait(store)
+    assert store._ahead is not None and store._ahead.position == 8  # it was met, and nothing said
+    for _ in range(2):
+        with pytest.raises(RunFormatError, match=r"record 8, at byte .* is damaged"):
+            store.transition(first)
+    walk(store, before)
+
+
+def test_threads_may_walk_in_opposite_directions(path: Path):
+    store = open_steps(path)
+    with ThreadPoolExecutor(4) as pool:
+        for walked in [
+            pool.submit(walk, store, order) for order in (FORWARD, BACKWARD, RANDOM, RANDOM[::-1])
+        ]:
+            walked.result()
+
+
+def test_one_record_more_is_held_than_without_reading_ahead(path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = open_steps(path)
+    alive: weakref.WeakSet[object] = weakref.WeakSet()
+    plain = store._decode
+
+    class Tracked(StepRecord):
+        __hash__ = object.__hash__
+
+    def note(index: int) -> StepRecord:
+        record = Tracked(**vars(plain(index)))
+        alive.add(record)
+        return record
+
+    monkeypatch.setattr(store, "_decode", note)
+    for step in (*FORWARD, *BACKWARD, *RANDOM):
+        store.transition(int(step))
+        wait(store)
+        assert len(alive) <= steps._CACHED_RECORDS + 1
+
+
+def test_a_run_is_closed_when_nobody_holds_it(path: Path):
+    """Not by the garbage collector at some time, but at once: threads leave no cycle behind."""
+    store = open_steps(path)
+    walk(store, FORWARD[:5])
+    thread = store._ahead
+    assert thread is not None
+    thread.join()
+    closed = store.records.files[0]._close
+    del store, thread
+    assert not closed.alive
+
+
+def test_records_are_read_where_no_thread_can_be_had(path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    walk(open_steps(path), FORWARD)
