@@ -10,7 +10,7 @@ import tensorflow as tf
 from explaind_tf.errors import RefusedError
 from explaind_tf.recording.losses import Term, have_tokens, loss_terms
 from explaind_tf.runs import structure as struct
-from explaind_tf.runs.graphs import FORWARD, LOSS_SCALES, PENALTY, SAMPLE_LOSSES, TOKEN_LOSSES
+from explaind_tf.runs.graphs import FORWARD, LOSS_SCALES, PENALTY, SAMPLE_LOSSES, TOKEN_LOSSES, has_calls
 from explaind_tf.runs.structure import Structure
 
 
@@ -122,6 +122,7 @@ class PureFunctions(tf.Module):
         optional = [TOKEN_LOSSES] if found.has_tokens else []
         for name in (FORWARD, SAMPLE_LOSSES, LOSS_SCALES, PENALTY, *optional):
             _refuse_captured_variables(name, getattr(self, name))
+            _refuse_calls(name, getattr(self, name))
         from_weights = any(v.regularizer is not None for v in model.trainable_variables)
         self.has_penalty = found.has_batch_penalty or from_weights
 
@@ -196,4 +197,14 @@ def _refuse_captured_variables(name: str, function: Any) -> None:
             f"The model's {name} reads {len(captured)} variable(s) or table(s) that are neither in "
             f"model.trainable_variables nor in model.non_trainable_variables, so the record would not hold "
             f"them. Create variables with self.add_weight(...) in a layer; loss weights must be numbers."
+        )
+
+
+def _refuse_calls(name: str, function: Any) -> None:
+    calls = has_calls(function.get_concrete_function())
+    if calls:
+        raise RefusedError(
+            f"The model's {name} calls functions that are compiled on their own ({', '.join(calls[:3])}): a grouped "
+            f"convolution, or a tf.function with jit_compile=True within a layer. They cannot be differentiated from the "
+            f"record. Write grouped convolutions as several, and leave jit_compile=True to model.compile()."
         )

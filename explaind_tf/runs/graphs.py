@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.eager import context  # there is no public way to it
+
+# There is no public way to these.
+from tensorflow.python.eager import context
+from tensorflow.python.framework.convert_to_constants import _run_inline_graph_optimization
 
 from explaind_tf.errors import RunFormatError
 
@@ -15,6 +18,8 @@ SAMPLE_LOSSES = "sample_losses"
 TOKEN_LOSSES = "token_losses"
 LOSS_SCALES = "loss_scales"
 PENALTY = "penalty"
+
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 # Numbers the copies of graphs that are made in this process.
 _COPIES = itertools.count()
@@ -67,9 +72,26 @@ class Graphs:
         self.forward_bytes_per_input = _float_bytes_per_row(getattr(self._module, FORWARD))
 
 
+def has_calls(concrete: Any) -> list[str]:
+    """Return the calls of functions that cannot be expanded, and so not be differentiated."""
+    return [node.name for node in _expanded(concrete).node if node.op in _CALLS]
+
+
+def _expanded(concrete: Any) -> Any:
+    """Return the graph of a function with the functions that it calls expanded into it.
+
+    A ``tf.function`` within a model is a call, which nothing differentiates once it comes from a file. Loops and branches
+    stay as they are.
+    """
+    graph_def = concrete.graph.as_graph_def()
+    if not any(node.op in _CALLS for node in graph_def.node):
+        return graph_def
+    return _run_inline_graph_optimization(concrete, lower_control_flow=False, aggressive_inlining=True)
+
+
 def _inlined(function: Any) -> InlinedFunction:
     concrete = function.concrete_functions[0]
-    graph_def = concrete.graph.as_graph_def()
+    graph_def = _expanded(concrete)
     names = [tensor.name for tensor in concrete.inputs]
     outputs = [tensor.name for tensor in concrete.outputs]
     captured = list(concrete.captured_inputs)

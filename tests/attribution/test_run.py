@@ -173,6 +173,24 @@ def test_samples_go_by_rules_whatever_the_number_of_rows(tmp_path):
     np.testing.assert_allclose(many.data[:1], few.data, atol=2e-3 * float(few.movement.max()))
 
 
+def test_a_function_within_a_layer_is_expanded(tmp_path):
+    import keras
+    import tensorflow as tf
+
+    class Compiled(keras.layers.Layer):
+        def build(self, shape):
+            self.kernel = self.add_weight(shape=(shape[-1], 4))
+
+        def call(self, inputs):
+            inner = tf.function(lambda values: tf.tanh(values))
+            return tf.function(lambda x, kernel: inner(x @ kernel))(inputs, tf.convert_to_tensor(self.kernel))
+
+    run, x = _recorded_sequence(tmp_path / "run", Compiled())
+    ledger = run.attribute(x[:3], axes=("sample", "layer"))
+    ledger.explaind.check()
+    assert "(rules)" in ledger.attrs["method"]
+
+
 def test_samples_of_a_loop_go_one_by_one_or_row_by_row_and_agree(tmp_path):
     import keras
 

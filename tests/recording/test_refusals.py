@@ -123,6 +123,19 @@ CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 FIRST_STEP = "first step was replayed.*gradient differs .*Something changed the step.*"
 
 ATTEMPTS = {
+    "a grouped convolution": Attempt(
+        says=r"calls functions that are compiled on their own \(.*\): a grouped convolution.* Write grouped convolutions",
+        model=lambda: keras.Sequential(
+            [
+                keras.Input((FEATURES,)),
+                keras.layers.Reshape((FEATURES, 1, 1)),
+                keras.layers.Conv2D(4, 1),
+                keras.layers.Conv2D(4, 1, groups=2),
+                keras.layers.Flatten(),
+                Dense(CLASSES),
+            ]
+        ),
+    ),
     "plain keras AdamW": Attempt(
         r"compiled with keras\..*\.AdamW\..*compile with explaind_tf\.PathAdamW\(.*same weights",
         compile={"optimizer": keras.optimizers.AdamW},
