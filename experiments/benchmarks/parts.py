@@ -5,6 +5,7 @@
 
 import gc
 import inspect
+import itertools
 import json
 import sys
 import time
@@ -60,7 +61,7 @@ def attribute(
     Parameters
     ----------
     plain_steps : int
-        Steps of plain training timed after each repeat; 0 for none.
+        Steps of plain training timed before and after each repeat; 0 for none.
     """
     run = xtf.open_run(run_dir)
     task = tasks.make_task(TaskSpec(**spec), inputs)
@@ -70,17 +71,19 @@ def attribute(
     first_seconds, ledger = _timed(question)
     peak = timing.peak_megabytes()
     plain = timing.PlainTraining(task) if plain_steps else None
-    seconds, training_step = [], []
+    seconds: list[float] = []
+    around = [] if plain is None else [plain.seconds_per_step(plain_steps)]
     for _ in range(repeats):
         gc.collect()  # an earlier ledger's, not this call's
         seconds.append(_timed(question)[0])
         if plain is not None:
-            training_step.append(plain.seconds_per_step(plain_steps))
+            around.append(plain.seconds_per_step(plain_steps))
     return {
         "steps": len(run.steps),
         "first_seconds": first_seconds,
         "seconds": seconds,
-        "training_step_seconds": training_step,
+        # A busy machine may be busier after a long call than before it.
+        "training_step_seconds": [(before + after) / 2 for before, after in itertools.pairwise(around)],
         "peak_mb": peak,
         "before_mb": before,
         "tolerance": tolerance,

@@ -90,7 +90,7 @@ class Settings:
     tolerance: dict[int, float] = field(default_factory=lambda: {6: 1e-2, 7: 1e-2})
     groups: int = 10
     repeats: int = 3
-    plain_steps: dict[str, int] = field(default_factory=lambda: {"transformer": 12, "resnet9": 4})
+    plain_steps: dict[str, int] = field(default_factory=lambda: {"transformer": 24, "resnet9": 4})
     paper_nodes: int = 100
     paper_steps: int = 4
     tolerances: tuple[float, ...] = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)
