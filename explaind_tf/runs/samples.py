@@ -18,8 +18,9 @@ from explaind_tf.runs.structure import Leaf, Structure
 
 SampleId = int | str
 
-# Samples kept in memory once they were read, in order of the rows. Beyond it they are read each time.
-_CACHE_BYTES = 256 * 2**20
+# Samples kept in memory once they were read, in order of the rows; the others are read each time. Small samples take
+# longest to read for what they cost to train on, and many of them fit.
+_CACHE_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,12 @@ import pytest
 import tensorflow as tf
 
 import explaind_tf as xtf
+from explaind_tf.attribution import routes
 from explaind_tf.attribution.replay import Replay
 from tests.helpers import fit, initialised
 
+# Samples that dropout or BatchNorm tie to their batch leave no choice of route.
+COUPLED = ("penalties of the batch", "penalties of a coupled batch")
 # The record is replayed in float64 in other orders of summation.
 ROUNDING = 1e-12
 BALANCE = 1e-8
@@ -279,7 +282,9 @@ def check_steps(run: xtf.Run) -> None:
 @pytest.mark.usefixtures("float64")
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")  # of outputs without a loss
 @pytest.mark.parametrize("name", CASES)
-def test_steps_follow_from_the_record_and_samples_add_up(name: str, run_dir: Path):
+def test_steps_follow_from_the_record_and_samples_add_up(
+    name: str, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
     case = CASES[name]()
     run = train(case, run_dir)
     check_steps(run)
@@ -293,12 +298,18 @@ def test_steps_follow_from_the_record_and_samples_add_up(name: str, run_dir: Pat
     np.testing.assert_allclose(
         ledger.data.sum(["sample", "step"]), totals.data, rtol=0, atol=BALANCE * movement
     )
-    # Few rows are contracted by derivatives of the whole batch, many rows by gradients of single samples.
-    alone = run.attribute(inputs[:1], numbers, **arguments)
-    assert "(jvp)" in alone.attrs["method"]
-    np.testing.assert_allclose(
-        alone.data.isel(input=0), ledger.data.isel(input=0), rtol=0, atol=BALANCE * movement
-    )
+    if name in COUPLED:
+        assert "(jvp)" in ledger.attrs["method"]
+        return
+    # The gradients of single samples one by one, and derivatives of the whole batch, are held against the rules.
+    assert "(rules)" in ledger.attrs["method"]
+    for route in ("loop", "jvp"):
+        monkeypatch.setattr(routes, "_sample_route", lambda *_, route=route: route)
+        alone = run.attribute(inputs[:1], numbers, **arguments)
+        assert f"({route})" in alone.attrs["method"]
+        np.testing.assert_allclose(
+            alone.data.isel(input=0), ledger.data.isel(input=0), rtol=0, atol=BALANCE * movement
+        )
 
 
 @pytest.mark.usefixtures("float64")
