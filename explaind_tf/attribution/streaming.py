@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -57,8 +60,7 @@ def _inputs_at_once(task: Task, routes: Routes) -> int:
 
 def fingerprint(task: Task, measurement: Measurement) -> str:
     """Return a digest of all that a ledger depends on."""
-    question, function = task.question, measurement.function
-    code = getattr(function, "__code__", None)
+    question = task.question
     asked = {
         "run": task.run.run_id,
         "axes": sorted(question.axes),
@@ -67,7 +69,7 @@ def fingerprint(task: Task, measurement: Measurement) -> str:
         "tolerance": question.tolerance,
         "step_of": question.step_of,
         "groups": None if question.groups is None else [str(label) for label in question.groups.labels],
-        "measurement": [measurement.name, repr(function) if code is None else code.co_code.hex()],
+        "measurement": [measurement.name, _described(measurement.function)],
         "max_nodes": task.max_nodes,
     }
     digest = hashlib.sha256(json.dumps(asked).encode())
@@ -78,3 +80,18 @@ def fingerprint(task: Task, measurement: Measurement) -> str:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def _described(value: Any) -> str:
+    """Return a function and what it closes over in words that are the same in every process."""
+    if isinstance(value, CodeType):
+        return f"{value.co_code.hex()} {value.co_names} {[_described(part) for part in value.co_consts]}"
+    if isinstance(value, FunctionType):
+        held = [*(value.__defaults__ or ()), *(cell.cell_contents for cell in value.__closure__ or ())]
+        return f"{value.__qualname__} {_described(value.__code__)} {[_described(part) for part in held]}"
+    if is_dataclass(value) and not isinstance(value, type):
+        return f"{type(value).__qualname__} {[_described(getattr(value, f.name)) for f in fields(value)]}"
+    if hasattr(value, "get_config"):
+        return f"{type(value).__qualname__} {value.get_config()!r}"
+    # Of other objects the address in memory is no part of what they are.
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
