@@ -50,7 +50,7 @@ def walk_path(task: Task, routes: Routes, entries: Entries, progress: Progress) 
         end=task.replay.end(question.stop),
         count=task.steps,
         tolerance=question.tolerance,
-        max_level=task.max_level,
+        max_nodes=task.max_nodes,
     )
     with progress.task("Path sweep", task.steps * len(task.blocks)) as advance:
         for integral in integrals:

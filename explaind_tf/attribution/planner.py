@@ -143,7 +143,7 @@ def _try_step(task: Task, routes: Routes, number: int) -> tuple[list[Pass], floa
         end=task.replay.end(question.stop),
         count=1,
         tolerance=question.tolerance / (1 + np.sqrt(task.steps - 1) / 2),
-        max_level=task.max_level,
+        max_nodes=task.max_nodes,
     )
     nodes = integral.rule.node_count / len(block)
     passes = [

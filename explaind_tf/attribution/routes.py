@@ -114,15 +114,13 @@ def _parts_route(task: Task, by_rule: bool, groups: int) -> PartsRoute | None:
     }
     segment = task.replay.segment(task.replay.transition(question.first))
     block = task.blocks[0]
-    zeros = np.zeros(len(block), int)
-    rule = PathRule(zeros, zeros)
+    rule = PathRule.same(len(block))
     vectors = np.stack([segment.displacement] * directions)
     derivatives = task.derivatives
 
     def by_jvp() -> Any:
-        one = np.ones(1, segment.start.dtype)
         repeated = np.repeat(vectors, layers, axis=0)
-        return derivatives.path_jvp(segment, one / 2, one, repeated, block)
+        return derivatives.path_jvp(segment, rule.by_node()[0], repeated, block)
 
     clocked: dict[str, Callable[[], Any]] = {
         "jvp": by_jvp,

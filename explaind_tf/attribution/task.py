@@ -85,11 +85,6 @@ class Task:
         """Bytes of gradients of single samples."""
         return int(min(CHUNK_BYTES, self.memory_limit * _CHUNK_SHARE))
 
-    @property
-    def max_level(self) -> int:
-        """Most levels of trisection."""
-        return int(np.log(self.max_nodes) / np.log(3) + 1e-9)
-
     @cached_property
     def outputs(self) -> int:
         """Number of outputs of the measurement."""

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from explaind_tf.kernel.examples import ExampleGradients
 from explaind_tf.kernel.functions import Batch, Block, PureModel, Segment
-from explaind_tf.kernel.quadrature import PathRule
+from explaind_tf.kernel.quadrature import NodeTable, PathRule
 
 # Iterations of a map_fn that may run at once. Each holds the activations of one backward pass.
 _PARALLEL_EXAMPLES = 16
@@ -64,9 +64,11 @@ class Derivatives:
         path = [point, point, weights]
 
         self._measure = _compile(self._at(model.measure), [point, *measured])
-        self._path_jvp = _compile(self._build_path_jvp, [*path, weights, directions, *measured])
+        pairs = [point, point, weights, integers, integers]
+        self._measure_at = _compile(self._build_measure_at, [*pairs, *measured])
+        self._path_jvp = _compile(self._build_path_jvp, [*pairs, directions, *measured])
         self._path_rows = _compile(self._build_path_rows, [*path, weights, integers, *measured])
-        by_node = [*path, integers, integers, weights, *measured]
+        by_node = [*pairs, weights, *measured]
         self._path_rows_by_rule = _compile(self._build_path_rows_by_rule, by_node)
         self._path_products = _compile(self._build_path_products, [directions, *by_node])
         self._losses = _compile(self._at(model.losses), [point, *trained])
@@ -88,15 +90,14 @@ class Derivatives:
         """Return f, shape (batch, O)."""
         return self._measure(point, constants, block.inputs, block.targets)
 
-    def path_jvp(
-        self, segment: Segment, nodes: Any, weights: Any, directions: Any, block: Block
-    ) -> tf.Tensor:
-        """Return Σ_j weights_j · ∂f/∂z (z(nodes_j)) · d for directions (K, Z), shape (K, batch, O), in float64.
+    def measure_at(self, segment: Segment, table: NodeTable, block: Block) -> tf.Tensor:
+        """Return f at pairs of a node and an input, in the order of the table, shape (m, O)."""
+        return self._measure_at(*self._pairs(segment, table), segment.constants, block.inputs, block.targets)
 
-        ``nodes`` and ``weights`` have shape (n,).
-        """
-        path = (segment.start, segment.displacement, nodes, weights)
-        return self._path_jvp(*path, directions, segment.constants, block.inputs, block.targets)
+    def path_jvp(self, segment: Segment, table: NodeTable, directions: Any, block: Block) -> tf.Tensor:
+        """Return ∂f/∂z (z(t)) · d for directions (K, Z) at such pairs, shape (m, K, O)."""
+        pairs = self._pairs(segment, table)
+        return self._path_jvp(*pairs, directions, segment.constants, block.inputs, block.targets)
 
     def path_rows(self, segment: Segment, rule: PathRule, block: Block, *, by_rule: bool) -> tf.Tensor:
         """Return Φ = Σ_j weights_ij · ∂f_i/∂z (z(nodes_j)), one row a measurement, shape (batch, O, Z).
@@ -120,9 +121,8 @@ class Derivatives:
         if by_rule:
             return self._path_rows_by_rule(*self._by_node(segment, rule, block))
         dtype = self.model.dtype.as_numpy_dtype
-        nodes, weights, splits = rule.flat()
-        path = (segment.start, segment.displacement, nodes.astype(dtype), weights.astype(dtype), splits)
-        return self._path_rows(*path, segment.constants, block.inputs, block.targets)
+        path = (segment.start, segment.displacement, rule.nodes.astype(dtype), rule.weights.astype(dtype))
+        return self._path_rows(*path, rule.splits, segment.constants, block.inputs, block.targets)
 
     def path_products(self, segment: Segment, rule: PathRule, directions: Any, block: Block) -> tf.Tensor:
         """Return Φ · d variable by variable for directions (K, Z), shape (batch, O, K, V), in float64.
@@ -137,10 +137,14 @@ class Derivatives:
         return self._path_products(directions, *self._by_node(segment, rule, block))
 
     def _by_node(self, segment: Segment, rule: PathRule, block: Block) -> tuple[Any, ...]:
+        table, weights = rule.by_node()
         dtype = self.model.dtype.as_numpy_dtype
-        nodes, splits, members, weights = rule.by_node()
-        path = (segment.start, segment.displacement, nodes.astype(dtype), splits, members)
-        return *path, weights.astype(dtype), segment.constants, block.inputs, block.targets
+        pairs = self._pairs(segment, table)
+        return *pairs, weights.astype(dtype), segment.constants, block.inputs, block.targets
+
+    def _pairs(self, segment: Segment, table: NodeTable) -> tuple[Any, ...]:
+        nodes = table.nodes.astype(self.model.dtype.as_numpy_dtype)
+        return segment.start, segment.displacement, nodes, table.splits, table.members
 
     # Training losses at a point.
 
@@ -228,26 +232,40 @@ class Derivatives:
 
         return jvp
 
-    def _build_path_jvp(self, start, displacement, nodes, weights, directions, constants, x, targets):
+    def _build_measure_at(self, *pairs_and_measured):
+        return self._at_nodes(lambda outputs, point: outputs, (), *pairs_and_measured)
+
+    def _build_path_jvp(self, start, displacement, nodes, splits, members, directions, constants, x, targets):
+        def derivatives(outputs: tf.Tensor, point: tf.Tensor) -> tf.Tensor:
+            return tf.transpose(_jvp_many(outputs, point, directions), (1, 0, 2))
+
+        pairs = (start, displacement, nodes, splits, members)
+        return self._at_nodes(derivatives, (None,), *pairs, constants, x, targets)
+
+    def _at_nodes(
+        self,
+        function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+        shape: tuple[Any, ...],
+        *pairs_and_measured,
+    ) -> tf.Tensor:
+        """Return a function of outputs and point at each pair of a node and an input, shape (m, *shape, O)."""
+        start, displacement, nodes, splits, members, constants, x, targets = pairs_and_measured
         measure = self._at(self.model.measure)
-        outputs = measure(start, constants, x, targets)
-        shape = (tf.shape(directions)[0], tf.shape(outputs)[0], outputs.shape[1])
+        width = measure(start, constants, x, targets).shape[1]
 
-        def add_node(node: tf.Tensor, total: tf.Tensor) -> list[tf.Tensor]:
+        def add_node(node: tf.Tensor, found: tf.TensorArray) -> list[Any]:
+            own = members[splits[node] : splits[node + 1]]
+            inputs, labels = ([tf.gather(a, own) for a in part] for part in (x, targets))
             point = start + nodes[node] * displacement
-            derivatives = _jvp_many(measure(point, constants, x, targets), point, directions)
-            # Differences of f are compared with this sum: it must not lose what float32 terms still hold.
-            return [node + 1, total + tf.cast(weights[node] * derivatives, tf.float64)]
+            return [node + 1, found.write(node, function(measure(point, constants, inputs, labels), point))]
 
-        total = tf.zeros(shape, tf.float64)
-        _, total = tf.while_loop(
-            lambda node, _: node < tf.size(nodes),
-            add_node,
-            [0, total],
-            shape_invariants=[tf.TensorShape(()), tf.TensorShape((None, None, outputs.shape[1]))],
-            parallel_iterations=1,
+        empty = tf.TensorArray(
+            self.model.dtype, tf.size(nodes), infer_shape=False, element_shape=(None, *shape, width)
         )
-        return total
+        _, found = tf.while_loop(
+            lambda node, _: node < tf.size(nodes), add_node, [0, empty], parallel_iterations=1
+        )
+        return found.concat()
 
     def _build_path_rows(self, start, displacement, nodes, weights, splits, constants, x, targets):
         measure = self._at(self.model.measure)

@@ -7,16 +7,20 @@
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
 
 from explaind_tf.kernel.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block, Segment
-from explaind_tf.kernel.quadrature import PathRule, integrate
+from explaind_tf.kernel.quadrature import PathRule, by_node
+from explaind_tf.kernel.refinement import AtNodes, integrate
 
+# Units in the last place of f by which a difference of two values may be off.
+_ROUNDED = 4
 # Share of the tolerance that the quadrature may use; the rest is left to rounding.
 _QUADRATURE_SHARE = 0.8
 
@@ -95,7 +99,7 @@ def path_sweep(
     end: tuple[np.ndarray, list[np.ndarray]],
     count: int,
     tolerance: float,
-    max_level: int,
+    max_nodes: int,
 ) -> Iterator[StepIntegral]:
     """Integrate every step for every block, refining until the *sum* of errors meets the tolerance.
 
@@ -117,8 +121,8 @@ def path_sweep(
         Number of steps.
     tolerance : float
         Error allowed, relative to the movement of each input (largest distance of any output from its start).
-    max_level : int
-        Most levels of trisection for one step.
+    max_nodes : int
+        Most nodes of one input in one step.
 
     Yields
     ------
@@ -137,10 +141,13 @@ def path_sweep(
             budget = _budget(state, tolerance, remaining=count - position, count=count)
             unit = _unit_in_last_place(derivatives.model.dtype, state.value, end_value)
             rule, integrals = integrate(
-                _path_integrand(step.segment, derivatives, block, step.directions),
-                end_value - state.value,
+                _at_nodes(partial(derivatives.path_jvp, directions=step.directions), step.segment, block),
+                _at_nodes(derivatives.measure_at, step.segment, block),
+                state.value,
+                end_value,
                 budget=np.maximum(budget, unit),
-                max_level=max_level,
+                rounding=_ROUNDED * unit,
+                max_nodes=max_nodes,
             )
             causes = step.by_cause(integrals)
             integral = StepIntegral(step, index, rule, state.value, end_value, causes)
@@ -174,26 +181,28 @@ def _unit_in_last_place(dtype: tf.DType, *values: np.ndarray) -> float:
     return float(np.finfo(dtype.as_numpy_dtype).eps) * max(largest, float(np.finfo(np.float32).tiny))
 
 
-def _path_integrand(segment: Segment, derivatives: Derivatives, block: Block, directions: np.ndarray):
-    def integrand(nodes: np.ndarray, weights: np.ndarray, members: np.ndarray) -> np.ndarray:
-        inputs = block if len(members) == len(block) else block.take(members)
-        dtype = segment.start.dtype
-        return derivatives.path_jvp(
-            segment, nodes.astype(dtype), weights.astype(dtype), directions, inputs
-        ).numpy()
+def _at_nodes(function: Callable[..., tf.Tensor], segment: Segment, block: Block) -> AtNodes:
+    """Return a function of the derivatives' as one of pairs of a node and an input, in any order."""
 
-    return integrand
+    def at_nodes(nodes: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        table = by_node(nodes, owners)
+        found = function(segment=segment, table=table, block=block).numpy()
+        values = np.empty(found.shape)
+        values[table.order] = found
+        return values
+
+    return at_nodes
 
 
 def integrate_directions(
     segment: Segment, directions: np.ndarray, derivatives: Derivatives, block: Block, rule: PathRule
 ) -> np.ndarray:
     """Return Φ_s · d for directions (K, Z) by the rule of a block, shape (K, batch, O), float64."""
-    integrand = _path_integrand(segment, derivatives, block, directions)
-    groups = list(rule.groups())
-    pieces = [integrand(nodes, weights, members) for members, nodes, weights in groups]
-    order = np.argsort(np.concatenate([members for members, _, _ in groups]))
-    return np.concatenate(pieces, axis=1)[:, order]
+    table, weights = rule.by_node()
+    values = derivatives.path_jvp(segment, table, directions, block).numpy()
+    total = np.zeros((len(block), *values.shape[1:]))
+    np.add.at(total, table.members, values * weights[:, None, None])
+    return np.moveaxis(total, 1, 0)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def row_rules_hold(derivatives: Derivatives, segment: Segment, block: Block) -> 
     # Two inputs at least, for one alone would be in place in any arrangement; a row is as large as the model.
     count = min(max(len(block), 2), max(2, _MOST // outputs))
     part = block.take(np.arange(count) % len(block))
-    rule = PathRule(np.zeros(len(part), int), np.zeros(len(part), int))
+    rule = PathRule.same(len(part))
     expected = derivatives.path_rows(segment, rule, part, by_rule=False).numpy()
     try:
         found = derivatives.path_rows(segment, rule, part, by_rule=True).numpy()

@@ -12,7 +12,7 @@ import tensorflow as tf
 from explaind_tf.kernel import contractions, trials
 from explaind_tf.kernel.derivatives import Derivatives
 from explaind_tf.kernel.functions import Batch, Block, PureModel, Segment
-from explaind_tf.kernel.quadrature import PathRule, nodes_and_weights
+from explaind_tf.kernel.quadrature import PathRule, by_node, nodes_and_weights
 
 SIZE, STATE = 4 * 5 + 5 * 3, 3
 
@@ -86,20 +86,31 @@ def test_rows_and_jvps_along_a_segment_equal_the_jacobian(problem):
         point = segment.start + t * segment.displacement
         return _jacobian(lambda z: _measure(_unpack(z), [], block.inputs, []), point)
 
-    nodes, weights = np.array([0.3, 0.8, 0.1]), np.array([0.5, 0.2, 1.0])
-    expected = sum(w * jacobian(t) for t, w in zip(nodes, weights, strict=True))
+    nodes, owners = np.array([0.3, 0.8, 0.1, 0.3]), np.array([2, 4, 0, 1])
+    table = by_node(nodes, owners)
+    assert table.nodes.tolist() == [0.1, 0.3, 0.8]  # inputs 1 and 2 are measured together
     directions = rng.normal(size=(4, SIZE + STATE))
-    found = derivatives.path_jvp(segment, nodes, weights, directions, block)
-    np.testing.assert_allclose(found, np.einsum("boz,kz->kbo", expected, directions), atol=1e-12)
+    found = derivatives.path_jvp(segment, table, directions, block)
+    expected = np.stack([jacobian(t)[i] @ directions.T for t, i in zip(nodes, owners, strict=True)])
+    np.testing.assert_allclose(found, expected[table.order].swapaxes(1, 2), atol=1e-12)
+    measured = [
+        _measure(_unpack(segment.start + t * segment.displacement), [], block.inputs, [])[i]
+        for t, i in zip(nodes, owners, strict=True)
+    ]
+    np.testing.assert_allclose(
+        derivatives.measure_at(segment, table, block), np.stack(measured)[table.order], atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("by_rule", [False, True])
 def test_rows_of_inputs_with_rules_of_their_own_equal_the_jacobian(problem, by_rule):
     segment, block, *_ = problem
-    rule = PathRule(np.array([0, 1, 2, 1, 0]), np.array([0, 1, 1, 0, 0]))
+    keys = [(0, 0), (1, 1), (2, 1), (1, 0), (0, 0)]
+    pairs = [(np.full(3 ** key[0], i), *nodes_and_weights(*key)) for i, key in enumerate(keys)]
+    rule = PathRule.of_pairs(*map(np.concatenate, zip(*reversed(pairs), strict=True)), len(keys))
     rows = Derivatives(_model()).path_rows(segment, rule, block, by_rule=by_rule).numpy()
-    for i, key in enumerate(zip(rule.levels, rule.orders, strict=True)):
-        nodes, weights = nodes_and_weights(*map(int, key))
+    for i, key in enumerate(keys):
+        nodes, weights = nodes_and_weights(*key)
         points = (segment.start + t * segment.displacement for t in nodes)
         jacobians = (_jacobian(lambda z: _measure(_unpack(z), [], block.inputs, []), z)[i] for z in points)
         own = sum(w * jacobian for w, jacobian in zip(weights, jacobians, strict=True))
@@ -181,12 +192,14 @@ def test_functions_are_traced_once_whatever_the_batch_size(problem):
     segment, block, batch, _ = problem
     derivatives = Derivatives(_model())
     for size in (5, 3, 1):
-        rule = PathRule(np.ones(size, int), np.zeros(size, int))
-        nodes, part = np.full(size, 0.5), batch.part(0, size)
+        rule = PathRule.same(size, 1)
+        part = batch.part(0, size)
         for by_rule in (False, True):
             derivatives.path_rows(segment, rule, block.take(slice(0, size)), by_rule=by_rule)
             derivatives.sample_gradients(segment.start, [], part, by_rule=by_rule)
-        derivatives.path_jvp(segment, nodes, nodes, segment.displacement[None], block.take(slice(0, size)))
+        table, inputs = rule.by_node()[0], block.take(slice(0, size))
+        derivatives.path_jvp(segment, table, segment.displacement[None], inputs)
+        derivatives.measure_at(segment, table, inputs)
         derivatives.contract(segment.start, [], part, segment.start[None, :SIZE])
     for function in vars(derivatives).values():
         if hasattr(function, "experimental_get_tracing_count"):
@@ -224,7 +237,7 @@ def test_broadcasting_matmuls_do_not_abort_the_process_with_onednn_on():
         batch = Batch([x], [], [], np.ones(1, "float32"))
         for _ in range(3):
             for by_rule in (False, True):
-                rule = PathRule(np.zeros(4, int), np.zeros(4, int))
+                rule = PathRule.same(4)
                 derivatives.path_rows(segment, rule, Block([x[:4]], []), by_rule=by_rule)
                 derivatives.sample_gradients(point, [], batch, by_rule=by_rule)
             derivatives.loss_jvp(point, [], batch, np.stack([point] * 4))

@@ -137,7 +137,7 @@ def check(derivatives, holds):
     assert trials.row_rules_hold(derivatives, segment, block) == holds
     found = derivatives.sample_gradients(point, [], batch, by_rule=holds)
     np.testing.assert_allclose(found, expected_gradients(derivatives, point, batch), atol=1e-12)
-    middle = PathRule(np.zeros(len(block), int), np.zeros(len(block), int))
+    middle = PathRule.same(len(block))
     found = derivatives.path_rows(segment, middle, block, by_rule=holds)
     np.testing.assert_allclose(found, expected_rows(derivatives, segment, block), atol=1e-12)
 

@@ -1,0 +1,94 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from explaind_tf.kernel.quadrature import nodes_and_weights
+from explaind_tf.kernel.refinement import integrate
+
+
+class _Family:
+    """One input per exponent e, one output, one cause: f(t, e) and its derivative by t, counted."""
+
+    def __init__(self, function, derivative, exponents):
+        self._function, self._derivative, self._exponents = function, derivative, np.asarray(exponents)
+        self.evaluated = np.zeros(len(self._exponents), int)
+
+    def integrand(self, nodes, owners):
+        np.add.at(self.evaluated, owners, 1)
+        return self._derivative(nodes, self._exponents[owners])[:, None, None]
+
+    def measure(self, nodes, owners):
+        return self._function(nodes, self._exponents[owners])[:, None]
+
+    def integrate(self, budget, *, max_nodes=729, rounding=1e-15):
+        every = np.arange(len(self._exponents))
+        start, end = self.measure(0 * every, every), self.measure(1 + 0 * every, every)
+        rule, integrals = integrate(
+            self.integrand,
+            self.measure,
+            start,
+            end,
+            budget=np.full(start.shape, budget),
+            rounding=rounding,
+            max_nodes=max_nodes,
+        )
+        # The rule that is handed on gives the very integral that was reported.
+        again = np.zeros(len(every))
+        np.add.at(
+            again, rule.owners, rule.weights * self._derivative(rule.nodes, self._exponents[rule.owners])
+        )
+        np.testing.assert_allclose(again, integrals[0, :, 0], atol=1e-12)
+        return rule, (end - start - integrals.sum(axis=0))[:, 0]
+
+
+def _exponential(rates):
+    return _Family(lambda t, r: np.exp(r * t), lambda t, r: r * np.exp(r * t), rates)
+
+
+def _kinks(places):
+    return _Family(lambda t, p: np.maximum(t - p, 0), lambda t, p: (t > p).astype(float), places)
+
+
+def test_smooth_integrands_reach_rounding_with_few_nodes():
+    rule, error = _exponential([0.1, 1.0, 3.0]).integrate(1e-10)
+    assert np.abs(error).max() <= 1e-10
+    counts = np.diff(rule.splits)
+    assert counts.max() <= 81
+    # The flatter integrand needs fewer nodes: refinement is decided for each input.
+    assert counts[0] < counts[2]
+
+
+@given(st.lists(st.floats(0.01, 0.99), min_size=1, max_size=6), st.sampled_from([1e-1, 1e-2, 1e-3, 1e-5]))
+def test_kinks_anywhere_are_integrated_to_the_budget(places, budget):
+    family = _kinks(places)
+    rule, error = family.integrate(budget)
+    assert np.abs(error).max() <= budget
+    np.testing.assert_array_equal(family.evaluated, np.diff(rule.splits))  # nothing is thrown away
+
+
+def test_a_kink_costs_nodes_where_it_is():
+    counts = [np.diff(_kinks([0.37]).integrate(3.0**-k)[0].splits)[0] for k in (3, 6, 9)]
+    # Nodes grow with the digits asked for, not with the accuracy: 1,000 times as accurate for some nodes more.
+    assert counts[2] - counts[0] <= 30
+    fixed = np.abs(0.63 - np.mean(nodes_and_weights(4, 0)[0] > 0.37))
+    rule, error = _kinks([0.37]).integrate(fixed / 3)
+    assert rule.node_count < 3**4 / 2
+    assert np.abs(error).max() <= fixed / 3
+
+
+def test_an_input_within_budget_is_not_evaluated_again():
+    family = _kinks([0.0, 0.37])
+    rule, _ = family.integrate(0.01)
+    assert family.evaluated[0] == 1
+    assert family.evaluated[1] == np.diff(rule.splits)[1] > 1
+
+
+def test_refinement_ends_at_the_most_nodes_and_shows_what_is_left():
+    rule, error = _kinks([1 / 3 + 1e-9, 0.4]).integrate(1e-12, max_nodes=11)
+    assert np.diff(rule.splits).max() <= 27
+    assert np.abs(error).max() > 1e-12
+
+
+def test_what_rounding_alone_can_explain_is_not_refined():
+    rule, _ = _kinks([0.37]).integrate(1e-9, rounding=0.5)
+    assert rule.node_count == 1
