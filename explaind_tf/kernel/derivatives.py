@@ -11,6 +11,7 @@ operations without a rule, a ``map_fn`` differentiates one example at a time; wh
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from explaind_tf.kernel.quadrature import NodeTable, PathRule
 # Iterations of a map_fn that may run at once. Each holds the activations of one backward pass.
 _PARALLEL_EXAMPLES = 16
 _PARALLEL_DIRECTIONS = 2
+# Nodes of one input whose activations are held at once.
+_MOST_STACKED = 27
 
 
 def _vjp(outputs: tf.Tensor, point: tf.Tensor, cotangent: tf.Tensor | None) -> tf.Tensor:
@@ -68,7 +71,7 @@ class Derivatives:
         self._measure_at = _compile(self._build_measure_at, [*pairs, *measured])
         self._path_jvp = _compile(self._build_path_jvp, [*pairs, directions, *measured])
         self._path_rows = _compile(self._build_path_rows, [*path, weights, integers, *measured])
-        by_node = [*pairs, weights, *measured]
+        by_node = [*pairs, weights, tf.TensorSpec((None, None), tf.int32), *measured]
         self._path_rows_by_rule = _compile(self._build_path_rows_by_rule, by_node)
         self._path_products = _compile(self._build_path_products, [directions, *by_node])
         self._losses = _compile(self._at(model.losses), [point, *trained])
@@ -119,13 +122,13 @@ class Derivatives:
             If the model has no rules.
         """
         if by_rule:
-            return self._path_rows_by_rule(*self._by_node(segment, rule, block))
+            return self._by_rule(self._path_rows_by_rule, segment, rule, block)
         dtype = self.model.dtype.as_numpy_dtype
         path = (segment.start, segment.displacement, rule.nodes.astype(dtype), rule.weights.astype(dtype))
         return self._path_rows(*path, rule.splits, segment.constants, block.inputs, block.targets)
 
     def path_products(self, segment: Segment, rule: PathRule, directions: Any, block: Block) -> tf.Tensor:
-        """Return Φ · d variable by variable for directions (K, Z), shape (batch, O, K, V), in float64.
+        """Return Φ · d variable by variable for directions (K, Z), shape (batch, O, K, V).
 
         By rules: one backward pass a node for all measurements, and no row Φ is ever made.
 
@@ -134,13 +137,29 @@ class Derivatives:
         NotCoveredError
             If the model has no rules.
         """
-        return self._path_products(directions, *self._by_node(segment, rule, block))
+        return self._by_rule(partial(self._path_products, directions), segment, rule, block)
 
-    def _by_node(self, segment: Segment, rule: PathRule, block: Block) -> tuple[Any, ...]:
-        table, weights = rule.by_node()
+    def _by_rule(
+        self, function: Callable[..., tf.Tensor], segment: Segment, rule: PathRule, block: Block
+    ) -> tf.Tensor:
+        """Return the sum over the nodes of each input, of as many inputs and nodes at once as are alike."""
         dtype = self.model.dtype.as_numpy_dtype
-        pairs = self._pairs(segment, table)
-        return *pairs, weights.astype(dtype), segment.constants, block.inputs, block.targets
+        parts = list(rule.alike(_MOST_STACKED))
+        total: tf.Tensor | None = None
+        for members, own in parts:
+            table, weights = own.by_node()
+            inputs = block if len(members) == len(block) else block.take(members)
+            # Where the pairs of each input stand in the table.
+            places = np.argsort(table.order, kind="stable").reshape(len(members), -1).astype(np.int32)
+            pairs = (*self._pairs(segment, table), weights.astype(dtype), places)
+            found = function(*pairs, segment.constants, inputs.inputs, inputs.targets)
+            if len(parts) == 1:
+                return found
+            if total is None:
+                total = tf.zeros((len(block), *found.shape[1:]), found.dtype)
+            total = tf.tensor_scatter_nd_add(total, members[:, None], found)
+        assert total is not None  # every input has a node
+        return total
 
     def _pairs(self, segment: Segment, table: NodeTable) -> tuple[Any, ...]:
         nodes = table.nodes.astype(self.model.dtype.as_numpy_dtype)
@@ -299,41 +318,34 @@ class Derivatives:
             parallel_iterations=_PARALLEL_EXAMPLES,
         )
 
-    def _build_path_rows_by_rule(self, *path_and_measured):
-        size = self.model.point_size
-        return self._sum_over_nodes(
-            lambda examples: examples.gradients(), (size,), self.model.dtype, *path_and_measured
-        )
+    def _build_path_rows_by_rule(self, *pairs_and_measured):
+        examples, taps, width = self._stacked_examples(*pairs_and_measured)
+        return tf.reshape(examples.gradients(taps), (-1, width, self.model.point_size))
 
-    def _build_path_products(self, directions, *path_and_measured):
+    def _build_path_products(self, directions, *pairs_and_measured):
         model = self.model
         pieces = tf.split(directions, model.sizes, axis=1)
         shaped = [
             tf.reshape(piece, (-1, *spec.shape))
             for piece, spec in zip(pieces, (*model.trained, *model.state), strict=True)
         ]
+        examples, taps, width = self._stacked_examples(*pairs_and_measured)
+        products = tf.transpose(examples.contract(shaped, taps), (1, 0, 2))
+        return tf.reshape(products, (-1, width, tf.shape(directions)[0], len(shaped)))
 
-        def products(examples: ExampleGradients) -> tf.Tensor:
-            return tf.cast(tf.transpose(examples.contract(shaped), (1, 0, 2)), tf.float64)
+    def _stacked_examples(
+        self, start, displacement, nodes, splits, members, weights, places, constants, x, targets
+    ) -> tuple[ExampleGradients, list[tf.Tensor], int]:
+        """Return one example for each input and output, and what their gradients at all nodes are made of.
 
-        shape = (tf.shape(directions)[0], len(shaped))
-        return self._sum_over_nodes(products, shape, tf.float64, *path_and_measured)
-
-    def _sum_over_nodes(
-        self,
-        reduce: Callable[[ExampleGradients], tf.Tensor],
-        shape: tuple[Any, ...],
-        dtype: tf.DType,
-        *path_and_measured: Any,
-    ) -> tf.Tensor:
-        """Return Σ over the nodes of each input of what is made of its weighted gradients, shape (batch, O, *shape)."""
-        start, displacement, nodes, splits, members, weights, constants, x, targets = path_and_measured
+        Gradients at several nodes are summed within the matrix products that make them, and never written one by one.
+        """
         model = self.model
         width = self._at(model.measure)(start, constants, x, targets).shape[1]
 
-        def add_node(node: tf.Tensor, total: tf.Tensor) -> list[tf.Tensor]:
+        def examples_at(node: tf.Tensor) -> ExampleGradients:
             own = members[splits[node] : splits[node + 1]]
-            # One example for each input and output: each has a cotangent of its own.
+            # Each output has a cotangent of its own.
             inputs, labels = (
                 [tf.repeat(tf.gather(a, own), width, axis=0) for a in part] for part in (x, targets)
             )
@@ -342,15 +354,21 @@ class Derivatives:
             share = tf.repeat(weights[splits[node] : splits[node + 1]], width)[:, None]
             cotangent = tf.tile(tf.eye(width, dtype=outputs.dtype), [tf.size(own), 1]) * share
             count = tf.size(own) * width
-            examples = ExampleGradients(outputs, cotangent, variables, [*inputs, *labels], count)
-            found = tf.reshape(reduce(examples), (-1, width, *shape))
-            return [node + 1, tf.tensor_scatter_nd_add(total, own[:, None], found)]
+            return ExampleGradients(outputs, cotangent, variables, [*inputs, *labels], count)
 
-        total = tf.zeros((tf.shape(x[0])[0], width, *shape), dtype)
-        _, total = tf.while_loop(
-            lambda node, _: node < tf.size(nodes), add_node, [0, total], parallel_iterations=1
+        def add_node(node: tf.Tensor, found: list[tf.TensorArray]) -> list[Any]:
+            taps = examples_at(node).taps()
+            return [node + 1, [array.write(node, tap) for array, tap in zip(found, taps, strict=True)]]
+
+        pattern = examples_at(tf.constant(0))
+        empty = [
+            tf.TensorArray(tap.dtype, tf.size(nodes), infer_shape=False, element_shape=(None, *tap.shape[1:]))
+            for tap in pattern.taps()
+        ]
+        _, found = tf.while_loop(
+            lambda node, _: node < tf.size(nodes), add_node, [0, empty], parallel_iterations=1
         )
-        return total
+        return pattern, [_by_input(array.concat(), places, width) for array in found], width
 
     def _build_loss_gradient(self, point, shares, constants, *samples):
         # Scaled before the backward pass, as Keras does: the same rounding, often the same bits.
@@ -399,6 +417,17 @@ class Derivatives:
         return _vjp(self._at(self.model.regularizer)(point, constants, x), point, None)[
             : self.model.theta_size
         ]
+
+
+def _by_input(tap: tf.Tensor, places: tf.Tensor, width: int) -> tf.Tensor:
+    """Return a tap (m · O, rows, ...) of pairs by node as one of inputs: (batch · O, n · rows, ...), all nodes' rows."""
+    rest = tap.shape[2:]
+    by_pair = tf.reshape(tap, tf.concat([[-1, width], tf.shape(tap)[1:]], axis=0))
+    by_input = tf.gather(by_pair, places)  # (batch, n, O, rows, ...)
+    by_input = tf.transpose(by_input, [0, 2, 1, *range(3, 4 + len(rest))])
+    shape = tf.shape(by_input)
+    made = tf.reshape(by_input, tf.concat([[shape[0] * width, shape[2] * shape[3]], shape[4:]], axis=0))
+    return tf.ensure_shape(made, (None, None, *rest))
 
 
 def _arguments(batch: Batch) -> tuple[Any, ...]:

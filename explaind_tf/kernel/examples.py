@@ -1,10 +1,10 @@
 """Gradients of single examples from one forward and one backward pass over all of them.
 
-The passes give, at every use of a variable, what the operation read and the gradient δ by what it returned. A rule
-makes of both the examples' gradients, or their scalar products with rows Ψ.
+The passes give, at every use of a variable, what the operation read and the gradient δ by what it returned: the
+*taps*. A rule makes of both the examples' gradients, or their scalar products with rows Ψ.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -48,90 +48,117 @@ class ExampleGradients:
         found = tf.gradients(outputs, list(by_output.values()), grad_ys=cotangent) if uses else []
         self._deltas = dict(zip(by_output, found, strict=True))
 
-    def _each(self) -> Iterator[tuple[Use, Rule, Rearrangement | None, tf.Tensor]]:
-        for (use, rule), place in zip(self._rules, self._places, strict=True):
-            delta = self._deltas[use.output.name]
-            if delta is not None:
-                yield use, rule, place, tf.convert_to_tensor(delta)
+    def taps(self) -> list[tf.Tensor]:
+        """Return what the gradients are made of, each of shape (K, rows, ...).
 
-    def gradients(self) -> tf.Tensor:
-        """Return all of them, flat, in the order of the variables, shape (K, Z)."""
-        parts = self._from_mixtures()
-        for use, rule, place, delta in self._each():
-            if place is not None:
-                own = place.undo(rule.gradients(use, delta, self._count))
-                parts[place.variable].append(self._flat(own, place.variable))
-        zero = tf.zeros((), self._variables[0].dtype)
+        Those of several points may be put one behind the other along the second axis: gradients add up along it.
+        """
+        found = [
+            tap
+            for (use, rule), place in zip(self._rules, self._places, strict=True)
+            if place is not None and (delta := self._delta(use)) is not None
+            for tap in rule.taps(delta, self._count)
+        ]
+        return found + [rows[:, None] for _, rows in self._from_mixtures()]
+
+    def gradients(self, taps: Sequence[tf.Tensor] | None = None) -> tf.Tensor:
+        """Return all of them, flat, in the order of the variables, shape (K, Z).
+
+        Parameters
+        ----------
+        taps : sequence of tf.Tensor, optional
+            By default those of these very examples.
+        """
+        terms, mixtures, count = self._dealt(taps)
+        parts: list[list[tf.Tensor]] = [[] for _ in self._variables]
+        for variable, rows in mixtures:
+            parts[variable].append(tf.reduce_sum(rows, axis=1))
+        for rule, place, own in terms:
+            parts[place.variable].append(self._flat(place.undo(rule.gradients(own)), place.variable))
+        dtype = self._variables[0].dtype
         sizes = [variable.shape.num_elements() for variable in self._variables]
         whole = [
-            tf.cast(tf.add_n(found), zero.dtype) if found else tf.fill((self._count, size), zero)
+            tf.cast(tf.add_n(found), dtype) if found else tf.zeros((count, size), dtype)
             for found, size in zip(parts, sizes, strict=True)
         ]
         return tf.concat(whole, axis=1)
 
-    def contract(self, rows: Sequence[tf.Tensor]) -> tf.Tensor:
+    def contract(self, rows: Sequence[tf.Tensor], taps: Sequence[tf.Tensor] | None = None) -> tf.Tensor:
         """Return the scalar products with rows, variable by variable, shape (F, K, V).
 
         Parameters
         ----------
         rows : sequence of tf.Tensor
             Ψ for each variable, shape (F, *variable).
+        taps : sequence of tf.Tensor, optional
+            As in :meth:`gradients`.
         """
-        found: list[list[tf.Tensor]] = [
-            [
-                tf.matmul(self._flat(rows[index], index), tf.cast(own, rows[index].dtype), transpose_b=True)
-                for own in mixtures
-            ]
-            for index, mixtures in enumerate(self._from_mixtures())
-        ]
-        for use, rule, place, delta in self._each():
-            if place is not None:
-                # The dtype of the point is not that of every variable.
-                own = tf.cast(place.rearrange(rows[place.variable]), delta.dtype)
-                products = rule.contract(use, delta, self._count, own)
-                found[place.variable].append(tf.cast(products, rows[0].dtype))
-        zeros = tf.zeros((tf.shape(rows[0])[0], self._count), rows[0].dtype)
-        return tf.stack([tf.add_n(terms) if terms else zeros for terms in found], axis=-1)
+        terms, mixtures, count = self._dealt(taps)
+        found: list[list[tf.Tensor]] = [[] for _ in self._variables]
+        for index, mixed in mixtures:
+            own = tf.cast(tf.reduce_sum(mixed, axis=1), rows[index].dtype)
+            found[index].append(tf.matmul(self._flat(rows[index], index), own, transpose_b=True))
+        for rule, place, taps_of_rule in terms:
+            # The dtype of the point is not that of every variable.
+            own = tf.cast(place.rearrange(rows[place.variable]), taps_of_rule[-1].dtype)
+            found[place.variable].append(tf.cast(rule.contract(taps_of_rule, own), rows[0].dtype))
+        zeros = tf.zeros((tf.shape(rows[0])[0], count), rows[0].dtype)
+        return tf.stack([tf.add_n(products) if products else zeros for products in found], axis=-1)
+
+    def _delta(self, use: Use) -> tf.Tensor | None:
+        delta = self._deltas[use.output.name]
+        return None if delta is None else tf.convert_to_tensor(delta)
+
+    def _dealt(
+        self, taps: Sequence[tf.Tensor] | None
+    ) -> tuple[list[tuple[Rule, Rearrangement, list[tf.Tensor]]], list[tuple[int, tf.Tensor]], tf.Tensor]:
+        """Return the taps by rule and those of mixtures by variable, and the number of examples."""
+        left = list(self.taps() if taps is None else taps)
+        count = tf.shape(left[0])[0] if left else self._count
+        terms = []
+        for (use, rule), place in zip(self._rules, self._places, strict=True):
+            if place is not None and self._delta(use) is not None:
+                terms.append((rule, place, [left.pop(0) for _ in range(rule.tap_count)]))
+        return terms, list(zip(self._mixed_variables(), left, strict=True)), count
 
     def _flat(self, rows: tf.Tensor, variable: int) -> tf.Tensor:
         return tf.reshape(rows, (-1, self._variables[variable].shape.num_elements()))
 
-    def _from_mixtures(self) -> list[list[tf.Tensor]]:
-        """Return, for each variable, the gradients through sources that are more than one variable rearranged.
+    def _mixtures(self) -> list[tuple[Use, Rule, tf.Tensor]]:
+        return [
+            (use, rule, delta)
+            for (use, rule), place in zip(self._rules, self._places, strict=True)
+            if place is None and (delta := self._delta(use)) is not None
+        ]
+
+    def _mixed_variables(self) -> list[int]:
+        sources = [use.source for use, _, _ in self._mixtures()]
+        if not sources:
+            return []
+        found = tf.gradients(sources, self._variables)
+        return [index for index, gradient in enumerate(found) if gradient is not None]
+
+    def _from_mixtures(self) -> list[tuple[int, tf.Tensor]]:
+        """Return the gradients (K, size) through sources that are more than one variable rearranged, with the variable.
 
         BatchNorm in inference, for one, computes a scale and an offset of four variables. They are small, and so is
         the graph from the variables to them: it is differentiated for one example at a time.
         """
-        parts: list[list[tf.Tensor]] = [[] for _ in self._variables]
-        mixtures = [
-            (use.source, rule.gradients(use, delta, self._count))
-            for use, rule, place, delta in self._each()
-            if place is None
-        ]
+        mixtures = self._mixtures()
         if not mixtures:
-            return parts
-        sources = [source for source, _ in mixtures]
+            return []
+        sources = [use.source for use, _, _ in mixtures]
+        reached = self._mixed_variables()
+        variables = [self._variables[index] for index in reached]
 
         def pull_back(own: list[tf.Tensor]) -> list[tf.Tensor]:
-            found = tf.gradients(sources, self._variables, grad_ys=own, unconnected_gradients="zero")
+            found = tf.gradients(sources, variables, grad_ys=own)
             return [tf.reshape(tf.convert_to_tensor(g), (-1,)) for g in found]
 
-        reached = _reached(sources, self._variables)
-        signature = [
-            tf.TensorSpec((v.shape.num_elements() if is_reached else 0,), v.dtype)
-            for v, is_reached in zip(self._variables, reached, strict=True)
-        ]
         pulled = tf.map_fn(
-            lambda own: [g if r else g[:0] for g, r in zip(pull_back(own), reached, strict=True)],
-            [gradients for _, gradients in mixtures],
-            fn_output_signature=signature,
+            pull_back,
+            [rule.gradients(rule.taps(delta, self._count)) for _, rule, delta in mixtures],
+            fn_output_signature=[tf.TensorSpec((v.shape.num_elements(),), v.dtype) for v in variables],
             parallel_iterations=16,
         )
-        for part, rows, is_reached in zip(parts, pulled, reached, strict=True):
-            if is_reached:
-                part.append(rows)
-        return parts
-
-
-def _reached(sources: list[tf.Tensor], variables: list[tf.Tensor]) -> list[bool]:
-    return [gradient is not None for gradient in tf.gradients(sources, variables)]
+        return list(zip(reached, pulled, strict=True))

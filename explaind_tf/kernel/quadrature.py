@@ -6,6 +6,7 @@ is smooth, Romberg's extrapolation of the same nodes converges at a high order.
 """
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,6 +102,17 @@ class PathRule:
         return PathRule(
             self.nodes[first:last], self.weights[first:last], self.splits[start : stop + 1] - first
         )
+
+    def alike(self, most: int) -> Iterator[tuple[np.ndarray, "PathRule"]]:
+        """Yield parts in which all inputs have as many nodes, at most ``most``: the inputs (b,), and their rule."""
+        counts = np.diff(self.splits)
+        for first in range(0, int(counts.max(initial=0)), most):
+            left = np.clip(counts - first, 0, most)
+            for count in np.unique(left[left > 0]):
+                members = np.flatnonzero(left == count)
+                pairs = (self.splits[members, None] + first + np.arange(count)).ravel()
+                splits = (np.arange(len(members) + 1) * count).astype(np.int32)
+                yield members, PathRule(self.nodes[pairs], self.weights[pairs], splits)
 
     def by_node(self) -> tuple[NodeTable, np.ndarray]:
         """Return the pairs by node, and their weights in that order."""

@@ -1,13 +1,16 @@
 """Rules: the gradient of single examples through one use of a variable.
 
-Every rule takes the use, δ (the gradient by what the operation returned) and the number of examples K. The examples of a
-batch must come one after the other along the first axis of what the operation reads and returns, each with the same number
-of rows (positions of a sequence, say). A graph cannot promise that, so it is checked with numbers before the
-rules are trusted.
+A rule works in two parts. Its *taps* are what a gradient is made of: what the operation read, and δ, the gradient by
+what it returned. All have the axes (K examples, rows, ...), and the gradient of an example is a sum over its rows: the
+positions of a sequence, say, or the nodes of a quadrature, one behind the other. The second part makes of taps the
+gradients, or their scalar products with rows Ψ; it reads nothing of the graph in which the taps were made.
+
+The examples of a batch must come one after the other along the first axis of what the operation reads and returns, each with
+the same number of rows. A graph cannot promise that, so it is checked with numbers before the rules are trusted.
 """
 
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import tensorflow as tf
@@ -17,15 +20,23 @@ from explaind_tf.kernel.uses import NotCoveredError, Use
 # To write and read an element of a gradient costs as much as some 50 of the multiplications in a matrix product.
 _MEMORY_COST = 50
 
+Taps = Sequence[tf.Tensor]
+
 
 class Rule(Protocol):
-    """What is known about an operation."""
+    """What is known about the operation of one use."""
 
-    def gradients(self, use: Use, delta: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    tap_count: int
+
+    def taps(self, delta: tf.Tensor, count: tf.Tensor) -> list[tf.Tensor]:
+        """Return what the gradients of ``count`` examples are made of, each of shape (K, rows, ...)."""
+        ...
+
+    def gradients(self, taps: Taps) -> tf.Tensor:
         """Return the gradient of each example by the use's source, shape (K, *source)."""
         ...
 
-    def contract(self, use: Use, delta: tf.Tensor, count: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    def contract(self, taps: Taps, rows: tf.Tensor) -> tf.Tensor:
         """Return its scalar products with rows (F, *source), shape (F, K)."""
         ...
 
@@ -33,40 +44,50 @@ class Rule(Protocol):
 class _ByGradients:
     """Contracts by way of the gradients."""
 
-    def gradients(self, use: Use, delta: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    tap_count = 2
+
+    def __init__(self, use: Use) -> None:
+        self._use = use
+
+    def taps(self, delta: tf.Tensor, count: tf.Tensor) -> list[tf.Tensor]:
         raise NotImplementedError
 
-    def contract(self, use: Use, delta: tf.Tensor, count: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        gradients = self.gradients(use, delta, count)
-        size = use.source.shape.num_elements()
-        return tf.matmul(tf.reshape(rows, (-1, size)), tf.reshape(gradients, (-1, size)), transpose_b=True)
+    def gradients(self, taps: Taps) -> tf.Tensor:
+        raise NotImplementedError
+
+    def contract(self, taps: Taps, rows: tf.Tensor) -> tf.Tensor:
+        size = self._use.source.shape.num_elements()
+        gradients = tf.reshape(self.gradients(taps), (-1, size))
+        return tf.matmul(tf.reshape(rows, (-1, size)), gradients, transpose_b=True)
 
 
 class _MatMul(_ByGradients):
     """``x @ W``, x of any rank, W (or its transpose) a matrix."""
 
-    def _parts(self, use: Use, delta: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, bool]:
+    def __init__(self, use: Use) -> None:
+        super().__init__(use)
         left, right = ("transpose_a", "transpose_b") if use.operation.type == "MatMul" else ("adj_x", "adj_y")
         if use.index != 1 or use.source.shape.rank != 2 or use.operation.get_attr(left):
             raise NotCoveredError(f"{use.operation.name} multiplies a variable from an unusual side")
-        is_transposed = use.operation.get_attr(right)
-        inner, outer = use.source.shape.as_list()
-        x, y = (outer, inner) if is_transposed else (inner, outer)
-        return tf.reshape(use.other, (count, -1, x)), tf.reshape(delta, (count, -1, y)), is_transposed
+        self._is_transposed = use.operation.get_attr(right)
 
-    def gradients(self, use: Use, delta: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        x, delta, is_transposed = self._parts(use, delta, count)
-        return (
-            tf.matmul(delta, x, transpose_a=True) if is_transposed else tf.matmul(x, delta, transpose_a=True)
-        )
+    def taps(self, delta: tf.Tensor, count: tf.Tensor) -> list[tf.Tensor]:
+        inner, outer = self._use.source.shape.as_list()
+        x, y = (outer, inner) if self._is_transposed else (inner, outer)
+        return [tf.reshape(self._use.other, (count, -1, x)), tf.reshape(delta, (count, -1, y))]
 
-    def contract(self, use: Use, delta: tf.Tensor, count: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        x, own, is_transposed = self._parts(use, delta, count)
-        positions, number = tf.shape(x)[1], tf.shape(rows)[0]
+    def gradients(self, taps: Taps) -> tf.Tensor:
+        x, delta = taps
+        first, second = (delta, x) if self._is_transposed else (x, delta)
+        return tf.matmul(first, second, transpose_a=True)
+
+    def contract(self, taps: Taps, rows: tf.Tensor) -> tf.Tensor:
+        x, own = taps
+        count, positions, number = tf.shape(x)[0], tf.shape(x)[1], tf.shape(rows)[0]
 
         def without_gradients() -> tf.Tensor:
             # ⟨Ψ, xᵀδ⟩ = ⟨xΨ, δ⟩ = ⟨x, δΨᵀ⟩: no gradient is ever made. The narrower of the two products is taken.
-            if (x.shape[2] < own.shape[2]) != is_transposed:
+            if (x.shape[2] < own.shape[2]) != self._is_transposed:
                 stacked = tf.transpose(rows, (2, 0, 1))
             else:
                 stacked = tf.transpose(rows, (1, 0, 2))
@@ -80,34 +101,36 @@ class _MatMul(_ByGradients):
         return tf.cond(
             number * positions <= positions + number + _MEMORY_COST,
             without_gradients,
-            lambda: super(_MatMul, self).contract(use, delta, count, rows),
+            lambda: super(_MatMul, self).contract(taps, rows),
         )
 
 
 class _Gather(_ByGradients):
     """``E[tokens]``."""
 
-    def _parts(self, use: Use, delta: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def __init__(self, use: Use) -> None:
+        super().__init__(use)
         axis = tf.get_static_value(use.operation.inputs[2]) if len(use.operation.inputs) > 2 else 0
         if use.index != 0 or axis != 0 or use.operation.get_attr("batch_dims"):
             raise NotCoveredError(f"{use.operation.name} gathers along another axis than the first")
-        rest = use.source.shape[1:].num_elements()
-        return tf.reshape(use.other, (count, -1)), tf.reshape(delta, (count, -1, rest))
 
-    def gradients(self, use: Use, delta: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        tokens, own = self._parts(use, delta, count)
-        size, rest = use.source.shape[0], use.source.shape[1:]
-        places = tf.cast(tokens, tf.int64) + size * tf.range(tf.cast(count, tf.int64))[:, None]
+    def taps(self, delta: tf.Tensor, count: tf.Tensor) -> list[tf.Tensor]:
+        rest = self._use.source.shape[1:].num_elements()
+        return [tf.reshape(self._use.other, (count, -1)), tf.reshape(delta, (count, -1, rest))]
+
+    def gradients(self, taps: Taps) -> tf.Tensor:
+        tokens, own = taps
+        size, rest = self._use.source.shape[0], self._use.source.shape[1:]
+        count = tf.shape(tokens, tf.int64)[0]
+        places = tf.cast(tokens, tf.int64) + size * tf.range(count)[:, None]
         summed = tf.math.unsorted_segment_sum(
-            tf.reshape(own, (-1, rest.num_elements())),
-            tf.reshape(places, (-1,)),
-            tf.cast(count, tf.int64) * size,
+            tf.reshape(own, (-1, rest.num_elements())), tf.reshape(places, (-1,)), count * size
         )
-        return tf.reshape(summed, (count, size, *rest))
+        return tf.reshape(summed, (-1, size, *rest))
 
-    def contract(self, use: Use, delta: tf.Tensor, count: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        tokens, own = self._parts(use, delta, count)
-        flat = tf.reshape(rows, (tf.shape(rows)[0], use.source.shape[0], -1))
+    def contract(self, taps: Taps, rows: tf.Tensor) -> tf.Tensor:
+        tokens, own = taps
+        flat = tf.reshape(rows, (tf.shape(rows)[0], self._use.source.shape[0], -1))
         # One row at a time: what is gathered is as large as the batch.
         return tf.map_fn(
             lambda row: tf.reduce_sum(tf.gather(row, tokens) * own, axis=(1, 2)), flat, parallel_iterations=2
@@ -119,35 +142,44 @@ class _Elementwise(_ByGradients):
 
     Parameters
     ----------
+    use : Use
+        The use.
     slope : callable
         From the use and δ to the gradient by the source as if it had been broadcast before.
     """
 
-    def __init__(self, slope: Callable[[Use, tf.Tensor], tf.Tensor]) -> None:
-        self._slope = slope
+    tap_count = 1
 
-    def gradients(self, use: Use, delta: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    def __init__(self, use: Use, slope: Callable[[Use, tf.Tensor], tf.Tensor]) -> None:
+        super().__init__(use)
         shape, rank = use.source.shape, use.output.shape.rank
         if rank is None or shape.rank > rank or (shape.rank == rank and shape[0] != 1):
             raise NotCoveredError(f"{use.operation.name} has a variable with an axis of examples")
-        full = self._slope(use, delta)
+        self._slope = slope
+
+    def taps(self, delta: tf.Tensor, count: tf.Tensor) -> list[tf.Tensor]:
+        shape, rank = self._use.source.shape, self._use.output.shape.rank
+        full = self._slope(self._use, delta)
         missing = rank - shape.rank
         # The first axis holds examples and, behind them, maybe positions.
         axes = [a for a in range(1, rank) if a < missing or shape[a - missing] == 1]
         summed = tf.reduce_sum(full, axis=axes)
         rest = [size for size in shape.as_list()[max(0, 1 - missing) :] if size != 1]
         by_example = tf.reduce_sum(tf.reshape(summed, (count, -1, *rest)), axis=1)
-        return tf.reshape(by_example, (count, *shape.as_list()))
+        return [tf.reshape(by_example, (count, 1, *shape.as_list()))]
+
+    def gradients(self, taps: Taps) -> tf.Tensor:
+        return tf.reduce_sum(taps[0], axis=1)
 
 
 class _Tile(_Elementwise):
     """``tf.tile(v, [batch, 1, ...])``: a repetition that broadcasting could have done, of a class token, say."""
 
-    def gradients(self, use: Use, delta: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    def __init__(self, use: Use) -> None:
+        super().__init__(use, _same)
         made, source = use.output.shape.as_list(), use.source.shape.as_list()
         if any(m != s and s != 1 for m, s in zip(made[1:], source[1:], strict=True)):
             raise NotCoveredError(f"{use.operation.name} repeats a variable along axes with several elements")
-        return super().gradients(use, delta, count)
 
 
 class _OneByOne(_ByGradients):
@@ -155,40 +187,53 @@ class _OneByOne(_ByGradients):
 
     Parameters
     ----------
+    use : Use
+        The use; the variable is input 1.
     data : int
-        Which input holds the examples. The variable is input 1.
+        Which input holds the examples.
     sizes : int or None
         Which input holds the shape of what is returned, if one does.
     """
 
-    def __init__(self, data: int = 0, sizes: int | None = None) -> None:
-        self._data, self._sizes = data, sizes
-
-    def gradients(self, use: Use, delta: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    def __init__(self, use: Use, data: int = 0, sizes: int | None = None) -> None:
+        super().__init__(use)
         if use.index != 1:
             raise NotCoveredError(f"{use.operation.name} ({use.operation.type}) has examples for a filter")
-        data = use.operation.inputs[self._data]
+        if sizes is not None and not use.output.shape[1:].is_fully_defined():
+            raise NotCoveredError(f"{use.operation.name} ({use.operation.type}) returns images of any size")
+        self._data, self._sizes = data, sizes
+
+    def taps(self, delta: tf.Tensor, count: tf.Tensor) -> list[tf.Tensor]:
+        data = self._use.operation.inputs[self._data]
         is_dealt = _is_dealt(data)
 
-        def split(tensor: tf.Tensor) -> tf.Tensor:
+        def by_example(tensor: tf.Tensor) -> tf.Tensor:
             rest = tf.shape(tensor)[1:]
             if is_dealt:
                 return tf.einsum("rk...->kr...", tf.reshape(tensor, tf.concat([[-1, count], rest], axis=0)))
             return tf.reshape(tensor, tf.concat([[count, -1], rest], axis=0))
 
+        return [by_example(data), by_example(delta)]
+
+    def gradients(self, taps: Taps) -> tf.Tensor:
+        source = self._use.source
+        place = tf.zeros(source.shape, source.dtype)  # the operation is linear in it
+
         def one(example: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             own, own_delta = example
-            inputs = {self._data: tf.ensure_shape(own, (None, *data.shape[1:]))}
+            data = self._use.operation.inputs[self._data]
+            inputs = {self._data: tf.ensure_shape(own, (None, *data.shape[1:])), 1: place}
             if self._sizes is not None:
-                sizes = use.operation.inputs[self._sizes]
-                inputs[self._sizes] = tf.concat([tf.shape(own, sizes.dtype)[:1], sizes[1:]], axis=0)
-            (gradient,) = tf.gradients(_again(use, inputs), use.source, grad_ys=own_delta)
+                dtype = self._use.operation.inputs[self._sizes].dtype
+                rest = tf.constant(self._use.output.shape[1:].as_list(), dtype)
+                inputs[self._sizes] = tf.concat([tf.shape(own, dtype)[:1], rest], axis=0)
+            (gradient,) = tf.gradients(_again(self._use, inputs), place, grad_ys=own_delta)
             return gradient
 
         return tf.map_fn(
             one,
-            (split(data), split(delta)),
-            fn_output_signature=tf.TensorSpec(use.source.shape, delta.dtype),
+            tuple(taps),
+            fn_output_signature=tf.TensorSpec(source.shape, taps[1].dtype),
             parallel_iterations=4,
         )
 
@@ -218,7 +263,8 @@ def _again(use: Use, others: dict[int, tf.Tensor]) -> tf.Tensor:
 class _Einsum(_ByGradients):
     """``einsum("b…,…->b…", x, W)``."""
 
-    def gradients(self, use: Use, delta: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    def __init__(self, use: Use) -> None:
+        super().__init__(use)
         equation = use.operation.get_attr("equation").decode().replace(" ", "")
         read, made = equation.split("->")
         labels = read.split(",")
@@ -235,11 +281,16 @@ class _Einsum(_ByGradients):
             raise NotCoveredError(f"einsum {equation!r} does not keep examples on the first axis")
         # Behind the axis of examples there may be positions in the same axis of the tensors.
         example = free[0]
-        x, d = (
+        self._equation = f"{example}{other},{example}{made}->{example}{own}"
+
+    def taps(self, delta: tf.Tensor, count: tf.Tensor) -> list[tf.Tensor]:
+        return [
             tf.reshape(tensor, tf.concat([[count, -1], tf.shape(tensor)[1:]], axis=0))
-            for tensor in (use.other, delta)
-        )
-        return tf.einsum(f"{example}{other},{example}{made}->{example}{own}", x, d)
+            for tensor in (self._use.other, delta)
+        ]
+
+    def gradients(self, taps: Taps) -> tf.Tensor:
+        return tf.einsum(self._equation, *taps)
 
 
 def _product(use: Use, delta: tf.Tensor) -> tf.Tensor:
@@ -253,27 +304,48 @@ def _slope(use: Use, delta: tf.Tensor) -> tf.Tensor:
     return slope
 
 
-_SUM = _Elementwise(lambda use, delta: delta)
-_ELEMENTWISE = _Elementwise(_slope)
-_MATMUL, _ONE_BY_ONE, _TRANSPOSED = _MatMul(), _OneByOne(), _OneByOne(data=2, sizes=0)
-_RULES: dict[str, Rule] = {
-    "MatMul": _MATMUL,
-    "BatchMatMulV2": _MATMUL,
-    "GatherV2": _Gather(),
-    "Einsum": _Einsum(),
-    "Add": _SUM,
-    "AddV2": _SUM,
-    "BiasAdd": _SUM,
-    "Sub": _Elementwise(lambda use, delta: -delta if use.index else delta),
-    "Mul": _Elementwise(_product),
-    "BroadcastTo": _SUM,
-    "Tile": _Tile(lambda use, delta: delta),
-    **dict.fromkeys(("RealDiv", "Maximum", "Minimum", "Pow", "SquaredDifference", "SelectV2"), _ELEMENTWISE),
-    "Conv2D": _ONE_BY_ONE,
-    "Conv3D": _ONE_BY_ONE,
-    "DepthwiseConv2dNative": _ONE_BY_ONE,
-    "Conv2DBackpropInput": _TRANSPOSED,
-    "Conv3DBackpropInputV2": _TRANSPOSED,
+def _same(use: Use, delta: tf.Tensor) -> tf.Tensor:
+    return delta
+
+
+def _sum(use: Use) -> Rule:
+    return _Elementwise(use, _same)
+
+
+def _difference(use: Use) -> Rule:
+    return _Elementwise(use, lambda use, delta: -delta if use.index else delta)
+
+
+def _multiplication(use: Use) -> Rule:
+    return _Elementwise(use, _product)
+
+
+def _elementwise(use: Use) -> Rule:
+    return _Elementwise(use, _slope)
+
+
+def _transposed(use: Use) -> Rule:
+    return _OneByOne(use, data=2, sizes=0)
+
+
+_RULES: dict[str, Callable[[Use], Rule]] = {
+    "MatMul": _MatMul,
+    "BatchMatMulV2": _MatMul,
+    "GatherV2": _Gather,
+    "Einsum": _Einsum,
+    "Add": _sum,
+    "AddV2": _sum,
+    "BiasAdd": _sum,
+    "Sub": _difference,
+    "Mul": _multiplication,
+    "BroadcastTo": _sum,
+    "Tile": _Tile,
+    **dict.fromkeys(("RealDiv", "Maximum", "Minimum", "Pow", "SquaredDifference", "SelectV2"), _elementwise),
+    "Conv2D": _OneByOne,
+    "Conv3D": _OneByOne,
+    "DepthwiseConv2dNative": _OneByOne,
+    "Conv2DBackpropInput": _transposed,
+    "Conv3DBackpropInputV2": _transposed,
 }
 
 
@@ -291,4 +363,4 @@ def rule_of(use: Use) -> Rule:
         raise NotCoveredError(f"{operation.name} ({operation.type}) has a gradient of its own")
     if not is_covered or (operation.type == "BiasAdd" and operation.get_attr("data_format") != b"NHWC"):
         raise NotCoveredError(f"{operation.name} ({operation.type}) has no rule")
-    return _RULES[operation.type]
+    return _RULES[operation.type](use)

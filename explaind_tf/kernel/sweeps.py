@@ -20,7 +20,7 @@ from explaind_tf.kernel.quadrature import PathRule, by_node
 from explaind_tf.kernel.refinement import AtNodes, integrate
 
 # Units in the last place of f by which a difference of two values may be off.
-_ROUNDED = 4
+_ROUNDED = 2
 # Share of the tolerance that the quadrature may use; the rest is left to rounding.
 _QUADRATURE_SHARE = 0.8
 

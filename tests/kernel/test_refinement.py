@@ -62,7 +62,7 @@ def test_smooth_integrands_reach_rounding_with_few_nodes():
 def test_kinks_anywhere_are_integrated_to_the_budget(places, budget):
     family = _kinks(places)
     rule, error = family.integrate(budget)
-    assert np.abs(error).max() <= budget
+    assert np.abs(error).max() <= budget * (1 + 1e-12)  # a kink may miss by the budget to the last bit
     np.testing.assert_array_equal(family.evaluated, np.diff(rule.splits))  # nothing is thrown away
 
 
