@@ -9,6 +9,7 @@ import numpy as np
 
 from explaind_tf import constants
 from explaind_tf.recording.tap import TappedBatch
+from explaind_tf.runs.digests import describe_tree
 from explaind_tf.runs.examples import Buffers, as_buffer
 from explaind_tf.runs.fingerprints import ContentTable
 from explaind_tf.runs.records import RecordWriter
@@ -16,6 +17,8 @@ from explaind_tf.runs.samples import Sample, SampleId, encode_sample
 from explaind_tf.runs.schema import (
     COMPLETE,
     RECORDING,
+    SAMPLES,
+    STEPS,
     Manifest,
     Shard,
     VariableSpec,
@@ -25,8 +28,6 @@ from explaind_tf.runs.schema import (
 )
 from explaind_tf.runs.steps import StepRecord, encode_step
 from explaind_tf.runs.structure import Structure
-
-STEPS, SAMPLES = "steps", "samples"
 
 
 def refuse_used_directory(run_dir: Path) -> None:
@@ -88,7 +89,7 @@ class RunWriter:
         outputs: Structure,
         environment: dict[str, Any],
     ) -> None:
-        """Say what is recorded, and open the first shards."""
+        """Say what is recorded, and open the first shards. The graphs must have been written before."""
         self._manifest = Manifest(
             run_id=new_run_id(),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -102,6 +103,7 @@ class RunWriter:
             weights=weights,
             outputs=outputs,
             environment=environment,
+            graphs=describe_tree(self.run_dir / constants.GRAPHS_DIR),
             shards=(),
         )
         self.open_shards()
@@ -120,12 +122,15 @@ class RunWriter:
 
     def write_samples(self, batch: TappedBatch) -> np.ndarray:
         """Store the samples of a batch that are new, and return the rows of all, shape (batch,)."""
+        assert self._manifest is not None, "begin() comes first"
+        run_id = self._manifest.run_id
         records: list[Buffers] = []
 
         def new_row(i: int) -> int:
             sample_id = None if batch.ids is None else batch.ids[i]
             contents = [a[i] for a in batch.inputs], [a[i] for a in batch.targets]
-            records.append(encode_sample(Sample(int(batch.fingerprints[i]), sample_id, *contents)))
+            sample = Sample(int(batch.fingerprints[i]), sample_id, *contents)
+            records.append(encode_sample(sample, self.sample_count, run_id))
             self.sample_count += 1
             return self.sample_count - 1
 
@@ -145,7 +150,8 @@ class RunWriter:
 
     def write_step(self, record: StepRecord) -> None:
         """Append a record; the samples that it names must have been written before."""
-        self._writers[STEPS].write(encode_step(record))
+        assert self._manifest is not None, "begin() comes first"
+        self._writers[STEPS].write(encode_step(record, self._manifest.run_id))
 
     @property
     def is_open(self) -> bool:

@@ -51,7 +51,7 @@ class Graphs:
     def __init__(self, path: Path) -> None:
         try:
             self._module: Any = tf.saved_model.load(str(path))
-        except (OSError, ValueError, tf.errors.OpError) as error:
+        except Exception as error:  # whatever TensorFlow trips over in a file that is no SavedModel
             raise RunFormatError(
                 f"{path} cannot be loaded as a SavedModel: {error}. Restore it from a copy."
             ) from error
@@ -59,6 +59,14 @@ class Graphs:
         missing = [name for name in names if not hasattr(self._module, name)]
         if missing:
             raise RunFormatError(f"{path} lacks the functions {missing}: it was not written by a PathLogger.")
+        try:
+            self._take_functions()
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            raise RunFormatError(
+                f"{path} holds functions of another form: {error}. It was not written by a PathLogger."
+            ) from error
+
+    def _take_functions(self) -> None:
         self.forward = _inlined(getattr(self._module, FORWARD))
         self.sample_losses = _inlined(getattr(self._module, SAMPLE_LOSSES))
         tokens = getattr(self._module, TOKEN_LOSSES, None)

@@ -9,10 +9,11 @@ import numpy as np
 from explaind_tf import constants
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs import structure as struct
+from explaind_tf.runs.digests import check_tree, require_inside
 from explaind_tf.runs.graphs import Graphs
 from explaind_tf.runs.records import RecordFile, file_sha256
 from explaind_tf.runs.samples import SampleStore
-from explaind_tf.runs.schema import COMPLETE, Manifest, Shard, VariableSpec, read_manifest
+from explaind_tf.runs.schema import COMPLETE, SAMPLES, STEPS, Manifest, Shard, VariableSpec, read_manifest
 from explaind_tf.runs.steps import Layout, StepStore
 
 
@@ -33,14 +34,18 @@ class RecordedRun:
             self.manifest.variables,
             self.manifest.state,
             weights,
-            has_second_moment=bool(self.manifest.optimizer.get("second_moment")),
+            has_second_moment=self.manifest.optimizer["second_moment"],
+            run_id=self.run_id,
         )
         if not self.manifest.variables:
             raise RunFormatError(
                 f"{self.run_dir} has no trainable variables: there is nothing to account for."
             )
         self.step_store = StepStore(self._open_shards("steps"), layout)
-        self.samples = SampleStore(self._open_shards("samples"), self.manifest.inputs, self.manifest.targets)
+        self.samples = SampleStore(
+            self._open_shards("samples"), self.manifest.inputs, self.manifest.targets, self.run_id
+        )
+        self._refuse_foreign_shards()
         if not self.is_complete:
             self._warn_cut_short()
 
@@ -50,13 +55,33 @@ class RecordedRun:
             raise RunFormatError(f"{self.run_dir}: the manifest names no {kind} file.")
         return [RecordFile(self._shard_path(shard), shard.count) for shard in shards]
 
+    def _refuse_foreign_shards(self) -> None:
+        """Refuse records that the manifest does not name.
+
+        Temporary files may be left by a program that ended before it could name them; they hold nothing yet.
+        """
+        named = {shard.file for shard in self.manifest.shards}
+        for kind in (STEPS, SAMPLES):
+            for path in sorted(self.run_dir.glob(f"{kind}-*.tfrecord")):
+                if path.name not in named:
+                    raise RunFormatError(
+                        f"{path} does not belong to the run: the manifest does not name it. Remove it, or restore the "
+                        f"manifest that names it."
+                    )
+
     def _shard_path(self, shard: Shard) -> Path:
         path = self.run_dir / shard.file
         if shard.is_open:
             temporary = path.with_name(path.name + constants.TEMPORARY_SUFFIX)
+            if temporary.exists() and path.exists():
+                raise RunFormatError(
+                    f"{path} and {temporary.name} are both there, and only one can be the one that was recorded. Remove the "
+                    f"one that was put there."
+                )
             path = temporary if temporary.exists() else path
         if not path.is_file():
             raise RunFormatError(f"{path} is missing: the manifest names it. Restore it from a copy.")
+        require_inside(path, self.run_dir)
         if shard.size is not None and path.stat().st_size != shard.size:
             raise RunFormatError(
                 f"{path} has {path.stat().st_size} bytes, the manifest says {shard.size}: the file was cut or "
@@ -102,8 +127,12 @@ class RecordedRun:
 
     @cached_property
     def graphs(self) -> Graphs:
-        """The model as pure functions, loaded on first use."""
+        """The model as pure functions, loaded on first use, after their files were checked."""
+        self._check_graphs()
         return Graphs(self.run_dir / constants.GRAPHS_DIR)
+
+    def _check_graphs(self) -> None:
+        check_tree(self.run_dir / constants.GRAPHS_DIR, self.manifest.graphs)
 
     def theta(self, step: int) -> dict[str, np.ndarray]:
         """Return the trainable variables before ``step``, by path.
@@ -128,13 +157,14 @@ class RecordedRun:
         }
 
     def verify_files(self) -> None:
-        """Check every byte recorded: SHA-256 of the files, checksums, order, samples' fingerprints.
+        """Check every byte recorded: SHA-256 of all files, checksums, order, samples' fingerprints.
 
         Raises
         ------
         RunFormatError
             At the first thing that is wrong, naming file, record and step.
         """
+        self._check_graphs()
         for shard in self.manifest.shards:
             path = self._shard_path(shard)
             if shard.sha256 is not None and file_sha256(path) != shard.sha256:

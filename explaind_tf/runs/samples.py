@@ -33,10 +33,15 @@ class Sample:
     targets: list[np.ndarray]
 
 
-def encode_sample(sample: Sample) -> Buffers:
-    """Serialise a sample; tensors as raw bytes beside their shapes. The result refers to them."""
+def encode_sample(sample: Sample, row: int, run_id: str) -> Buffers:
+    """Serialise a sample; tensors as raw bytes beside their shapes. The result refers to them.
+
+    Row and run go with it: a sample that was moved, or comes from elsewhere, is told when it is read.
+    """
     arrays = [*sample.inputs, *sample.targets]
     features: dict[str, Feature] = {
+        "run": [np.frombuffer(run_id.encode(), np.uint8)],
+        "row": Integers([row]),
         "fingerprint": Integers([sample.fingerprint]),
         "shapes": Integers([size for array in arrays for size in array.shape]),
         "tensors": arrays,
@@ -57,10 +62,15 @@ class SampleStore:
         The shards in order.
     inputs, targets : Structure
         What one sample looks like, from the manifest.
+    run_id : str
+        The run's identifier, from the manifest.
     """
 
-    def __init__(self, files: Sequence[RecordFile], inputs: Structure, targets: Structure) -> None:
+    def __init__(
+        self, files: Sequence[RecordFile], inputs: Structure, targets: Structure, run_id: str
+    ) -> None:
         self.records = RecordSeries(files)
+        self._run_id = run_id
         self._inputs = inputs
         self._targets = targets
         self._leaves: list[Leaf] = [*struct.leaves(inputs), *struct.leaves(targets)]
@@ -81,16 +91,24 @@ class SampleStore:
         """
         features = self.records.read_example(row).features.feature
         try:
+            self._check_place(features, row)
             arrays = self._tensors(features)
             stored = int(features["fingerprint"].int64_list.value[0])
+            text, number = features["id"].bytes_list.value, features["id"].int64_list.value
+            sample_id: SampleId | None = text[0].decode() if text else int(number[0]) if number else None
         except (IndexError, ValueError) as error:
             raise RunFormatError(f"{self.records.where(row)} (sample {row}) is damaged: {error}.") from error
         if fingerprint(arrays) != stored:
             raise RunFormatError(f"{self.records.where(row)} (sample {row}) does not match its fingerprint.")
-        text, number = features["id"].bytes_list.value, features["id"].int64_list.value
-        sample_id: SampleId | None = text[0].decode() if text else int(number[0]) if number else None
         split = len(struct.leaves(self._inputs))
         return Sample(stored, sample_id, arrays[:split], arrays[split:])
+
+    def _check_place(self, features: Any, row: int) -> None:
+        run_id, rows = list(features["run"].bytes_list.value), list(features["row"].int64_list.value)
+        if run_id != [self._run_id.encode()]:
+            raise ValueError(f"it belongs to the run {run_id}, not to {self._run_id!r}")
+        if rows != [row]:
+            raise ValueError(f"it is sample {rows}: records were removed, repeated or reordered")
 
     def _tensors(self, features: Any) -> list[np.ndarray]:
         blobs = features["tensors"].bytes_list.value
@@ -101,6 +119,11 @@ class SampleStore:
         for leaf, blob in zip(self._leaves, blobs, strict=True):
             shape, sizes = sizes[: len(leaf.shape)], sizes[len(leaf.shape) :]
             dtype = np.dtype(tf.dtypes.as_dtype(leaf.dtype).as_numpy_dtype)
+            fits = all(
+                found >= 0 and size in (None, found) for size, found in zip(leaf.shape, shape, strict=True)
+            )
+            if not fits or len(blob) != math.prod(shape) * dtype.itemsize:
+                raise ValueError(f"it has {len(blob)} bytes of shape {shape}, the manifest says {leaf}")
             arrays.append(np.frombuffer(blob, dtype).reshape(shape))
         return arrays
 

@@ -4,21 +4,27 @@ The manifest is the commit point of a run. It is read with as little trust as an
 missing fields and values of the wrong type are refused by name.
 """
 
-import json
 import math
 import os
+import re
+import reprlib
 import uuid
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from explaind_tf import constants
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs import structure as struct
+from explaind_tf.runs.digests import FileDigest, require_inside
+from explaind_tf.runs.sealed import MOST_BYTES, SEAL, check_seal, parse, seal
 from explaind_tf.runs.structure import Structure
 
 RECORDING = "recording"
 COMPLETE = "complete"
+
+STEPS, SAMPLES = "steps", "samples"
+_SHARD_NAMES = {STEPS: constants.STEPS_SHARD, SAMPLES: constants.SAMPLES_SHARD}
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,8 @@ class Manifest:
         What the model returns for one input.
     environment : dict
         Versions, device and mode of execution, for information.
+    graphs : tuple of FileDigest
+        The files of the SavedModel.
     shards : tuple of Shard
         The files of records.
     """
@@ -102,6 +110,7 @@ class Manifest:
     weights: Structure | None
     outputs: Structure
     environment: dict[str, Any]
+    graphs: tuple[FileDigest, ...]
     shards: tuple[Shard, ...]
 
     def with_shards(self, shards: tuple[Shard, ...], status: str) -> "Manifest":
@@ -127,8 +136,8 @@ def write_manifest(run_dir: Path, manifest: Manifest) -> None:
     body["outputs"] = struct.to_json(manifest.outputs)
     path = run_dir / constants.MANIFEST_FILE
     temporary = path.with_name(path.name + constants.TEMPORARY_SUFFIX)
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(body, file, indent=1)
+    with open(temporary, "wb") as file:
+        file.write(seal(body))
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -159,44 +168,68 @@ def read_manifest(run_dir: Path) -> Manifest:
             f"{run_dir} is not a recorded run: it {what}. A run is made by training with "
             f"callbacks=[PathLogger(run_dir)]; give the directory that the logger wrote."
         )
+    require_inside(path, run_dir)
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        body = parse(data)
+        _check_version(body)
+        check_seal(data)
         return _manifest_from_json(body)
+    except OSError as error:
+        raise RunFormatError(f"{path} cannot be read: {error.strerror}.") from error
     except RunFormatError as error:
         raise RunFormatError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise RunFormatError(
             f"{path} is damaged: {type(error).__name__}: {error}. Restore it from a copy."
         ) from error
 
 
-def _manifest_from_json(body: Any) -> Manifest:
+def _check_version(body: Any) -> None:
     _expect(isinstance(body, dict), "the manifest must be a JSON object")
     version = body.get("format_version")
     _expect(
-        version == constants.FORMAT_VERSION,
-        f"format version {version!r} was written by another version of explaind_tf; "
-        f"this one reads version {constants.FORMAT_VERSION}",
+        type(version) is int and version == constants.FORMAT_VERSION,
+        f"format version {_short(version)} was written by another version of explaind_tf; "
+        f"this one reads version {constants.FORMAT_VERSION}. Record it again, or read it with the version that wrote it",
     )
-    _expect(body["status"] in (RECORDING, COMPLETE), f"unknown status {body['status']!r}")
+
+
+def _manifest_from_json(body: dict[str, Any]) -> Manifest:
+    known = {field.name for field in fields(Manifest)} | {"format_version", SEAL}
+    _expect(set(body) <= known, f"unknown fields {_short(sorted(set(body) - known))}")
+    _expect(body["status"] in (RECORDING, COMPLETE), f"unknown status {_short(body['status'])}")
     for key in ("optimizer", "loss", "environment"):
         _expect(isinstance(body[key], dict), f"{key} must be an object")
-    for key in ("variables", "state", "shards"):
+    for key in ("variables", "state", "graphs", "shards"):
         _expect(isinstance(body[key], list), f"{key} must be a list")
+    run_id = _text(body, "run_id")
+    _expect(re.fullmatch("[0-9a-f]{32}", run_id) is not None, f"run_id {_short(run_id)} is none")
+    _check_optimizer(body["optimizer"])
     shards = tuple(_shard_from_json(item) for item in body["shards"])
     _expect(len({shard.file for shard in shards}) == len(shards), "it names a shard twice")
+    for kind, name in _SHARD_NAMES.items():
+        files = [shard.file for shard in shards if shard.kind == kind]
+        _expect(
+            files == [name.format(i) for i in range(len(files))], f"{kind} files {_short(files)} out of order"
+        )
     if body["status"] == COMPLETE:
-        sealed = all(None not in (shard.count, shard.size, shard.sha256) for shard in shards)
-        _expect(sealed, "a complete run must give count, size and sha256 of every shard")
+        is_sealed = all(None not in (shard.count, shard.size, shard.sha256) for shard in shards)
+        _expect(is_sealed, "a complete run must give count, size and sha256 of every shard")
     variables = tuple(_variable_from_json(item) for item in body["variables"])
+    paths = [variable.path for variable in variables]
+    _expect(len(set(paths)) == len(paths), "it names a variable twice")
+    graphs = tuple(_digest_from_json(item) for item in body["graphs"])
+    _expect(len({item.file for item in graphs}) == len(graphs), "it names a file of the graphs twice")
     dtypes = {variable.dtype for variable in variables}
     _expect(
         dtypes <= {"float32"} or dtypes <= {"float64"},
         f"weights of dtypes {sorted(dtypes)}, not all float32 or float64",
     )
     return Manifest(
-        run_id=str(body["run_id"]),
-        created=str(body["created"]),
+        run_id=run_id,
+        created=_text(body, "created"),
         status=body["status"],
         variables=variables,
         state=tuple(_variable_from_json(item) for item in body["state"]),
@@ -207,6 +240,7 @@ def _manifest_from_json(body: Any) -> Manifest:
         weights=None if body["weights"] is None else struct.from_json(body["weights"]),
         outputs=struct.from_json(body["outputs"]),
         environment=body["environment"],
+        graphs=graphs,
         shards=shards,
     )
 
@@ -214,21 +248,68 @@ def _manifest_from_json(body: Any) -> Manifest:
 def _variable_from_json(item: dict[str, Any]) -> VariableSpec:
     leaf = struct.from_json({"leaf": {"dtype": item["dtype"], "shape": item["shape"]}})
     assert isinstance(leaf, struct.Leaf)
-    _expect(None not in leaf.shape, f"variable {item['path']!r} has an unknown size")
+    _expect(None not in leaf.shape, f"variable {_short(item['path'])} has an unknown size")
     shape = tuple(size for size in leaf.shape if size is not None)
-    return VariableSpec(str(item["path"]), shape, leaf.dtype, bool(item["decay"]))
+    _expect(
+        isinstance(item["decay"], bool), f"variable {_short(item['path'])}: decay={_short(item['decay'])}"
+    )
+    return VariableSpec(_text(item, "path"), shape, leaf.dtype, item["decay"])
+
+
+def _digest_from_json(item: dict[str, Any]) -> FileDigest:
+    name = _text(item, "file")
+    _expect(
+        _is_count(item["size"]) and _is_sha256(item["sha256"]), f"size or sha256 of {_short(name)} is none"
+    )
+    return FileDigest(name, item["size"], item["sha256"])
 
 
 def _shard_from_json(item: dict[str, Any]) -> Shard:
-    name = item["file"]
+    name, kind = item["file"], item["kind"]
+    # Names are known beforehand: none can lead to another place, or be taken for another kind.
     _expect(
-        isinstance(name, str) and len(PurePosixPath(name).parts) == 1 and name not in (".", ".."),
-        f"shard {name!r} must be a file in the run directory itself",
+        isinstance(name, str) and re.fullmatch(r"[a-z]+-[0-9]{5,9}\.tfrecord", name) is not None,
+        f"shard {_short(name)} must be a file in the run directory itself",
     )
+    _expect(
+        kind in (STEPS, SAMPLES) and name.startswith(f"{kind}-"), f"shard {name!r} of kind {_short(kind)}"
+    )
+    values = {key: item[key] for key in ("count", "size", "sha256")}
     for key in ("count", "size"):
-        value = item[key]
-        _expect(value is None or (isinstance(value, int) and value >= 0), f"shard {name!r}: {key}={value!r}")
-    return Shard(name, str(item["kind"]), item["count"], item["size"], item["sha256"])
+        _expect(values[key] is None or _is_count(values[key]), f"shard {name!r}: {key}={_short(values[key])}")
+    sha256 = values["sha256"]
+    _expect(sha256 is None or _is_sha256(sha256), f"shard {name!r}: sha256={_short(sha256)}")
+    return Shard(name, kind, **values)
+
+
+def _check_optimizer(body: dict[str, Any]) -> None:
+    """Check what others look up in it without asking."""
+    law = body["law"], body["constants"]
+    _expect(
+        isinstance(law[0], str) and isinstance(law[1], dict), "optimizer must give a law and its constants"
+    )
+    _expect(isinstance(body["second_moment"], bool), "optimizer.second_moment must be true or false")
+    accumulates, clipvalue = body["accumulates"], body["clipvalue"]
+    _expect(_is_count(accumulates) and accumulates > 0, f"optimizer.accumulates={_short(accumulates)}")
+    is_number = isinstance(clipvalue, (int, float)) and not isinstance(clipvalue, bool)
+    _expect(clipvalue is None or is_number, f"optimizer.clipvalue={_short(clipvalue)}")
+
+
+def _text(body: dict[str, Any], key: str) -> str:
+    _expect(isinstance(body[key], str), f"{key} must be a string; found {_short(body[key])}")
+    return body[key]
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _short(value: Any) -> str:
+    return reprlib.repr(value)
 
 
 def _expect(condition: bool, message: str) -> None:

@@ -73,9 +73,13 @@ class StepRecord:
     state_before: list[np.ndarray] | None = None
 
 
-def encode_step(record: StepRecord) -> Buffers:
-    """Serialise a record; arrays as raw little-endian bytes, so that every bit survives. The result refers to them."""
+def encode_step(record: StepRecord, run_id: str) -> Buffers:
+    """Serialise a record; arrays as raw little-endian bytes, so that every bit survives. The result refers to them.
+
+    The run's identifier goes into each record: a file of another run, of the same sizes, is told by any of its records.
+    """
     features: dict[str, Feature] = {
+        "run": [np.frombuffer(run_id.encode(), np.uint8)],
         "kind": [np.frombuffer(record.kind.encode(), np.uint8)],
         "step": Integers([record.step]),
         "updates": Integers([int(record.updates)]),
@@ -111,6 +115,7 @@ class Layout:
     state: tuple[VariableSpec, ...]
     weights: tuple[Leaf, ...] = ()
     has_second_moment: bool = True
+    run_id: str = ""
 
     @property
     def size(self) -> int:
@@ -131,6 +136,9 @@ class Layout:
             If a field is missing or has not the promised size.
         """
         features = example.features.feature
+        run_id = self._blobs(features, "run", 1)[0]
+        if run_id != self.run_id.encode():
+            raise RunFormatError(f"it belongs to the run {run_id!r}, not to {self.run_id!r}")
         kind = self._blobs(features, "kind", 1)[0].decode(errors="replace")
         if kind not in (START, STEP, END):
             raise RunFormatError(f"unknown kind of record {kind!r}")
@@ -192,7 +200,12 @@ class Layout:
             rank = 1 + len(leaf.shape)
             shape, sizes = tuple(sizes[:rank]), sizes[rank:]
             dtype = np.dtype(leaf.dtype)
-            if shape[:1] != (batch,) or len(shape) != rank or len(blob) != math.prod(shape) * dtype.itemsize:
+            if (
+                shape[:1] != (batch,)
+                or len(shape) != rank
+                or min(shape) < 0
+                or len(blob) != math.prod(shape) * dtype.itemsize
+            ):
                 raise RunFormatError(f"field 'weights' holds {len(blob)} bytes for {shape} of {leaf}")
             arrays.append(np.frombuffer(blob, dtype).reshape(shape))
         return arrays

@@ -4,6 +4,8 @@ A structure is a :class:`Leaf` or a dict, list or tuple of structures. It is wri
 JSON and is all that is needed to check and flatten a user's arrays in a process that knows no model.
 """
 
+import math
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.errors import RunFormatError
+
+# NumPy takes no more dimensions; more values than these fit into no memory. Sizes are products of what a file says.
+_MOST_DIMENSIONS = 32
+_MOST_VALUES = 2**36
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,9 @@ def from_json(value: Any) -> Structure:
             return [from_json(part) for part in body]
         if kind == "tuple" and isinstance(body, list):
             return tuple(from_json(part) for part in body)
-    raise RunFormatError(f"The manifest describes an input in a way this version does not know: {value!r}.")
+    raise RunFormatError(
+        f"The manifest describes an input in a way this version does not know: {reprlib.repr(value)}."
+    )
 
 
 def _leaf_from_json(dtype: Any, shape: Any) -> Leaf:
@@ -76,8 +84,14 @@ def _leaf_from_json(dtype: Any, shape: Any) -> Leaf:
     sizes_are_valid = isinstance(shape, list) and all(
         size is None or (isinstance(size, int) and not isinstance(size, bool) and size >= 0) for size in shape
     )
-    if dtype not in known or not sizes_are_valid:
-        raise RunFormatError(f"The manifest describes a tensor of dtype {dtype!r} and shape {shape!r}.")
+    if not isinstance(dtype, str) or dtype not in known or not sizes_are_valid:
+        raise RunFormatError(
+            f"The manifest describes a tensor of dtype {reprlib.repr(dtype)} and shape {reprlib.repr(shape)}."
+        )
+    if len(shape) > _MOST_DIMENSIONS or math.prod(max(1, size or 1) for size in shape) > _MOST_VALUES:
+        raise RunFormatError(
+            f"The manifest describes a tensor of shape {reprlib.repr(shape)}: no sample or variable is that large."
+        )
     return Leaf(dtype, tuple(shape))
 
 

@@ -19,6 +19,7 @@ from explaind_tf import RunFormatError
 from explaind_tf.constants import FORMAT_VERSION
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.records import RecordFile, RecordWriter, file_sha256
+from explaind_tf.runs.sealed import SEAL, seal
 from explaind_tf.runs.steps import END, StepRecord, encode_step
 from tests.helpers import Recorded, X, Y, flat_theta
 
@@ -27,16 +28,18 @@ STEPS, SAMPLES = "steps-00000.tfrecord", "samples-00000.tfrecord"
 
 @pytest.fixture
 def copied(small_run: Recorded, run_dir: Path) -> Path:
-    """A complete run that may be damaged. It has no graphs: none of these tests runs the model."""
-    shutil.copytree(small_run.run_dir, run_dir, ignore=shutil.ignore_patterns("graphs"))
+    """A complete run that may be damaged."""
+    shutil.copytree(small_run.run_dir, run_dir)
     return run_dir
 
 
 def edit_manifest(run_dir: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the manifest and seal it anew: as a faulty or hostile program would, not a faulty disk."""
     path = run_dir / "manifest.json"
     body = json.loads(path.read_text())
+    body.pop(SEAL)
     edit(body)
-    path.write_text(json.dumps(body))
+    path.write_bytes(seal(body))
 
 
 def shard_of(body: dict[str, Any], file: str) -> dict[str, Any]:
@@ -81,13 +84,15 @@ def record_ends(path: Path) -> list[int]:
 
 
 class TestCompleteRun:
-    def test_opens_without_the_graphs(self, copied: Path, small_run: Recorded):
+    def test_weights_are_read_without_the_graphs(self, copied: Path, small_run: Recorded):
+        shutil.rmtree(copied / "graphs")
         run = RecordedRun(copied)
         assert run.is_complete
         np.testing.assert_array_equal(run.steps, range(6))
         for step in run.steps:
             np.testing.assert_array_equal(flat_theta(run, step), small_run.spy.before[step])
-        run.verify_files()
+        with pytest.raises(RunFormatError, match="graphs is missing"):
+            run.verify_files()
 
     def test_theta_has_names_and_shapes(self, copied: Path):
         theta = RecordedRun(copied).theta(0)
@@ -139,7 +144,8 @@ class TestForeignDirectory:
             xtf.open_run(copied)
 
     def test_graphs_that_are_missing_are_named(self, copied: Path):
-        with pytest.raises(RunFormatError, match=r"graphs cannot be loaded as a SavedModel"):
+        shutil.rmtree(copied / "graphs")
+        with pytest.raises(RunFormatError, match=r"graphs is missing"):
             _ = RecordedRun(copied).graphs
 
 
@@ -177,7 +183,7 @@ class TestManifest:
         with pytest.raises(RunFormatError, match=r"manifest\.json is damaged"):
             xtf.open_run(copied)
 
-    @pytest.mark.parametrize("version", [0, FORMAT_VERSION + 1, "1", None])
+    @pytest.mark.parametrize("version", [0, 2, 3, True, FORMAT_VERSION + 1, "1", None])
     def test_other_format_version_is_refused(self, copied: Path, version: Any):
         edit_manifest(copied, lambda body: body.update(format_version=version))
         with pytest.raises(
@@ -332,7 +338,7 @@ class TestOrderOfSteps:
     ):
         last = small_run.spy.after[-1]
         end = StepRecord(END, 6, 2 * last, small_run.spy.state[-1], theta_before=2 * last)
-        rewrite(copied, STEPS, [*read_records(copied / STEPS), encode_step(end)])
+        rewrite(copied, STEPS, [*read_records(copied / STEPS), encode_step(end, RecordedRun(copied).run_id)])
         run = RecordedRun(copied)
         assert len(run.steps) == 6
         np.testing.assert_array_equal(flat_theta(run, 6), 2 * last)

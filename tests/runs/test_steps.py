@@ -39,7 +39,7 @@ def path(tmp_path: Path) -> Path:
     writer = RecordWriter(tmp_path / "steps.tfrecord")
     for position in range(STEPS + 1):
         kind = STEP if position else START
-        writer.write(encode_step(StepRecord(kind, position - 1, theta(position), [])))
+        writer.write(encode_step(StepRecord(kind, position - 1, theta(position), []), ""))
     writer.close()
     return writer.path
 

@@ -1,0 +1,103 @@
+"""JSON that carries the digest of its own bytes, and is read without trust.
+
+The last entry of a sealed text is the SHA-256 of every byte before it; its own form is fixed. No byte can be changed,
+added or left out unnoticed. It shows damage, not malice: whoever writes a text can seal it.
+"""
+
+import hashlib
+import json
+import math
+import re
+from typing import Any
+
+from explaind_tf.errors import RunFormatError
+
+SEAL = "manifest_sha256"
+
+# Far beyond the manifest of any model, and small enough to be parsed.
+MOST_BYTES = 64 * 2**20
+MOST_LEVELS = 100
+
+_SEAL_FORM = re.compile(rb',\n "' + SEAL.encode() + rb'": "([0-9a-f]{64})"\n\}')
+
+
+def seal(body: dict[str, Any]) -> bytes:
+    """Return an object as JSON, with its digest as last entry."""
+    content = json.dumps(body, indent=1, allow_nan=False).encode().removesuffix(b"\n}")
+    return content + f',\n "{SEAL}": "{hashlib.sha256(content).hexdigest()}"\n}}'.encode()
+
+
+def check_seal(data: bytes) -> None:
+    """Check the digest of a sealed text.
+
+    Raises
+    ------
+    RunFormatError
+        If any byte differs from what was written.
+    """
+    size = len(f',\n "{SEAL}": "{"0" * 64}"\n}}')
+    content, ending = data[:-size], data[-size:]
+    match = _SEAL_FORM.fullmatch(ending)
+    if match is None or hashlib.sha256(content).hexdigest().encode() != match.group(1):
+        raise RunFormatError(
+            "it is damaged: its content does not match the digest at its end. It was changed after recording: restore it "
+            "from a copy."
+        )
+
+
+def parse(data: bytes) -> Any:
+    """Parse JSON, strictly.
+
+    Raises
+    ------
+    ValueError
+        On text that is no JSON or not UTF-8, repeated keys, numbers that are not finite, text that is no Unicode,
+        or too much of anything. RecursionError where Python's parser gives up first.
+    """
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"it has {len(data)} bytes, more than {MOST_BYTES}")
+    body = json.loads(
+        data.decode("utf-8"),
+        object_pairs_hook=_object,
+        parse_constant=_refuse_constant,
+        parse_float=_finite,
+    )
+    _check_values(body)
+    return body
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    body = dict(pairs)
+    if len(body) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!a} occurs twice")
+    return body
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large")
+    return number
+
+
+def _check_values(body: Any) -> None:
+    """Refuse deep nesting and lone surrogates, which no file or terminal takes."""
+    values = [body]
+    for _ in range(MOST_LEVELS):
+        for value in values:
+            if isinstance(value, str):
+                value.encode()  # UnicodeEncodeError is a ValueError
+        values = [
+            part
+            for value in values
+            if isinstance(value, (dict, list))
+            for part in ([*value, *value.values()] if isinstance(value, dict) else value)
+        ]
+        if not values:
+            return
+    raise ValueError(f"it is nested more than {MOST_LEVELS} deep")
