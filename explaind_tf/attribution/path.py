@@ -108,7 +108,9 @@ def _groups_behind_outputs(step: sweeps.PathStep, term: str, values: np.ndarray)
 
 def path_rows(task: Task, segment: Segment, piece: Piece, rule: PathRule, *, by_rule: bool) -> tf.Tensor:
     """Return Φ, the averaged gradients of a piece's measurements, shape (inputs · O, Z)."""
-    rows = task.derivatives.path_rows(segment, piece.rule_of(rule), piece.inputs, by_rule=by_rule)
+    rows = task.derivatives.path_rows(
+        segment, piece.rule_of(rule), piece.inputs, by_rule=by_rule, stacked=task.stacked_nodes(piece)
+    )
     return tf.reshape(rows, (-1, task.derivatives.model.point_size))
 
 
@@ -129,7 +131,7 @@ def _jvps(task: Task, step: sweeps.PathStep, integral: sweeps.StepIntegral) -> n
 def _products(task: Task, step: sweeps.PathStep, piece: Piece, rule: PathRule) -> np.ndarray:
     """Return the same by one backward pass a node for all measurements, shape (K, inputs, O, P)."""
     by_variable = task.derivatives.path_products(
-        step.segment, piece.rule_of(rule), step.directions, piece.inputs
+        step.segment, piece.rule_of(rule), step.directions, piece.inputs, stacked=task.stacked_nodes(piece)
     )
     by_part = sum_by_part(by_variable.numpy(), task.derivatives, task.question.partition)
     return np.moveaxis(by_part, 2, 0)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from explaind_tf.attribution.engine import ledger_bytes
+from explaind_tf.attribution.path import path_rows
 from explaind_tf.attribution.routes import Routes, seconds
 from explaind_tf.attribution.task import Task
 from explaind_tf.kernel import contractions, sweeps
@@ -198,7 +199,10 @@ def _path_passes(
     elif routes.parts == "products":
         piece = next(task.pieces(0))
         rule = piece.rule_of(integral.rule)
-        spent = seconds(lambda: derivatives.path_products(step.segment, rule, directions, piece.inputs))
+        stacked = task.stacked_nodes(piece)
+        spent = seconds(
+            lambda: derivatives.path_products(step.segment, rule, directions, piece.inputs, stacked=stacked)
+        )
         yield "products of a backward pass, per node", nodes, spent * len(task.everything) / len(piece.inputs)
     elif routes.parts == "rows":
         spent = seconds(lambda: _rows(task, routes, step, integral.rule))
@@ -210,11 +214,7 @@ def _path_passes(
 
 
 def _rows(task: Task, routes: Routes, step: sweeps.PathStep, rule: PathRule) -> tf.Tensor:
-    piece = next(task.pieces(0))
-    rows = task.derivatives.path_rows(
-        step.segment, piece.rule_of(rule), piece.inputs, by_rule=routes.rows_by_rule
-    )
-    return tf.reshape(rows, (-1, task.derivatives.model.point_size))
+    return path_rows(task, step.segment, next(task.pieces(0)), rule, by_rule=routes.rows_by_rule)
 
 
 def _rows_at_once(task: Task) -> int:

@@ -75,7 +75,7 @@ def choose_routes(task: Task) -> Routes:
     return Routes(
         rows_by_rule=by_rule,
         parts=_parts_route(task, by_rule, 1 if groups is None or reverse else len(groups.labels)),
-        samples=_sample_route(task, by_rule) if reverse else None,
+        samples=_sample_route(task) if reverse else None,
         grouping=grouping,
     )
 
@@ -137,7 +137,7 @@ def _are_coupled(task: Task) -> bool:
     )
 
 
-def _sample_route(task: Task, by_rule: bool) -> contractions.Route:
+def _sample_route(task: Task) -> contractions.Route:
     """Choose how a batch is contracted with the rows; tokens and coupled samples leave no choice."""
     question = task.question
     if question.keeps_tokens:

@@ -125,6 +125,11 @@ class Task:
             own = slice(rows.start + start, rows.start + stop)
             yield Piece(block, start, own, inputs.take(slice(start, stop)))
 
+    def stacked_nodes(self, piece: Piece) -> int:
+        """Return the number of nodes whose activations and gradients by them fit into memory for a piece's outputs."""
+        examples = len(piece.inputs) * self.outputs
+        return max(1, self.block_bytes // (2 * examples * max(1, self.run.graphs.forward_bytes_per_input)))
+
     @cached_property
     def batches_of_pieces(self) -> list[list[Piece]]:
         """Pieces of all blocks, together as far as their rows fit into memory at once."""

@@ -24,8 +24,6 @@ from explaind_tf.kernel.quadrature import NodeTable, PathRule
 # Iterations of a map_fn that may run at once. Each holds the activations of one backward pass.
 _PARALLEL_EXAMPLES = 16
 _PARALLEL_DIRECTIONS = 2
-# Nodes of one input whose activations are held at once.
-_MOST_STACKED = 27
 
 
 def _vjp(outputs: tf.Tensor, point: tf.Tensor, cotangent: tf.Tensor | None) -> tf.Tensor:
@@ -102,7 +100,9 @@ class Derivatives:
         pairs = self._pairs(segment, table)
         return self._path_jvp(*pairs, directions, segment.constants, block.inputs, block.targets)
 
-    def path_rows(self, segment: Segment, rule: PathRule, block: Block, *, by_rule: bool) -> tf.Tensor:
+    def path_rows(
+        self, segment: Segment, rule: PathRule, block: Block, *, by_rule: bool, stacked: int = 1
+    ) -> tf.Tensor:
         """Return Φ = Σ_j weights_ij · ∂f_i/∂z (z(nodes_j)), one row a measurement, shape (batch, O, Z).
 
         Parameters
@@ -115,6 +115,9 @@ class Derivatives:
             The inputs.
         by_rule : bool
             Whether examples are differentiated all at once, by rules, or one by one.
+        stacked : int
+            Nodes of one input whose activations are held at once. By rules, their gradients are summed within the
+            products that make them: the more, the faster.
 
         Raises
         ------
@@ -122,29 +125,32 @@ class Derivatives:
             If the model has no rules.
         """
         if by_rule:
-            return self._by_rule(self._path_rows_by_rule, segment, rule, block)
+            return self._by_rule(self._path_rows_by_rule, segment, rule, block, stacked)
         dtype = self.model.dtype.as_numpy_dtype
         path = (segment.start, segment.displacement, rule.nodes.astype(dtype), rule.weights.astype(dtype))
         return self._path_rows(*path, rule.splits, segment.constants, block.inputs, block.targets)
 
-    def path_products(self, segment: Segment, rule: PathRule, directions: Any, block: Block) -> tf.Tensor:
+    def path_products(
+        self, segment: Segment, rule: PathRule, directions: Any, block: Block, *, stacked: int = 1
+    ) -> tf.Tensor:
         """Return Φ · d variable by variable for directions (K, Z), shape (batch, O, K, V).
 
-        By rules: one backward pass a node for all measurements, and no row Φ is ever made.
+        By rules: one backward pass a node for all measurements, and no row Φ is ever made. ``stacked`` as in
+        :meth:`path_rows`.
 
         Raises
         ------
         NotCoveredError
             If the model has no rules.
         """
-        return self._by_rule(partial(self._path_products, directions), segment, rule, block)
+        return self._by_rule(partial(self._path_products, directions), segment, rule, block, stacked)
 
     def _by_rule(
-        self, function: Callable[..., tf.Tensor], segment: Segment, rule: PathRule, block: Block
+        self, function: Callable[..., tf.Tensor], segment: Segment, rule: PathRule, block: Block, stacked: int
     ) -> tf.Tensor:
         """Return the sum over the nodes of each input, of as many inputs and nodes at once as are alike."""
         dtype = self.model.dtype.as_numpy_dtype
-        parts = list(rule.alike(_MOST_STACKED))
+        parts = list(rule.alike(stacked))
         total: tf.Tensor | None = None
         for members, own in parts:
             table, weights = own.by_node()

@@ -102,19 +102,32 @@ def test_rows_and_jvps_along_a_segment_equal_the_jacobian(problem):
     )
 
 
-@pytest.mark.parametrize("by_rule", [False, True])
-def test_rows_of_inputs_with_rules_of_their_own_equal_the_jacobian(problem, by_rule):
-    segment, block, *_ = problem
+@pytest.mark.parametrize(("by_rule", "stacked"), [(False, 1), (True, 1), (True, 2), (True, 100)])
+def test_rows_of_inputs_with_rules_of_their_own_equal_the_jacobian(problem, by_rule, stacked):
+    segment, block, _, rng = problem
     keys = [(0, 0), (1, 1), (2, 1), (1, 0), (0, 0)]
     pairs = [(np.full(3 ** key[0], i), *nodes_and_weights(*key)) for i, key in enumerate(keys)]
     rule = PathRule.of_pairs(*map(np.concatenate, zip(*reversed(pairs), strict=True)), len(keys))
-    rows = Derivatives(_model()).path_rows(segment, rule, block, by_rule=by_rule).numpy()
+    derivatives, expected = Derivatives(_model()), []
     for i, key in enumerate(keys):
         nodes, weights = nodes_and_weights(*key)
         points = (segment.start + t * segment.displacement for t in nodes)
         jacobians = (_jacobian(lambda z: _measure(_unpack(z), [], block.inputs, []), z)[i] for z in points)
-        own = sum(w * jacobian for w, jacobian in zip(weights, jacobians, strict=True))
-        np.testing.assert_allclose(rows[i], own, atol=1e-12)
+        expected.append(sum(w * jacobian for w, jacobian in zip(weights, jacobians, strict=True)))
+    rows = derivatives.path_rows(segment, rule, block, by_rule=by_rule, stacked=stacked)
+    np.testing.assert_allclose(rows, expected, atol=1e-12)
+    if not by_rule:
+        return
+    directions = rng.normal(size=(2, SIZE + STATE))
+    products = derivatives.path_products(segment, rule, directions, block, stacked=stacked)
+    cuts = np.cumsum(derivatives.model.sizes)[:-1]
+    by_variable = [
+        np.einsum("boz,kz->bok", e, d)
+        for e, d in zip(
+            np.split(np.stack(expected), cuts, axis=-1), np.split(directions, cuts, axis=-1), strict=True
+        )
+    ]
+    np.testing.assert_allclose(products, np.stack(by_variable, axis=-1), atol=1e-12)
 
 
 @pytest.mark.parametrize("by_rule", [False, True])
