@@ -69,7 +69,7 @@ class ExampleGradients:
         taps : sequence of tf.Tensor, optional
             By default those of these very examples.
         """
-        terms, mixtures, count = self._dealt(taps)
+        terms, mixtures, count = self._assigned(taps)
         parts: list[list[tf.Tensor]] = [[] for _ in self._variables]
         for variable, rows in mixtures:
             parts[variable].append(tf.reduce_sum(rows, axis=1))
@@ -93,7 +93,7 @@ class ExampleGradients:
         taps : sequence of tf.Tensor, optional
             As in :meth:`gradients`.
         """
-        terms, mixtures, count = self._dealt(taps)
+        terms, mixtures, count = self._assigned(taps)
         found: list[list[tf.Tensor]] = [[] for _ in self._variables]
         for index, mixed in mixtures:
             own = tf.cast(tf.reduce_sum(mixed, axis=1), rows[index].dtype)
@@ -109,7 +109,7 @@ class ExampleGradients:
         delta = self._deltas[use.output.name]
         return None if delta is None else tf.convert_to_tensor(delta)
 
-    def _dealt(
+    def _assigned(
         self, taps: Sequence[tf.Tensor] | None
     ) -> tuple[list[tuple[Rule, Rearrangement, list[tf.Tensor]]], list[tuple[int, tf.Tensor]], tf.Tensor]:
         """Return the taps by rule and those of mixtures by variable, and the number of examples."""
