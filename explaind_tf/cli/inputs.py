@@ -1,18 +1,32 @@
 """Inputs of an attribution from a file or a TFDS split, named as the run needs them. Nothing is unpickled."""
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Final
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from explaind_tf.cli.sources import is_tfds, tfds_parts
 from explaind_tf.runs import structure as struct
 
 LABELS: Final = "y"
 _INPUTS: Final = "x"
+# What NumPy and zipfile raise, beside ValueError, on files that were cut or changed.
+_DAMAGED: Final = (
+    BadZipFile,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    SyntaxError,
+    TokenError,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -79,21 +93,29 @@ def read_inputs(source: str, structure: struct.Structure, rows: slice) -> Inputs
 
 
 def _from_file(path: Path, names: Sequence[str], rows: slice) -> dict[str, np.ndarray]:
+    # Never pickled objects: a file from elsewhere could run anything.
     try:
-        # Never pickled objects: a file from elsewhere could run anything.
-        found = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
-        if isinstance(found, np.ndarray):
-            return _select({_INPUTS: found}.__getitem__, [_INPUTS], names, rows, str(path))
-        with found:
-            return _select(found.__getitem__, found.files, names, rows, str(path))
-    except (BadZipFile, EOFError) as error:
+        if path.suffix == ".npy":
+            array = np.load(path, allow_pickle=False, mmap_mode="r")
+            return _select({_INPUTS: _checked(array, np.ndarray)}.__getitem__, [_INPUTS], names, rows)
+        # Opened here, since NumPy does not close what turns out to be damaged.
+        with open(path, "rb") as file:
+            arrays = _checked(np.load(file, allow_pickle=False), NpzFile)
+            return _select(arrays.__getitem__, arrays.files, names, rows)
+    except _DAMAGED as error:
         raise ValueError(f"{path} is damaged, or no NumPy file: {error}.") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
+def _checked(found: Any, kind: type) -> Any:
+    if not isinstance(found, kind):
+        raise ValueError("what it holds is not what its name says: .npy is for one array, .npz for several.")
+    return found
+
+
 def _select(
-    read: Callable[[str], np.ndarray], there: Sequence[str], names: Sequence[str], rows: slice, where: str
+    read: Callable[[str], np.ndarray], there: Sequence[str], names: Sequence[str], rows: slice
 ) -> dict[str, np.ndarray]:
     """Return the rows of what is needed and, if it is there, of the labels."""
     missing = [name for name in names if name not in there]
@@ -142,7 +164,7 @@ def _from_tfds(source: str, names: Sequence[str], rows: slice) -> dict[str, np.n
         return np.stack(values)
 
     try:
-        return _select(read, list(features), names, slice(None), source)
+        return _select(read, list(features), names, slice(None))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
 
