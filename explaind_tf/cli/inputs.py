@@ -93,14 +93,14 @@ def read_inputs(source: str, structure: struct.Structure, rows: slice) -> Inputs
 
 
 def _from_file(path: Path, names: Sequence[str], rows: slice) -> dict[str, np.ndarray]:
-    # Never pickled objects: a file from elsewhere could run anything.
+    # NumPy unpickles nothing unless told to, and nothing in this package tells it to: such a file could run anything.
     try:
         if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False, mmap_mode="r")
+            array = np.load(path, mmap_mode="r")
             return _select({_INPUTS: _checked(array, np.ndarray)}.__getitem__, [_INPUTS], names, rows)
         # Opened here, since NumPy does not close what turns out to be damaged.
         with open(path, "rb") as file:
-            arrays = _checked(np.load(file, allow_pickle=False), NpzFile)
+            arrays = _checked(np.load(file), NpzFile)
             return _select(arrays.__getitem__, arrays.files, names, rows)
     except _DAMAGED as error:
         raise ValueError(f"{path} is damaged, or no NumPy file: {error}.") from error
