@@ -77,6 +77,11 @@ class _Cells:
         arrays = {name: value[is_kept] for name, value in vars(self).items() if name != "depth"}
         return _Cells(self.depth, **arrays)
 
+    @property
+    def is_deepened(self) -> np.ndarray:
+        """Whether refinement gives a cell more nodes, rather than cut it into three, shape (c,)."""
+        return (self.depth == 0) | (self.is_smooth & (self.depth < _MOST_DEPTH))
+
     def places(self) -> np.ndarray:
         """Return the nodes, shape (c, 3**depth)."""
         return _places(self.left, self.width, self.depth)
@@ -135,12 +140,17 @@ def integrate(
             np.add.at(error, c.owner, c.error)
             np.maximum.at(largest, c.owner, np.where(is_free, c.size, 0))
             np.add.at(nodes, c.owner, 3**c.depth)
-        is_going = (np.max(np.abs(error) / budget, axis=1) > 1) & (largest > 0) & (nodes + 2 <= max_nodes)
+        worst = [
+            is_free & (c.size >= _SHARE * largest[c.owner])
+            for c, is_free in zip(cells, can_grow, strict=True)
+        ]
+        for c, is_worst in zip(cells, worst, strict=True):
+            np.add.at(nodes, c.owner, is_worst * c.is_deepened * 2 * 3**c.depth)
+        is_going = (np.max(np.abs(error) / budget, axis=1) > 1) & (largest > 0) & (nodes <= max_nodes)
         finished += [c.where(~is_going[c.owner]) for c in cells]
         refined: list[_Cells] = []
-        for c, is_free in zip(cells, can_grow, strict=True):
-            is_worst = is_free & is_going[c.owner] & (c.size >= _SHARE * largest[c.owner])
-            refined += _refined(c.where(is_worst), integrand, measure, budget)
+        for c, is_worst in zip(cells, worst, strict=True):
+            refined += _refined(c.where(is_going[c.owner] & is_worst), integrand, measure, budget)
             refined.append(c.where(is_going[c.owner] & ~is_worst))
         cells = _merged(refined)
     pairs = [c.pairs() for c in finished if len(c)]
@@ -188,12 +198,7 @@ def _can_grow(cells: _Cells, rounding: float) -> np.ndarray:
 
 def _refined(cells: _Cells, integrand: AtNodes, measure: AtNodes, budget: np.ndarray) -> list[_Cells]:
     """Return the cells with more nodes, where that pays, and cut into three (without any new node) where it does not."""
-    if not len(cells):
-        return []
-    if cells.depth == 0:
-        return [_deepened(cells, integrand, budget)]
-    deeper = cells.is_smooth & (cells.depth < _MOST_DEPTH)
-    parts = []
+    deeper, parts = cells.is_deepened, []
     if deeper.any():
         parts.append(_deepened(cells.where(deeper), integrand, budget))
     if not deeper.all():

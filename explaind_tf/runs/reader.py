@@ -41,9 +41,9 @@ class RecordedRun:
             raise RunFormatError(
                 f"{self.run_dir} has no trainable variables: there is nothing to account for."
             )
-        self.step_store = StepStore(self._open_shards("steps"), layout)
+        self.step_store = StepStore(self._open_shards(STEPS), layout)
         self.samples = SampleStore(
-            self._open_shards("samples"), self.manifest.inputs, self.manifest.targets, self.run_id
+            self._open_shards(SAMPLES), self.manifest.inputs, self.manifest.targets, self.run_id
         )
         self._refuse_foreign_shards()
         if not self.is_complete:

@@ -84,9 +84,11 @@ def test_an_input_within_budget_is_not_evaluated_again():
 
 
 def test_refinement_ends_at_the_most_nodes_and_shows_what_is_left():
-    rule, error = _kinks([1 / 3 + 1e-9, 0.4]).integrate(1e-12, max_nodes=11)
-    assert np.diff(rule.splits).max() <= 27
-    assert np.abs(error).max() > 1e-12
+    for most in (1, 2, 3, 11, 50):
+        for family in (_kinks([1 / 3 + 1e-9, 0.4]), _exponential([30.0])):
+            rule, error = family.integrate(1e-16, max_nodes=most, rounding=1e-20)
+            assert np.diff(rule.splits).max() <= most
+            assert np.abs(error).max() > 1e-16
 
 
 def test_what_rounding_alone_can_explain_is_not_refined():
