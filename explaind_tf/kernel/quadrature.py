@@ -47,6 +47,18 @@ class NodeTable:
     members: np.ndarray
     order: np.ndarray
 
+    def parts(self, most: int) -> Iterator[tuple[slice, "NodeTable"]]:
+        """Yield tables of some of the nodes, of at most ``most`` pairs or of one node, and where their pairs stand."""
+        first = 0
+        while first < len(self.nodes):
+            # The last node with which the part is small enough.
+            stop = int(np.searchsorted(self.splits, self.splits[first] + most, side="right")) - 1
+            stop = max(stop, first + 1)
+            pairs = slice(int(self.splits[first]), int(self.splits[stop]))
+            splits = self.splits[first : stop + 1] - self.splits[first]
+            yield pairs, NodeTable(self.nodes[first:stop], splits, self.members[pairs], self.order[pairs])
+            first = stop
+
 
 def by_node(nodes: np.ndarray, owners: np.ndarray) -> NodeTable:
     """Sort pairs of nodes and inputs, each of shape (m,), so that inputs with the same node stand together."""

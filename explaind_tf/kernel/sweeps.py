@@ -199,10 +199,14 @@ def integrate_directions(
 ) -> np.ndarray:
     """Return Φ_s · d for directions (K, Z) by the rule of a block, shape (K, batch, O), float64."""
     table, weights = rule.by_node()
-    values = derivatives.path_jvp(segment, table, directions, block).numpy()
-    total = np.zeros((len(block), *values.shape[1:]))
-    np.add.at(total, table.members, values * weights[:, None, None])
-    return np.moveaxis(total, 1, 0)
+    total: np.ndarray | float = 0.0
+    # No more pairs at once than inputs: there may be many directions, and what is held is as large as the result.
+    for pairs, part in table.parts(len(block)):
+        values = derivatives.path_jvp(segment, part, directions, block).numpy()
+        added = np.zeros((len(block), *values.shape[1:]))
+        np.add.at(added, part.members, values * weights[pairs, None, None])
+        total = total + added
+    return np.moveaxis(np.asarray(total), 1, 0)
 
 
 @dataclass(frozen=True)

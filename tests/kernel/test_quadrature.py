@@ -53,3 +53,21 @@ def test_inputs_with_the_same_rule_share_their_nodes():
     assert len(table.nodes) == 9
     np.testing.assert_array_equal(np.diff(table.splits), 4)
     np.testing.assert_allclose(weights.reshape(9, 4), nodes_and_weights(2, 1)[1][:, None].repeat(4, 1))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.1, 0.3, 0.5, 0.9])), min_size=1),
+    st.integers(1, 6),
+)
+def test_parts_of_a_table_are_all_of_it_and_small(pairs, most):
+    owners, nodes = (np.array(column) for column in zip(*pairs, strict=True))
+    table = by_node(nodes, owners)
+    seen = []
+    for where, part in table.parts(most):
+        assert len(part.nodes) == 1 or len(part.members) <= most
+        own = np.repeat(part.nodes, np.diff(part.splits))
+        np.testing.assert_array_equal(own, nodes[table.order][where])
+        np.testing.assert_array_equal(part.members, table.members[where])
+        np.testing.assert_array_equal(part.order, table.order[where])
+        seen += range(where.start, where.stop)
+    assert seen == list(range(len(pairs)))

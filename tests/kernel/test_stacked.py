@@ -7,6 +7,7 @@ import tensorflow as tf
 from explaind_tf.kernel.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block, PureModel, Segment
 from explaind_tf.kernel.quadrature import PathRule
+from explaind_tf.kernel.sweeps import integrate_directions
 
 SIDE, CHANNELS, TOKENS, OUTPUTS = 6, 2, 5, 2
 
@@ -75,7 +76,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_rows_and_products_of_stacked_nodes_equal_those_of_a_loop(name):
+def test_rows_products_and_integrals_equal_those_of_a_loop(name):
     call, shapes = MODELS[name]
     rng = np.random.default_rng(0)
     specs = tuple(tf.TensorSpec(shape, tf.float64) for shape in shapes)
@@ -104,6 +105,8 @@ def test_rows_and_products_of_stacked_nodes_equal_those_of_a_loop(name):
     expected = derivatives.path_rows(segment, rule, block, by_rule=False).numpy()
     assert np.abs(expected).max() > 1e-3
     directions = rng.normal(size=(3, size))
+    integrals = integrate_directions(segment, directions, derivatives, block, rule)
+    np.testing.assert_allclose(integrals, np.einsum("boz,kz->kbo", expected, directions), atol=1e-11)
     for stacked in (1, 2, 10):
         rows = derivatives.path_rows(segment, rule, block, by_rule=True, stacked=stacked)
         np.testing.assert_allclose(rows, expected, atol=1e-12)
