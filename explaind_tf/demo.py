@@ -24,7 +24,7 @@ from explaind_tf.datasets import digits, modular_addition
 from explaind_tf.models import ModularTransformer, ResNet9
 from explaind_tf.optimizers import PathAdamW
 from explaind_tf.recording import PathLogger
-from explaind_tf.report import Example, Section, write_report
+from explaind_tf.report import Example, Section, balanced_ledger, first_row_of_ids, write_report
 from explaind_tf.report.figures import TERM_LABELS
 
 REPORT_FILE = "report.html"
@@ -262,10 +262,7 @@ def _account_for(
         run.verify()
 
     def ledger(x: np.ndarray, measurement: measurements.Measurement, axis: str) -> xr.Dataset:
-        found = run.attribute(x, measurement, axes=(axis,), tolerance=task.tolerance)
-        assert isinstance(found, xr.Dataset)  # trees come of the parameter axis alone
-        found.explaind.check()
-        return found
+        return balanced_ledger(run, x, measurement, axis, tolerance=task.tolerance)
 
     x, y = task.test
     with _stage(console, f"Account for all outputs of {len(x)} held-out inputs, by step"):
@@ -280,7 +277,7 @@ def _account_for(
     with _stage(console, f"Account for {len(x)} predictions, by layer"):
         layers = ledger(x, measurements.log_prob(predicted), names.LAYER)
 
-    row_of = {sample_id: row for row, sample_id in enumerate(run.samples.ids)}
+    row_of = first_row_of_ids(run)
 
     def show_sample(sample_id: Any) -> Example:
         sample_x, sample_y = run.samples.take([row_of[sample_id]])

@@ -1,4 +1,4 @@
-"""The commands. Each imports what it needs when it runs."""
+"""The commands."""
 
 import datetime
 import json
@@ -9,11 +9,15 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from explaind_tf.analysis import fidelity
+from explaind_tf.cli import asking, facts, tables
 from explaind_tf.cli.exits import EXIT_CODES, plain_errors, say
-from explaind_tf.cli.sources import check_source
+from explaind_tf.cli.inputs import check_source, read_inputs
+from explaind_tf.cli.sections import section_of
 from explaind_tf.cli.values import Measure, OutputsAre, StepOf, to_bytes, to_names, to_slice
 from explaind_tf.constants import VERSION
 from explaind_tf.errors import RunFormatError, UnbalancedLedgerError
+from explaind_tf.report import write_report
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, epilog=EXIT_CODES)
 
@@ -77,7 +81,7 @@ def demo(
     console = Console()
     out_dir = out or Path("runs") / f"demo-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     with plain_errors():
-        from explaind_tf.demo import run_demo
+        from explaind_tf.demo import run_demo  # its models and data, which no other command needs
 
         try:
             report = run_demo(out_dir, seed=seed, console=console)
@@ -92,8 +96,6 @@ def demo(
 def info(run: RunDir, as_json: AsJson = False) -> None:
     """Say what was recorded, what can be asked, and what inputs look like."""
     with plain_errors():
-        from explaind_tf.cli import asking, facts, tables
-
         found = facts.run_facts(asking.open_for_shell(run))
         _print(found, as_json, lambda: [tables.run_table(found)])
 
@@ -112,8 +114,6 @@ def verify(
     """Check every byte that was recorded, and that each step follows from its batch."""
     found: dict[str, Any] = {"run": str(run), "replayed": replay, "status": "fine"}
     with plain_errors():
-        from explaind_tf.cli import asking
-
         try:
             opened = asking.open_for_shell(run)
             found |= {"run_id": opened.run_id, "steps": len(opened.steps), "complete": opened.is_complete}
@@ -181,8 +181,6 @@ def attribute(
     """Account for the change of predictions by training: the ledger's balance, and what stands out in it."""
     with plain_errors():
         check_source(inputs)
-        from explaind_tf.cli import asking, facts, tables
-        from explaind_tf.cli.inputs import read_inputs
 
         kept = to_names(axes)
         if "group" in kept:
@@ -233,11 +231,6 @@ def report(
         check_source(inputs)
         if not out.resolve().parent.is_dir():
             raise FileNotFoundError(f"There is no directory {out.parent} to write {out.name} to.")
-        from explaind_tf.analysis import fidelity
-        from explaind_tf.cli import asking
-        from explaind_tf.cli.inputs import read_inputs
-        from explaind_tf.cli.sections import section_of
-        from explaind_tf.report import write_report
 
         opened = asking.open_for_shell(run)
         read = read_inputs(inputs, opened.manifest.inputs, rows or slice(None))
@@ -258,10 +251,8 @@ def report(
 
 def _print(found: dict[str, Any], as_json: bool, shown: Any) -> None:
     """Print facts on stdout, as JSON or as a person wants to see them."""
-    from explaind_tf.cli.facts import plain
-
     if as_json:
-        typer.echo(json.dumps(plain(found), allow_nan=False))
+        typer.echo(json.dumps(facts.plain(found), allow_nan=False))
         return
     console = Console()
     for part in shown():

@@ -11,11 +11,11 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from explaind_tf.cli.sources import is_tfds, tfds_parts
 from explaind_tf.runs import structure as struct
 
 LABELS: Final = "y"
 _INPUTS: Final = "x"
+_TFDS: Final = "tfds:"
 # What NumPy and zipfile raise, beside ValueError, on files that were cut or changed.
 _DAMAGED: Final = (
     BadZipFile,
@@ -66,6 +66,24 @@ def leaf_names(structure: struct.Structure, name: str = _INPUTS) -> list[str]:
     return named(structure, "")
 
 
+def check_source(source: str) -> None:
+    """Refuse what cannot be read, before anything that takes long.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, or it is of another kind.
+    """
+    if _is_tfds(source):
+        _tfds_parts(source)
+    elif Path(source).suffix not in (".npz", ".npy"):
+        raise ValueError(
+            f"Inputs are read from .npz and .npy files and from tfds:NAME/SPLIT; got {source!r}."
+        )
+    elif not Path(source).is_file():
+        raise FileNotFoundError(f"There is no file {source}.")
+
+
 def read_inputs(source: str, structure: struct.Structure, rows: slice) -> Inputs:
     """Read some rows of inputs and, if there are any, their labels.
 
@@ -85,11 +103,30 @@ def read_inputs(source: str, structure: struct.Structure, rows: slice) -> Inputs
         If the file cannot be read, lacks an array or has fewer rows.
     """
     names = leaf_names(structure)
-    arrays = _from_tfds(source, names, rows) if is_tfds(source) else _from_file(Path(source), names, rows)
+    arrays = _from_tfds(source, names, rows) if _is_tfds(source) else _from_file(Path(source), names, rows)
     x = struct.pack(structure, [arrays[name] for name in names])
     # An input of that name is no label.
     y = None if LABELS in names else arrays.get(LABELS)
     return Inputs(x, y, rows.start or 0)
+
+
+def _is_tfds(source: str) -> bool:
+    """Tell whether a source is a TFDS split rather than a file."""
+    return source.startswith(_TFDS)
+
+
+def _tfds_parts(source: str) -> tuple[str, str]:
+    """Return the name and the split of ``tfds:NAME/SPLIT``; names may have a configuration, ``tfds:glue/cola/test``.
+
+    Raises
+    ------
+    ValueError
+        If either is missing.
+    """
+    name, _, split = source.removeprefix(_TFDS).rpartition("/")
+    if not (name and split):
+        raise ValueError(f"{source!r} names no TFDS split. Write tfds:NAME/SPLIT, as in tfds:mnist/test.")
+    return name, split
 
 
 def _from_file(path: Path, names: Sequence[str], rows: slice) -> dict[str, np.ndarray]:
@@ -143,7 +180,7 @@ def _check_rows(rows: slice, count: int, name: str) -> None:
 
 
 def _from_tfds(source: str, names: Sequence[str], rows: slice) -> dict[str, np.ndarray]:
-    name, split = tfds_parts(source)
+    name, split = _tfds_parts(source)
     import tensorflow_datasets as tfds  # seconds, which only those who use it should wait
 
     dataset, info = tfds.load(name, split=split, with_info=True)

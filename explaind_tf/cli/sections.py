@@ -3,14 +3,13 @@
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from explaind_tf import constants as names
 from explaind_tf import measurements
 from explaind_tf.attribution import Run
 from explaind_tf.cli.asking import are_probabilities, final_outputs
 from explaind_tf.cli.inputs import Inputs
-from explaind_tf.report import Example, Section
+from explaind_tf.report import Example, Section, balanced_ledger, first_row_of_ids
 from explaind_tf.runs import structure as struct
 
 _VALUES_SHOWN = 8
@@ -43,13 +42,7 @@ def section_of(run: Run, inputs: Inputs, *, shown: int, top: int, **options: Any
     """
     _check_classifier(run, inputs)
 
-    def ledger(x: Any, measurement: measurements.Measurement, axis: str) -> xr.Dataset:
-        found = run.attribute(x, measurement, axes=(axis,), **options)
-        assert isinstance(found, xr.Dataset)  # trees come of the parameter axis alone
-        found.explaind.check()
-        return found
-
-    balance = ledger(inputs.x, measurements.outputs(), names.STEP)
+    balance = balanced_ledger(run, inputs.x, measurements.outputs(), names.STEP, **options)
     final = balance[names.FINAL].values
     predicted = final.argmax(axis=1)[:shown]
     flat = [array[:shown] for array in struct.as_batches(run.manifest.inputs, inputs.x, "inputs")]
@@ -62,8 +55,8 @@ def section_of(run: Run, inputs: Inputs, *, shown: int, top: int, **options: Any
         run=run,
         balance=balance,
         unit="nats" if _are_log_probabilities(final) else "logits",
-        samples=ledger(x, measurements.log_prob(predicted), names.SAMPLE),
-        layers=ledger(x, measurements.log_prob(predicted), names.LAYER),
+        samples=balanced_ledger(run, x, measurements.log_prob(predicted), names.SAMPLE, **options),
+        layers=balanced_ledger(run, x, measurements.log_prob(predicted), names.LAYER, **options),
         inputs=[_example(f"input {number}", [a[i] for a in flat]) for i, number in enumerate(numbers)],
         predictions=[
             _verdict(int(p), None if labels is None or labels.shape[1] != 1 else labels[i, 0])
@@ -95,9 +88,7 @@ def _are_log_probabilities(final: np.ndarray) -> bool:
 
 def _shower(run: Run) -> Any:
     """Return the function from a sample's id to what a reader sees of it."""
-    positions, first_rows = np.unique(run.samples.id_of_row, return_index=True)
-    ids = run.samples.ids.tolist()
-    row_of = {ids[position]: int(row) for position, row in zip(positions, first_rows, strict=True)}
+    row_of = first_row_of_ids(run)
 
     def show(sample_id: Any) -> Example:
         inputs, targets = run.samples.take_flat([row_of[sample_id]])

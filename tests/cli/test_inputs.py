@@ -15,8 +15,7 @@ import tensorflow_datasets as tfds
 from typer.testing import Result
 
 import explaind_tf as xtf
-from explaind_tf.cli.inputs import leaf_names, read_inputs
-from explaind_tf.cli.sources import check_source
+from explaind_tf.cli.inputs import check_source, leaf_names, read_inputs
 from explaind_tf.runs.structure import Leaf, Structure
 from tests.helpers import fit
 
