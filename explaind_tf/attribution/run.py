@@ -137,8 +137,9 @@ class Attributable(WeightPath):
         -------
         xarray.Dataset or xarray.DataTree
             Variables ``initial``, ``final``, ``data``, ``weight_decay``, ``regularizer``, ``carryover``, ``external``,
-            ``state`` and ``residual``, in the units of the measurement; positive entries raised it. A tree with one
-            node a variable if ``"parameter"`` is kept. Check it with ``ledger.explaind.check()``.
+            ``state`` and ``residual`` (of checkpoints ``weights``, ``state`` and ``residual``, beside the first two), in
+            the units of the measurement; positive entries raised it. A tree with one node a variable if
+            ``"parameter"`` is kept. Check it with ``ledger.explaind.check()``.
 
         Raises
         ------

@@ -82,11 +82,16 @@ def _roots(view: Any, model: keras.Model) -> Iterator[tuple[int, Any]]:
 
 def _numbered(layer: Any) -> Any:
     """Return a layer as Keras 2 tracks it: layers with weights by number, weights by name."""
-    inner = [part for part in getattr(layer, "layers", []) if part.variables]
+    inner = [part for part in getattr(layer, "layers", []) if _has_weights(part)]
     if inner:
         return _holding({f"layer_with_weights-{i}": _numbered(part) for i, part in enumerate(inner)})
     own = {variable.name: variable for variable in layer.variables}
     return _holding(own) if len(own) == len(layer.variables) else layer
+
+
+def _has_weights(layer: keras.layers.Layer) -> bool:
+    """Return whether a layer had weights in Keras 2, where a seed was none."""
+    return any("float" in variable.dtype for variable in layer.variables)
 
 
 def _holding(attributes: dict[str, Any]) -> Any:

@@ -50,7 +50,8 @@ def open_checkpoints(
     Returns
     -------
     CheckpointRun
-        Step s leads from ``run.checkpoints[s]`` to ``run.checkpoints[s + 1]``; two of them are in memory at a time.
+        Step s leads from ``run.checkpoints[s]`` to ``run.checkpoints[s + 1]``; two of them are held in memory,
+        beside the point at which the path ends.
         ``run.attribute`` and ``run.plan`` are those of :class:`Run`. What needs samples is refused.
 
     Raises
