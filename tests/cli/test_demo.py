@@ -1,4 +1,4 @@
-"""The command line: version, help, errors in one line, and a demo of the smallest size."""
+"""Version, help, and a demo of the smallest size, with its errors in one line."""
 
 from pathlib import Path
 
@@ -29,13 +29,6 @@ TINY = demo.DemoSettings(
 )
 
 
-@pytest.fixture
-def runner(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    monkeypatch.setenv("COLUMNS", "200")  # so that no message is wrapped within
-    monkeypatch.setenv("NO_COLOR", "1")
-    return CliRunner()
-
-
 def test_version(runner: CliRunner):
     result = runner.invoke(app, ["--version"])
     assert (result.exit_code, result.output) == (0, f"explaind-tf {xtf.__version__}\n")
@@ -44,7 +37,8 @@ def test_version(runner: CliRunner):
 def test_help_names_the_commands(runner: CliRunner):
     result = runner.invoke(app, ["--help"])
     assert result.exit_code == 0
-    assert "demo" in result.output
+    for text in ("demo", "info", "verify", "attribute", "report", "Exit codes: 0 fine; 1 refused"):
+        assert text in result.output
 
 
 def test_help_of_the_demo(runner: CliRunner):
@@ -95,17 +89,18 @@ def test_a_used_directory_is_refused_before_any_training(
 
 
 @pytest.mark.parametrize(
-    "error", [xtf.UnbalancedLedgerError("off by [b]much[/b]"), xtf.RefusedError("off by [b]much[/b]")]
+    ("error", "code"),
+    [(xtf.UnbalancedLedgerError("off by [b]much[/b]"), 4), (xtf.RefusedError("off by\n[b]much[/b]"), 1)],
 )
 def test_expected_errors_are_one_line(
-    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, code: int
 ):
     def fail(*args: object, **kwargs: object) -> Path:
         raise error
 
     monkeypatch.setattr(demo, "run_demo", fail)
     result = runner.invoke(app, ["demo", "--out", str(tmp_path / "demo")])
-    assert result.exit_code == 1
+    assert result.exit_code == code
     assert result.output == "Error: off by [b]much[/b]\n"
 
 

@@ -1,0 +1,205 @@
+"""What commands found, as plain data: the very objects that ``--json`` prints and tables are made of."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from explaind_tf import constants as names
+from explaind_tf.attribution import Run
+from explaind_tf.attribution.planner import Plan
+from explaind_tf.cli.inputs import leaf_names
+from explaind_tf.errors import UnbalancedLedgerError
+from explaind_tf.runs import structure as struct
+
+Ledger = xr.Dataset | xr.DataTree
+Facts = dict[str, Any]
+
+# A ledger in a store may be larger than memory: it is read by so many bytes at once.
+_BLOCK_BYTES = 256 * 2**20
+_KEPT = (names.INPUT, names.OUTPUT)
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON knows it; numbers that are not finite, which it does not know, as None."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def run_facts(run: Run) -> Facts:
+    """Return what there is to know of a run before asking it anything."""
+    manifest = run.manifest
+    return {
+        "run": run.run_dir,
+        "run_id": run.run_id,
+        "created": manifest.created,
+        "status": manifest.status,
+        "steps": len(run.steps),
+        "samples": len(run.samples.ids),
+        "contents": len(run.samples),
+        "weights": sum(variable.size for variable in run.variables),
+        "variables": [asdict(variable) for variable in run.variables],
+        "layers": list(run.layers),
+        "optimizer": manifest.optimizer,
+        "loss": manifest.loss,
+        "inputs": _tensors(manifest.inputs, "x"),
+        "targets": _tensors(manifest.targets, "y"),
+        "outputs": _tensors(manifest.outputs, "output"),
+        "axes": possible_axes(run),
+        "bytes": sum(path.stat().st_size for path in run.run_dir.rglob("*") if path.is_file()),
+        "environment": manifest.environment,
+    }
+
+
+def _tensors(structure: struct.Structure, name: str) -> list[Facts]:
+    pairs = zip(leaf_names(structure, name), struct.leaves(structure), strict=True)
+    return [{"name": label, "dtype": leaf.dtype, "shape": [None, *leaf.shape]} for label, leaf in pairs]
+
+
+def possible_axes(run: Run) -> list[str]:
+    """Return the axes that the shell can ask the run for. Groups take labels of samples, which only Python passes."""
+    if not len(run.steps):
+        return []
+    has_tokens = run.graphs.token_losses is not None
+    return [axis for axis in names.AXES if axis != names.GROUP and (axis != names.TOKEN or has_tokens)]
+
+
+def plan_facts(plan: Plan) -> Facts:
+    """Return a plan with its total time."""
+    return asdict(plan) | {"seconds": plan.seconds}
+
+
+def ledger_facts(ledger: Ledger, *, first_row: int, top: int) -> tuple[Facts, UnbalancedLedgerError | None]:
+    """Return whether a ledger balances, its totals, and what stands out on the axes that it keeps.
+
+    Parameters
+    ----------
+    ledger : xarray.Dataset or xarray.DataTree
+        In memory or in a store.
+    first_row : int
+        Number of the first input in the file that it came from.
+    top : int
+        Most proponents and opponents of each input and output.
+
+    Returns
+    -------
+    tuple
+        The facts, and what `check` raised.
+    """
+    entries: list[Facts] = []
+    error: UnbalancedLedgerError | None = None
+    shares: dict[str, dict[Any, Facts]] = {}
+    for start, part in _parts(ledger):
+        try:
+            part.explaind.check()
+        except UnbalancedLedgerError as found:
+            error = error or _in_file(found, first_row + start)
+        entries += _entries(part, first_row + start, top)
+        _add_shares(shares, part, ledger.sizes[names.INPUT])
+    terms = {term: np.array([entry["terms"][term] for entry in entries]) for term in names.TERMS}
+    moved = np.array([entry["movement"] for entry in entries])
+    residual = np.abs(terms[names.RESIDUAL])
+    facts = {
+        **{
+            key: ledger.attrs[key]
+            for key in ("run_id", "measurement", "tolerance", "method", "quadrature_nodes")
+        },
+        "steps": [int(ledger.attrs["first_step"]), int(ledger.attrs["last_step"])],
+        "inputs": int(ledger.sizes[names.INPUT]),
+        "outputs": int(ledger.sizes[names.OUTPUT]),
+        "balances": error is None,
+        "movement": float(moved.max()),
+        "residual": float(residual.max()),
+        # What has not moved has nothing to be a share of.
+        "residual_share": float((residual / np.where(moved == 0, 1, moved)).max()),
+        "mean_change": float(np.mean([entry["final"] - entry["initial"] for entry in entries])),
+        "mean_terms": {term: float(values.mean()) for term, values in terms.items()},
+        "mean_magnitudes": {term: float(np.abs(values).mean()) for term, values in terms.items()},
+        "by": {
+            axis: [{axis: label, **values} for label, values in labels.items()]
+            for axis, labels in shares.items()
+        },
+        "entries": entries,
+    }
+    return facts, error
+
+
+def _parts(ledger: Ledger) -> Iterator[tuple[int, Ledger]]:
+    """Yield a ledger by blocks of inputs that fit into memory, each with the position of its first input."""
+    count = ledger.sizes[names.INPUT]
+    nodes = ledger.subtree if isinstance(ledger, xr.DataTree) else [ledger]
+    size = max(1, _BLOCK_BYTES * count // max(1, sum(node.nbytes for node in nodes)))
+    if size >= count:
+        yield 0, ledger.load()
+        return
+    for start in range(0, count, size):
+        yield start, ledger.isel({names.INPUT: slice(start, start + size)}, missing_dims="ignore").load()
+
+
+def _in_file(error: UnbalancedLedgerError, offset: int) -> UnbalancedLedgerError:
+    """Say from which row the inputs of a message are counted, where that is not the first."""
+    return UnbalancedLedgerError(f"Inputs counted from row {offset}: {error}") if offset else error
+
+
+def _entries(ledger: Ledger, first_row: int, top: int) -> list[Facts]:
+    root = ledger.to_dataset() if isinstance(ledger, xr.DataTree) else ledger
+    totals = {term: ledger.explaind.total(term).transpose(*_KEPT).values for term in names.TERMS}
+    initial, final = (root[name].transpose(*_KEPT).values for name in (names.INITIAL, names.FINAL))
+    ranked = {}
+    if isinstance(ledger, xr.Dataset) and names.SAMPLE in ledger.dims:
+        ranked = {"proponents": ledger.explaind.proponents(top), "opponents": ledger.explaind.opponents(top)}
+    return [
+        {
+            "row": first_row + i,
+            "output": root[names.OUTPUT].values[o],
+            "initial": float(initial[i, o]),
+            "final": float(final[i, o]),
+            "movement": float(root[names.MOVEMENT].values[i]),
+            "terms": {term: float(values[i, o]) for term, values in totals.items()},
+            **{
+                name: [
+                    {"sample": sample, "influence": influence}
+                    for sample, influence in zip(
+                        ranking[names.SAMPLE].values[i, o], ranking["influence"].values[i, o], strict=True
+                    )
+                ]
+                for name, ranking in ranked.items()
+            },
+        }
+        for i in range(final.shape[0])
+        for o in range(final.shape[1])
+    ]
+
+
+def _add_shares(shares: dict[str, dict[Any, Facts]], ledger: Ledger, inputs: int) -> None:
+    """Add up the terms by layer, by step and by variable, as means over all inputs and outputs."""
+    if isinstance(ledger, xr.DataTree):
+        for path, node in ((node.path.strip("/"), node.dataset) for node in ledger.subtree):
+            for term in (term for term in names.TERMS if path and term in node):
+                mean = float(node[term].sum() / inputs / node.sizes[names.OUTPUT])
+                _add(shares.setdefault("variable", {}), path, term, mean)
+        return
+    for axis in (axis for axis in (names.LAYER, names.STEP) if axis in ledger.dims):
+        for term in (term for term in names.TERMS if axis in ledger[term].dims):
+            sums = ledger[term].sum([dim for dim in ledger[term].dims if dim != axis])
+            for label, value in zip(ledger[axis].values, sums.values, strict=True):
+                mean = float(value / inputs / ledger.sizes[names.OUTPUT])
+                _add(shares.setdefault(axis, {}), plain(label), term, mean)
+
+
+def _add(labels: dict[Any, Facts], label: Any, term: str, value: float) -> None:
+    found = labels.setdefault(label, {})
+    found[term] = found.get(term, 0.0) + value

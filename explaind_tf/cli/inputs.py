@@ -1,0 +1,175 @@
+"""Inputs of an attribution from a file or a TFDS split, named as the run needs them. Nothing is unpickled."""
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any, Final
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+
+from explaind_tf.cli.sources import is_tfds, tfds_parts
+from explaind_tf.runs import structure as struct
+
+LABELS: Final = "y"
+_INPUTS: Final = "x"
+# What NumPy and zipfile raise, beside ValueError, on files that were cut or changed.
+_DAMAGED: Final = (
+    BadZipFile,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    SyntaxError,
+    TokenError,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was read.
+
+    Attributes
+    ----------
+    x : array or nested structure of arrays
+        Nested as in training.
+    y : np.ndarray or None
+        Labels, where there are any.
+    first_row : int
+        Position in the file of the first input.
+    """
+
+    x: Any
+    y: np.ndarray | None
+    first_row: int
+
+
+def leaf_names(structure: struct.Structure, name: str = _INPUTS) -> list[str]:
+    """Return the names of a structure's tensors in flattening order, as they are called in a file.
+
+    A single tensor has the name given, those of a dict their keys, those of a sequence the name and their position
+    (``x0``, ``x1``); further down, the way to it (``query/x0``).
+    """
+
+    def named(part: struct.Structure, way: str) -> list[str]:
+        if isinstance(part, struct.Leaf):
+            return [way or name]
+        below = f"{way}/" if way else ""
+        if isinstance(part, dict):
+            return [leaf for key in sorted(part) for leaf in named(part[key], f"{below}{key}")]
+        return [leaf for i, item in enumerate(part) for leaf in named(item, f"{below}{name}{i}")]
+
+    return named(structure, "")
+
+
+def read_inputs(source: str, structure: struct.Structure, rows: slice) -> Inputs:
+    """Read some rows of inputs and, if there are any, their labels.
+
+    Parameters
+    ----------
+    source : str
+        ``FILE.npz`` with one array for each of :func:`leaf_names` and, for labels, ``y``; ``FILE.npy``, for models of
+        one input; or ``tfds:NAME/SPLIT``, with ``x`` and ``y`` the supervised pair of the dataset.
+    structure : Structure
+        Of the run's inputs.
+    rows : slice
+        Which inputs, with bounds that are not negative.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the file cannot be read, lacks an array or has fewer rows.
+    """
+    names = leaf_names(structure)
+    arrays = _from_tfds(source, names, rows) if is_tfds(source) else _from_file(Path(source), names, rows)
+    x = struct.pack(structure, [arrays[name] for name in names])
+    # An input of that name is no label.
+    y = None if LABELS in names else arrays.get(LABELS)
+    return Inputs(x, y, rows.start or 0)
+
+
+def _from_file(path: Path, names: Sequence[str], rows: slice) -> dict[str, np.ndarray]:
+    # Never pickled objects: a file from elsewhere could run anything.
+    try:
+        if path.suffix == ".npy":
+            array = np.load(path, allow_pickle=False, mmap_mode="r")
+            return _select({_INPUTS: _checked(array, np.ndarray)}.__getitem__, [_INPUTS], names, rows)
+        # Opened here, since NumPy does not close what turns out to be damaged.
+        with open(path, "rb") as file:
+            arrays = _checked(np.load(file, allow_pickle=False), NpzFile)
+            return _select(arrays.__getitem__, arrays.files, names, rows)
+    except _DAMAGED as error:
+        raise ValueError(f"{path} is damaged, or no NumPy file: {error}.") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _checked(found: Any, kind: type) -> Any:
+    if not isinstance(found, kind):
+        raise ValueError("what it holds is not what its name says: .npy is for one array, .npz for several.")
+    return found
+
+
+def _select(
+    read: Callable[[str], np.ndarray], there: Sequence[str], names: Sequence[str], rows: slice
+) -> dict[str, np.ndarray]:
+    """Return the rows of what is needed and, if it is there, of the labels."""
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise ValueError(
+            f"it lacks {missing}; it has {list(there)}. The run takes inputs called {list(names)}."
+        )
+    arrays = {name: read(name) for name in dict.fromkeys((*names, LABELS)) if name in there}
+    return {name: np.array(_rows(array, rows, name)) for name, array in arrays.items()}
+
+
+def _rows(array: np.ndarray, rows: slice, name: str) -> np.ndarray:
+    if array.ndim == 0:
+        raise ValueError(f"{name} is a single number; an axis of inputs is needed.")
+    _check_rows(rows, len(array), name)
+    return array[rows]
+
+
+def _check_rows(rows: slice, count: int, name: str) -> None:
+    # Python would take what there is, and a ledger of fewer inputs than were asked for.
+    if (rows.start or 0) >= count or (rows.stop or 0) > count:
+        raise ValueError(
+            f"{name} has {count} rows; rows {rows.start or 0}:{'' if rows.stop is None else rows.stop} were asked for."
+        )
+
+
+def _from_tfds(source: str, names: Sequence[str], rows: slice) -> dict[str, np.ndarray]:
+    name, split = tfds_parts(source)
+    import tensorflow_datasets as tfds  # seconds, which only those who use it should wait
+
+    dataset, info = tfds.load(name, split=split, with_info=True)
+    count = None if rows.stop is None else rows.stop - (rows.start or 0)
+    chosen = dataset.skip(rows.start or 0).take(-1 if count is None else count)
+    elements = list(chosen.as_numpy_iterator())
+    if not elements or (count is not None and len(elements) < count):
+        _check_rows(rows, (rows.start or 0) + len(elements), source)
+    features = _with_supervised(elements[0], info.supervised_keys)
+
+    def read(key: str) -> np.ndarray:
+        # One feature at a time: others may be texts or images of several sizes, which do not stack.
+        values = [np.asarray(_with_supervised(element, info.supervised_keys)[key]) for element in elements]
+        if len({value.shape for value in values}) > 1:
+            raise ValueError(
+                f"{source}: {key} has several shapes, and inputs are one array. Save them as .npz."
+            )
+        return np.stack(values)
+
+    try:
+        return _select(read, list(features), names, slice(None))
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def _with_supervised(element: Mapping[str, Any], keys: Any) -> dict[str, Any]:
+    """Return an element's features, with the pair of input and target under the names that files have."""
+    pair = dict(zip((_INPUTS, LABELS), keys, strict=False)) if keys else {}
+    return {**element, **{name: element[key] for name, key in pair.items() if isinstance(key, str)}}

@@ -1,0 +1,127 @@
+"""Facts as tables, for people."""
+
+from typing import Any, Final
+
+from rich.markup import escape
+from rich.table import Table
+
+from explaind_tf import constants as names
+
+Facts = dict[str, Any]
+
+# Predictions shown one by one; --json has them all.
+_MOST_SHOWN: Final = 10
+
+
+def _table(title: str, *columns: str, caption: str = "", show_header: bool = True) -> Table:
+    table = Table(
+        title=escape(title),
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        show_header=show_header,
+    )
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number and show_header else "left", overflow="fold")
+    return table
+
+
+def run_table(facts: Facts) -> Table:
+    """Return a table of a run's facts."""
+    table = _table(f"{facts['run']}", "what", "value", show_header=False)
+    weights = f"{facts['weights']:,} in {len(facts['variables'])} variables of {len(facts['layers'])} layers"
+    constants = ", ".join(f"{key}={value}" for key, value in facts["optimizer"].get("constants", {}).items())
+    losses = ", ".join(f"{loss['name']} ({loss['reduction']})" for loss in facts["loss"].get("losses", []))
+    rows = {
+        "run id": facts["run_id"],
+        "recorded": f"{facts['created']}, {facts['status']}",
+        "steps": f"{facts['steps']:,}",
+        "samples": f"{facts['samples']:,} ({facts['contents']:,} different contents)",
+        "weights": weights,
+        "layers": "\n".join(facts["layers"]),
+        "optimizer": f"{facts['optimizer'].get('law')}({constants})",
+        "loss": losses + (" and regularisers" if facts["loss"].get("has_regularizer") else ""),
+        "inputs": "\n".join(map(_tensor, facts["inputs"])),
+        "targets": "\n".join(map(_tensor, facts["targets"])),
+        "outputs": "\n".join(map(_tensor, facts["outputs"])),
+        "axes": ", ".join(facts["axes"]) or "none: the run has no whole step",
+        "size on disk": f"{facts['bytes']:,} bytes",
+        "environment": ", ".join(f"{key} {value}" for key, value in facts["environment"].items()),
+    }
+    for what, value in rows.items():
+        table.add_row(what, escape(str(value)))
+    return table
+
+
+def _tensor(tensor: Facts) -> str:
+    sizes = ", ".join("?" if size is None else str(size) for size in tensor["shape"][1:])
+    return f"{tensor['name']}: {tensor['dtype']}({', '.join(filter(None, ('batch', sizes)))})"
+
+
+def ledger_tables(facts: Facts, *, top: int) -> list[Table]:
+    """Return the balance of a ledger, and a table for each axis that it keeps."""
+    tables = [_balance(facts)]
+    tables += [_by_axis(axis, rows, top) for axis, rows in facts["by"].items()]
+    if any("proponents" in entry for entry in facts["entries"]):
+        tables.append(_samples(facts["entries"]))
+    return tables
+
+
+def _balance(facts: Facts) -> Table:
+    first, last = facts["steps"]
+    table = _table(
+        f"{facts['measurement']} of {facts['inputs']:,} inputs × {facts['outputs']:,} outputs, steps {first} to {last}",
+        "final − initial =",
+        "mean",
+        "mean |…|",
+    )
+    for term in names.TERMS:
+        magnitude = facts["mean_magnitudes"][term]
+        if magnitude or term == names.RESIDUAL:
+            table.add_row(term, f"{facts['mean_terms'][term]:+.4g}", f"{magnitude:.4g}")
+    table.add_section()
+    table.add_row("sum", f"{facts['mean_change']:+.4g}", "")
+    table.add_row("largest movement", f"{facts['movement']:.4g}", "")
+    verdict = "balances" if facts["balances"] else "DOES NOT BALANCE"
+    table.add_row("largest |residual|", f"{facts['residual']:.4g}", "")
+    table.add_row(
+        "… of the movement", f"{facts['residual_share']:.2g}", f"{verdict} to {facts['tolerance']:g}"
+    )
+    return table
+
+
+def _by_axis(axis: str, rows: list[Facts], top: int) -> Table:
+    terms = [term for term in names.TERMS if any(row.get(term) for row in rows)]
+    # Of many steps or layers only the strongest, in their own order.
+    strength = sorted(rows, key=lambda row: -abs(sum(row.get(term, 0.0) for term in terms)))
+    shown = [row for row in rows if any(row is strong for strong in strength[:top])]
+    caption = (
+        "" if len(shown) == len(rows) else f"the {len(shown)} strongest of {len(rows)}; --top shows more"
+    )
+    table = _table(f"Mean change by {axis}", axis, *terms, caption=caption)
+    for row in shown:
+        table.add_row(escape(str(row[axis])), *(f"{row.get(term, 0.0):+.4g}" for term in terms))
+    return table
+
+
+def _samples(entries: list[Facts]) -> Table:
+    shown = entries[:_MOST_SHOWN]
+    caption = (
+        "" if len(shown) == len(entries) else f"{len(shown)} of {len(entries)} predictions; --json has all"
+    )
+    table = _table(
+        "Training samples", "row", "output", "before → after", "proponents", "opponents", caption=caption
+    )
+    for entry in shown:
+        table.add_row(
+            str(entry["row"]),
+            escape(str(entry["output"])),
+            f"{entry['initial']:.3f} → {entry['final']:.3f}",
+            *(escape(_ranking(entry[side])) for side in ("proponents", "opponents")),
+            end_section=True,
+        )
+    return table
+
+
+def _ranking(samples: list[Facts]) -> str:
+    return "\n".join(f"{sample['influence']:+.4g} {sample['sample']}" for sample in samples)

@@ -1,0 +1,67 @@
+"""Values of options: from what is typed to what `Run` takes. What cannot be read is wrong usage, exit code 2."""
+
+import re
+from enum import StrEnum
+from typing import Final
+
+import typer
+
+
+class Measure(StrEnum):
+    """What about a prediction is accounted for, see :mod:`explaind_tf.measurements`."""
+
+    OUTPUTS = "outputs"
+    LOG_PROB = "log_prob"
+    MARGIN = "margin"
+    LOSS = "loss"
+
+
+class OutputsAre(StrEnum):
+    """What the numbers are that the model returns."""
+
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"
+
+
+class StepOf(StrEnum):
+    """Which step a sample is booked at."""
+
+    USE = "use"
+    EFFECT = "effect"
+
+
+_UNITS: Final = {"": 1} | {
+    f"{prefix}{suffix}": base**power
+    for base, suffix in ((1000, "b"), (1024, "ib"))
+    for power, prefix in enumerate("kmgt", start=1)
+}
+
+
+def to_slice(text: str) -> slice:
+    """Return the slice that ``a:b``, ``a:``, ``:b`` or the single number ``a`` stands for."""
+    single = re.fullmatch(r"\d+", text)
+    if single:
+        return slice(int(text), int(text) + 1)
+    found = re.fullmatch(r"(\d*):(\d*)", text)
+    if not found:
+        raise typer.BadParameter(f"{text!r} is no range. Write A:B, from A up to but without B, as in 0:10.")
+    start, stop = (int(part) if part else None for part in found.groups())
+    if stop is not None and stop <= (start or 0):
+        raise typer.BadParameter(f"{text!r} is empty: B must be larger than A.")
+    return slice(start, stop)
+
+
+def to_bytes(text: str) -> int:
+    """Return the number of bytes that ``4GB`` (10⁹), ``4GiB`` (2³⁰) or a plain number stands for."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    unit = found and _UNITS.get(found[2].removesuffix("b") if found[2] == "b" else found[2])
+    if not found or unit is None or float(found[1]) * unit < 1:
+        raise typer.BadParameter(
+            f"{text!r} is no size. Write bytes, or a number with kB, MB, GB, GiB, as in 4GB."
+        )
+    return int(float(found[1]) * unit)
+
+
+def to_names(text: str) -> tuple[str, ...]:
+    """Return the names in a list separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
