@@ -32,6 +32,8 @@ setup(
         "tensorflow>=2.20",
         "keras>=3.12",
         "numpy>=2.0",
+        # Keras brings it, too; files of weights are looked into before they are given to Keras.
+        "h5py>=3.11",
         "tensorflow-datasets>=4.9.7",
         # tensorflow-datasets 4.9.10 imports it while preparing a dataset and does not declare it.
         "importlib_resources>=6",

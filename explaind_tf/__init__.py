@@ -2,6 +2,7 @@
 
 from explaind_tf import measurements
 from explaind_tf.attribution import Run, open_run
+from explaind_tf.checkpoints import open_checkpoints
 from explaind_tf.constants import VERSION as __version__
 from explaind_tf.errors import RefusedError, RunFormatError, UnbalancedLedgerError
 from explaind_tf.optimizers import PathAdamW, PathSGD
@@ -17,5 +18,6 @@ __all__ = [
     "UnbalancedLedgerError",
     "__version__",
     "measurements",
+    "open_checkpoints",
     "open_run",
 ]

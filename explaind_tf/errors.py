@@ -6,7 +6,7 @@ class RefusedError(ValueError):
 
 
 class RunFormatError(ValueError):
-    """A run directory that is damaged, incomplete, foreign or of another format version."""
+    """A run directory or checkpoint that is damaged, incomplete, foreign or of another format version."""
 
 
 class UnbalancedLedgerError(ArithmeticError):

@@ -61,7 +61,7 @@ def fidelity(ledger: Ledger) -> Fidelity:
     ValueError
         If the measurement has a single output: then there are no classes to compare.
     """
-    totals = {term: np.abs(_values(ledger.explaind.total(term))) for term in names.TERMS}
+    totals = {term: np.abs(_values(ledger.explaind.total(term))) for term in ledger.explaind.terms}
     return Fidelity(
         agreement=agreement(ledger),
         mean_kl=mean_kl(ledger),

@@ -1,6 +1,6 @@
 """The ``explaind`` accessor: what a ledger can tell, on the xarray object itself."""
 
-from collections.abc import Hashable
+from collections.abc import Container, Hashable
 
 import numpy as np
 import xarray as xr
@@ -11,10 +11,20 @@ from explaind_tf.errors import UnbalancedLedgerError
 _KEPT = (names.INPUT, names.OUTPUT)
 
 
+def _terms_of(found: Container[Hashable]) -> tuple[str, ...]:
+    """Return the terms that a ledger with such a variable has: one of checkpoints has others than one of a recorded run."""
+    return names.CHECKPOINT_TERMS if names.WEIGHTS in found else names.TERMS
+
+
 class _LedgerAccessor:
     """Methods that datasets and trees share. Subclasses say how to total a term."""
 
     _root: xr.Dataset | xr.DataTree
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The terms of the ledger: the causes that the run tells apart, and the residual, in order."""
+        raise NotImplementedError
 
     def total(self, term: str) -> xr.DataArray:
         """Return a term summed over every axis but input and output."""
@@ -38,7 +48,7 @@ class _LedgerAccessor:
         xarray.DataArray
             Dims (input, output), in the units of the measurement.
         """
-        explained = sum(self.total(term) for term in names.EXPLAINED_TERMS)
+        explained = sum(self.total(term) for term in self.terms if term != names.RESIDUAL)
         return (self._output(names.INITIAL) + explained).rename("reconstruction")
 
     def check(self, tolerance: float | None = None) -> None:
@@ -62,7 +72,7 @@ class _LedgerAccessor:
         scale = self._output(names.MOVEMENT)
         residual = self.total(names.RESIDUAL)
         missing = self.movement() - (self.reconstruct() - self._output(names.INITIAL)) - residual
-        largest = max(float(np.abs(self.total(term)).max()) for term in names.TERMS)
+        largest = max(float(np.abs(self.total(term)).max()) for term in self.terms)
         if not float(np.abs(missing).max()) <= 1e-9 * max(largest, float(scale.max())):
             raise UnbalancedLedgerError(
                 f"The terms of this ledger miss final − initial by {float(np.abs(missing).max()):.3g}. It is no whole "
@@ -86,12 +96,18 @@ class DatasetLedger(_LedgerAccessor):
     """Methods of a ledger that is an ``xarray.Dataset``: ``ledger.explaind.check()`` and so on."""
 
     def __init__(self, dataset: xr.Dataset) -> None:
-        missing = [name for name in (names.INITIAL, names.FINAL, *names.TERMS) if name not in dataset]
+        terms = _terms_of(dataset)
+        missing = [name for name in (names.INITIAL, names.FINAL, *terms) if name not in dataset]
         if missing:
             raise ValueError(
                 f"This dataset is no ledger of explaind_tf: it lacks {missing}. Ledgers come from run.attribute(...)."
             )
         self._root: xr.Dataset = dataset
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The terms of the ledger: the causes that the run tells apart, and the residual, in order."""
+        return _terms_of(self._root)
 
     def total(self, term: str) -> xr.DataArray:
         """Return a term summed over every axis but input and output."""
@@ -150,6 +166,11 @@ class TreeLedger(_LedgerAccessor):
 
     def __init__(self, tree: xr.DataTree) -> None:
         self._root: xr.DataTree = tree
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The terms of the ledger: the causes that the run tells apart, and the residual, in order."""
+        return _terms_of({name for node in self._root.subtree for name in node.data_vars})
 
     def total(self, term: str) -> xr.DataArray:
         """Return a term summed over all weights and every axis but input and output."""

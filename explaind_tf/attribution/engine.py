@@ -78,7 +78,7 @@ def _most_tokens(task: Task) -> int:
         arrays = (*sample.inputs, *sample.targets, *(weights[0] for weights in transition.weights))
         shapes = tuple(array.shape for array in arrays)
         if shapes not in tokens:
-            segment, batch = task.replay.segment(transition), task.replay.batch(transition)
+            segment, batch = task.replay.segment(transition), task.recorded.batch(transition)
             losses = task.derivatives.token_losses(segment.start, segment.constants, batch.part(0, 1))
             tokens[shapes] = int(losses.shape[1])
     return max(tokens.values())

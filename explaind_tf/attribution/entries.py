@@ -59,7 +59,7 @@ class Entries:
         self._first_step = first_step
         self.arrays: dict[str, np.ndarray] = {}
         self._refuse_too_large()
-        for term in (names.INITIAL, names.FINAL, *names.TERMS):
+        for term in (names.INITIAL, names.FINAL, *question.terms):
             self.arrays[term] = self._zeros(self.dims(term))
 
     def _zeros(self, dims: tuple[str, ...]) -> np.ndarray:
@@ -126,7 +126,7 @@ class Entries:
         steps); it belongs to no step and is booked at the last one.
         """
         moved = self.arrays[names.FINAL] - self.arrays[names.INITIAL]
-        missing = moved - sum(self.total(term) for term in names.TERMS)
+        missing = moved - sum(self.total(term) for term in self._question.terms)
         residual = self.arrays[names.RESIDUAL]
         if self._question.keeps_steps:
             residual[..., -1] += missing
@@ -135,7 +135,8 @@ class Entries:
 
     def _refuse_too_large(self) -> None:
         needed = {
-            term: 8 * np.prod([float(self._lengths[dim]) for dim in self.dims(term)]) for term in names.TERMS
+            term: 8 * np.prod([float(self._lengths[dim]) for dim in self.dims(term)])
+            for term in self._question.terms
         }
         available = total_memory() * _MEMORY_SHARE
         if sum(needed.values()) > available:

@@ -11,7 +11,7 @@ from explaind_tf import constants as names
 from explaind_tf.attribution.engine import Result
 from explaind_tf.attribution.question import Question
 from explaind_tf.measurements import Measurement
-from explaind_tf.runs import RecordedRun
+from explaind_tf.runs import WeightPath
 
 _DESCRIPTIONS = {
     names.INITIAL: "measurement before training",
@@ -21,13 +21,14 @@ _DESCRIPTIONS = {
     names.REGULARIZER: "change by the gradients of loss regularisers",
     names.CARRYOVER: "change by momentum from before the recorded run",
     names.EXTERNAL: "change by weights that something other than the optimizer set",
+    names.WEIGHTS: "change by the displacement of trained weights, its causes not told apart",
     names.STATE: "change by the drift of non-trainable variables (BatchNorm statistics)",
     names.RESIDUAL: "what the other entries do not explain: quadrature error and rounding",
 }
 
 
 def build_ledger(
-    run: RecordedRun, question: Question, measurement: Measurement, result: Result
+    run: WeightPath, question: Question, measurement: Measurement, result: Result
 ) -> xr.Dataset | xr.DataTree:
     """Label a result.
 
@@ -45,7 +46,7 @@ def build_ledger(
             dims=entries.dims(term),
             attrs={"long_name": _DESCRIPTIONS[term], "measurement": measurement.name},
         )
-        for term in (names.INITIAL, names.FINAL, *names.TERMS)
+        for term in (names.INITIAL, names.FINAL, *question.terms)
     }
     if not question.keeps_parameters:
         return xr.Dataset(arrays, coordinates, attributes)
@@ -74,7 +75,7 @@ def _unflatten(array: xr.DataArray, shape: tuple[int, ...]) -> xr.DataArray:
 
 
 def _coordinates(
-    run: RecordedRun, question: Question, measurement: Measurement, result: Result
+    run: WeightPath, question: Question, measurement: Measurement, result: Result
 ) -> dict[str, Any]:
     entries = result.entries
     inputs, outputs = entries.arrays[names.INITIAL].shape
@@ -111,7 +112,7 @@ def _labels(values: Any) -> np.ndarray:
 
 
 def _attributes(
-    run: RecordedRun, question: Question, measurement: Measurement, result: Result
+    run: WeightPath, question: Question, measurement: Measurement, result: Result
 ) -> dict[str, Any]:
     return {
         "run_id": run.run_id,

@@ -7,13 +7,13 @@ import tensorflow as tf
 
 from explaind_tf.kernel.functions import Losses, PureModel
 from explaind_tf.measurements import Measurement
-from explaind_tf.runs import RecordedRun
+from explaind_tf.runs import WeightPath
 from explaind_tf.runs import structure as struct
 from explaind_tf.runs.graphs import InlinedFunction
 from explaind_tf.runs.schema import VariableSpec
 
 
-def pure_model(run: RecordedRun, measurement: Measurement) -> PureModel:
+def pure_model(run: WeightPath, measurement: Measurement) -> PureModel:
     """Bind the run's graphs and a measurement to lists of variables."""
     graphs, manifest = run.graphs, run.manifest
     count = len(manifest.variables)
@@ -67,7 +67,7 @@ def _batch_spec(leaf: struct.Leaf) -> tf.TensorSpec:
     return tf.TensorSpec((None, *leaf.shape), leaf.dtype)
 
 
-def flat_point(run: RecordedRun, theta: np.ndarray, state: Sequence[np.ndarray]) -> np.ndarray:
+def flat_point(run: WeightPath, theta: np.ndarray, state: Sequence[np.ndarray]) -> np.ndarray:
     """Return z = (θ, floating-point state), shape (Z,)."""
     floating = [
         value.reshape(-1).astype(theta.dtype)
@@ -77,6 +77,6 @@ def flat_point(run: RecordedRun, theta: np.ndarray, state: Sequence[np.ndarray])
     return np.concatenate([theta, *floating])
 
 
-def constants_of(run: RecordedRun, state: Sequence[np.ndarray]) -> list[np.ndarray]:
+def constants_of(run: WeightPath, state: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Return the state that is no part of the point: seeds, counters."""
     return [value for spec, value in zip(run.manifest.state, state, strict=True) if not spec.is_floating]

@@ -151,7 +151,7 @@ def _try_step(task: Task, routes: Routes, number: int) -> tuple[list[Pass], floa
         Pass(name, count, spent) for name, count, spent in _path_passes(task, routes, step, integral, share)
     ]
     if routes.samples is not None:
-        segment, batch = step.segment, task.replay.batch(transition)
+        segment, batch = step.segment, task.recorded.batch(transition)
         rows = _rows(task, routes, step, integral.rule)
         psi = tf.repeat(rows[:1, : derivatives.model.theta_size], _rows_at_once(task), axis=0)
         partition = contractions.within(question.partition, derivatives.model.theta_size)
@@ -191,7 +191,7 @@ def _path_passes(
     yield f"JVP of {len(directions)} causes, per node", nodes, share * seconds(jvps(directions))
     if routes.grouping is not None:
         transition, grouping = task.replay.transition(step.number), routes.grouping
-        spent = seconds(lambda: task.replay.group_gradients(transition, grouping))
+        spent = seconds(lambda: task.recorded.group_gradients(transition, grouping))
         yield "gradients of groups", grouping.count, spent
     if routes.parts == "jvp":
         repeated = np.repeat(directions, len(task.question.partition), axis=0)

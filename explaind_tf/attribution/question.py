@@ -7,8 +7,9 @@ from typing import Any, Literal
 import numpy as np
 
 from explaind_tf import constants as names
+from explaind_tf.errors import RefusedError
 from explaind_tf.kernel.contractions import Partition
-from explaind_tf.runs import RecordedRun
+from explaind_tf.runs import WeightPath
 
 StepOf = Literal["use", "effect"]
 # A label for each sample: in the order of ``run.samples.ids``, or by id.
@@ -49,6 +50,8 @@ class Question:
         What the step axis of samples means.
     groups : Groups or None
         The groups of the group axis, if it is kept.
+    terms : tuple of str
+        The causes that the run tells apart, and the residual.
     """
 
     axes: frozenset[str]
@@ -59,6 +62,7 @@ class Question:
     tolerance: float
     step_of: StepOf
     groups: Groups | None = None
+    terms: tuple[str, ...] = names.TERMS
 
     @property
     def keeps_groups(self) -> bool:
@@ -92,7 +96,7 @@ class Question:
 
 
 def ask(
-    run: RecordedRun,
+    run: WeightPath,
     axes: Iterable[str],
     layers: Sequence[str] | None,
     steps: Iterable[int] | slice | None,
@@ -108,6 +112,7 @@ def ask(
         With what there is to choose from.
     """
     kept = frozenset(_checked_axes(axes))
+    _refuse_unknown_samples(run, kept, groups)
     if not (isinstance(tolerance, (int, float)) and 0 < tolerance < 1):
         raise ValueError(f"tolerance must be a share of the movement between 0 and 1; got {tolerance!r}.")
     if step_of not in ("use", "effect"):
@@ -125,10 +130,10 @@ def ask(
     first, stop = _checked_steps(len(run.steps), steps)
     labels, partition = _partition(run, kept, layers)
     found = _groups(run, kept, groups)
-    return Question(kept, labels, partition, first, stop, float(tolerance), step_of, found)
+    return Question(kept, labels, partition, first, stop, float(tolerance), step_of, found, run.terms)
 
 
-def _groups(run: RecordedRun, axes: frozenset[str], labels: GroupLabels | None) -> Groups | None:
+def _groups(run: WeightPath, axes: frozenset[str], labels: GroupLabels | None) -> Groups | None:
     if labels is None and names.GROUP not in axes:
         return None
     if labels is None or names.GROUP not in axes:
@@ -178,6 +183,18 @@ def _checked_axes(axes: Iterable[str]) -> tuple[str, ...]:
     return kept
 
 
+def _refuse_unknown_samples(run: WeightPath, axes: frozenset[str], groups: GroupLabels | None) -> None:
+    needed = set(axes) | (set() if groups is None else {names.GROUP})
+    missing = [axis for axis in names.AXES if axis in needed and axis not in run.axes]
+    if missing:
+        raise RefusedError(
+            f"{run!r} has no {' or '.join(map(repr, missing))} axis; it has {run.axes}. Which samples moved the weights "
+            f"between two checkpoints follows from the batches and the optimizer's states in between, which checkpoints do "
+            f"not hold. Record the training: compile with xtf.PathAdamW or xtf.PathSGD, logger = xtf.PathLogger(run_dir), "
+            f"fit(logger.tap(dataset), callbacks=[logger]), then xtf.open_run(run_dir)."
+        )
+
+
 def _checked_steps(count: int, steps: Iterable[int] | slice | None) -> tuple[int, int]:
     if count == 0:
         raise ValueError("The run has no whole step: there is nothing to account for.")
@@ -196,7 +213,7 @@ def _checked_steps(count: int, steps: Iterable[int] | slice | None) -> tuple[int
 
 
 def _partition(
-    run: RecordedRun, axes: frozenset[str], layers: Sequence[str] | None
+    run: WeightPath, axes: frozenset[str], layers: Sequence[str] | None
 ) -> tuple[tuple[str, ...], Partition]:
     specs = [*run.manifest.variables, *(spec for spec in run.manifest.state if spec.is_floating)]
     offsets = np.cumsum([0, *(spec.size for spec in specs)])

@@ -1,5 +1,6 @@
 """Replay: recorded steps become path steps, each displacement split into its causes by the law."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from explaind_tf.kernel.derivatives import Derivatives
 from explaind_tf.kernel.functions import Batch, Segment
 from explaind_tf.kernel.sweeps import PathStep
 from explaind_tf.optimizers.laws import Law, clip_ratio, law_from_config
-from explaind_tf.runs import RecordedRun
+from explaind_tf.runs import RecordedRun, WeightPath
 from explaind_tf.runs.steps import Transition
 
 # A step whose displacement the law misses by more than this share of the largest step so far was not taken
@@ -129,7 +130,45 @@ def _total(vectors: np.ndarray) -> np.ndarray:
     return vectors.sum(axis=0) if vectors.ndim == 2 else vectors
 
 
-class Replay:
+class PathReplay(ABC):
+    """A path of weights as the kernel sees it.
+
+    Parameters
+    ----------
+    run : WeightPath
+        The path.
+    """
+
+    def __init__(self, run: WeightPath) -> None:
+        self._path = run
+
+    def transition(self, step: int) -> Transition:
+        """Return the record of a step."""
+        return self._path.step_store.transition(step)
+
+    def end(self, step: int) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return point and constants before ``step``."""
+        state = self._path.step_store.state(step)
+        return flat_point(self._path, self._path.step_store.theta(step), state), constants_of(
+            self._path, state
+        )
+
+    def segment(self, transition: Transition) -> Segment:
+        """Return the path of a step."""
+        start = flat_point(self._path, transition.theta_start, transition.state_start)
+        end = flat_point(self._path, transition.theta_end, transition.state_end)
+        return Segment(start, end, end - start, constants_of(self._path, transition.state_start))
+
+    @abstractmethod
+    def path_steps(self, first: int, stop: int, *, grouping: Grouping | None = None) -> Iterator[PathStep]:
+        """Yield the steps ``first … stop − 1`` with their displacements split into causes."""
+
+    @abstractmethod
+    def needs_history(self, grouping: Grouping | None = None) -> bool:
+        """Whether a step can only be split into causes by way of all steps before it."""
+
+
+class Replay(PathReplay):
     """The recorded run as the kernel sees it.
 
     Parameters
@@ -143,6 +182,7 @@ class Replay:
     """
 
     def __init__(self, run: RecordedRun, derivatives: Derivatives, tolerance: float = 1e-3) -> None:
+        super().__init__(run)
         self.run = run
         self._tolerance = tolerance
         self._rules = _rules_of(run)
@@ -154,21 +194,6 @@ class Replay:
         self._decay_mask = np.concatenate(
             [np.full(spec.size, float(spec.decay)) for spec in run.manifest.variables]
         ).astype(run.step_store.layout.dtype)
-
-    def transition(self, step: int) -> Transition:
-        """Return the record of a step."""
-        return self.run.step_store.transition(step)
-
-    def end(self, step: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return point and constants before ``step``."""
-        state = self.run.step_store.state(step)
-        return flat_point(self.run, self.run.step_store.theta(step), state), constants_of(self.run, state)
-
-    def segment(self, transition: Transition) -> Segment:
-        """Return the path of a step."""
-        start = flat_point(self.run, transition.theta_start, transition.state_start)
-        end = flat_point(self.run, transition.theta_end, transition.state_end)
-        return Segment(start, end, end - start, constants_of(self.run, transition.state_start))
 
     def batch(self, transition: Transition) -> Batch:
         """Return the training samples of a step."""

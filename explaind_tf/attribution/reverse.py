@@ -18,7 +18,7 @@ _LARGEST_MISS = 1e-2
 
 def walk_back(task: Task, routes: Routes, entries: Entries, rules: Rules, progress: Progress) -> None:
     """Book the data term, sample by sample (or group by group)."""
-    question, memory = task.question, task.replay.law.memory
+    question, memory = task.question, task.recorded.law.memory
     rows_of = sweeps.rows_by_use if question.step_of == "use" else sweeps.rows_by_effect
     steps = range(question.stop - 1, -1, -1)
     with progress.task("Reverse sweep", len(steps) * len(task.batches_of_pieces)) as advance:
@@ -41,7 +41,7 @@ def walk_back(task: Task, routes: Routes, entries: Entries, rules: Rules, progre
 def _pull_back(task: Task, routes: Routes, step: int, pieces: list[Piece], rules: Rules) -> sweeps.UpdateRows:
     """Return how the update at ``step`` turns momentum and gradient into the measurements of the pieces."""
     transition = task.replay.transition(step)
-    update = task.replay.update(transition)
+    update = task.recorded.update(transition)
     if step < task.question.first:
         return sweeps.UpdateRows(step, None, None, update.gain, update.scale)
     segment = task.replay.segment(transition)
@@ -67,7 +67,7 @@ def _book_samples(
         return
     assert routes.samples is not None  # there is no reverse sweep without
     transition = task.replay.transition(step)
-    segment, batch = task.replay.segment(transition), task.replay.batch(transition)
+    segment, batch = task.replay.segment(transition), task.recorded.batch(transition)
     positions = task.run.samples.id_of_row[transition.rows]
     if task.question.groups is not None:
         positions = task.question.groups.of_id[positions]
@@ -113,6 +113,6 @@ def check_samples(task: Task, entries: Entries, total: np.ndarray) -> None:
     if not (missed <= allowed).all():
         worst = float((missed / np.maximum(scale, 1e-300)).max())
         raise UnbalancedLedgerError(
-            f"The samples recorded in {task.run.run_dir} do not add up to what the optimizer's momentum did: they miss it "
-            f"by {worst:.1%}. A batch that trained was not the recorded one. run.verify() finds the step."
+            f"The samples recorded in {task.recorded.run.run_dir} do not add up to what the optimizer's momentum did: they "
+            f"miss it by {worst:.1%}. A batch that trained was not the recorded one. run.verify() finds the step."
         )

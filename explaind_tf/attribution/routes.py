@@ -165,7 +165,7 @@ def _sample_batch(task: Task) -> tuple[Segment, Batch]:
     """Return the largest batch of the first steps, and where the weights were."""
     steps = range(min(task.question.stop, _LOOKED_AT))
     transition = max((task.replay.transition(s) for s in steps), key=lambda t: len(t.rows))
-    return task.replay.segment(transition), task.replay.batch(transition)
+    return task.replay.segment(transition), task.recorded.batch(transition)
 
 
 def _cheapest(costs: Mapping[str, float], clocked: Mapping[str, Callable[[], Any]]) -> str:

@@ -1,6 +1,7 @@
 """`Run`: a recorded run that answers questions."""
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ from explaind_tf.attribution.model import pure_model
 from explaind_tf.attribution.planner import Plan, make_plan
 from explaind_tf.attribution.progress import Progress
 from explaind_tf.attribution.question import GroupLabels, StepOf, ask
-from explaind_tf.attribution.replay import Replay
+from explaind_tf.attribution.replay import PathReplay, Replay
 from explaind_tf.attribution.routes import choose_routes
 from explaind_tf.attribution.streaming import attribute_to
 from explaind_tf.attribution.task import Task
 from explaind_tf.kernel.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block
 from explaind_tf.measurements import Measurement, as_measurement
-from explaind_tf.runs import RecordedRun
+from explaind_tf.runs import RecordedRun, WeightPath
 from explaind_tf.runs import structure as struct
 
 # Share of the machine's memory that a computation may take beside its ledger.
@@ -50,12 +51,16 @@ def open_run(run_dir: str | Path) -> "Run":
     return Run(run_dir)
 
 
-class Run(RecordedRun):
-    """A recorded run; see :func:`open_run`."""
+class Attributable(WeightPath):
+    """A path of weights that answers questions; see :func:`open_run`."""
 
-    def __init__(self, run_dir: str | Path) -> None:
-        super().__init__(run_dir)
-        self._compiled: dict[Any, Derivatives] = {}
+    def _replay(self, derivatives: Derivatives, tolerance: float) -> PathReplay:
+        """Return the path as the kernel sees it."""
+        raise NotImplementedError
+
+    @cached_property
+    def _compiled(self) -> dict[Any, Derivatives]:
+        return {}
 
     def _derivatives(self, measurement: Measurement) -> Derivatives:
         """Return the compiled derivatives of a measurement, compiled once for each of its functions."""
@@ -132,8 +137,9 @@ class Run(RecordedRun):
         -------
         xarray.Dataset or xarray.DataTree
             Variables ``initial``, ``final``, ``data``, ``weight_decay``, ``regularizer``, ``carryover``, ``external``,
-            ``state`` and ``residual``, in the units of the measurement; positive entries raised it. A tree with one
-            node a variable if ``"parameter"`` is kept. Check it with ``ledger.explaind.check()``.
+            ``state`` and ``residual`` (of checkpoints ``weights``, ``state`` and ``residual``, beside the first two), in
+            the units of the measurement; positive entries raised it. A tree with one node a variable if
+            ``"parameter"`` is kept. Check it with ``ledger.explaind.check()``.
 
         Raises
         ------
@@ -212,7 +218,7 @@ class Run(RecordedRun):
         task = Task(
             run=self,
             derivatives=derivatives,
-            replay=Replay(self, derivatives, question.tolerance),
+            replay=self._replay(derivatives, question.tolerance),
             question=question,
             everything=Block(flat, list(chosen.targets)),
             batch_size=batch_size,
@@ -220,6 +226,16 @@ class Run(RecordedRun):
             memory_limit=memory_limit or int(total_memory() * _MEMORY_SHARE),
         )
         return task, chosen
+
+
+class Run(RecordedRun, Attributable):
+    """A recorded run; see :func:`open_run`."""
+
+    def __init__(self, run_dir: str | Path) -> None:
+        super().__init__(run_dir)  # warnings count the calls between it and the user
+
+    def _replay(self, derivatives: Derivatives, tolerance: float) -> Replay:
+        return Replay(self, derivatives, tolerance)
 
     def verify(self, *, replay: bool = True, progress: bool = True) -> None:
         """Check every byte recorded and, by replay, that each step follows from what was recorded.

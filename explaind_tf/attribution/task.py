@@ -7,12 +7,12 @@ from functools import cached_property
 import numpy as np
 
 from explaind_tf.attribution.question import Question
-from explaind_tf.attribution.replay import Replay
+from explaind_tf.attribution.replay import PathReplay, Replay
 from explaind_tf.kernel.contractions import CHUNK_BYTES
 from explaind_tf.kernel.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block
 from explaind_tf.kernel.quadrature import PathRule
-from explaind_tf.runs import RecordedRun
+from explaind_tf.runs import WeightPath
 
 # More memory than this makes nothing faster. Rows of Φ or Ψ are held about four times over, the activations of a block
 # of inputs a few times, and gradients of single samples once.
@@ -43,11 +43,11 @@ class Task:
 
     Attributes
     ----------
-    run : RecordedRun
+    run : WeightPath
         The run.
     derivatives : Derivatives
         Of the run's model and the measurement.
-    replay : Replay
+    replay : PathReplay
         The run as the kernel sees it.
     question : Question
         What to keep.
@@ -61,14 +61,20 @@ class Task:
         Bytes that rows, activations and gradients may take together.
     """
 
-    run: RecordedRun
+    run: WeightPath
     derivatives: Derivatives
-    replay: Replay
+    replay: PathReplay
     question: Question
     everything: Block
     batch_size: int | None
     max_nodes: int
     memory_limit: int
+
+    @property
+    def recorded(self) -> Replay:
+        """The replay of a recorded run, which is what questions for samples are put to."""
+        assert isinstance(self.replay, Replay)  # others were refused when the question was checked
+        return self.replay
 
     @property
     def rows_bytes(self) -> int:

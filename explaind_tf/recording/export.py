@@ -11,6 +11,7 @@ from explaind_tf.errors import RefusedError
 from explaind_tf.recording.losses import Term, have_tokens, loss_terms
 from explaind_tf.runs import structure as struct
 from explaind_tf.runs.graphs import FORWARD, LOSS_SCALES, PENALTY, SAMPLE_LOSSES, TOKEN_LOSSES, has_calls
+from explaind_tf.runs.schema import VariableSpec
 from explaind_tf.runs.structure import Structure
 
 
@@ -69,12 +70,6 @@ class PureFunctions(tf.Module):
         counts = tuple(len(specs) for specs in (parameters, state, x_specs, y_specs, w_specs, [scale_spec]))
         self.found = found = Found()
 
-        def forward(*flat: tf.Tensor) -> list[tf.Tensor]:
-            p, u, x, *_ = _split(flat, counts)
-            outputs, _, _ = _call(model, p, u, struct.pack(inputs, x), training=False)
-            found.outputs = _output_structure(outputs)
-            return [tf.convert_to_tensor(value) for _, _, value in struct.flatten(found.outputs, outputs, "")]
-
         def terms(flat: tuple[tf.Tensor, ...]) -> tuple[list[Term], list[tf.Tensor]]:
             p, u, x, y, w, _ = _split(flat, counts)
             outputs, new_state, penalties = _call(model, p, u, struct.pack(inputs, x), training=True)
@@ -113,16 +108,15 @@ class PureFunctions(tf.Module):
             return [tf.add_n(summed) if summed else tf.zeros((), dtype)]
 
         samples = [*parameters, *state, *x_specs, *y_specs, *w_specs]
-        self.forward = _trace(forward, [*parameters, *state, *x_specs])
+        self.forward, found.outputs = traced_forward(model, inputs)
         self.sample_losses = _trace(sample_losses, [*samples, scale_spec])
         self.loss_scales = _trace(loss_scales, samples)
         self.penalty = _trace(penalty, [*parameters, *state, *x_specs])
         if found.has_tokens:
             self.token_losses = _trace(token_losses, [*samples, scale_spec])
         optional = [TOKEN_LOSSES] if found.has_tokens else []
-        for name in (FORWARD, SAMPLE_LOSSES, LOSS_SCALES, PENALTY, *optional):
-            _refuse_captured_variables(name, getattr(self, name))
-            _refuse_calls(name, getattr(self, name))
+        for name in (SAMPLE_LOSSES, LOSS_SCALES, PENALTY, *optional):
+            _refuse_impure(name, getattr(self, name))
         from_weights = any(v.regularizer is not None for v in model.trainable_variables)
         self.has_penalty = found.has_batch_penalty or from_weights
 
@@ -132,6 +126,57 @@ class PureFunctions(tf.Module):
             # Raised inside TensorFlow while it copies functions; nothing a user could change.
             warnings.simplefilter("ignore")
             tf.saved_model.save(self, path)
+
+
+def variable_specs(variables: list[Any], decayed: list[bool] | None = None) -> tuple[VariableSpec, ...]:
+    """Return the path, shape and dtype of variables, and whether they decay."""
+    flags = decayed if decayed is not None else [False] * len(variables)
+    taken: dict[str, int] = {}
+    specs = []
+    for variable, decay in zip(variables, flags, strict=True):
+        # Two layers of one name give two variables of one path; ledgers need to tell them apart.
+        count = taken[variable.path] = taken.get(variable.path, 0) + 1
+        layer, name = variable.path.rsplit("/", 1) if "/" in variable.path else ("", variable.path)
+        path = "/".join(part for part in (layer if count == 1 else f"{layer}~{count}", name) if part)
+        specs.append(VariableSpec(path, tuple(variable.shape), variable.dtype, decay))
+    return tuple(specs)
+
+
+def traced_forward(model: keras.Model, inputs: Structure) -> tuple[Any, Structure]:
+    """Return the forward pass in inference mode, and what it returns for one input.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Built.
+    inputs : Structure
+        What one input looks like.
+
+    Returns
+    -------
+    tuple
+        A ``tf.function`` of one signature, ``(*trainable, *non_trainable, *inputs) -> [*outputs]``, and the structure.
+
+    Raises
+    ------
+    RefusedError
+        If the pass depends on more than the model's variables, or cannot be differentiated.
+    """
+    parameters = [_variable_spec(v) for v in model.trainable_variables]
+    state = [_variable_spec(v) for v in model.non_trainable_variables]
+    x_specs = [_batch_spec(leaf) for leaf in struct.leaves(inputs)]
+    counts = (len(parameters), len(state), len(x_specs))
+    found: list[Structure] = []
+
+    def forward(*flat: tf.Tensor) -> list[tf.Tensor]:
+        p, u, x = _split(flat, counts)
+        outputs, _, _ = _call(model, p, u, struct.pack(inputs, x), training=False)
+        found.append(_output_structure(outputs))
+        return [tf.convert_to_tensor(value) for _, _, value in struct.flatten(found[-1], outputs, "")]
+
+    traced = _trace(forward, [*parameters, *state, *x_specs])
+    _refuse_impure(FORWARD, traced)
+    return traced, found[-1]
 
 
 def training_argument(model: keras.Model, training: bool) -> dict[str, bool]:
@@ -188,6 +233,11 @@ def _output_structure(outputs: Any) -> Structure:
             f"strings as keys), lists and tuples."
         )
     return struct.Leaf(outputs.dtype.name, tuple(outputs.shape[1:]))
+
+
+def _refuse_impure(name: str, function: Any) -> None:
+    _refuse_captured_variables(name, function)
+    _refuse_calls(name, function)
 
 
 def _refuse_captured_variables(name: str, function: Any) -> None:

@@ -13,11 +13,10 @@ from explaind_tf import constants
 from explaind_tf.errors import RefusedError
 from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.recording import checks
-from explaind_tf.recording.export import PureFunctions
+from explaind_tf.recording.export import PureFunctions, variable_specs
 from explaind_tf.recording.observer import StepObserver, StepOutcome
 from explaind_tf.recording.tap import Tap, TappedBatch
 from explaind_tf.recording.writer import RunWriter, refuse_used_directory
-from explaind_tf.runs.schema import VariableSpec
 from explaind_tf.runs.steps import END, START, STEP, StepRecord
 
 
@@ -194,8 +193,8 @@ class _Recording:
         decayed = self._optimizer.decay_mask(self._model.trainable_variables)
         law = self._optimizer.law()
         writer.begin(
-            variables=_specs(self._model.trainable_variables, decayed),
-            state=_specs(self._model.non_trainable_variables, None),
+            variables=variable_specs(self._model.trainable_variables, decayed),
+            state=variable_specs(self._model.non_trainable_variables),
             optimizer={
                 "law": law.name,
                 "constants": law.to_config(),
@@ -324,19 +323,6 @@ def _same(first: np.ndarray | None, second: np.ndarray | None) -> bool:
 
 def _all_equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-def _specs(variables: list[Any], decayed: list[bool] | None) -> tuple[VariableSpec, ...]:
-    flags = decayed if decayed is not None else [False] * len(variables)
-    taken: dict[str, int] = {}
-    specs = []
-    for variable, decay in zip(variables, flags, strict=True):
-        # Two layers of one name give two variables of one path; ledgers need to tell them apart.
-        count = taken[variable.path] = taken.get(variable.path, 0) + 1
-        layer, name = variable.path.rsplit("/", 1) if "/" in variable.path else ("", variable.path)
-        path = "/".join(part for part in (layer if count == 1 else f"{layer}~{count}", name) if part)
-        specs.append(VariableSpec(path, tuple(variable.shape), variable.dtype, decay))
-    return tuple(specs)
 
 
 def _environment(model: keras.Model) -> dict[str, Any]:

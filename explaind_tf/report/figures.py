@@ -17,6 +17,7 @@ TERM_LABELS: Final = {
     names.REGULARIZER: "loss regularisers",
     names.CARRYOVER: "carried-over momentum",
     names.EXTERNAL: "external changes",
+    names.WEIGHTS: "trained weights",
     names.STATE: "state drift",
     names.RESIDUAL: "residual",
 }
@@ -28,6 +29,7 @@ _COLORS: Final = {
     names.REGULARIZER: "#228833",
     names.CARRYOVER: "#CCBB44",
     names.EXTERNAL: "#66CCEE",
+    names.WEIGHTS: "#4477AA",  # never beside the training data
     names.STATE: "#AA3377",
     names.RESIDUAL: "#999999",
 }
@@ -64,7 +66,7 @@ def lead_by_step(ledger: xr.Dataset) -> xr.Dataset:
         -others,
     )
     leads = {}
-    for name in (names.INITIAL, names.FINAL, *names.TERMS):
+    for name in (names.INITIAL, names.FINAL, *ledger.explaind.terms):
         array = ledger[name].drop_vars(names.OUTPUT, errors="ignore")
         lead = (array * weights).sum(names.OUTPUT).mean(names.INPUT)
         leads[name] = lead.sum([dim for dim in lead.dims if dim != names.STEP])
@@ -81,7 +83,7 @@ def terms_by_layer(ledger: xr.Dataset) -> xr.Dataset:
     """
     _check_axis(ledger, names.LAYER)
     totals = {}
-    for term in names.TERMS:
+    for term in ledger.explaind.terms:
         if names.LAYER in ledger[term].dims:
             mean = ledger[term].mean([names.INPUT, names.OUTPUT])
             totals[term] = mean.sum([dim for dim in mean.dims if dim != names.LAYER])
@@ -138,7 +140,7 @@ def layers_chart(by_layer: xr.Dataset, *, unit: str, element_id: str) -> str:
 def _stacked(terms: xr.Dataset, positions: Any, *, hover: str, orientation: str = "v") -> go.Figure:
     figure = go.Figure()
     along, across = ("x", "y") if orientation == "v" else ("y", "x")
-    for term in (name for name in names.TERMS if name in terms and bool((terms[name] != 0).any())):
+    for term in (name for name in TERM_LABELS if name in terms and bool((terms[name] != 0).any())):
         figure.add_bar(
             orientation=orientation,
             name=TERM_LABELS[term],

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 from tensorflow.python.framework.convert_to_constants import _run_inline_graph_optimization
 
-from explaind_tf.errors import RunFormatError
+from explaind_tf.errors import RefusedError, RunFormatError
 
 FORWARD = "forward"
 SAMPLE_LOSSES = "sample_losses"
@@ -67,17 +67,47 @@ class Graphs:
             ) from error
 
     def _take_functions(self) -> None:
-        self.forward = _inlined(getattr(self._module, FORWARD))
-        self.sample_losses = _inlined(getattr(self._module, SAMPLE_LOSSES))
-        tokens = getattr(self._module, TOKEN_LOSSES, None)
+        forward = self._function(FORWARD)
+        self.forward = _inlined(forward)
+        self.sample_losses = _inlined(self._function(SAMPLE_LOSSES))
+        has_tokens = hasattr(self._module, TOKEN_LOSSES)
         self.token_losses: InlinedFunction | None = None
         self.token_count: int | None = None
-        if tokens is not None:
+        if has_tokens:
+            tokens = self._function(TOKEN_LOSSES)
             self.token_losses = _inlined(tokens)
-            self.token_count = tokens.concrete_functions[0].outputs[0].shape[1]
-        self.loss_scales = _inlined(getattr(self._module, LOSS_SCALES))
-        self.penalty = _inlined(getattr(self._module, PENALTY))
-        self.forward_bytes_per_input = _float_bytes_per_row(getattr(self._module, FORWARD))
+            self.token_count = tokens.outputs[0].shape[1]
+        self.loss_scales = _inlined(self._function(LOSS_SCALES))
+        self.penalty = _inlined(self._function(PENALTY))
+        self.forward_bytes_per_input = _float_bytes_per_row(forward)
+
+    def _function(self, name: str) -> Any:
+        return getattr(self._module, name).concrete_functions[0]
+
+
+class ForwardGraph:
+    """The forward pass alone, of a model that was never recorded; otherwise as :class:`Graphs`.
+
+    Parameters
+    ----------
+    forward : tf.types.experimental.ConcreteFunction
+        ``(*params, *state, *inputs) -> [*outputs]``, inference mode.
+    """
+
+    token_losses: InlinedFunction | None = None
+    token_count: int | None = None
+
+    def __init__(self, forward: Any) -> None:
+        self.forward = _inlined(forward)
+        self.forward_bytes_per_input = _float_bytes_per_row(forward)
+
+    @staticmethod
+    def _has_no_loss(*_: tf.Tensor) -> list[tf.Tensor]:
+        raise RefusedError(
+            "Losses are known of a recorded run only; here there is nothing but a forward pass."
+        )
+
+    sample_losses = loss_scales = penalty = _has_no_loss
 
 
 def has_calls(concrete: Any) -> list[str]:
@@ -97,8 +127,7 @@ def _expanded(concrete: Any) -> Any:
     return _run_inline_graph_optimization(concrete, lower_control_flow=False, aggressive_inlining=True)
 
 
-def _inlined(function: Any) -> InlinedFunction:
-    concrete = function.concrete_functions[0]
+def _inlined(concrete: Any) -> InlinedFunction:
     graph_def = _expanded(concrete)
     names = [tensor.name for tensor in concrete.inputs]
     outputs = [tensor.name for tensor in concrete.outputs]
@@ -144,13 +173,13 @@ def _with_own_functions(graph_def: Any, suffix: str) -> Any:
     return copy
 
 
-def _float_bytes_per_row(function: Any) -> int:
+def _float_bytes_per_row(concrete: Any) -> int:
     """Return the bytes of all intermediate float tensors for one row of the batch.
 
     Rows are told by a leading dimension of unknown size. An estimate for choosing batch sizes only.
     """
     total = 0
-    for operation in function.concrete_functions[0].graph.get_operations():
+    for operation in concrete.graph.get_operations():
         for tensor in operation.outputs:
             shape = tensor.shape
             if tensor.dtype.is_floating and shape.rank and shape[0] is None:

@@ -4,20 +4,19 @@ import warnings
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from explaind_tf import constants
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs import structure as struct
 from explaind_tf.runs.digests import check_tree, require_inside
 from explaind_tf.runs.graphs import Graphs
+from explaind_tf.runs.path import WeightPath
 from explaind_tf.runs.records import RecordFile, file_sha256
 from explaind_tf.runs.samples import SampleStore
-from explaind_tf.runs.schema import COMPLETE, SAMPLES, STEPS, Manifest, Shard, VariableSpec, read_manifest
+from explaind_tf.runs.schema import COMPLETE, SAMPLES, STEPS, Manifest, Shard, read_manifest
 from explaind_tf.runs.steps import Layout, StepStore
 
 
-class RecordedRun:
+class RecordedRun(WeightPath):
     """What was recorded, and nothing derived from it. Users open a run with :func:`explaind_tf.open_run`.
 
     Raises
@@ -25,6 +24,8 @@ class RecordedRun:
     RunFormatError
         As :func:`explaind_tf.open_run` says.
     """
+
+    step_store: StepStore
 
     def __init__(self, run_dir: str | Path) -> None:
         self.run_dir = Path(run_dir)
@@ -42,7 +43,7 @@ class RecordedRun:
                 f"{self.run_dir} has no trainable variables: there is nothing to account for."
             )
         self.step_store = StepStore(self._open_shards(STEPS), layout)
-        self.samples = SampleStore(
+        self._samples = SampleStore(
             self._open_shards(SAMPLES), self.manifest.inputs, self.manifest.targets, self.run_id
         )
         self._refuse_foreign_shards()
@@ -105,25 +106,9 @@ class RecordedRun:
         return self.manifest.status == COMPLETE
 
     @property
-    def run_id(self) -> str:
-        """The run's unique identifier."""
-        return self.manifest.run_id
-
-    @property
-    def steps(self) -> np.ndarray:
-        """Step numbers, shape (N,), from 0."""
-        return np.arange(len(self.step_store))
-
-    @property
-    def variables(self) -> tuple[VariableSpec, ...]:
-        """The trainable variables, in the order in which they make up θ."""
-        return self.manifest.variables
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Paths of the layers that own weights or floating-point state, in the order of the model."""
-        owners = [*self.variables, *(spec for spec in self.manifest.state if spec.is_floating)]
-        return tuple(dict.fromkeys(variable.layer for variable in owners))
+    def samples(self) -> SampleStore:
+        """The training samples: their number, ids, and ``take(rows)``."""
+        return self._samples
 
     @cached_property
     def graphs(self) -> Graphs:
@@ -133,28 +118,6 @@ class RecordedRun:
 
     def _check_graphs(self) -> None:
         check_tree(self.run_dir / constants.GRAPHS_DIR, self.manifest.graphs)
-
-    def theta(self, step: int) -> dict[str, np.ndarray]:
-        """Return the trainable variables before ``step``, by path.
-
-        Parameters
-        ----------
-        step : int
-            0 gives the initial weights, ``len(run.steps)`` the final ones.
-
-        Raises
-        ------
-        IndexError
-            If the run has no such step.
-        """
-        if not 0 <= step <= len(self.step_store):
-            raise IndexError(f"step must be in 0 … {len(self.step_store)} (the final weights); got {step}.")
-        theta = self.step_store.theta(step)
-        offsets = np.cumsum([0, *(variable.size for variable in self.variables)])
-        return {
-            variable.path: theta[start : start + variable.size].reshape(variable.shape)
-            for variable, start in zip(self.variables, offsets, strict=False)
-        }
 
     def verify_files(self) -> None:
         """Check every byte recorded: SHA-256 of all files, checksums, order, samples' fingerprints.

@@ -1,0 +1,5 @@
+"""Checkpoints: saved weights of an ordinary Keras model, in whatever form, as a run with step and layer axes."""
+
+from explaind_tf.checkpoints.opening import open_checkpoints
+
+__all__ = ["open_checkpoints"]
