@@ -7,7 +7,7 @@ with :data:`FORMAT_VERSION`.
 from typing import Final
 
 VERSION: Final = "0.1.0"
-FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 5
 
 # Dimensions of a ledger.
 INPUT: Final = "input"
@@ -48,6 +48,7 @@ OTHER_LAYERS: Final = "(other layers)"
 # Files of a run directory.
 MANIFEST_FILE: Final = "manifest.json"
 GRAPHS_DIR: Final = "graphs"
+TRAINING_DIR: Final = "training"  # within the graphs
 STEPS_SHARD: Final = "steps-{:05d}.tfrecord"
 SAMPLES_SHARD: Final = "samples-{:05d}.tfrecord"
 TEMPORARY_SUFFIX: Final = ".tmp"

@@ -144,9 +144,7 @@ def abandon(logger: xtf.PathLogger) -> None:
 
     Left to the garbage collector, they raise a ResourceWarning in whatever test is running then.
     """
-    recording = logger._recording
-    if recording is not None and recording._writer is not None:
-        recording._writer.close()
+    logger.close()
 
 
 @contextlib.contextmanager

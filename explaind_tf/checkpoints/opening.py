@@ -74,6 +74,8 @@ def open_checkpoints(
         variables=variable_specs(model.trainable_variables),
         state=variable_specs(model.non_trainable_variables),
         optimizer={},
+        optimizer_state=(),
+        every=1,
         loss={},
         inputs=input_structure,
         targets=(),

@@ -1,6 +1,6 @@
 """What all path optimizers share: they note what only an optimizer sees in a step."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -154,6 +154,17 @@ class PathOptimizer(keras.optimizers.Optimizer):
         if not self.gradient_accumulation_steps:
             return []
         return [self._accumulated_gradients[self._get_variable_index(v)] for v in variables]
+
+    def others(self, variables: Iterable[Any]) -> list[Any]:
+        """Return this optimizer's variables that are not among ``variables``: counters, a learning rate, averages."""
+        taken = {id(variable) for variable in variables}
+        return [variable for variable in self.variables if id(variable) not in taken]
+
+    def stepped_buffers(self, variables: list[Any]) -> list[tf.Variable]:
+        """Return the buffers (slots, ...) of the weights after each update; an empty list if nothing is watched."""
+        if self._stepped is None:
+            return []
+        return [self._stepped.buffers[self._get_variable_index(v)] for v in variables]
 
     def stepped(self, variables: list[Any]) -> list[bool]:
         """Return, for each variable, whether the last traced step updated it (True before the first one)."""

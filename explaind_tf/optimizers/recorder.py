@@ -38,13 +38,18 @@ class RingBuffer:
         Of the tensors.
     slots : int
         How many steps are kept.
+
+    Attributes
+    ----------
+    buffers : list of tf.Variable
+        For each tensor, shape (slots, ...): that of raw counter value i is at i modulo slots.
     """
 
     def __init__(self, specs: Sequence[tf.TensorSpec], slots: int = SLOTS) -> None:
         # Built inside a traced training step or outside of one; the variables must outlive the trace.
         with tf.init_scope():
             self._iterations = tf.Variable(tf.fill([slots], tf.constant(-1, tf.int64)), trainable=False)
-            self._buffers = [
+            self.buffers = [
                 tf.Variable(tf.zeros([slots, *spec.shape], spec.dtype), trainable=False) for spec in specs
             ]
         self._slots = slots
@@ -54,7 +59,7 @@ class RingBuffer:
         iteration = tf.cast(iteration, tf.int64)
         slot = tf.reshape(tf.cast(iteration % self._slots, tf.int32), [1, 1])
         self._iterations.scatter_nd_update(slot, tf.reshape(iteration, [1]))
-        for buffer, value in zip(self._buffers, values, strict=True):
+        for buffer, value in zip(self.buffers, values, strict=True):
             buffer.scatter_nd_update(slot, tf.cast(tf.convert_to_tensor(value), buffer.dtype)[None])
 
     def holds(self, iteration: int) -> bool:
@@ -76,4 +81,4 @@ class RingBuffer:
             )
         slot = iteration % self._slots
         # One operation on the variable; indexing it would read all slots first.
-        return [buffer.gather_nd([slot]).numpy() for buffer in self._buffers]
+        return [buffer.gather_nd([slot]).numpy() for buffer in self.buffers]

@@ -13,6 +13,7 @@ from explaind_tf.recording.export import PureFunctions, training_argument
 from explaind_tf.recording.observer import UsedGradient
 from explaind_tf.recording.tap import Tap, TappedBatch
 from explaind_tf.runs import structure as struct
+from explaind_tf.runs.graphs import LossFunctions
 
 # The replayed gradient of the first step may differ from Keras' by rounding (XLA, other op orders), and by
 # no more: a class weight or an unrecorded random number moves it by whole per cents.
@@ -154,7 +155,7 @@ def watch_data(model: keras.Model, has_weights: bool) -> DataCheck:
 
 
 def check_first_step(
-    functions: PureFunctions,
+    functions: PureFunctions | LossFunctions,
     batch: TappedBatch,
     *,
     theta: list[np.ndarray],
@@ -164,7 +165,8 @@ def check_first_step(
     """Check that the recorded batch, replayed through the exported functions, gives Keras' own gradient.
 
     This catches whatever changes a step outside of what is recorded: a train_step that computes another loss,
-    data changed after the tap, random numbers that are not drawn from a Keras seed generator.
+    data changed after the tap, random numbers that are not drawn from a Keras seed generator. Where a run is gone on with,
+    the functions are those that it was begun with, and the model must still be theirs.
 
     Raises
     ------

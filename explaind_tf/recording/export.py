@@ -120,6 +120,12 @@ class PureFunctions(tf.Module):
         from_weights = any(v.regularizer is not None for v in model.trainable_variables)
         self.has_penalty = found.has_batch_penalty or from_weights
 
+    @property
+    def byte_count(self) -> int:
+        """Bytes of the functions, about."""
+        found = [self.forward, self.sample_losses, self.loss_scales, self.penalty]
+        return sum(f.get_concrete_function().graph.as_graph_def().ByteSize() for f in found)
+
     def save(self, path: str) -> None:
         """Write the functions as a SavedModel."""
         with warnings.catch_warnings():

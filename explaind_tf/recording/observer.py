@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -11,35 +10,30 @@ import tensorflow as tf
 from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.optimizers.laws import Law, clip_ratio
 from explaind_tf.optimizers.recorder import StepScalars
-from explaind_tf.runs.steps import StepRecord
+from explaind_tf.runs.step_records import Snapshot
+from explaind_tf.runs.variables import TrainingVariables, flat_or_none, values_of
 
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """The model and its optimizer after a step; vectors are flat, of shape (D,).
+    """The model and its optimizer after a step.
 
     Attributes
     ----------
-    theta, state
-        Weights and non-trainable variables as the step left them.
+    snapshot : Snapshot
+        All variables as the step left them.
     scalars : StepScalars or None
         What the update used; None if the step only accumulated its gradient.
     clip_factors : np.ndarray or None
         For each trainable variable of the model.
     theta_stepped : np.ndarray or None
-        Weights after the update, where something else changed them within the step.
-    momentum, second_moment, accumulated : np.ndarray or None
-        Of the optimizer, None where it has none (the second moment: where it did not update).
+        Weights after the update, shape (D,), where something else changed them within the step.
     """
 
-    theta: np.ndarray
-    state: list[np.ndarray]
+    snapshot: Snapshot
     scalars: StepScalars | None
     clip_factors: np.ndarray | None
     theta_stepped: np.ndarray | None
-    momentum: np.ndarray | None
-    second_moment: np.ndarray | None
-    accumulated: np.ndarray | None
 
 
 class StepObserver:
@@ -55,21 +49,32 @@ class StepObserver:
         Built and compiled.
     optimizer : PathOptimizer
         The model's optimizer, built.
+
+    Attributes
+    ----------
+    variables : TrainingVariables
+        Of model and optimizer.
+    optimizer_variables : list of keras.Variable
+        The optimizer's variables beside its moments and accumulated gradients.
     """
 
     def __init__(self, model: keras.Model, optimizer: PathOptimizer) -> None:
         self._model, self._optimizer = model, optimizer
         momentum, second_moment = optimizer.moments(model.trainable_variables)
-        self._groups: list[list[Any]] = [
+        accumulated = optimizer.accumulators(model.trainable_variables)
+        self.optimizer_variables = optimizer.others([*momentum, *second_moment, *accumulated])
+        groups = [
             model.trainable_variables,
             model.non_trainable_variables,
             momentum,
             second_moment,
-            optimizer.accumulators(model.trainable_variables),
+            accumulated,
+            self.optimizer_variables,
         ]
+        self.variables = TrainingVariables(*([v.value for v in group] for group in groups))
         self._indices = [optimizer._get_variable_index(v) for v in model.trainable_variables]
         if _must_watch(model, optimizer):
-            optimizer.watch([v for group in self._groups for v in group], slots=model.steps_per_execution)
+            optimizer.watch([v for group in groups for v in group], slots=model.steps_per_execution)
         else:
             optimizer.unwatch()
 
@@ -79,20 +84,15 @@ class StepObserver:
 
     def weights(self) -> np.ndarray:
         """Return θ as it is now."""
-        return _flat(_values(self._groups[0]))
+        return _flat(values_of(self.variables.parameters))
 
     def state(self) -> list[np.ndarray]:
         """Return the non-trainable variables as they are now."""
-        return _values(self._groups[1])
+        return values_of(self.variables.state)
 
     def momentum(self) -> np.ndarray | None:
         """Return m as it is now, None where the optimizer has none."""
-        return _flat_or_none(_values(self._groups[2]))
-
-    def accumulated(self) -> np.ndarray | None:
-        """Return the gradients that wait for an update, None where there are none."""
-        waiting = _flat_or_none(_values(self._groups[4]))
-        return waiting if waiting is not None and waiting.any() else None
+        return flat_or_none(values_of(self.variables.momentum))
 
     def outcome(self, iteration: int) -> StepOutcome:
         """Return what the step at a raw counter value led to.
@@ -106,59 +106,54 @@ class StepObserver:
         stepped: list[np.ndarray] | None = None
         if self._optimizer.is_watching:
             stepped, values = self._optimizer.watched_step(iteration)
-            left = iter(values)
-            groups = [[next(left) for _ in group] for group in self._groups]
+            snapshot = self.variables.pack(values)
         else:
-            groups = [_values(group) for group in self._groups]
-        weights, state, momentum, second_moment, accumulated = groups
-        theta = _flat(weights)
+            snapshot = self.variables.snapshot()
         theta_stepped = None if stepped is None else _flat([stepped[i] for i in self._indices])
         factors = None if scalars is None else scalars.clip_factors
         return StepOutcome(
-            theta=theta,
-            state=state,
+            snapshot=snapshot,
             scalars=scalars,
             clip_factors=None if factors is None else factors[self._indices],
-            theta_stepped=_unless_equal(theta_stepped, theta),
-            momentum=_flat_or_none(momentum),
-            second_moment=None if scalars is None else _flat_or_none(second_moment),
-            accumulated=_flat_or_none(accumulated),
+            theta_stepped=_unless_equal(theta_stepped, snapshot.theta),
         )
 
     def decay_mask(self) -> np.ndarray:
         """Return w, shape (D,)."""
-        flags = self._optimizer.decay_mask(self._groups[0])
-        return _flat([np.full(v.shape, f, v.dtype) for v, f in zip(self._groups[0], flags, strict=True)])
+        trainable = self._model.trainable_variables
+        flags = self._optimizer.decay_mask(trainable)
+        return _flat([np.full(v.shape, f, v.dtype) for v, f in zip(trainable, flags, strict=True)])
 
     def used_gradient(
-        self, start: StepRecord, theta_before: np.ndarray, outcome: StepOutcome
+        self, start: Snapshot, theta_before: np.ndarray, outcome: StepOutcome
     ) -> "UsedGradient | None":
-        """Return the gradient that a run's first step used, as far as the optimizer's variables betray it.
+        """Return the gradient that the first step recorded used, as far as the optimizer's variables betray it.
 
         None if they do not: under a learning rate of 0, SGD remembers nothing of a gradient.
         """
         eps = float(np.finfo(theta_before.dtype).eps)
         zeros = np.zeros_like(theta_before)
         waiting = zeros if start.accumulated is None else start.accumulated
+        after = outcome.snapshot
         if outcome.scalars is None:
-            assert outcome.accumulated is not None  # nothing else postpones an update
-            return UsedGradient(outcome.accumulated - waiting, 4 * eps * _size(waiting), lambda g: g)
+            assert after.accumulated is not None  # nothing else postpones an update
+            return UsedGradient(after.accumulated - waiting, 4 * eps * _size(waiting), lambda g: g)
         law, rate = self._optimizer.law(), outcome.scalars.learning_rate
-        moment = outcome.second_moment
+        moment = after.second_moment
         factors = law.factors(None if moment is None else tf.constant(moment), rate, 0)
         if factors.gain == 0:
             return None
-        if outcome.momentum is None:
-            before, after = (
+        if after.momentum is None:
+            before, reached = (
                 theta_before,
-                outcome.theta if outcome.theta_stepped is None else outcome.theta_stepped,
+                after.theta if outcome.theta_stepped is None else outcome.theta_stepped,
             )
             kept = theta_before + _decay(law, theta_before, self.decay_mask(), rate)
         else:
-            before, after = zeros if start.momentum is None else start.momentum, outcome.momentum
+            before, reached = zeros if start.momentum is None else start.momentum, after.momentum
             kept = law.momentum(tf.constant(before), tf.constant(zeros), rate).numpy()
         # What is recovered from a rounded sum is rounded by as much as the rest of the sum is larger.
-        value = (after - kept) / theta_before.dtype.type(factors.gain)
+        value = (reached - kept) / theta_before.dtype.type(factors.gain)
         return UsedGradient(
             value, 4 * eps * _size(before) / abs(factors.gain), self._clipping(waiting, outcome.clip_factors)
         )
@@ -172,7 +167,7 @@ class StepObserver:
         def clip(gradient: np.ndarray) -> np.ndarray:
             gradient = (gradient + waiting) / gradient.dtype.type(every)
             if factors is not None:
-                sizes = [int(np.prod(v.shape)) for v in self._groups[0]]
+                sizes = [int(np.prod(v.shape)) for v in self.variables.parameters]
                 return gradient * np.repeat(factors, sizes).astype(gradient.dtype)
             if limit is not None:
                 return gradient * clip_ratio(tf.constant(gradient), limit).numpy()
@@ -200,12 +195,6 @@ class UsedGradient:
     of_batch: Callable[[np.ndarray], np.ndarray]
 
 
-def _values(variables: list[Any]) -> list[np.ndarray]:
-    """Return copies of Keras variables as they are now; `Variable.numpy()` takes ten times as long to do so."""
-    values = [v.value for v in variables]
-    return [tf.raw_ops.ReadVariableOp(resource=v.handle, dtype=v.dtype).numpy() for v in values]
-
-
 def _must_watch(model: keras.Model, optimizer: PathOptimizer) -> bool:
     constrained = any(v.constraint is not None for v in model.trainable_variables)
     overwritten = optimizer.use_ema and optimizer.ema_overwrite_frequency
@@ -226,7 +215,3 @@ def _size(vector: np.ndarray) -> float:
 
 def _flat(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([array.reshape(-1) for array in arrays])
-
-
-def _flat_or_none(arrays: list[np.ndarray]) -> np.ndarray | None:
-    return _flat(arrays) if arrays else None

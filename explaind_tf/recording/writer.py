@@ -1,18 +1,23 @@
 """The writer of a run directory: graphs, steps, samples, and the manifest that commits them."""
 
 import datetime
+import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from explaind_tf import constants
+from explaind_tf.errors import RefusedError
+from explaind_tf.recording.lock import DirectoryLock
 from explaind_tf.recording.tap import TappedBatch
+from explaind_tf.runs import RecordedRun, SampleStore
 from explaind_tf.runs.digests import describe_tree
 from explaind_tf.runs.examples import Buffers, as_buffer
 from explaind_tf.runs.fingerprints import ContentTable
-from explaind_tf.runs.records import RecordWriter
+from explaind_tf.runs.records import RecordFile, RecordWriter, file_sha256
 from explaind_tf.runs.samples import Sample, SampleId, encode_sample
 from explaind_tf.runs.schema import (
     COMPLETE,
@@ -23,10 +28,11 @@ from explaind_tf.runs.schema import (
     Shard,
     VariableSpec,
     new_run_id,
+    read_manifest,
     sync_directory,
     write_manifest,
 )
-from explaind_tf.runs.steps import StepRecord, encode_step
+from explaind_tf.runs.step_records import StepRecord, encode_step
 from explaind_tf.runs.structure import Structure
 
 
@@ -63,6 +69,11 @@ class RunWriter:
     def __init__(self, run_dir: Path) -> None:
         refuse_used_directory(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
+        self._lock = DirectoryLock(run_dir)
+        refuse_used_directory(run_dir)  # by another writer, since
+        self._set_up(run_dir)
+
+    def _set_up(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.sample_count = 0
         self._rows = ContentTable(8)  # by fingerprint
@@ -70,6 +81,42 @@ class RunWriter:
         self._manifest: Manifest | None = None
         self._writers: dict[str, RecordWriter] = {}
         self._committed_bytes = 0
+
+    @classmethod
+    def reopen(cls, run: RecordedRun) -> "RunWriter":
+        """Return a writer that goes on with a run, in shards of their own.
+
+        Shards that were being written when the run was cut short are committed, up to their last whole record.
+
+        Raises
+        ------
+        RefusedError
+            If another process is writing to it.
+        """
+        writer = cls.__new__(cls)
+        writer._lock = DirectoryLock(run.run_dir)
+        writer._set_up(run.run_dir)
+        files = {STEPS: iter(run.step_store.records.files), SAMPLES: iter(run.samples.records.files)}
+        found = [(shard, next(files[shard.kind])) for shard in run.manifest.shards]
+        shards = [_committed(shard, file) if shard.is_open else shard for shard, file in found]
+        sync_directory(run.run_dir)
+        writer._committed_bytes = sum(shard.size or 0 for shard in shards)
+        writer._manifest = run.manifest.with_shards(tuple(shards), RECORDING)
+        write_manifest(run.run_dir, writer._manifest)
+        writer._know(run.samples)
+        writer._lock.release()
+        return writer
+
+    def _know(self, samples: SampleStore) -> None:
+        """Take note of samples that were written before."""
+        for row in range(len(samples)):  # one at a time: the store may be larger than memory
+            sample = samples.read(row)
+            if sample.id is None:
+                content = as_buffer(np.array([sample.fingerprint], np.uint64)).reshape(1, 8)
+                self._rows.values_of(content, partial(_constant, row))
+            else:
+                self._rows_with_ids[sample.fingerprint, sample.id] = row
+        self.sample_count = len(samples)
 
     @property
     def byte_count(self) -> int:
@@ -82,6 +129,8 @@ class RunWriter:
         variables: tuple[VariableSpec, ...],
         state: tuple[VariableSpec, ...],
         optimizer: dict[str, Any],
+        optimizer_state: tuple[VariableSpec, ...],
+        every: int,
         loss: dict[str, Any],
         inputs: Structure,
         targets: Structure,
@@ -97,6 +146,8 @@ class RunWriter:
             variables=variables,
             state=state,
             optimizer=optimizer,
+            optimizer_state=optimizer_state,
+            every=every,
             loss=loss,
             inputs=inputs,
             targets=targets,
@@ -111,6 +162,13 @@ class RunWriter:
     def open_shards(self) -> None:
         """Start a shard of each kind and commit a manifest that says that recording is going on (again)."""
         assert self._manifest is not None, "begin() comes first"
+        self._lock.acquire()
+        if self._manifest.shards and read_manifest(self.run_dir) != self._manifest:
+            self._lock.release()
+            raise RefusedError(
+                f"{self.run_dir} has changed since this PathLogger wrote to it: another one went on with the run. Nothing "
+                f"in it was touched. Go on from where it is now: PathLogger(run_dir, resume=True)."
+            )
         shards = self._manifest.shards
         number = sum(shard.kind == STEPS for shard in shards)
         for kind, name in ((STEPS, constants.STEPS_SHARD), (SAMPLES, constants.SAMPLES_SHARD)):
@@ -174,8 +232,27 @@ class RunWriter:
         sync_directory(self.run_dir)
         self._manifest = self._manifest.with_shards(tuple(shards), COMPLETE)
         write_manifest(self.run_dir, self._manifest)
+        self._lock.release()
 
     def close(self) -> None:
-        """Close the files without committing: the run can be read up to its last whole step."""
+        """Close the files without committing: the run can be read up to its last whole step, and gone on with."""
         for writer in self._writers.values():
             writer.close()
+        self._lock.release()
+
+
+def _constant(value: int, _: int) -> int:
+    return value
+
+
+def _committed(shard: Shard, file: RecordFile) -> Shard:
+    """Cut a file that was being written after its last whole record, and give it its name."""
+    os.truncate(file.path, file.size)
+    descriptor = os.open(file.path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    found = Shard(shard.file, shard.kind, len(file), file.size, file_sha256(file.path))
+    file.path.rename(file.path.with_name(shard.file))
+    return found

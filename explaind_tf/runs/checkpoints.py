@@ -17,7 +17,8 @@ from explaind_tf.runs.graphs import ForwardGraph
 from explaind_tf.runs.path import WeightPath
 from explaind_tf.runs.samples import SampleStore
 from explaind_tf.runs.schema import Manifest, VariableSpec
-from explaind_tf.runs.steps import Layout, Transition
+from explaind_tf.runs.step_records import Layout
+from explaind_tf.runs.steps import Transition
 
 # The two ends of a step: a checkpoint may be as large as memory allows.
 _HELD = 2

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,15 @@ _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _COPIES = itertools.count()
 
 InlinedFunction = Callable[..., list[tf.Tensor]]
+
+
+@dataclass(frozen=True)
+class LossFunctions:
+    """The functions that the gradient of a batch is made of; see :class:`Graphs`. They can be called eagerly."""
+
+    sample_losses: Callable[..., list[tf.Tensor]]
+    loss_scales: Callable[..., list[tf.Tensor]]
+    penalty: Callable[..., list[tf.Tensor]]
 
 
 class Graphs:
@@ -80,6 +90,10 @@ class Graphs:
         self.loss_scales = _inlined(self._function(LOSS_SCALES))
         self.penalty = _inlined(self._function(PENALTY))
         self.forward_bytes_per_input = _float_bytes_per_row(forward)
+
+    def loss_functions(self) -> LossFunctions:
+        """Return the losses to be called outside of a graph."""
+        return LossFunctions(*map(tf.function, (self.sample_losses, self.loss_scales, self.penalty)))
 
     def _function(self, name: str) -> Any:
         return getattr(self._module, name).concrete_functions[0]

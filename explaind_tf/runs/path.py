@@ -9,7 +9,8 @@ from explaind_tf import constants as names
 from explaind_tf.runs.graphs import ForwardGraph, Graphs
 from explaind_tf.runs.samples import SampleStore
 from explaind_tf.runs.schema import Manifest, VariableSpec
-from explaind_tf.runs.steps import Layout, Transition
+from explaind_tf.runs.step_records import Layout
+from explaind_tf.runs.steps import Transition
 
 
 class Steps(Protocol):

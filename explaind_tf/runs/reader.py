@@ -9,11 +9,14 @@ from explaind_tf.errors import RunFormatError
 from explaind_tf.runs import structure as struct
 from explaind_tf.runs.digests import check_tree, require_inside
 from explaind_tf.runs.graphs import Graphs
+from explaind_tf.runs.keyframes import SegmentReplay
 from explaind_tf.runs.path import WeightPath
 from explaind_tf.runs.records import RecordFile, file_sha256
 from explaind_tf.runs.samples import SampleStore
 from explaind_tf.runs.schema import COMPLETE, SAMPLES, STEPS, Manifest, Shard, read_manifest
-from explaind_tf.runs.steps import Layout, StepStore
+from explaind_tf.runs.step_records import Layout
+from explaind_tf.runs.steps import StepStore
+from explaind_tf.runs.training import TrainingGraph
 
 
 class RecordedRun(WeightPath):
@@ -35,6 +38,7 @@ class RecordedRun(WeightPath):
             self.manifest.variables,
             self.manifest.state,
             weights,
+            self.manifest.optimizer_state,
             has_second_moment=self.manifest.optimizer["second_moment"],
             run_id=self.run_id,
         )
@@ -42,10 +46,11 @@ class RecordedRun(WeightPath):
             raise RunFormatError(
                 f"{self.run_dir} has no trainable variables: there is nothing to account for."
             )
-        self.step_store = StepStore(self._open_shards(STEPS), layout)
         self._samples = SampleStore(
             self._open_shards(SAMPLES), self.manifest.inputs, self.manifest.targets, self.run_id
         )
+        replay = SegmentReplay(self._load_training, self._samples.take_flat, str(self.run_dir))
+        self.step_store = StepStore(self._open_shards(STEPS), layout, replay)
         self._refuse_foreign_shards()
         if not self.is_complete:
             self._warn_cut_short()
@@ -116,6 +121,10 @@ class RecordedRun(WeightPath):
         self._check_graphs()
         return Graphs(self.run_dir / constants.GRAPHS_DIR)
 
+    def _load_training(self) -> TrainingGraph:
+        self._check_graphs()
+        return TrainingGraph(self.run_dir / constants.GRAPHS_DIR / constants.TRAINING_DIR)
+
     def _check_graphs(self) -> None:
         check_tree(self.run_dir / constants.GRAPHS_DIR, self.manifest.graphs)
 
@@ -137,7 +146,7 @@ class RecordedRun(WeightPath):
         for row in range(len(self.samples)):
             self.samples.read(row)
         for step in self.steps:
-            rows = self.step_store.transition(int(step)).rows
+            rows = self.step_store.rows(int(step))
             if len(rows) == 0 or rows.min() < 0 or rows.max() >= len(self.samples):
                 raise RunFormatError(
                     f"{self.run_dir}: step {step} names samples that the run does not have "

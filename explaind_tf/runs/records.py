@@ -13,8 +13,8 @@ import os
 import struct
 import weakref
 from collections.abc import Iterable, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -27,10 +27,12 @@ from explaind_tf.runs.examples import Buffers
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _HEADER_BYTES = _LENGTH.size + _CRC.size
+FRAME_BYTES = _HEADER_BYTES + _CRC.size
 _MASK_DELTA = 0xA282EAD8
 # Written, hashed and summed piece by piece, while a piece is in the processor's cache. Handing Linux 6.18 the 18 MB of
 # a large model's step in one write took several times as long.
 _PIECE_BYTES = 2**18
+_SMALL_BYTES = 2**16
 
 
 def _masked_crc(data: bytes) -> int:
@@ -55,7 +57,9 @@ class RecordWriter:
         self.count = 0
         self.size = 0
         self._hash = hashlib.sha256()
-        self._file: BinaryIO = open(path, "xb")  # noqa: SIM115 - closed by close()
+        self._small = bytearray()  # what waits to be written in one piece
+        # What Python would buffer could neither be taken back nor kept from being written later, were the disk full.
+        self._file: FileIO = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by close()
         # An interrupted training closes nothing: the file is closed when nobody holds the writer.
         weakref.finalize(self, self._file.close)
 
@@ -64,27 +68,59 @@ class RecordWriter:
         self.write_all([data])
 
     def write_all(self, records: Iterable[bytes | Buffers]) -> None:
-        """Append records, and hand them to the operating system when all are written."""
-        for data in records:
-            parts = [data] if isinstance(data, bytes) else data
-            header = _LENGTH.pack(sum(len(part) for part in parts))
-            self._append(header)
-            self._append(_CRC.pack(_masked_crc(header)))
-            crc = 0
-            for part in parts:
-                for start in range(0, len(part), _PIECE_BYTES):
-                    piece = part[start : start + _PIECE_BYTES]
-                    crc = google_crc32c.extend(crc, piece)
-                    self._append(piece)
-            self._append(_CRC.pack(_masked(crc)))
-            self.count += 1
-        self._file.flush()
+        """Append records, and hand them to the operating system when all are written.
+
+        Raises
+        ------
+        OSError
+            If they cannot all be written (the disk is full). The file is then as it was before.
+        """
+        before = self.count, self.size, self._hash.copy()
+        try:
+            for data in records:
+                self._write_record([data] if isinstance(data, bytes) else data)
+                self.count += 1
+            self._flush()
+        except OSError:
+            self.count, self.size, self._hash = before
+            self._small.clear()
+            self._file.truncate(self.size)
+            self._file.seek(self.size)
+            raise
+
+    def _write_record(self, parts: Buffers) -> None:
+        header = _LENGTH.pack(sum(len(part) for part in parts))
+        self._append(header)
+        self._append(_CRC.pack(_masked_crc(header)))
+        crc = 0
+        for part in parts:
+            for start in range(0, len(part), _PIECE_BYTES):
+                piece = part[start : start + _PIECE_BYTES]
+                crc = google_crc32c.extend(crc, piece)
+                self._append(piece)
+        self._append(_CRC.pack(_masked(crc)))
 
     def _append(self, piece: bytes | np.ndarray) -> None:
         data = piece.data if isinstance(piece, np.ndarray) else piece
-        self._file.write(data)
         self._hash.update(data)
         self.size += len(data)
+        if len(data) < _SMALL_BYTES:
+            self._small += data
+            if len(self._small) >= _PIECE_BYTES:
+                self._flush()
+            return
+        self._flush()
+        self._write_out(data)
+
+    def _flush(self) -> None:
+        self._write_out(self._small)
+        self._small.clear()
+
+    def _write_out(self, data: bytes | bytearray | memoryview) -> None:
+        with memoryview(data) as view:
+            written = 0
+            while written < len(view):  # a call may take a part of it
+                written += self._file.write(view[written:])
 
     @property
     def sha256(self) -> str:
@@ -94,7 +130,6 @@ class RecordWriter:
     def close(self) -> None:
         """Force the file to the disk and close it."""
         if not self._file.closed:
-            self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
 
@@ -155,6 +190,11 @@ class RecordFile:
                 f"{self.path} holds {len(self)} records, the manifest says {expected}. The file is not the "
                 f"one that was recorded: restore it from a copy."
             )
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole records."""
+        return self._offsets[-1] + _HEADER_BYTES + self._lengths[-1] + _CRC.size if len(self) else 0
 
     def _damaged(self, index: int, offset: int, what: str) -> RunFormatError:
         return RunFormatError(

@@ -82,6 +82,10 @@ class Manifest:
         Non-trainable variables.
     optimizer : dict
         Name of the displacement law and its constants.
+    optimizer_state : tuple of VariableSpec
+        The optimizer's variables beside its moments and accumulated gradients.
+    every : int
+        Steps from one keyframe to the next; 1 if every step is one.
     loss : dict
         Names and reductions of the compiled losses, and whether there are penalties beside them.
     inputs, targets : Structure
@@ -104,6 +108,8 @@ class Manifest:
     variables: tuple[VariableSpec, ...]
     state: tuple[VariableSpec, ...]
     optimizer: dict[str, Any]
+    optimizer_state: tuple[VariableSpec, ...]
+    every: int
     loss: dict[str, Any]
     inputs: Structure
     targets: Structure
@@ -202,11 +208,12 @@ def _manifest_from_json(body: dict[str, Any]) -> Manifest:
     _expect(body["status"] in (RECORDING, COMPLETE), f"unknown status {_short(body['status'])}")
     for key in ("optimizer", "loss", "environment"):
         _expect(isinstance(body[key], dict), f"{key} must be an object")
-    for key in ("variables", "state", "graphs", "shards"):
+    for key in ("variables", "state", "optimizer_state", "graphs", "shards"):
         _expect(isinstance(body[key], list), f"{key} must be a list")
     run_id = _text(body, "run_id")
     _expect(re.fullmatch("[0-9a-f]{32}", run_id) is not None, f"run_id {_short(run_id)} is none")
     _check_optimizer(body["optimizer"])
+    _expect(_is_count(body["every"]) and body["every"] > 0, f"every={_short(body['every'])}")
     shards = tuple(_shard_from_json(item) for item in body["shards"])
     _expect(len({shard.file for shard in shards}) == len(shards), "it names a shard twice")
     for kind, name in _SHARD_NAMES.items():
@@ -234,6 +241,8 @@ def _manifest_from_json(body: dict[str, Any]) -> Manifest:
         variables=variables,
         state=tuple(_variable_from_json(item) for item in body["state"]),
         optimizer=body["optimizer"],
+        optimizer_state=tuple(_variable_from_json(item) for item in body["optimizer_state"]),
+        every=body["every"],
         loss=body["loss"],
         inputs=struct.from_json(body["inputs"]),
         targets=struct.from_json(body["targets"]),

@@ -1,224 +1,20 @@
-"""Step records: one ``tf.train.Example`` for each training step, with the state that it led to."""
+"""The steps of a run: records joined to transitions, read in any order."""
 
 import contextlib
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
-import tensorflow as tf
 
 from explaind_tf.errors import RunFormatError
-from explaind_tf.runs.examples import Buffers, Feature, Integers, encode_example
+from explaind_tf.runs.keyframes import SegmentReplay
 from explaind_tf.runs.records import RecordFile, RecordSeries
-from explaind_tf.runs.schema import VariableSpec
-from explaind_tf.runs.structure import Leaf
-
-START = "start"
-STEP = "step"
-END = "end"
+from explaind_tf.runs.step_records import END, START, STEP, Layout, Snapshot, StepRecord
 
 # A reader walks forwards or backwards and needs the records on either side of a step.
 _CACHED_RECORDS = 4
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """What one record holds. Vectors are flat, of shape (D,), in the order of the manifest's variables.
-
-    Attributes
-    ----------
-    kind : str
-        ``"start"`` (the state before training, step −1), ``"step"``, or ``"end"`` (what others changed after
-        the last step).
-    step : int
-        Number of the step, from 0.
-    theta, state
-        Weights and non-trainable variables after the step.
-    rows, weights
-        The sample rows of the batch in order, and their sample weights (flat, empty if there were none).
-    updates
-        Whether the optimizer updated the weights, or only accumulated the gradient.
-    iteration, learning_rate, momentum, second_moment, clip_factors
-        Of an update: how many went before it, the learning rate used, the m and v that it left (if the optimizer has
-        them), and the factors by which the gradient of each variable was clipped (if it was clipped by norm). The
-        start record holds the m from before training.
-    theta_stepped
-        Weights after the update where something else (a constraint, a moving average) changed them within the step.
-    accumulated
-        The sum of gradients that waited for an update before training; only in the start record, and None where there
-        was none.
-    theta_before, state_before
-        Weights and state before the step where something other than the optimizer changed them since the
-        record before; None where nothing did.
-    """
-
-    kind: str
-    step: int
-    theta: np.ndarray
-    state: list[np.ndarray]
-    updates: bool = False
-    iteration: int = -1
-    learning_rate: float = 0.0
-    rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    weights: list[np.ndarray] = field(default_factory=list)
-    second_moment: np.ndarray | None = None
-    clip_factors: np.ndarray | None = None
-    theta_stepped: np.ndarray | None = None
-    momentum: np.ndarray | None = None
-    accumulated: np.ndarray | None = None
-    theta_before: np.ndarray | None = None
-    state_before: list[np.ndarray] | None = None
-
-
-def encode_step(record: StepRecord, run_id: str) -> Buffers:
-    """Serialise a record; arrays as raw little-endian bytes, so that every bit survives. The result refers to them.
-
-    The run's identifier goes into each record: a file of another run, of the same sizes, is told by any of its records.
-    """
-    features: dict[str, Feature] = {
-        "run": [np.frombuffer(run_id.encode(), np.uint8)],
-        "kind": [np.frombuffer(record.kind.encode(), np.uint8)],
-        "step": Integers([record.step]),
-        "updates": Integers([int(record.updates)]),
-        "iteration": Integers([record.iteration]),
-        "learning_rate": [np.array([record.learning_rate], np.float64)],
-        "rows": Integers(record.rows),
-        "theta": [record.theta],
-        "state": record.state,
-    }
-    optional = {
-        "second_moment": record.second_moment,
-        "clip_factors": record.clip_factors,
-        "theta_stepped": record.theta_stepped,
-        "momentum": record.momentum,
-        "accumulated": record.accumulated,
-        "theta_before": record.theta_before,
-    }
-    features |= {name: [array] for name, array in optional.items() if array is not None}
-    if record.weights:
-        features["weights"] = record.weights
-        # Sequences may be padded to another length in each batch.
-        features["weight_shapes"] = Integers([size for array in record.weights for size in array.shape])
-    if record.state_before is not None:
-        features["state_before"] = record.state_before
-    return encode_example(features)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Sizes and dtypes that the manifest promises for the vectors of a record."""
-
-    variables: tuple[VariableSpec, ...]
-    state: tuple[VariableSpec, ...]
-    weights: tuple[Leaf, ...] = ()
-    has_second_moment: bool = True
-    run_id: str = ""
-
-    @property
-    def size(self) -> int:
-        """Number of trainable weights D."""
-        return sum(variable.size for variable in self.variables)
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Dtype of θ, the same for all trainable variables."""
-        return np.dtype(self.variables[0].dtype)
-
-    def decode(self, example: tf.train.Example) -> StepRecord:
-        """Read a record.
-
-        Raises
-        ------
-        RunFormatError
-            If a field is missing or has not the promised size.
-        """
-        features = example.features.feature
-        run_id = self._blobs(features, "run", 1)[0]
-        if run_id != self.run_id.encode():
-            raise RunFormatError(f"it belongs to the run {run_id!r}, not to {self.run_id!r}")
-        kind = self._blobs(features, "kind", 1)[0].decode(errors="replace")
-        if kind not in (START, STEP, END):
-            raise RunFormatError(f"unknown kind of record {kind!r}")
-        rows = np.array(features["rows"].int64_list.value, np.int64)
-        return StepRecord(
-            kind=kind,
-            step=self._int(features, "step"),
-            theta=self._vector(features, "theta", self.size),
-            state=self._state(features, "state"),
-            updates=bool(self._int(features, "updates")),
-            iteration=self._int(features, "iteration"),
-            learning_rate=float(self._vector(features, "learning_rate", 1, np.dtype(np.float64))[0]),
-            rows=rows,
-            weights=self._weights(features, len(rows)) if kind == STEP else [],
-            second_moment=self._optional(features, "second_moment"),
-            clip_factors=(
-                self._vector(features, "clip_factors", len(self.variables), np.dtype(np.float64))
-                if "clip_factors" in features
-                else None
-            ),
-            theta_stepped=self._optional(features, "theta_stepped"),
-            momentum=self._optional(features, "momentum"),
-            accumulated=self._optional(features, "accumulated"),
-            theta_before=self._optional(features, "theta_before"),
-            state_before=self._state(features, "state_before") if "state_before" in features else None,
-        )
-
-    @staticmethod
-    def _int(features, name: str) -> int:
-        values = features[name].int64_list.value
-        if len(values) != 1:
-            raise RunFormatError(f"field {name!r} holds {len(values)} integers instead of one")
-        return int(values[0])
-
-    @staticmethod
-    def _blobs(features, name: str, count: int) -> list[bytes]:
-        values = features[name].bytes_list.value
-        if len(values) != count:
-            raise RunFormatError(f"field {name!r} holds {len(values)} arrays instead of {count}")
-        return list(values)
-
-    def _vector(self, features, name: str, size: int, dtype: np.dtype | None = None) -> np.ndarray:
-        dtype = self.dtype if dtype is None else dtype
-        (blob,) = self._blobs(features, name, 1)
-        if len(blob) != size * dtype.itemsize:
-            raise RunFormatError(
-                f"field {name!r} holds {len(blob)} bytes instead of {size} × {dtype.itemsize} ({dtype})"
-            )
-        return np.frombuffer(blob, dtype)
-
-    def _optional(self, features, name: str) -> np.ndarray | None:
-        return self._vector(features, name, self.size) if name in features else None
-
-    def _weights(self, features, batch: int) -> list[np.ndarray]:
-        blobs = self._blobs(features, "weights", len(self.weights))
-        sizes = list(features["weight_shapes"].int64_list.value)
-        arrays = []
-        for leaf, blob in zip(self.weights, blobs, strict=True):
-            rank = 1 + len(leaf.shape)
-            shape, sizes = tuple(sizes[:rank]), sizes[rank:]
-            dtype = np.dtype(leaf.dtype)
-            if (
-                shape[:1] != (batch,)
-                or len(shape) != rank
-                or min(shape) < 0
-                or len(blob) != math.prod(shape) * dtype.itemsize
-            ):
-                raise RunFormatError(f"field 'weights' holds {len(blob)} bytes for {shape} of {leaf}")
-            arrays.append(np.frombuffer(blob, dtype).reshape(shape))
-        return arrays
-
-    def _state(self, features, name: str) -> list[np.ndarray]:
-        blobs = self._blobs(features, name, len(self.state))
-        arrays = []
-        for spec, blob in zip(self.state, blobs, strict=True):
-            dtype = np.dtype(spec.dtype)
-            if len(blob) != spec.size * dtype.itemsize:
-                raise RunFormatError(f"field {name!r} does not fit the state variable {spec.path!r}")
-            arrays.append(np.frombuffer(blob, dtype).reshape(spec.shape))
-        return arrays
 
 
 @dataclass(frozen=True)
@@ -272,10 +68,15 @@ class StepStore:
         The shards in order, one for each fit.
     layout : Layout
         Sizes from the manifest.
+    replay : SegmentReplay, optional
+        Fills in what is not recorded between keyframes.
     """
 
-    def __init__(self, files: Sequence[RecordFile], layout: Layout) -> None:
+    def __init__(
+        self, files: Sequence[RecordFile], layout: Layout, replay: SegmentReplay | None = None
+    ) -> None:
         self.layout = layout
+        self.replay = replay
         self.records = RecordSeries(files)
         self._cache: OrderedDict[int, StepRecord] = OrderedDict()
         self._lock = threading.Lock()  # of the cache, the last step and the record read ahead
@@ -289,8 +90,8 @@ class StepStore:
         closings = self.records.last_of_files()[:-1]
         ends = {index for index in closings if self._decode(index).kind == END}
         self._indices = [index for index in range(len(self.records)) if index not in ends]
-        self.start = self._record(0)
-        self._has_end = len(self._indices) > 1 and self._record(len(self._indices) - 1).kind == END
+        self.start: Snapshot = self._record(0).known
+        self._has_end = len(self._indices) > 1 and self._read(len(self._indices) - 1).kind == END
 
     def __len__(self) -> int:
         """Return the number of whole steps."""
@@ -304,14 +105,41 @@ class StepStore:
             raise RunFormatError(f"{self.records.where(index)} is damaged: {error}.") from error
 
     def _record(self, position: int) -> StepRecord:
-        """Return the record of step ``position − 1``."""
+        """Return the record of step ``position − 1``, with its snapshot."""
         with self._lock:
-            if position not in self._cache:
-                self._cache[position] = self._take_ahead(position) or self._read(position)
+            record = self._as_recorded(position)
+            if record.snapshot is None:
+                record = self._keep(position, self._filled(position))
+            return record
+
+    def _as_recorded(self, position: int) -> StepRecord:
+        """Return a record that may lack its snapshot; for holders of the lock."""
+        if position in self._cache:
             self._cache.move_to_end(position)
-            while len(self._cache) > _CACHED_RECORDS:
-                self._cache.popitem(last=False)
             return self._cache[position]
+        return self._keep(position, self._take_ahead(position) or self._read(position))
+
+    def _keep(self, position: int, record: StepRecord) -> StepRecord:
+        self._cache[position] = record
+        self._cache.move_to_end(position)
+        while len(self._cache) > _CACHED_RECORDS:
+            self._cache.popitem(last=False)
+        return record
+
+    def _filled(self, position: int) -> StepRecord:
+        if self.replay is None:
+            raise RunFormatError(
+                f"{self.records.where(self._indices[position])} (step {position - 1}) lacks the weights, and the run has no "
+                f"training step to find them again. It was not written by a PathLogger."
+            )
+        record = self.replay.fill(position, len(self._indices), self._read)
+        if position == len(self) and self._has_end:
+            end = self._as_recorded(position + 1)
+            if end.theta_before is None and end.state_before is None:
+                return replace(
+                    record, snapshot=end.snapshot
+                )  # what was recorded, should training again drift
+        return record
 
     def _take_ahead(self, position: int) -> StepRecord | None:
         """Return the record that was read ahead, if it is this one and was read without an error."""
@@ -352,9 +180,22 @@ class StepStore:
                 f"{where} should be step {position - 1}; found {record.kind!r} {record.step}. Steps must follow "
                 f"each other without a gap: records were removed, repeated or reordered."
             )
-        if record.updates and self.layout.has_second_moment and record.second_moment is None:
-            raise RunFormatError(f"{where} (step {position - 1}) lacks the optimizer's second moment.")
+        if record.snapshot is None and record.kind == START:
+            raise RunFormatError(f"{where} lacks the weights from before training.")
         return record
+
+    def rows(self, step: int) -> np.ndarray:
+        """Return the sample rows of a step's batch; nothing is trained again for it."""
+        with self._lock:
+            return self._as_recorded(step + 1).rows
+
+    def last(self) -> Snapshot:
+        """Return what the last step led to."""
+        return self._record(len(self)).known
+
+    def final(self) -> Snapshot:
+        """Return what training ended with: what the last step led to, and others changed after it."""
+        return self._record(len(self._indices) - 1).known
 
     def theta(self, step: int) -> np.ndarray:
         """Return θ before ``step``, shape (D,); ``step == len(self)`` gives the final weights."""
@@ -365,10 +206,14 @@ class StepStore:
         return self._before(step)[1]
 
     def _before(self, step: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        previous = self._record(step)
+        if step == len(self) and self._has_end:
+            end = self._record(step + 1).known
+            return end.theta, end.state
+        previous = self._record(step).known
         theta, state = previous.theta, previous.state
         if step + 1 < len(self._indices):
-            following = self._record(step + 1)
+            with self._lock:
+                following = self._as_recorded(step + 1)
             theta = theta if following.theta_before is None else following.theta_before
             state = state if following.state_before is None else following.state_before
         return theta, state
@@ -376,6 +221,7 @@ class StepStore:
     def transition(self, step: int) -> Transition:
         """Return everything recorded about ``step``."""
         record = self._record(step + 1)
+        after = record.known
         theta_start, state_start = self._before(step)
         theta_end, state_end = self._before(step + 1)
         self._read_ahead(step)
@@ -387,10 +233,10 @@ class StepStore:
             rows=record.rows,
             weights=record.weights,
             theta_start=theta_start,
-            theta_stepped=record.theta if record.theta_stepped is None else record.theta_stepped,
+            theta_stepped=after.theta if record.theta_stepped is None else record.theta_stepped,
             theta_end=theta_end,
-            momentum=record.momentum,
-            second_moment=record.second_moment,
+            momentum=after.momentum if record.updates else None,
+            second_moment=after.second_moment if record.updates else None,
             clip_factors=record.clip_factors,
             state_start=state_start,
             state_end=state_end,

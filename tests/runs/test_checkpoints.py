@@ -10,7 +10,7 @@ import pytest
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.checkpoints import CheckpointStore, find_checkpoints
 from explaind_tf.runs.schema import VariableSpec
-from explaind_tf.runs.steps import Layout
+from explaind_tf.runs.step_records import Layout
 
 LAYOUT = Layout(
     (VariableSpec("a/kernel", (2,), "float32", False),), (VariableSpec("a/seed", (), "int64", False),)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from explaind_tf.constants import FORMAT_VERSION
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.records import RecordFile, RecordWriter, file_sha256
 from explaind_tf.runs.sealed import SEAL, seal
-from explaind_tf.runs.steps import END, StepRecord, encode_step
+from explaind_tf.runs.step_records import END, StepRecord, encode_step
 from tests.helpers import Recorded, X, Y, flat_theta
 
 STEPS, SAMPLES = "steps-00000.tfrecord", "samples-00000.tfrecord"
@@ -337,8 +338,9 @@ class TestOrderOfSteps:
         self, copied: Path, small_run: Recorded
     ):
         last = small_run.spy.after[-1]
-        end = StepRecord(END, 6, 2 * last, small_run.spy.state[-1], theta_before=2 * last)
-        rewrite(copied, STEPS, [*read_records(copied / STEPS), encode_step(end, RecordedRun(copied).run_id)])
+        run = RecordedRun(copied)
+        end = StepRecord(END, 6, replace(run.step_store.last(), theta=2 * last), theta_before=2 * last)
+        rewrite(copied, STEPS, [*read_records(copied / STEPS), encode_step(end, run.run_id)])
         run = RecordedRun(copied)
         assert len(run.steps) == 6
         np.testing.assert_array_equal(flat_theta(run, 6), 2 * last)

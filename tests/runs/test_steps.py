@@ -13,7 +13,8 @@ from explaind_tf import RunFormatError
 from explaind_tf.runs import steps
 from explaind_tf.runs.records import RecordFile, RecordWriter
 from explaind_tf.runs.schema import VariableSpec
-from explaind_tf.runs.steps import START, STEP, Layout, StepRecord, StepStore, encode_step
+from explaind_tf.runs.step_records import START, STEP, Layout, Snapshot, StepRecord, encode_step
+from explaind_tf.runs.steps import StepStore
 
 STEPS, SIZE = 12, 5
 LAYOUT = Layout((VariableSpec("net/kernel", (SIZE,), "float32", True),), (), has_second_moment=False)
@@ -39,7 +40,7 @@ def path(tmp_path: Path) -> Path:
     writer = RecordWriter(tmp_path / "steps.tfrecord")
     for position in range(STEPS + 1):
         kind = STEP if position else START
-        writer.write(encode_step(StepRecord(kind, position - 1, theta(position), []), ""))
+        writer.write(encode_step(StepRecord(kind, position - 1, Snapshot(theta(position), [])), ""))
     writer.close()
     return writer.path
 

@@ -1,0 +1,39 @@
+"""What a user chooses about a recording."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+OnError = Literal["raise", "warn"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of a :class:`PathLogger` beside its directory, checked.
+
+    Attributes
+    ----------
+    every : int or "auto"
+        Steps from one keyframe to the next.
+    disk_budget : int or None
+        Bytes that the run may take when ``every`` is ``"auto"``.
+    resume : bool
+        Whether to go on with the run that the directory holds.
+    on_error : {"raise", "warn"}
+        What to do when the record cannot be written.
+    """
+
+    every: int | Literal["auto"] = 1
+    disk_budget: int | None = None
+    resume: bool = False
+    on_error: OnError = "raise"
+
+    def __post_init__(self) -> None:
+        is_count = type(self.every) is int and self.every > 0
+        if not (is_count or self.every == "auto"):
+            raise ValueError(f'every must be a number of steps, 1 or more, or "auto"; got {self.every!r}.')
+        if self.disk_budget is not None and self.every != "auto":
+            raise ValueError(f'disk_budget is for every="auto"; got every={self.every!r} with it.')
+        if self.disk_budget is not None and not self.disk_budget > 0:
+            raise ValueError(f"disk_budget must be a positive number of bytes; got {self.disk_budget!r}.")
+        if self.on_error not in ("raise", "warn"):
+            raise ValueError(f'on_error must be "raise" or "warn"; got {self.on_error!r}.')

@@ -1,0 +1,335 @@
+"""`Session`: a training run being recorded, from the first step that proved replayable to the commit."""
+
+import platform
+from collections.abc import Container
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from explaind_tf import constants
+from explaind_tf.errors import RefusedError
+from explaind_tf.optimizers import PathOptimizer
+from explaind_tf.recording import checks
+from explaind_tf.recording.estimate import Planned, choose, estimate_recording
+from explaind_tf.recording.export import PureFunctions, variable_specs
+from explaind_tf.recording.observer import StepObserver, StepOutcome
+from explaind_tf.recording.options import Options
+from explaind_tf.recording.tap import Tap, TappedBatch
+from explaind_tf.recording.training import TrainingStep
+from explaind_tf.recording.writer import RunWriter
+from explaind_tf.runs import RecordedRun
+from explaind_tf.runs.estimate import Estimate
+from explaind_tf.runs.graphs import LossFunctions
+from explaind_tf.runs.schema import Manifest
+from explaind_tf.runs.step_records import END, START, STEP, StepRecord
+
+
+class Session:
+    """One training run being recorded.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Compiled.
+    optimizer : PathOptimizer
+        The model's optimizer.
+    tap : Tap
+        The dataset.
+    run_dir : Path
+        New or empty; with ``resumed``, the directory of that run.
+    options : Options
+        What the user chose.
+    planned : Planned
+        How long the fit is to be, for estimates.
+    resumed : RecordedRun, optional
+        A run to go on with: model and optimizer are set to where it stopped.
+
+    Raises
+    ------
+    RefusedError
+        If the run cannot be recorded or gone on with.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: PathOptimizer,
+        tap: Tap,
+        run_dir: Path,
+        options: Options,
+        planned: Planned,
+        resumed: RecordedRun | None = None,
+    ) -> None:
+        checks.build_model(model, tap)
+        checks.check_variables(model)
+        if not optimizer.built:
+            optimizer.build(model.trainable_variables)
+        self._model, self._optimizer, self._tap = model, optimizer, tap
+        self._options, self._planned = options, planned
+        self._functions = PureFunctions(model, tap.inputs, tap.targets, tap.weights)
+        self._recorded_as: Manifest | None = None  # the run that is gone on with
+        self._losses: PureFunctions | LossFunctions = self._functions
+        self._observer = StepObserver(model, optimizer)
+        self._data_check = checks.watch_data(model, has_weights=tap.weights is not None)
+        self._compiled_loss = model._compile_loss
+        self._run_dir = run_dir
+        self._every = 1
+        self._steps = 0
+        self._writer: RunWriter | None = None  # nothing is written before the first step proved replayable
+        if resumed is not None:
+            self._go_on_with(resumed)
+        self._iteration = self._observer.iteration()
+        self._start = self._observer.variables.snapshot()
+        self._last = (
+            self._start if resumed is None else resumed.step_store.last()
+        )  # after the last step recorded
+        self._is_keyframe = True
+        self._is_checked = False
+        self._before: tuple[np.ndarray | None, list[np.ndarray] | None] = (None, None)
+        self.estimate: Estimate | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps recorded."""
+        return self._steps
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether anything was recorded."""
+        return self._writer is not None
+
+    def _go_on_with(self, run: RecordedRun) -> None:
+        """Set model and optimizer to where a run stopped.
+
+        Raises
+        ------
+        RefusedError
+            If they are not those of the run.
+        """
+        self._refuse_other(run.manifest, but_for={"variables"})
+        found = [(v.path, v.shape, v.dtype) for v in variable_specs(self._model.trainable_variables)]
+        if found != [(v.path, v.shape, v.dtype) for v in run.variables]:
+            raise self._other_than(["variables"])
+        if self._options.every not in ("auto", run.manifest.every):
+            raise RefusedError(
+                f"{run.run_dir} was recorded with every={run.manifest.every}, not {self._options.every}: a run has one "
+                f"distance of keyframes. Resume it with PathLogger(run_dir, every={run.manifest.every}, resume=True)."
+            )
+        self._observer.variables.restore(run.step_store.final())
+        self._every, self._steps = run.manifest.every, len(run.step_store)
+        self._recorded_as, self._losses = run.manifest, run.graphs.loss_functions()
+        self._writer = RunWriter.reopen(run)
+
+    def _refuse_other(self, manifest: Manifest, but_for: Container[str] = ()) -> None:
+        """Refuse what a run was not recorded with. Which variables decay is known after the first step only."""
+        found = self._description().items()
+        others = [name for name, value in found if name not in but_for and getattr(manifest, name) != value]
+        if others:
+            raise self._other_than(others)
+
+    def _other_than(self, names: list[str]) -> RefusedError:
+        return RefusedError(
+            f"{self._run_dir} was recorded with another model, optimizer or dataset: they differ in {', '.join(names)}. "
+            f"Resume with those that it was recorded with, or record into another directory."
+        )
+
+    def resume(self, model: keras.Model, tap: Tap) -> None:
+        """Go on with a further fit, checked to follow from what was recorded.
+
+        What was changed since is found as any change between two steps, and is external.
+
+        Raises
+        ------
+        RefusedError
+            If the further steps would not belong to the same run.
+        """
+        found = None
+        if model is not self._model or model.optimizer is not self._optimizer:
+            found = "another model or optimizer"
+        elif model._compile_loss is not self._compiled_loss:
+            found = "a model that was compiled again"
+        elif tap.form != self._tap.form:
+            found = "a dataset with elements of another form"
+        elif self._observer.iteration() != self._iteration or not _same(
+            self._observer.momentum(), self._last.momentum
+        ):
+            found = "an optimizer that was stepped or set since, outside of what is recorded"
+        if found is not None:
+            raise RefusedError(
+                f"This PathLogger recorded a fit into {self._run_dir} and was now given {found}. A run that is continued "
+                f"needs the same compiled model, dataset form and optimizer state. Record this fit on its own, with a new "
+                f"PathLogger and directory: its momentum is then booked as carried over."
+            )
+        self._tap = tap
+
+    def _description(self) -> dict[str, Any]:
+        """Return what the manifest says about model, optimizer and data."""
+        law = self._optimizer.law()
+        return {
+            "variables": variable_specs(
+                self._model.trainable_variables, self._optimizer.decay_mask(self._model.trainable_variables)
+            ),
+            "state": variable_specs(self._model.non_trainable_variables),
+            "optimizer": {
+                "law": law.name,
+                "constants": law.to_config(),
+                "second_moment": law.divides_by_second_moment,
+                "accumulates": self._optimizer.gradient_accumulation_steps or 1,
+                "clipvalue": self._optimizer.clipvalue,
+            },
+            "optimizer_state": variable_specs(self._observer.optimizer_variables),
+            "loss": {
+                "losses": self._functions.found.losses,
+                "has_regularizer": self._functions.has_penalty,
+            },
+            "inputs": self._tap.inputs,
+            "targets": self._tap.targets,
+            "weights": self._tap.weights,
+            "outputs": self._functions.found.outputs,
+        }
+
+    def _begin_run(self, first: StepRecord, batch: TappedBatch) -> RunWriter:
+        dense = estimate_recording(first, batch, self._planned, self._functions.byte_count)
+        self.estimate = choose(dense, self._options, self._run_dir)
+        self._every = self.estimate.every
+        training = None
+        if self._every > 1:
+            training = TrainingStep(self._model, self._optimizer, self._observer.variables, self._tap)
+        writer = RunWriter(self._run_dir)
+        graphs = writer.run_dir / constants.GRAPHS_DIR
+        self._functions.save(str(graphs))
+        if training is not None:
+            training.save(str(graphs / constants.TRAINING_DIR))
+        writer.begin(**self._description(), every=self._every, environment=_environment(self._model))
+        writer.write_step(StepRecord(START, -1, self._start))
+        return writer
+
+    def before_step(self) -> None:
+        """Notice what others changed since the step before."""
+        self._tap.open()
+        self._data_check.is_armed = True
+        self._notice_changes()
+
+    def _notice_changes(self) -> None:
+        theta, state = self._observer.weights(), self._observer.state()
+        self._before = (
+            None if np.array_equal(theta, self._last.theta) else theta,
+            None if _all_equal(state, self._last.state) else state,
+        )
+
+    def after_execution(self) -> None:
+        """Record the steps that one execution took."""
+        self._tap.close()
+        taken = self._observer.iteration() - self._iteration
+        if taken > self._model.steps_per_execution:
+            raise RefusedError(
+                f"The optimizer counted {taken} steps in one execution; {self._model.steps_per_execution} at most were "
+                f"expected. Do not step the optimizer outside of fit() while it records."
+            )
+        for _ in range(taken):
+            self._record_step(self._tap.next_batch(), self._observer.outcome(self._iteration))
+            self._steps += 1
+            self._iteration += 1
+            self._before = (None, None)
+
+    def _record_step(self, batch: TappedBatch, outcome: StepOutcome) -> None:
+        after = outcome.snapshot
+        if not np.isfinite(after.theta).all():
+            kept = f" The {self._steps} steps before are in {self._run_dir}." if self._steps else ""
+            raise RefusedError(
+                f"The weights became NaN or infinite in step {self._steps}: from there on no prediction can be "
+                f"accounted for.{kept} Look for NaN in the data or lower the learning rate."
+            )
+        if not self._is_checked:
+            self._check_first_step(batch, outcome)
+            self._is_checked = True
+        record = StepRecord(
+            kind=STEP,
+            step=self._steps,
+            snapshot=after,
+            updates=outcome.scalars is not None,
+            iteration=self._optimizer.updates_before(self._iteration),
+            learning_rate=0.0 if outcome.scalars is None else outcome.scalars.learning_rate,
+            weights=batch.weights,
+            clip_factors=outcome.clip_factors,
+            theta_stepped=outcome.theta_stepped,
+            theta_before=self._before[0],
+            state_before=self._before[1],
+        )
+        if self._writer is None:
+            self._writer = self._begin_run(record, batch)
+        elif not self._writer.is_open:
+            self._writer.open_shards()
+        rows = self._writer.write_samples(batch)
+        is_keyframe = (self._steps + 1) % self._every == 0
+        record = replace(record, rows=rows)
+        self._writer.write_step(record if is_keyframe else record.without_snapshot())
+        self._last, self._is_keyframe = after, is_keyframe
+
+    def _check_first_step(self, batch: TappedBatch, outcome: StepOutcome) -> None:
+        checks.check_clipping(self._optimizer)
+        if self._recorded_as is not None:
+            self._refuse_other(self._recorded_as)
+        theta_before = self._last.theta if self._before[0] is None else self._before[0]
+        offsets = np.cumsum([v.value.shape.num_elements() for v in self._model.trainable_variables])[:-1]
+        pieces = np.split(theta_before, offsets)
+        checks.check_first_step(
+            self._losses,
+            batch,
+            theta=[
+                piece.reshape(v.shape)
+                for piece, v in zip(pieces, self._model.trainable_variables, strict=True)
+            ],
+            state=self._last.state if self._before[1] is None else self._before[1],
+            used=self._observer.used_gradient(self._start, theta_before, outcome),
+        )
+
+    def finish(self) -> str:
+        """Commit the run, and return what was written."""
+        if self._writer is None:
+            return f"no step was taken; {self._run_dir} was not written"
+        if not self._writer.is_open:
+            return f"no step was taken; {self._run_dir} is as it was"
+        self._notice_changes()
+        theta, state = self._before
+        if theta is not None or state is not None or not self._is_keyframe:
+            end = replace(
+                self._last,
+                theta=self._last.theta if theta is None else theta,
+                state=self._last.state if state is None else state,
+            )
+            self._writer.write_step(StepRecord(END, self._steps, end, theta_before=theta, state_before=state))
+        self._writer.finish()
+        return (
+            f"wrote {self._steps} steps and {self._writer.sample_count} distinct samples "
+            f"({self._writer.byte_count / 1e6:,.1f} MB) to {self._writer.run_dir}"
+        )
+
+    def close(self) -> None:
+        """Let go of the directory as it is: up to its last whole step it can be read, and gone on with."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _same(first: np.ndarray | None, second: np.ndarray | None) -> bool:
+    return first is second or (first is not None and second is not None and np.array_equal(first, second))
+
+
+def _all_equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def _environment(model: keras.Model) -> dict[str, Any]:
+    return {
+        "explaind_tf": constants.VERSION,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "python": platform.python_version(),
+        "devices": sorted({device.device_type for device in tf.config.list_logical_devices()}),
+        "jit_compile": bool(model.jit_compile),
+        "run_eagerly": bool(model.run_eagerly),
+    }

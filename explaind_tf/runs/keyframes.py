@@ -1,0 +1,152 @@
+"""Keyframes: what a run does not hold of the steps between two of them is trained again.
+
+A run recorded with ``every=K`` has the whole state at every K-th step, and of the others the batch, a few numbers and a
+digest of the weights. On the machine that trained, training again gives the same bits, which the digests prove.
+Elsewhere it may drift; then the next keyframe tells how far.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from explaind_tf.errors import RunFormatError
+from explaind_tf.runs.step_records import Snapshot, StepRecord
+from explaind_tf.runs.training import TrainingGraph
+
+# Drift from one keyframe to the next that is borne, as a share of the way between them. A ledger books it to the residual.
+_LARGEST_DRIFT = 1e-2
+
+ReadRecord = Callable[[int], StepRecord]
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """The records behind a keyframe, up to the next one or the end of the run."""
+
+    start: int
+    records: list[StepRecord]
+
+    def __contains__(self, position: int) -> bool:
+        return self.start < position <= self.start + len(self.records)
+
+
+class SegmentReplay:
+    """Fills in the records between keyframes, one segment at a time, which is all that it holds.
+
+    Parameters
+    ----------
+    load : callable
+        Loads the training step, when it is first needed.
+    take : callable
+        Returns the inputs and targets of sample rows, as flat lists of arrays (batch, ...).
+    where : str
+        The run, for messages.
+
+    Attributes
+    ----------
+    drift : float
+        The largest drift found so far, as a share of the way from one keyframe to the next.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], TrainingGraph],
+        take: Callable[[np.ndarray], tuple[list[np.ndarray], list[np.ndarray]]],
+        where: str,
+    ) -> None:
+        self._load, self._take, self._where = load, take, where
+        self._graph: TrainingGraph | None = None
+        self._segment = _Segment(0, [])
+        self.drift = 0.0
+
+    def fill(self, position: int, count: int, read: ReadRecord) -> StepRecord:
+        """Return the record at a position with the snapshot that training led to.
+
+        Parameters
+        ----------
+        position : int
+            Of a record without a snapshot.
+        count : int
+            Number of positions.
+        read : callable
+            Returns the record at a position as it is on the disk.
+
+        Raises
+        ------
+        RunFormatError
+            If training again leads elsewhere, by more than rounding.
+        """
+        if position not in self._segment:
+            self._segment = _Segment(0, [])  # before the next one takes its memory
+            self._segment = self._replay(position, count, read)
+        return self._segment.records[position - self._segment.start - 1]
+
+    def _replay(self, position: int, count: int, read: ReadRecord) -> _Segment:
+        start = position
+        while read(start).snapshot is None:  # the first record has one
+            start -= 1
+        if self._graph is None:
+            self._graph = self._load()
+        keyframe = read(start).known
+        self._graph.variables.restore(keyframe)
+        records: list[StepRecord] = []
+        drifted: int | None = None
+        for at in range(start + 1, count):
+            record = read(at)
+            if record.snapshot is not None:
+                break
+            filled = self._train(record)
+            if drifted is None and filled.known.digest() != record.digest:
+                drifted = record.step
+            records.append(filled)
+        if drifted is not None:
+            closing = read(start + 1 + len(records)) if start + 1 + len(records) < count else None
+            self._measure_drift(drifted, keyframe, closing)
+        return _Segment(start, records)
+
+    def _train(self, record: StepRecord) -> StepRecord:
+        assert self._graph is not None  # loaded by the caller
+        inputs, targets = self._take(record.rows)
+        snapshot, stepped = self._graph.step(record, [*inputs, *targets, *record.weights])
+        return replace(record, snapshot=snapshot, theta_stepped=stepped)
+
+    def _measure_drift(self, step: int, keyframe: Snapshot, closing: StepRecord | None) -> None:
+        """Compare what the segment led to with the keyframe that closes it.
+
+        Raises
+        ------
+        RunFormatError
+            If there is none, or they are too far apart.
+        """
+        found = (
+            f"Training the steps behind a keyframe of {self._where} again gave other weights from step {step} on than were "
+            f"recorded"
+        )
+        cure = (
+            "It is bit-exact on the machine, with the versions and the number of threads of the recording: read the run "
+            "there, or record with PathLogger(every=1), which trains nothing again."
+        )
+        ends_in_train = closing is not None and closing.rows.size > 0
+        if closing is None or (closing.theta_before is not None and not ends_in_train):
+            raise RunFormatError(f"{found}, and no keyframe follows that would tell by how much. {cure}")
+        reached = self._train(closing).known.theta if ends_in_train else self._now()
+        way = float(np.linalg.norm(closing.known.theta - keyframe.theta))
+        drift = float(np.linalg.norm(reached - closing.known.theta)) / max(way, 1e-300)
+        if not drift <= _LARGEST_DRIFT:
+            raise RunFormatError(
+                f"{found}: at the next keyframe they are off by {drift:.2g} of the way between the two, more than the "
+                f"{_LARGEST_DRIFT:g} that rounding explains. {cure}"
+            )
+        if self.drift == 0:
+            warnings.warn(
+                f"{found}: at the next keyframe they are off by {drift:.2g} of the way between the two. This is rounding; "
+                f"ledgers book it to the residual. {cure}",
+                stacklevel=2,
+            )
+        self.drift = max(self.drift, drift)
+
+    def _now(self) -> np.ndarray:
+        assert self._graph is not None  # loaded by the caller
+        return self._graph.variables.snapshot().theta
