@@ -1,5 +1,6 @@
 """`PathLogger`: the callback that records a training run."""
 
+import errno
 import time
 import warnings
 from pathlib import Path
@@ -17,6 +18,9 @@ from explaind_tf.recording.session import Session
 from explaind_tf.recording.tap import Tap
 from explaind_tf.recording.writer import refuse_used_directory
 from explaind_tf.runs import RecordedRun
+
+# TensorFlow writes the graphs. Keras would take one of its errors, OutOfRangeError, for the end of the data.
+_CANNOT_WRITE = (OSError, tf.errors.OpError)
 
 # Steps after which the user is told what the run will take: the first one is spent on tracing.
 _STEPS_UNTIL_ESTIMATE = 3
@@ -86,8 +90,11 @@ class PathLogger(keras.callbacks.Callback):
         self._has_failed = False
         self._clock: list[tuple[float, float]] = []  # seconds of training and of recording
         self._began = 0.0
+        self._refuse_used()
+
+    def _refuse_used(self) -> None:
         if not self._resumes:
-            refuse_used_directory(self.run_dir)
+            refuse_used_directory(self.run_dir, but_for_begun=self._options.resume)
 
     @property
     def _resumes(self) -> bool:
@@ -129,8 +136,8 @@ class PathLogger(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Check that this training can be accounted for, and open the run directory."""
         resumes = self._resumes
-        if self._session is None and not resumes:
-            refuse_used_directory(self.run_dir)
+        if self._session is None:
+            self._refuse_used()
         optimizer = checks.check_fit(self.model, self._tap, self.params)
         assert self._tap is not None  # checked
         if self._session is not None:
@@ -162,7 +169,9 @@ class PathLogger(keras.callbacks.Callback):
         trained = time.perf_counter()
         try:
             self._session.after_execution()
-        except OSError as error:
+        except FileExistsError:  # another program was faster to use the directory
+            raise
+        except _CANNOT_WRITE as error:
             self._fail(error)
         if self._session.estimate is not None and len(self._clock) < _STEPS_UNTIL_ESTIMATE:
             self._clock.append((trained - self._began, time.perf_counter() - trained))
@@ -175,7 +184,7 @@ class PathLogger(keras.callbacks.Callback):
             return
         try:
             summary = self._session.finish()
-        except OSError as error:
+        except _CANNOT_WRITE as error:
             self._fail(error)
             return
         if not self._session.has_steps:
@@ -189,16 +198,17 @@ class PathLogger(keras.callbacks.Callback):
             self._session.close()
             self._session = None
 
-    def _fail(self, error: OSError) -> None:
+    def _fail(self, error: OSError | tf.errors.OpError) -> None:
         assert self._session is not None  # it is what failed
         self._has_failed = True
         self._session.close()
+        code, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, error.message)
         message = (
-            f"The record in {self.run_dir} cannot be written: {error.strerror or error}. Its {self._session.steps} steps "
+            f"The record in {self.run_dir} cannot be written: {reason or error}. Its {self._session.steps} steps "
             f"before this one are kept. Make room, and go on with PathLogger({str(self.run_dir)!r}, resume=True)."
         )
         if self._options.on_error == "raise":
-            raise OSError(error.errno, message) from error
+            raise OSError(code or errno.EIO, message) from error
         warnings.warn(f"{message} Training goes on without being recorded.", stacklevel=2)
 
     def _say(self, line: str) -> None:

@@ -1,7 +1,6 @@
 """`Session`: a training run being recorded, from the first step that proved replayable to the commit."""
 
 import platform
-from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from explaind_tf.recording.writer import RunWriter
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.estimate import Estimate
 from explaind_tf.runs.graphs import LossFunctions
-from explaind_tf.runs.schema import Manifest
+from explaind_tf.runs.schema import Manifest, VariableSpec
 from explaind_tf.runs.step_records import END, START, STEP, StepRecord
 
 
@@ -110,10 +109,7 @@ class Session:
         RefusedError
             If they are not those of the run.
         """
-        self._refuse_other(run.manifest, but_for={"variables"})
-        found = [(v.path, v.shape, v.dtype) for v in variable_specs(self._model.trainable_variables)]
-        if found != [(v.path, v.shape, v.dtype) for v in run.variables]:
-            raise self._other_than(["variables"])
+        self._refuse_other(run.manifest, with_decay=False)
         if self._options.every not in ("auto", run.manifest.every):
             raise RefusedError(
                 f"{run.run_dir} was recorded with every={run.manifest.every}, not {self._options.every}: a run has one "
@@ -124,18 +120,21 @@ class Session:
         self._recorded_as, self._losses = run.manifest, run.graphs.loss_functions()
         self._writer = RunWriter.reopen(run)
 
-    def _refuse_other(self, manifest: Manifest, but_for: Container[str] = ()) -> None:
-        """Refuse what a run was not recorded with. Which variables decay is known after the first step only."""
-        found = self._description().items()
-        others = [name for name, value in found if name not in but_for and getattr(manifest, name) != value]
-        if others:
-            raise self._other_than(others)
+    def _refuse_other(self, manifest: Manifest, with_decay: bool) -> None:
+        """Refuse what a run was not recorded with.
 
-    def _other_than(self, names: list[str]) -> RefusedError:
-        return RefusedError(
-            f"{self._run_dir} was recorded with another model, optimizer or dataset: they differ in {', '.join(names)}. "
-            f"Resume with those that it was recorded with, or record into another directory."
-        )
+        Names are of no account: Keras numbers layers anew in each program. Which variables decay is known after a step.
+        """
+        others = [
+            name
+            for name, value in self._description().items()
+            if _nameless(value, with_decay) != _nameless(getattr(manifest, name), with_decay)
+        ]
+        if others:
+            raise RefusedError(
+                f"{self._run_dir} was recorded with another model, optimizer or dataset: they differ in "
+                f"{', '.join(others)}. Resume with those that it was recorded with, or record into another directory."
+            )
 
     def resume(self, model: keras.Model, tap: Tap) -> None:
         """Go on with a further fit, checked to follow from what was recorded.
@@ -199,7 +198,7 @@ class Session:
         training = None
         if self._every > 1:
             training = TrainingStep(self._model, self._optimizer, self._observer.variables, self._tap)
-        writer = RunWriter(self._run_dir)
+        writer = RunWriter(self._run_dir, clear_begun=self._options.resume)
         graphs = writer.run_dir / constants.GRAPHS_DIR
         self._functions.save(str(graphs))
         if training is not None:
@@ -273,7 +272,7 @@ class Session:
     def _check_first_step(self, batch: TappedBatch, outcome: StepOutcome) -> None:
         checks.check_clipping(self._optimizer)
         if self._recorded_as is not None:
-            self._refuse_other(self._recorded_as)
+            self._refuse_other(self._recorded_as, with_decay=True)
         theta_before = self._last.theta if self._before[0] is None else self._before[0]
         offsets = np.cumsum([v.value.shape.num_elements() for v in self._model.trainable_variables])[:-1]
         pieces = np.split(theta_before, offsets)
@@ -313,6 +312,13 @@ class Session:
         """Let go of the directory as it is: up to its last whole step it can be read, and gone on with."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _nameless(value: Any, with_decay: bool) -> Any:
+    """Return what is said about variables but for their names, and anything else as it is."""
+    if not (isinstance(value, tuple) and all(isinstance(part, VariableSpec) for part in value)):
+        return value
+    return [(spec.shape, spec.dtype, spec.decay and with_decay) for spec in value]
 
 
 def _same(first: np.ndarray | None, second: np.ndarray | None) -> bool:

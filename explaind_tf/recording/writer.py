@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -36,20 +37,39 @@ from explaind_tf.runs.step_records import StepRecord, encode_step
 from explaind_tf.runs.structure import Structure
 
 
-def refuse_used_directory(run_dir: Path) -> None:
+def refuse_used_directory(run_dir: Path, but_for_begun: bool = False) -> None:
     """Refuse a directory that holds anything.
+
+    Parameters
+    ----------
+    run_dir : Path
+        It need not exist.
+    but_for_begun : bool
+        Whether to let pass what a recording leaves that ended before its first step.
 
     Raises
     ------
     FileExistsError
         Nothing in the directory is touched.
     """
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-        what = "already holds a run" if (run_dir / constants.MANIFEST_FILE).exists() else "is not empty"
-        raise FileExistsError(
-            f"{run_dir} {what}. Nothing in it was changed. A PathLogger records into a new or empty directory: "
-            f"choose another name, or remove the directory if its content is no longer needed."
-        )
+    if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
+        return
+    if but_for_begun and run_dir.is_dir() and _is_merely_begun(run_dir):
+        return
+    what = "already holds a run" if (run_dir / constants.MANIFEST_FILE).exists() else "is not empty"
+    raise FileExistsError(
+        f"{run_dir} {what}. Nothing in it was changed. A PathLogger records into a new or empty directory: choose another "
+        f"name, remove the directory if its content is no longer needed, or go on with a run: PathLogger(..., resume=True)."
+    )
+
+
+def _is_merely_begun(run_dir: Path) -> bool:
+    """Return whether a recording ended here between its first file and its first manifest, which is before any step."""
+    first = [name.format(0) for name in (constants.STEPS_SHARD, constants.SAMPLES_SHARD)]
+    own = {constants.GRAPHS_DIR} | {
+        name + constants.TEMPORARY_SUFFIX for name in (*first, constants.MANIFEST_FILE)
+    }
+    return all(path.name in own for path in run_dir.iterdir())
 
 
 class RunWriter:
@@ -59,6 +79,8 @@ class RunWriter:
     ----------
     run_dir : Path
         New or empty directory.
+    clear_begun : bool
+        Whether to clear away what a recording left that ended before its first step.
 
     Attributes
     ----------
@@ -66,11 +88,15 @@ class RunWriter:
         Number of distinct samples written.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        refuse_used_directory(run_dir)
+    def __init__(self, run_dir: Path, clear_begun: bool = False) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         self._lock = DirectoryLock(run_dir)
-        refuse_used_directory(run_dir)  # by another writer, since
+        refuse_used_directory(run_dir, but_for_begun=clear_begun)  # by another writer, since it was looked at
+        for path in run_dir.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
         self._set_up(run_dir)
 
     def _set_up(self, run_dir: Path) -> None:
@@ -99,10 +125,12 @@ class RunWriter:
         files = {STEPS: iter(run.step_store.records.files), SAMPLES: iter(run.samples.records.files)}
         found = [(shard, next(files[shard.kind])) for shard in run.manifest.shards]
         shards = [_committed(shard, file) if shard.is_open else shard for shard, file in found]
-        sync_directory(run.run_dir)
         writer._committed_bytes = sum(shard.size or 0 for shard in shards)
-        writer._manifest = run.manifest.with_shards(tuple(shards), RECORDING)
-        write_manifest(run.run_dir, writer._manifest)
+        writer._manifest = run.manifest
+        if any(shard.is_open for shard in run.manifest.shards):
+            sync_directory(run.run_dir)
+            writer._manifest = run.manifest.with_shards(tuple(shards), RECORDING)
+            write_manifest(run.run_dir, writer._manifest)
         writer._know(run.samples)
         writer._lock.release()
         return writer
@@ -112,7 +140,7 @@ class RunWriter:
         for row in range(len(samples)):  # one at a time: the store may be larger than memory
             sample = samples.read(row)
             if sample.id is None:
-                content = as_buffer(np.array([sample.fingerprint], np.uint64)).reshape(1, 8)
+                content = as_buffer(np.array([sample.fingerprint], np.int64)).reshape(1, 8)
                 self._rows.values_of(content, partial(_constant, row))
             else:
                 self._rows_with_ids[sample.fingerprint, sample.id] = row

@@ -199,7 +199,9 @@ class TestDrift:
     def test_more_than_rounding_is_refused(self, run_dir: Path, drifting: Callable[[float], None]):
         run = record(run_dir, {}, EVERY)
         drifting(1e-2)
-        with pytest.raises(RunFormatError, match=r"from step 0 on.*more than the 0.01 that rounding explains"):
+        with pytest.raises(
+            RunFormatError, match=r"from step 0 on.*more than the 0.01 that rounding explains"
+        ):
             run.attribute(X, axes=("step",), progress=False)
 
     def test_drift_behind_the_last_keyframe_cannot_be_told(
@@ -214,7 +216,7 @@ class TestDrift:
 
 class TestRefusals:
     def test_eager_training(self, run_dir: Path):
-        with pytest.raises(RefusedError, match="run_eagerly=True.*every=1"):
+        with pytest.raises(RefusedError, match=r"run_eagerly=True.*every=1"):
             record(run_dir, {"compile": {"run_eagerly": True}}, EVERY)
         assert not run_dir.exists()
 

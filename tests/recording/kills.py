@@ -1,0 +1,139 @@
+"""Kill recordings at random moments, and see what is left of them.
+
+``python -m tests.recording.kills --kills 50 --resumed 10``
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import typer
+
+import explaind_tf as xtf
+from tests.helpers import X, flat_theta
+
+ROOT = Path(__file__).parents[2]
+LONGEST_WAIT = 1.5  # seconds of recording
+
+TRAINING = """
+import hashlib, os, sys
+import keras
+import explaind_tf as xtf
+from tests.helpers import CLASSES, batches, dense_model, fit, flat
+
+run_dir, noted, epochs, every = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+
+class Note(keras.callbacks.Callback):
+    '''Notes the weights of each step once the logger has it.'''
+
+    def on_train_batch_end(self, batch, logs=None):
+        digest = hashlib.sha256(flat(self.model.trainable_variables).tobytes()).digest()
+        os.write(file, digest)
+
+file = os.open(noted, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+keras.utils.set_random_seed(0)
+model = dense_model(keras.layers.Dense(2000, "tanh"), keras.layers.Dense(CLASSES))
+model.compile(xtf.PathAdamW(1e-3), loss="mse")
+logger = xtf.PathLogger(run_dir, every=every, resume=True, verbose=False)
+fit(model, logger.tap(batches()), logger, Note(), epochs=epochs)
+"""
+
+
+def start(run_dir: Path, noted: Path, epochs: int, every: int) -> subprocess.Popen[str]:
+    """Start a training in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAINING, str(run_dir), str(noted), str(epochs), str(every)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill_one(run_dir: Path, noted: Path, seed: int) -> int:
+    """Kill a recording at a random moment, and return how many steps the run holds.
+
+    Raises
+    ------
+    AssertionError
+        If the run lacks a step that was committed, or holds another.
+    """
+    chance = random.Random(seed)
+    process = start(run_dir, noted, epochs=10_000, every=chance.choice([1, 4]))
+    while not (run_dir / "manifest.json").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.002)
+    time.sleep(chance.uniform(0, LONGEST_WAIT))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return check(run_dir, noted)
+
+
+def check(run_dir: Path, noted: Path) -> int:
+    """Hold a run against what a bystander saw, and return its number of steps."""
+    import hashlib
+
+    seen = noted.read_bytes() if noted.exists() else b""
+    digests = [seen[i : i + 32] for i in range(0, len(seen), 32)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it was cut short is known
+        run = xtf.open_run(run_dir)
+    # The last step may have been committed and not noted.
+    assert len(digests) <= len(run.steps) <= len(digests) + 1, (len(digests), len(run.steps))
+    for step, digest in enumerate(digests):
+        assert hashlib.sha256(flat_theta(run, step + 1).tobytes()).digest() == digest, step
+    run.verify_files()
+    return len(run.steps)
+
+
+def resume_one(run_dir: Path, noted: Path) -> int:
+    """Go on with a run that was killed, and return how many steps it has then.
+
+    Raises
+    ------
+    AssertionError
+        If its ledger does not balance.
+    """
+    before = check(run_dir, noted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        every = xtf.open_run(run_dir).manifest.every
+    process = start(run_dir, noted.with_suffix(".resumed"), epochs=3, every=every)
+    error = process.communicate()[1]
+    assert process.returncode == 0, error
+    run = xtf.open_run(run_dir)
+    assert run.is_complete
+    assert len(run.steps) == before + 9
+    run.verify(progress=False)
+    run.attribute(X[:3], axes=("step", "sample"), progress=False).explaind.check()
+    return len(run.steps)
+
+
+def main(
+    kills: Annotated[int, typer.Option(help="Recordings to kill.")] = 50,
+    resumed: Annotated[int, typer.Option(help="Of these, to be gone on with.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
+) -> None:
+    """Kill recordings at random moments; every step that was committed must be there."""
+    with tempfile.TemporaryDirectory() as directory:
+        steps = []
+        for i in range(kills):
+            steps.append(kill_one(Path(directory) / f"run-{i}", Path(directory) / f"noted-{i}", seed + i))
+            print(f"killed {i + 1} of {kills}: {steps[-1]} steps", flush=True)
+        for i in range(resumed):
+            found = resume_one(Path(directory) / f"run-{i}", Path(directory) / f"noted-{i}")
+            print(f"resumed {i + 1} of {resumed}: {found} steps, balanced", flush=True)
+        print(f"{kills} killed, all open, none lost a step (of {int(np.sum(steps))}); {resumed} resumed, all balanced")
+
+
+if __name__ == "__main__":
+    typer.run(main)
