@@ -2,6 +2,8 @@
 
 import datetime
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +18,9 @@ from explaind_tf.cli.inputs import check_source, read_inputs
 from explaind_tf.cli.sections import section_of
 from explaind_tf.cli.values import Measure, OutputsAre, StepOf, to_bytes, to_names, to_slice
 from explaind_tf.constants import VERSION
-from explaind_tf.errors import RunFormatError, UnbalancedLedgerError
+from explaind_tf.errors import RefusedError, RunFormatError, UnbalancedLedgerError
 from explaind_tf.report import write_report
+from explaind_tf.runs.estimate import describe, estimate_from, seconds_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, epilog=EXIT_CODES)
 
@@ -125,6 +128,47 @@ def verify(
             raise
     how = "every byte read, every step replayed" if replay else "every byte read, no step replayed"
     _print(found, as_json, lambda: [f"{run} is fine: {found['steps']:,} steps; {how}."])
+
+
+@app.command(epilog=EXIT_CODES)
+def estimate(
+    run: RunDir,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the run that is to be recorded.")],
+    every: Annotated[
+        int | None, typer.Option(min=1, help="Steps from one keyframe to the next. Default: that of the run.")
+    ] = None,
+    disk_budget: Annotated[
+        int | None,
+        typer.Option(
+            parser=to_bytes, metavar="SIZE", help='Find the closest keyframes that fit, as every="auto" does.'
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Distinct samples that it will use. Default: those of the run.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a long recording will take, from a short one of the same model and data."""
+    with plain_errors():
+        opened = asking.open_for_shell(run)
+        dense = estimate_from(opened, steps, samples)
+        if disk_budget is None:
+            found = replace(dense, every=every or opened.manifest.every)
+        else:
+            if every is not None:
+                raise ValueError("Give --every or --disk-budget, not both.")
+            found = dense.fit_into(disk_budget)
+        free = shutil.disk_usage(run).free
+        _print(
+            facts.estimate_facts(opened, found, free),
+            as_json,
+            lambda: [f"every={found.every}: {describe(found, free, seconds_of(opened))}."],
+        )
+        if found.total > free:
+            raise RefusedError(
+                f"{steps} steps with every={found.every} do not fit on the disk that {run} is on. Free some, or give "
+                f"--disk-budget to find how far apart keyframes must be."
+            )
 
 
 @app.command(epilog=EXIT_CODES)

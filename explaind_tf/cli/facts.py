@@ -15,6 +15,7 @@ from explaind_tf.attribution.planner import Plan
 from explaind_tf.cli.inputs import leaf_names
 from explaind_tf.errors import UnbalancedLedgerError
 from explaind_tf.runs import structure as struct
+from explaind_tf.runs.estimate import Estimate, seconds_of
 
 Ledger = xr.Dataset | xr.DataTree
 Facts = dict[str, Any]
@@ -75,6 +76,29 @@ def possible_axes(run: Run) -> list[str]:
         return []
     has_tokens = run.graphs.token_losses is not None
     return [axis for axis in names.AXES if axis != names.GROUP and (axis != names.TOKEN or has_tokens)]
+
+
+def estimate_facts(run: Run, estimate: Estimate, free: int) -> Facts:
+    """Return what a longer run of a recorded training will take."""
+    seconds = seconds_of(run)
+    found: Facts = {
+        "run": run.run_dir,
+        "steps": estimate.steps,
+        "every": estimate.every,
+        "bytes": estimate.total,
+        "bytes_per_step": estimate.per_step,
+        "bytes_per_keyframe": estimate.keyframe,
+        "bytes_of_samples": estimate.samples,
+        "free_bytes": free,
+        "share_of_free": estimate.total / max(free, 1),
+        "fits": estimate.total <= free,
+        "seconds_per_step": None,
+        "attribution_seconds": None,
+    }
+    if seconds is not None:
+        found["seconds_per_step"] = asdict(seconds)
+        found["attribution_seconds"] = list(estimate.attribution_seconds(seconds))
+    return found
 
 
 def plan_facts(plan: Plan) -> Facts:

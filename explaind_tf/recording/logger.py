@@ -1,6 +1,7 @@
 """`PathLogger`: the callback that records a training run."""
 
 import errno
+import statistics
 import time
 import warnings
 from pathlib import Path
@@ -12,18 +13,20 @@ from rich.console import Console
 
 from explaind_tf import constants
 from explaind_tf.recording import checks
-from explaind_tf.recording.estimate import Planned, describe, free_bytes
+from explaind_tf.recording.estimate import Planned, free_bytes
 from explaind_tf.recording.options import OnError, Options
 from explaind_tf.recording.session import Session
 from explaind_tf.recording.tap import Tap
 from explaind_tf.recording.writer import refuse_used_directory
 from explaind_tf.runs import RecordedRun
+from explaind_tf.runs.estimate import Seconds, describe
 
 # TensorFlow writes the graphs. Keras would take one of its errors, OutOfRangeError, for the end of the data.
 _CANNOT_WRITE = (OSError, tf.errors.OpError)
 
 # Steps after which the user is told what the run will take: the first one is spent on tracing.
 _STEPS_UNTIL_ESTIMATE = 3
+_STEPS_TIMED = 50
 
 
 class PathLogger(keras.callbacks.Callback):
@@ -173,17 +176,28 @@ class PathLogger(keras.callbacks.Callback):
             raise
         except _CANNOT_WRITE as error:
             self._fail(error)
-        if self._session.estimate is not None and len(self._clock) < _STEPS_UNTIL_ESTIMATE:
+        if len(self._clock) < _STEPS_TIMED:
             self._clock.append((trained - self._began, time.perf_counter() - trained))
-            if len(self._clock) == _STEPS_UNTIL_ESTIMATE and self.verbose:
-                self._say(describe(self._session.estimate, free_bytes(self.run_dir), self._clock[1:]))
+            if (
+                len(self._clock) == _STEPS_UNTIL_ESTIMATE
+                and self.verbose
+                and self._session.estimate is not None
+            ):
+                self._say(describe(self._session.estimate, free_bytes(self.run_dir), self._seconds()))
+
+    def _seconds(self) -> Seconds | None:
+        """Return what a step takes, but for the first one, which traces."""
+        if len(self._clock) < 2:
+            return None
+        training, recording = (statistics.median(part) for part in zip(*self._clock[1:], strict=True))
+        return Seconds(training, recording)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Commit the run."""
         if self._session is None or self._has_failed:
             return
         try:
-            summary = self._session.finish()
+            summary = self._session.finish(self._seconds())
         except _CANNOT_WRITE as error:
             self._fail(error)
             return

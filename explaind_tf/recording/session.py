@@ -1,7 +1,7 @@
 """`Session`: a training run being recorded, from the first step that proved replayable to the commit."""
 
 import platform
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from explaind_tf.recording.tap import Tap, TappedBatch
 from explaind_tf.recording.training import TrainingStep
 from explaind_tf.recording.writer import RunWriter
 from explaind_tf.runs import RecordedRun
-from explaind_tf.runs.estimate import Estimate
+from explaind_tf.runs.estimate import Estimate, Seconds
 from explaind_tf.runs.graphs import LossFunctions
 from explaind_tf.runs.schema import Manifest, VariableSpec
 from explaind_tf.runs.step_records import END, START, STEP, StepRecord
@@ -192,16 +192,22 @@ class Session:
         }
 
     def _begin_run(self, first: StepRecord, batch: TappedBatch) -> RunWriter:
-        dense = estimate_recording(first, batch, self._planned, self._functions.byte_count)
+        training = None
+        if self._options.every != 1:
+            training = TrainingStep(self._model, self._optimizer, self._observer.variables, self._tap)
+        dense = estimate_recording(
+            first,
+            batch,
+            self._planned,
+            graphs=self._functions.byte_count,
+            training=0 if training is None else training.byte_count,
+        )
         self.estimate = choose(dense, self._options, self._run_dir)
         self._every = self.estimate.every
-        training = None
-        if self._every > 1:
-            training = TrainingStep(self._model, self._optimizer, self._observer.variables, self._tap)
         writer = RunWriter(self._run_dir, clear_begun=self._options.resume)
         graphs = writer.run_dir / constants.GRAPHS_DIR
         self._functions.save(str(graphs))
-        if training is not None:
+        if training is not None and self._every > 1:
             training.save(str(graphs / constants.TRAINING_DIR))
         writer.begin(**self._description(), every=self._every, environment=_environment(self._model))
         writer.write_step(StepRecord(START, -1, self._start))
@@ -287,8 +293,8 @@ class Session:
             used=self._observer.used_gradient(self._start, theta_before, outcome),
         )
 
-    def finish(self) -> str:
-        """Commit the run, and return what was written."""
+    def finish(self, seconds: Seconds | None) -> str:
+        """Commit the run and what its steps took, and return what was written."""
         if self._writer is None:
             return f"no step was taken; {self._run_dir} was not written"
         if not self._writer.is_open:
@@ -302,7 +308,7 @@ class Session:
                 state=self._last.state if state is None else state,
             )
             self._writer.write_step(StepRecord(END, self._steps, end, theta_before=theta, state_before=state))
-        self._writer.finish()
+        self._writer.finish({} if seconds is None else {"seconds_per_step": asdict(seconds)})
         return (
             f"wrote {self._steps} steps and {self._writer.sample_count} distinct samples "
             f"({self._writer.byte_count / 1e6:,.1f} MB) to {self._writer.run_dir}"

@@ -60,14 +60,18 @@ class TrainingStep(tf.Module):
         # Metrics and the optimizer's notes: nothing in a weight depends on them, but the step writes to them.
         self.others = [variable for variable in graph.variables if id(variable) not in known]
 
+    @property
+    def byte_count(self) -> int:
+        """Bytes of graph and variables, about."""
+        values = sum(variable.shape.num_elements() * variable.dtype.size for variable in self.variables)
+        return values + self.step.get_concrete_function().graph.as_graph_def().ByteSize()
+
     def save(self, path: str) -> None:
         """Write the step as a SavedModel."""
         with warnings.catch_warnings():
             # Raised inside TensorFlow while it copies functions; nothing a user could change.
             warnings.simplefilter("ignore")
-            # Nobody differentiates the step; without its custom gradients TensorFlow would warn whenever it is loaded.
-            options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
-            tf.saved_model.save(self, path, options=options)
+            tf.saved_model.save(self, path)
 
 
 def _traced(model: keras.Model, tap: Tap) -> Any:

@@ -4,6 +4,7 @@ import datetime
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -244,8 +245,14 @@ class RunWriter:
         """Whether shards are open to be written to."""
         return bool(self._writers)
 
-    def finish(self) -> None:
-        """Commit: force the shards to the disk, give them their names, replace the manifest."""
+    def finish(self, environment: dict[str, Any]) -> None:
+        """Commit: force the shards to the disk, give them their names, replace the manifest.
+
+        Parameters
+        ----------
+        environment : dict
+            What to add to what is known of it.
+        """
         assert self._manifest is not None, "begin() comes first"
         shards = []
         for shard in self._manifest.shards:
@@ -258,7 +265,10 @@ class RunWriter:
             shards.append(shard)
         self._writers = {}
         sync_directory(self.run_dir)
-        self._manifest = self._manifest.with_shards(tuple(shards), COMPLETE)
+        self._manifest = replace(
+            self._manifest.with_shards(tuple(shards), COMPLETE),
+            environment=self._manifest.environment | environment,
+        )
         write_manifest(self.run_dir, self._manifest)
         self._lock.release()
 

@@ -2,9 +2,27 @@
 
 import math
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
+from rich.filesize import decimal
+
+from explaind_tf import constants
+from explaind_tf.errors import RefusedError
 from explaind_tf.runs.examples import Buffers
+from explaind_tf.runs.reader import RecordedRun
 from explaind_tf.runs.records import FRAME_BYTES
+from explaind_tf.runs.step_records import encode_step
+
+# Training steps that attribution takes a recorded step, for few and for many measurements (experiments/benchmarks).
+_STEPS_A_STEP = (2, 8)
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What a step takes: to train, and to record."""
+
+    training: float
+    recording: float
 
 
 @dataclass(frozen=True)
@@ -17,8 +35,10 @@ class Estimate:
         Bytes of a step's record with all weights, and of one without.
     samples : int
         Bytes of the distinct samples, if none come up in more than one form (augmentation).
-    fixed : int
-        Bytes of graphs and manifest.
+    graphs : int
+        Bytes of the model's functions and of the manifest.
+    training : int
+        Bytes of the training step, which goes with keyframes that are more than a step apart.
     steps : int
         Steps of the run.
     every : int
@@ -28,7 +48,8 @@ class Estimate:
     keyframe: int
     between: int
     samples: int
-    fixed: int
+    graphs: int
+    training: int
     steps: int
     every: int = 1
 
@@ -46,13 +67,24 @@ class Estimate:
     def total(self) -> int:
         """Bytes of the run."""
         notes = self.steps - self.steps // self.every
-        return self.fixed + self.samples + self.keyframes * self.keyframe + notes * self.between
+        fixed = self.graphs + (self.training if self.every > 1 else 0)
+        return fixed + self.samples + self.keyframes * self.keyframe + notes * self.between
 
-    def within(self, budget: int) -> "Estimate | None":
-        """Return the estimate with the closest keyframes that fit into a number of bytes; None if none do."""
+    def fit_into(self, budget: int) -> "Estimate":
+        """Return the estimate with the closest keyframes that fit into a number of bytes.
+
+        Raises
+        ------
+        RefusedError
+            If none do.
+        """
         low, high = 1, self.steps  # fewer keyframes never take more
-        if replace(self, every=max(1, high)).total > budget:
-            return None
+        least = replace(self, every=high).total
+        if least > budget:
+            raise RefusedError(
+                f"{self.steps:,} steps take {decimal(least)} with no keyframe between the first and the last, more than the "
+                f"{decimal(budget)} that they may take. Give another disk or a larger disk_budget."
+            )
         while low < high:
             middle = (low + high) // 2
             if replace(self, every=middle).total <= budget:
@@ -60,6 +92,72 @@ class Estimate:
             else:
                 low = middle + 1
         return replace(self, every=low)
+
+    def attribution_seconds(self, seconds: Seconds) -> tuple[float, float]:
+        """Return what a question to the run takes, for few and for many measurements."""
+        again = 0 if self.every == 1 else 1
+        few, many = (self.steps * seconds.training * (factor + again) for factor in _STEPS_A_STEP)
+        return few, many
+
+
+def estimate_from(run: RecordedRun, steps: int, samples: int | None = None) -> Estimate:
+    """Return what a longer run of the same model and data will take, with every step a keyframe.
+
+    Parameters
+    ----------
+    run : RecordedRun
+        A short one, of a step at least.
+    steps : int
+        Of the longer run.
+    samples : int, optional
+        Distinct samples that it will use. Default: as many as the short one.
+    """
+    step = run.step_store.step(0)
+    training = sum(f.size for f in run.manifest.graphs if f.file.startswith(f"{constants.TRAINING_DIR}/"))
+    graphs = sum(f.size for f in run.manifest.graphs) - training
+    keyframe = record_bytes(encode_step(step, run.run_id))
+    return Estimate(
+        keyframe=keyframe,
+        between=record_bytes(encode_step(step.without_snapshot(), run.run_id)),
+        samples=round(run.samples.records.size / len(run.samples) * (samples or len(run.samples))),
+        graphs=graphs + (run.run_dir / constants.MANIFEST_FILE).stat().st_size,
+        training=training or keyframe + graphs,  # about, where the run has none
+        steps=steps,
+    )
+
+
+def seconds_of(run: RecordedRun) -> Seconds | None:
+    """Return what a step of a run took, None if that was not measured."""
+    found = run.manifest.environment.get("seconds_per_step")
+    values = [found.get("training"), found.get("recording")] if isinstance(found, dict) else []
+    measured = [value for value in values if isinstance(value, float) and 0 <= value < math.inf]
+    return Seconds(*measured) if len(measured) == 2 else None
+
+
+def describe(estimate: Estimate, free: int, seconds: Seconds | None) -> str:
+    """Return a line for the user.
+
+    Parameters
+    ----------
+    estimate : Estimate
+        Of the run.
+    free : int
+        Bytes free on the disk.
+    seconds : Seconds or None
+        What a step takes, if it is known.
+    """
+    distance = "" if estimate.every == 1 else f" (all weights every {estimate.every} steps)"
+    line = (
+        f"{decimal(int(estimate.per_step))} a step{distance}, {decimal(estimate.total)} for {estimate.steps:,} steps, "
+        f"{estimate.total / max(free, 1):.1%} of the free disk"
+    )
+    if seconds is None:
+        return line
+    few, many = (timedelta(seconds=round(value)) for value in estimate.attribution_seconds(seconds))
+    return (
+        f"{line}. Recording adds about {seconds.recording / max(seconds.training, 1e-9):.0%} to a training step of "
+        f"{seconds.training:.2g} s; a question to the run will take some {few} to {many} (h:mm:ss)"
+    )
 
 
 def record_bytes(record: Buffers) -> int:

@@ -257,6 +257,11 @@ class RecordSeries:
         return self._starts[-1]
 
     @property
+    def size(self) -> int:
+        """Bytes of all whole records."""
+        return sum(file.size for file in self.files)
+
+    @property
     def dropped_bytes(self) -> int:
         """Bytes of an unfinished record at the end."""
         return sum(file.dropped_bytes for file in self.files)

@@ -184,6 +184,10 @@ class StepStore:
             raise RunFormatError(f"{where} lacks the weights from before training.")
         return record
 
+    def step(self, number: int) -> StepRecord:
+        """Return the record of a step, with its snapshot."""
+        return self._record(number + 1)
+
     def rows(self, step: int) -> np.ndarray:
         """Return the sample rows of a step's batch; nothing is trained again for it."""
         with self._lock:

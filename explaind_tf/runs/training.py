@@ -1,6 +1,8 @@
 """`TrainingGraph`: the recorded training step, loaded from the run and taken again."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,8 @@ class TrainingGraph:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._module: Any = tf.saved_model.load(str(path))
+            with _quiet():
+                self._module: Any = tf.saved_model.load(str(path))
             groups = {
                 field.name: list(getattr(self._module, field.name)) for field in fields(TrainingVariables)
             }
@@ -76,3 +79,15 @@ class TrainingGraph:
         slot = iteration % self._stepped[0].shape[0]
         stepped = np.concatenate([buffer.gather_nd([slot]).numpy().reshape(-1) for buffer in self._stepped])
         return found, None if np.array_equal(stepped, found.theta) else stepped
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """TensorFlow without a warning of gradients that were not saved: nobody differentiates a training step."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -132,7 +132,9 @@ def main(
         for i in range(resumed):
             found = resume_one(Path(directory) / f"run-{i}", Path(directory) / f"noted-{i}")
             print(f"resumed {i + 1} of {resumed}: {found} steps, balanced", flush=True)
-        print(f"{kills} killed, all open, none lost a step (of {int(np.sum(steps))}); {resumed} resumed, all balanced")
+        print(
+            f"{kills} killed, all open, none lost a step (of {int(np.sum(steps))}); {resumed} resumed, all balanced"
+        )
 
 
 if __name__ == "__main__":
