@@ -32,7 +32,7 @@ def _executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
 
 
 def test_every_python_block_of_the_readme_runs(executed: tuple[Path, dict[str, Any]]):
-    assert len(blocks_of("python")) == 5
+    assert len(blocks_of("python")) == 6
     assert executed[1]["top"].sizes == {"input": 3, "output": 1, "rank": 5}
 
 
@@ -41,7 +41,7 @@ def test_every_console_block_of_the_readme_runs(
 ):
     (block,) = blocks_of("console")
     commands = [shlex.split(line.removeprefix("$ ")) for line in block.splitlines()]
-    assert {arguments[1] for arguments in commands} == {"info", "verify", "attribute", "report"}
+    assert {arguments[1] for arguments in commands} == {"info", "verify", "estimate", "attribute", "report"}
     monkeypatch.chdir(executed[0])
     for program, *arguments in commands:
         assert program == "explaind-tf"

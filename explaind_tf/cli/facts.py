@@ -49,6 +49,7 @@ def run_facts(run: Run) -> Facts:
         "created": manifest.created,
         "status": manifest.status,
         "steps": len(run.steps),
+        "every": manifest.every,
         "samples": len(run.samples.ids),
         "contents": len(run.samples),
         "weights": sum(variable.size for variable in run.variables),

@@ -35,7 +35,8 @@ def run_table(facts: Facts) -> Table:
     rows = {
         "run id": facts["run_id"],
         "recorded": f"{facts['created']}, {facts['status']}",
-        "steps": f"{facts['steps']:,}",
+        "steps": f"{facts['steps']:,}"
+        + (f", all weights every {facts['every']}" if facts["every"] > 1 else ""),
         "samples": f"{facts['samples']:,} ({facts['contents']:,} different contents)",
         "weights": weights,
         "layers": "\n".join(facts["layers"]),
