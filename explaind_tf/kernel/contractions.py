@@ -4,6 +4,7 @@ A *partition* cuts the flat weights into parts (layers), each made of whole vari
 ``(start, stop)``.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from explaind_tf.kernel.derivatives import Derivatives
 from explaind_tf.kernel.functions import Batch
+from explaind_tf.kernel.rules import scalar_products
 
 Partition = Sequence[Sequence[tuple[int, int]]]
 Route = Literal["rules", "loop", "jvp", "token_jvp"]
@@ -58,7 +60,7 @@ def contract(
         parts = [jvp(point, constants, batch, tf.pad(directions, padding)) for directions in masked]
         return tf.stack(parts, axis=-1).numpy().astype(np.float64)
     pieces = []
-    for part in _chunks(derivatives, batch, chunk_bytes):
+    for part in _chunks(_bytes_per_sample(derivatives, route), batch, chunk_bytes):
         if route == "rules":
             by_variable = derivatives.contract(point, constants, batch.part(*part), rows)
             pieces.append(sum_by_part(by_variable.numpy(), derivatives, partition))
@@ -86,7 +88,7 @@ def sum_by_part(by_variable: np.ndarray, derivatives: Derivatives, partition: Pa
 def _product_by_part(rows: tf.Tensor, gradients: tf.Tensor, part: Sequence[tuple[int, int]]) -> tf.Tensor:
     if not part:  # a layer that owns state and no weights
         return tf.zeros((rows.shape[0], gradients.shape[0]), rows.dtype)
-    return tf.add_n([tf.matmul(rows[:, a:b], gradients[:, a:b], transpose_b=True) for a, b in part])
+    return tf.add_n([scalar_products(rows[:, a:b], gradients[:, a:b]) for a, b in part])
 
 
 def _masked(rows: tf.Tensor, part: Sequence[tuple[int, int]]) -> tf.Tensor:
@@ -111,14 +113,22 @@ def gradient_chunks(
     if route == "jvp":
         yield slice(0, len(batch)), derivatives.coupled_gradients(point, constants, batch)
         return
-    for start, stop in _chunks(derivatives, batch, chunk_bytes):
+    bytes_per_sample = derivatives.model.theta_size * derivatives.model.dtype.size
+    for start, stop in _chunks(bytes_per_sample, batch, chunk_bytes):
         part = batch.part(start, stop)
         gradients = derivatives.sample_gradients(point, constants, part, by_rule=route == "rules")
         yield slice(start, stop), gradients
 
 
-def _chunks(derivatives: Derivatives, batch: Batch, chunk_bytes: int) -> Iterator[tuple[int, int]]:
-    bytes_per_sample = derivatives.model.theta_size * derivatives.model.dtype.size
-    chunk = max(1, chunk_bytes // bytes_per_sample)
-    for start in range(0, len(batch), chunk):
-        yield start, min(start + chunk, len(batch))
+def _bytes_per_sample(derivatives: Derivatives, route: Route) -> int:
+    """Return what a sample takes in a contraction: its gradient, but by rules that of two variables at most at once."""
+    model = derivatives.model
+    variables = sorted(model.sizes[: len(model.trained)])
+    return model.dtype.size * sum(variables[-2:] if route == "rules" else variables)
+
+
+def _chunks(bytes_per_sample: int, batch: Batch, chunk_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield chunks of about equal size."""
+    most = max(1, chunk_bytes // bytes_per_sample)
+    count = -(-len(batch) // most)
+    yield from itertools.pairwise(np.linspace(0, len(batch), count + 1).round().astype(int).tolist())

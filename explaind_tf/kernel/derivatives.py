@@ -148,23 +148,16 @@ class Derivatives:
     def _by_rule(
         self, function: Callable[..., tf.Tensor], segment: Segment, rule: PathRule, block: Block, stacked: int
     ) -> tf.Tensor:
-        """Return the sum over the nodes of each input, of as many inputs and nodes at once as are alike."""
+        """Return the sum over the nodes of each input."""
         dtype = self.model.dtype.as_numpy_dtype
-        parts = list(rule.alike(stacked))
         total: tf.Tensor | None = None
-        for members, own in parts:
+        for members, own in rule.rounds(stacked):
             table, weights = own.by_node()
             inputs = block if len(members) == len(block) else block.take(members)
-            # Where the pairs of each input stand in the table.
-            places = np.argsort(table.order, kind="stable").reshape(len(members), -1).astype(np.int32)
-            pairs = (*self._pairs(segment, table), weights.astype(dtype), places)
+            pairs = (*self._pairs(segment, table), weights.astype(dtype), own.places(table))
             found = function(*pairs, segment.constants, inputs.inputs, inputs.targets)
-            if len(parts) == 1:
-                return found
-            if total is None:
-                total = tf.zeros((len(block), *found.shape[1:]), found.dtype)
-            total = tf.tensor_scatter_nd_add(total, members[:, None], found)
-        assert total is not None  # every input has a node
+            total = found if total is None else tf.tensor_scatter_nd_add(total, members[:, None], found)
+        assert total is not None  # every input has a node, and is in the first round
         return total
 
     def _pairs(self, segment: Segment, table: NodeTable) -> tuple[Any, ...]:
@@ -426,9 +419,13 @@ class Derivatives:
 
 
 def _by_input(tap: tf.Tensor, places: tf.Tensor, width: int) -> tf.Tensor:
-    """Return a tap (m · O, rows, ...) of pairs by node as one of inputs: (batch · O, n · rows, ...), all nodes' rows."""
+    """Return a tap (m · O, rows, ...) of pairs by node as one of inputs: (batch · O, n · rows, ...), all nodes' rows.
+
+    An input of fewer than n nodes has the place m of a pair that is not there, for which it gets zeros.
+    """
     rest = tap.shape[2:]
     by_pair = tf.reshape(tap, tf.concat([[-1, width], tf.shape(tap)[1:]], axis=0))
+    by_pair = tf.pad(by_pair, [[0, 1]] + [[0, 0]] * (2 + len(rest)))
     by_input = tf.gather(by_pair, places)  # (batch, n, O, rows, ...)
     by_input = tf.transpose(by_input, [0, 2, 1, *range(3, 4 + len(rest))])
     shape = tf.shape(by_input)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from explaind_tf.kernel.rules import Rule, rule_of
+from explaind_tf.kernel.rules import Rule, rule_of, scalar_products
 from explaind_tf.kernel.uses import Rearrangement, Use, find_uses, rearrangement
 
 
@@ -97,7 +97,7 @@ class ExampleGradients:
         found: list[list[tf.Tensor]] = [[] for _ in self._variables]
         for index, mixed in mixtures:
             own = tf.cast(tf.reduce_sum(mixed, axis=1), rows[index].dtype)
-            found[index].append(tf.matmul(self._flat(rows[index], index), own, transpose_b=True))
+            found[index].append(scalar_products(self._flat(rows[index], index), own))
         for rule, place, taps_of_rule in terms:
             # The dtype of the point is not that of every variable.
             own = tf.cast(place.rearrange(rows[place.variable]), taps_of_rule[-1].dtype)

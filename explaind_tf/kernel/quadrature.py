@@ -115,18 +115,33 @@ class PathRule:
             self.nodes[first:last], self.weights[first:last], self.splits[start : stop + 1] - first
         )
 
-    def alike(self, most: int) -> Iterator[tuple[np.ndarray, "PathRule"]]:
-        """Yield parts in which all inputs have as many nodes, at most ``most``: the inputs (b,), and their rule."""
-        counts = np.diff(self.splits)
-        for first in range(0, int(counts.max(initial=0)), most):
-            left = np.clip(counts - first, 0, most)
-            for count in np.unique(left[left > 0]):
-                members = np.flatnonzero(left == count)
-                pairs = (self.splits[members, None] + first + np.arange(count)).ravel()
-                splits = (np.arange(len(members) + 1) * count).astype(np.int32)
-                yield members, PathRule(self.nodes[pairs], self.weights[pairs], splits)
+    def rounds(self, most: int) -> Iterator[tuple[np.ndarray, "PathRule"]]:
+        """Yield parts that are worth a table of inputs by nodes, ``most`` nodes at most: the inputs (b,), and their rule.
+
+        At least a third of the places in a table are filled. All inputs are in the first one.
+        """
+        left, first = np.diff(self.splits), self.splits[:-1].copy()
+        while (members := np.flatnonzero(left > 0)).size:
+            sizes = np.arange(1, min(most, int(left.max())) + 1)
+            filled = np.minimum(left[members, None], sizes).sum(axis=0)
+            size = int(sizes[3 * filled >= sizes * len(members)][-1])
+            counts = np.minimum(left[members], size)
+            pairs = np.concatenate([f + np.arange(c) for f, c in zip(first[members], counts, strict=True)])
+            splits = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+            yield members, PathRule(self.nodes[pairs], self.weights[pairs], splits)
+            first[members] += counts
+            left[members] -= counts
 
     def by_node(self) -> tuple[NodeTable, np.ndarray]:
         """Return the pairs by node, and their weights in that order."""
         table = by_node(self.nodes, self.owners)
         return table, self.weights[table.order]
+
+    def places(self, table: NodeTable) -> np.ndarray:
+        """Return where in a table the pairs of each input stand, int32 of shape (batch, n); m, behind its end, for none."""
+        counts = np.diff(self.splits)
+        found = np.full((len(counts), int(counts.max())), len(self.nodes), np.int32)
+        found[self.owners, np.arange(len(self.nodes)) - self.splits[self.owners]] = np.argsort(
+            table.order, kind="stable"
+        )
+        return found

@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from explaind_tf.kernel.uses import NotCoveredError, Use
 
-# To write and read an element of a gradient costs as much as some 50 of the multiplications in a matrix product.
-_MEMORY_COST = 50
+# To write and read an element of a gradient costs as much as some 15 of the multiplications in a matrix product.
+_MEMORY_COST = 15
 
 Taps = Sequence[tf.Tensor]
 
@@ -58,7 +58,16 @@ class _ByGradients:
     def contract(self, taps: Taps, rows: tf.Tensor) -> tf.Tensor:
         size = self._use.source.shape.num_elements()
         gradients = tf.reshape(self.gradients(taps), (-1, size))
-        return tf.matmul(tf.reshape(rows, (-1, size)), gradients, transpose_b=True)
+        return scalar_products(tf.reshape(rows, (-1, size)), gradients)
+
+
+def scalar_products(rows: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+    """Return the scalar products of rows (F, size) with vectors (K, size), shape (F, K).
+
+    As the product of the vectors with the rows: the other way round, ``rows @ vectorsᵀ``, takes TensorFlow three to five
+    times as long where there are more vectors than rows, as in a batch (128 × 590 k by 16 on two cores: 27 and 149 ms).
+    """
+    return tf.transpose(tf.matmul(vectors, tf.transpose(rows)))
 
 
 class _MatMul(_ByGradients):
