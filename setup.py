@@ -11,6 +11,8 @@ VERSION = re.search(r'VERSION: Final = "(.+)"', (ROOT / "explaind_tf/constants.p
 EXPERIMENTS = ["scikit-learn>=1.5", "matplotlib>=3.9"]
 TEST = [
     "pytest>=8",
+    # Most of a test is tracing, which takes one core.
+    "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "ruff>=0.8",
     "mypy>=1.13",

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -71,3 +73,20 @@ def test_parts_of_a_table_are_all_of_it_and_small(pairs, most):
         np.testing.assert_array_equal(part.order, table.order[where])
         seen += range(where.start, where.stop)
     assert seen == list(range(len(pairs)))
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(1, 12))
+def test_rounds_hold_every_pair_once_and_tables_are_a_third_full(counts, most):
+    splits = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    rule = PathRule(np.linspace(0, 1, splits[-1]), np.arange(splits[-1]) + 1.0, splits)
+    found = [[] for _ in counts]
+    for number, (members, part) in enumerate(rule.rounds(most)):
+        table, weights = part.by_node()
+        places = part.places(table)
+        assert number > 0 or len(members) == len(counts)
+        assert places.shape[1] <= most
+        assert 3 * np.count_nonzero(places < len(weights)) >= places.size
+        for member, own in zip(members, places, strict=True):
+            found[member] += weights[own[own < len(weights)]].tolist()
+    wanted = [rule.weights[a:b].tolist() for a, b in itertools.pairwise(splits)]
+    assert [sorted(own) for own in found] == wanted

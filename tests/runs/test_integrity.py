@@ -18,13 +18,14 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import explaind_tf as xtf
 from explaind_tf import RunFormatError
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.digests import check_tree, describe_tree
 from explaind_tf.runs.records import RecordFile, RecordWriter
 from explaind_tf.runs.schema import read_manifest, write_manifest
 from explaind_tf.runs.sealed import SEAL, seal
-from tests.helpers import Recorded, record
+from tests.helpers import Recorded, batches, dense_model, fit, record
 
 STEPS, SAMPLES = "steps-00000.tfrecord", "samples-00000.tfrecord"
 
@@ -94,6 +95,23 @@ class TestSweep:
         path = copied / file
         tried, missed = undetected(path, change(path.read_bytes()), lambda: read_all(copied))
         print(f"{tried} {change.__name__} of {path.name}")
+        assert (tried, missed) == (path.stat().st_size, 0)
+
+    @pytest.mark.parametrize("change", [flips, cuts])
+    def test_records_between_keyframes(self, run_dir: Path, change: Callable[..., Iterator[bytes]]):
+        """Damage is found in the record itself, before anything is trained again with it."""
+        model = dense_model()
+        model.compile(xtf.PathAdamW(0.01), loss="mse")
+        logger = xtf.PathLogger(run_dir, every=2, verbose=False)
+        fit(model, logger.tap(batches()), logger)
+
+        def read() -> None:
+            run = RecordedRun(run_dir)
+            for step in run.steps:
+                run.step_store.rows(int(step))
+
+        path = run_dir / STEPS
+        tried, missed = undetected(path, change(path.read_bytes()), read)
         assert (tried, missed) == (path.stat().st_size, 0)
 
     @pytest.mark.parametrize("change", [flips, cuts])

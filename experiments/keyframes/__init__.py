@@ -1,0 +1,1 @@
+"""What keyframes save, and that they lose nothing."""

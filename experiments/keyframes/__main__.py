@@ -1,0 +1,168 @@
+"""Record the same training with and without every step's weights, and compare the runs and their ledgers.
+
+python -m experiments.keyframes [--quick]
+"""
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import explaind_tf as xtf
+from explaind_tf.datasets import digits, modular_addition
+from explaind_tf.models import ModularTransformer, ResNet9
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and how it is compiled."""
+
+    name: str
+    kind: str
+    jit_compile: bool
+    dropout: float = 0.0
+
+
+# XLA draws other random numbers than the replay of single samples does: dropout is refused there.
+CASES = [
+    Case("ResNet-9, BatchNorm", "resnet9", jit_compile=False),
+    Case("ResNet-9, BatchNorm, XLA", "resnet9", jit_compile=True),
+    Case("Transformer, dropout", "transformer", jit_compile=False, dropout=0.1),
+    Case("Transformer, XLA", "transformer", jit_compile=True),
+]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured of a case.
+
+    Attributes
+    ----------
+    size_ratio : float
+        Bytes of the dense run over those of the one with keyframes, graphs and samples included.
+    difference : float
+        Largest difference of any two entries, as a share of the movement.
+    drift : float
+        Of the steps that were trained again, as a share of the way between keyframes; 0 where all digests are met.
+    time_ratio : float
+        Seconds of attribution with keyframes over those without.
+    """
+
+    name: str
+    steps: int
+    every: int
+    size_ratio: float
+    difference: float
+    drift: float
+    time_ratio: float
+
+
+def make(case: Case, quick: bool) -> tuple[keras.Model, tf.data.Dataset, np.ndarray, np.ndarray]:
+    """Return a compiled model, training batches, and held-out inputs with their classes."""
+    keras.utils.set_random_seed(0)
+    if case.kind == "resnet9":
+        size = 12 if quick else 16
+        train, test = digits(size=size, channels=3, num_test=100, seed=0)
+        width = 0.05 if quick else 0.125
+        model = ResNet9(10, input_shape=(size, size, 3), width=width, batch_norm=True)
+        train = (train[0][:640], train[1][:640])
+    else:
+        train, test = modular_addition(23 if quick else 113, num_train=400 if quick else 2000, seed=0)
+        model = ModularTransformer(23 if quick else 113, dropout=case.dropout)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = xtf.PathAdamW(1e-3, weight_decay=0.1)
+    model.compile(optimizer, loss=loss, jit_compile=case.jit_compile, metrics=["accuracy"])
+    batches = tf.data.Dataset.from_tensor_slices(train).shuffle(len(train[0]), seed=0).batch(64)
+    return model, batches.repeat(), test[0][:5], test[1][:5]
+
+
+def record(case: Case, run_dir: Path, steps: int, every: int, quick: bool) -> None:
+    """Record a run."""
+    model, dataset, _, _ = make(case, quick)
+    logger = xtf.PathLogger(run_dir, every=every, verbose=False)
+    model.fit(logger.tap(dataset), steps_per_epoch=steps, callbacks=[logger], verbose=0, shuffle=False)
+
+
+def attributed(run: xtf.Run, x: np.ndarray, y: np.ndarray) -> tuple[list[Any], float]:
+    """Return ledgers by step and layer and by sample, and the seconds that they took without tracing."""
+
+    def ask() -> list[Any]:
+        of = xtf.measurements.log_prob(y)
+        return [
+            run.attribute(x, of, axes=axes, tolerance=1e-2, progress=False)
+            for axes in (("step", "layer"), ("sample",))
+        ]
+
+    ask()
+    start = time.perf_counter()
+    return ask(), time.perf_counter() - start
+
+
+def compare(case: Case, directory: Path, steps: int, every: int, quick: bool) -> Found:
+    """Record a case twice and compare."""
+    _, _, x, y = make(case, quick)
+    ledgers, seconds, sizes, drift = [], [], [], 0.0
+    for distance in (1, every):
+        run_dir = directory / f"{case.kind}-{case.jit_compile}-{distance}"
+        record(case, run_dir, steps, distance, quick)
+        run = xtf.open_run(run_dir)
+        assert run.step_store.replay is not None
+        found, spent = attributed(run, x, y)
+        ledgers.append(found)
+        seconds.append(spent)
+        sizes.append(sum(path.stat().st_size for path in run_dir.rglob("*") if path.is_file()))
+        drift = run.step_store.replay.drift
+    differences = [
+        float(np.abs(a[name] - b[name]).max() / a.movement.max())
+        for a, b in zip(*ledgers, strict=True)
+        for name in a.data_vars
+    ]
+    return Found(
+        case.name, steps, every, sizes[0] / sizes[1], max(differences), drift, seconds[1] / seconds[0]
+    )
+
+
+def main(
+    quick: Annotated[bool, typer.Option("--quick", help="Tiny models and few steps.")] = False,
+    steps: Annotated[int, typer.Option(help="Steps of each run.")] = 200,
+    every: Annotated[int, typer.Option(help="Steps from one keyframe to the next.")] = 25,
+    out: Annotated[Path | None, typer.Option(help="File for the result, as JSON.")] = None,
+) -> None:
+    """Compare runs that hold every step with runs that hold keyframes."""
+    steps, every = (12, 5) if quick else (steps, every)
+    directory = Path(tempfile.mkdtemp(prefix="keyframes-"))
+    table = Table("model", "size ÷", "difference / movement", "drift", "time ×")
+    results = []
+    try:
+        for case in CASES:
+            found = compare(case, directory, steps, every, quick)
+            results.append(asdict(found))
+            table.add_row(
+                found.name,
+                f"{found.size_ratio:.1f}",
+                f"{found.difference:.2g}",
+                f"{found.drift:.2g}",
+                f"{found.time_ratio:.2f}",
+            )
+            if out is not None:
+                out.write_text(json.dumps(results, indent=2) + "\n")
+    finally:
+        shutil.rmtree(directory)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,14 @@
+"""A few of the kills of `tests.recording.kills`, which takes as many as you like."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.recording.kills import kill_one, resume_one
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_recording_killed_at_any_moment_keeps_its_steps_and_goes_on(tmp_path: Path, seed: int):
+    run_dir, noted = tmp_path / "run", tmp_path / "noted"
+    steps = kill_one(run_dir, noted, seed)
+    assert resume_one(run_dir, noted) > steps
