@@ -83,9 +83,8 @@ class Session:
             self._go_on_with(resumed)
         self._iteration = self._observer.iteration()
         self._start = self._observer.variables.snapshot()
-        self._last = (
-            self._start if resumed is None else resumed.step_store.last()
-        )  # after the last step recorded
+        # After the last step that was recorded; others may have changed the weights since.
+        self._last = self._start if resumed is None else resumed.step_store.last()
         self._is_keyframe = True
         self._is_checked = False
         self._before: tuple[np.ndarray | None, list[np.ndarray] | None] = (None, None)
@@ -206,11 +205,15 @@ class Session:
         self._every = self.estimate.every
         writer = RunWriter(self._run_dir, clear_begun=self._options.resume)
         graphs = writer.run_dir / constants.GRAPHS_DIR
-        self._functions.save(str(graphs))
-        if training is not None and self._every > 1:
-            training.save(str(graphs / constants.TRAINING_DIR))
-        writer.begin(**self._description(), every=self._every, environment=_environment(self._model))
-        writer.write_step(StepRecord(START, -1, self._start))
+        try:
+            self._functions.save(str(graphs))
+            if training is not None and self._every > 1:
+                training.save(str(graphs / constants.TRAINING_DIR))
+            writer.begin(**self._description(), every=self._every, environment=_environment(self._model))
+            writer.write_step(StepRecord(START, -1, self._start))
+        except BaseException:
+            writer.close()  # the directory's lock goes with it
+            raise
         return writer
 
     def before_step(self) -> None:

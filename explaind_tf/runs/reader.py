@@ -1,13 +1,14 @@
 """`RecordedRun`: a run directory, opened without the model's code or the training data."""
 
 import warnings
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 from explaind_tf import constants
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs import structure as struct
-from explaind_tf.runs.digests import check_tree, require_inside
+from explaind_tf.runs.digests import FileDigest, check_tree, require_inside
 from explaind_tf.runs.graphs import Graphs
 from explaind_tf.runs.keyframes import SegmentReplay
 from explaind_tf.runs.path import WeightPath
@@ -49,7 +50,9 @@ class RecordedRun(WeightPath):
         self._samples = SampleStore(
             self._open_shards(SAMPLES), self.manifest.inputs, self.manifest.targets, self.run_id
         )
-        replay = SegmentReplay(self._load_training, self._samples.take_flat, str(self.run_dir))
+        # Not a method of the run: it would be held by what it holds, and closed by the garbage collector only.
+        load = partial(_load_training, self.run_dir / constants.GRAPHS_DIR, self.manifest.graphs)
+        replay = SegmentReplay(load, self._samples.take_flat, str(self.run_dir))
         self.step_store = StepStore(self._open_shards(STEPS), layout, replay)
         self._refuse_foreign_shards()
         if not self.is_complete:
@@ -121,10 +124,6 @@ class RecordedRun(WeightPath):
         self._check_graphs()
         return Graphs(self.run_dir / constants.GRAPHS_DIR)
 
-    def _load_training(self) -> TrainingGraph:
-        self._check_graphs()
-        return TrainingGraph(self.run_dir / constants.GRAPHS_DIR / constants.TRAINING_DIR)
-
     def _check_graphs(self) -> None:
         check_tree(self.run_dir / constants.GRAPHS_DIR, self.manifest.graphs)
 
@@ -160,3 +159,8 @@ class RecordedRun(WeightPath):
             f"<{type(self).__name__} {str(self.run_dir)!r}: {len(self.step_store)} steps, {len(self.samples)} "
             f"samples, {weights:,} weights in {len(self.layers)} layers, {state}>"
         )
+
+
+def _load_training(graphs: Path, expected: Sequence[FileDigest]) -> TrainingGraph:
+    check_tree(graphs, expected)
+    return TrainingGraph(graphs / constants.TRAINING_DIR)

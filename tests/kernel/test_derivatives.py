@@ -174,7 +174,7 @@ def test_gradients_come_in_chunks_of_bounded_size(problem):
     derivatives = Derivatives(_model())
     whole = derivatives.sample_gradients(segment.start, [], batch, by_rule=False).numpy()
     chunks = list(contractions.gradient_chunks(derivatives, segment.start, [], batch, "rules", 4 * SIZE * 8))
-    assert [len(gradients) for _, gradients in chunks] == [4, 2]
+    assert [len(gradients) for _, gradients in chunks] == [3, 3]  # of about equal size
     np.testing.assert_allclose(np.concatenate([g for _, g in chunks]), whole, atol=1e-14)
 
 
