@@ -156,8 +156,12 @@ class Derivatives:
             inputs = block if len(members) == len(block) else block.take(members)
             pairs = (*self._pairs(segment, table), weights.astype(dtype), own.places(table))
             found = function(*pairs, segment.constants, inputs.inputs, inputs.targets)
-            total = found if total is None else tf.tensor_scatter_nd_add(total, members[:, None], found)
-        assert total is not None  # every input has a node, and is in the first round
+            if total is None:
+                assert len(members) == len(block), "every input has a node, and is in the first round"
+                total = found
+            else:
+                total = tf.tensor_scatter_nd_add(total, members[:, None], found)
+        assert total is not None, "a block has inputs"
         return total
 
     def _pairs(self, segment: Segment, table: NodeTable) -> tuple[Any, ...]:

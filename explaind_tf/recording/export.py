@@ -128,10 +128,15 @@ class PureFunctions(tf.Module):
 
     def save(self, path: str) -> None:
         """Write the functions as a SavedModel."""
-        with warnings.catch_warnings():
-            # Raised inside TensorFlow while it copies functions; nothing a user could change.
-            warnings.simplefilter("ignore")
-            tf.saved_model.save(self, path)
+        save_module(self, path)
+
+
+def save_module(module: tf.Module, path: str) -> None:
+    """Write a module as a SavedModel."""
+    with warnings.catch_warnings():
+        # Raised inside TensorFlow while it copies functions; nothing a user could change.
+        warnings.simplefilter("ignore")
+        tf.saved_model.save(module, path)
 
 
 def variable_specs(variables: list[Any], decayed: list[bool] | None = None) -> tuple[VariableSpec, ...]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from explaind_tf import constants
+from explaind_tf.errors import RefusedError
 from explaind_tf.recording import checks
 from explaind_tf.recording.estimate import Planned, free_bytes
 from explaind_tf.recording.options import OnError, Options
@@ -138,6 +139,9 @@ class PathLogger(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Check that this training can be accounted for, and open the run directory."""
+        if self._has_failed:
+            self._refuse_after_failure()
+            return
         resumes = self._resumes
         if self._session is None:
             self._refuse_used()
@@ -169,7 +173,7 @@ class PathLogger(keras.callbacks.Callback):
         """
         if self._session is None or self._has_failed:
             return
-        trained = time.perf_counter()
+        trained, before = time.perf_counter(), self._session.steps
         try:
             self._session.after_execution()
         except FileExistsError:  # another program was faster to use the directory
@@ -177,7 +181,8 @@ class PathLogger(keras.callbacks.Callback):
         except _CANNOT_WRITE as error:
             self._fail(error)
         if len(self._clock) < _STEPS_TIMED:
-            self._clock.append((trained - self._began, time.perf_counter() - trained))
+            taken = max(1, self._session.steps - before)  # in one execution
+            self._clock.append(((trained - self._began) / taken, (time.perf_counter() - trained) / taken))
             if (
                 len(self._clock) == _STEPS_UNTIL_ESTIMATE
                 and self.verbose
@@ -219,10 +224,21 @@ class PathLogger(keras.callbacks.Callback):
         code, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, error.message)
         message = (
             f"The record in {self.run_dir} cannot be written: {reason or error}. Its {self._session.steps} steps "
-            f"before this one are kept. Make room, and go on with PathLogger({str(self.run_dir)!r}, resume=True)."
+            f"before this one are kept. {self._way_on}"
         )
         if self._options.on_error == "raise":
             raise OSError(code or errno.EIO, message) from error
+        warnings.warn(f"{message} Training goes on without being recorded.", stacklevel=2)
+
+    @property
+    def _way_on(self) -> str:
+        return f"Make room, and go on with PathLogger({str(self.run_dir)!r}, resume=True)."
+
+    def _refuse_after_failure(self) -> None:
+        """Keep a further fit from going unrecorded without a word."""
+        message = f"This PathLogger could not write to {self.run_dir} in an earlier fit and records no more. {self._way_on}"
+        if self._options.on_error == "raise":
+            raise RefusedError(message)
         warnings.warn(f"{message} Training goes on without being recorded.", stacklevel=2)
 
     def _say(self, line: str) -> None:

@@ -114,10 +114,12 @@ class Session:
                 f"{run.run_dir} was recorded with every={run.manifest.every}, not {self._options.every}: a run has one "
                 f"distance of keyframes. Resume it with PathLogger(run_dir, every={run.manifest.every}, resume=True)."
             )
-        self._observer.variables.restore(run.step_store.final())
+        self._writer = RunWriter.reopen(run)
         self._every, self._steps = run.manifest.every, len(run.step_store)
         self._recorded_as, self._losses = run.manifest, run.graphs.loss_functions()
-        self._writer = RunWriter.reopen(run)
+        self._observer.variables.restore(
+            run.step_store.final()
+        )  # the last thing that can be refused came before
 
     def _refuse_other(self, manifest: Manifest, with_decay: bool) -> None:
         """Refuse what a run was not recorded with.

@@ -1,6 +1,5 @@
 """Export of the training step itself, so that what is not recorded between keyframes can be trained again."""
 
-import warnings
 from typing import Any
 
 import keras
@@ -8,6 +7,7 @@ import tensorflow as tf
 
 from explaind_tf.errors import RefusedError
 from explaind_tf.optimizers import PathOptimizer
+from explaind_tf.recording.export import save_module
 from explaind_tf.recording.tap import Tap
 from explaind_tf.runs import structure as struct
 from explaind_tf.runs.variables import TrainingVariables
@@ -68,10 +68,7 @@ class TrainingStep(tf.Module):
 
     def save(self, path: str) -> None:
         """Write the step as a SavedModel."""
-        with warnings.catch_warnings():
-            # Raised inside TensorFlow while it copies functions; nothing a user could change.
-            warnings.simplefilter("ignore")
-            tf.saved_model.save(self, path)
+        save_module(self, path)
 
 
 def _traced(model: keras.Model, tap: Tap) -> Any:

@@ -118,23 +118,37 @@ class RunWriter:
         Raises
         ------
         RefusedError
-            If another process is writing to it.
+            If another program is writing to it, or has since it was opened.
         """
         writer = cls.__new__(cls)
         writer._lock = DirectoryLock(run.run_dir)
         writer._set_up(run.run_dir)
+        try:
+            writer._take_over(run)
+        finally:
+            writer._lock.release()  # until there is a step to write
+        return writer
+
+    def _take_over(self, run: RecordedRun) -> None:
+        self._manifest = run.manifest
+        self._refuse_changed()
         files = {STEPS: iter(run.step_store.records.files), SAMPLES: iter(run.samples.records.files)}
         found = [(shard, next(files[shard.kind])) for shard in run.manifest.shards]
         shards = [_committed(shard, file) if shard.is_open else shard for shard, file in found]
-        writer._committed_bytes = sum(shard.size or 0 for shard in shards)
-        writer._manifest = run.manifest
+        self._committed_bytes = sum(shard.size or 0 for shard in shards)
         if any(shard.is_open for shard in run.manifest.shards):
             sync_directory(run.run_dir)
-            writer._manifest = run.manifest.with_shards(tuple(shards), RECORDING)
-            write_manifest(run.run_dir, writer._manifest)
-        writer._know(run.samples)
-        writer._lock.release()
-        return writer
+            self._manifest = run.manifest.with_shards(tuple(shards), RECORDING)
+            write_manifest(run.run_dir, self._manifest)
+        self._know(run.samples)
+
+    def _refuse_changed(self) -> None:
+        """Refuse to write over what another program did to the run before the lock was taken."""
+        if read_manifest(self.run_dir) != self._manifest:
+            raise RefusedError(
+                f"{self.run_dir} has changed since this PathLogger read or wrote it: another one went on with the run. "
+                f"Nothing in it was touched. Go on from where it is now: PathLogger(run_dir, resume=True)."
+            )
 
     def _know(self, samples: SampleStore) -> None:
         """Take note of samples that were written before."""
@@ -192,12 +206,12 @@ class RunWriter:
         """Start a shard of each kind and commit a manifest that says that recording is going on (again)."""
         assert self._manifest is not None, "begin() comes first"
         self._lock.acquire()
-        if self._manifest.shards and read_manifest(self.run_dir) != self._manifest:
-            self._lock.release()
-            raise RefusedError(
-                f"{self.run_dir} has changed since this PathLogger wrote to it: another one went on with the run. Nothing "
-                f"in it was touched. Go on from where it is now: PathLogger(run_dir, resume=True)."
-            )
+        if self._manifest.shards:
+            try:
+                self._refuse_changed()
+            except BaseException:
+                self._lock.release()
+                raise
         shards = self._manifest.shards
         number = sum(shard.kind == STEPS for shard in shards)
         for kind, name in ((STEPS, constants.STEPS_SHARD), (SAMPLES, constants.SAMPLES_SHARD)):

@@ -111,7 +111,16 @@ def estimate_from(run: RecordedRun, steps: int, samples: int | None = None) -> E
         Of the longer run.
     samples : int, optional
         Distinct samples that it will use. Default: as many as the short one.
+
+    Raises
+    ------
+    RefusedError
+        If the short run has no whole step.
     """
+    if not len(run.steps):
+        raise RefusedError(
+            f"{run.run_dir} has no whole step to estimate a longer run from. Record two or three."
+        )
     step = run.step_store.step(0)
     training = sum(f.size for f in run.manifest.graphs if f.file.startswith(f"{constants.TRAINING_DIR}/"))
     graphs = sum(f.size for f in run.manifest.graphs) - training

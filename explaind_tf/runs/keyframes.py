@@ -47,7 +47,7 @@ class SegmentReplay:
     Attributes
     ----------
     drift : float
-        The largest drift found so far, as a share of the way from one keyframe to the next.
+        The largest drift of weights or state found so far, as a share of the way from one keyframe to the next.
     """
 
     def __init__(
@@ -129,11 +129,14 @@ class SegmentReplay:
             "there, or record with PathLogger(every=1), which trains nothing again."
         )
         ends_in_train = closing is not None and closing.rows.size > 0
-        if closing is None or (closing.theta_before is not None and not ends_in_train):
+        is_changed = closing is not None and (
+            closing.theta_before is not None or closing.state_before is not None
+        )
+        if closing is None or (is_changed and not ends_in_train):
             raise RunFormatError(f"{found}, and no keyframe follows that would tell by how much. {cure}")
-        reached = self._train(closing).known.theta if ends_in_train else self._now()
-        way = float(np.linalg.norm(closing.known.theta - keyframe.theta))
-        drift = float(np.linalg.norm(reached - closing.known.theta)) / max(way, 1e-300)
+        reached = self._train(closing).known if ends_in_train else self._now()
+        arrays = ([s.theta, *s.state] for s in (reached, closing.known, keyframe))
+        drift = max(_share(*three) for three in zip(*arrays, strict=True))
         if not drift <= _LARGEST_DRIFT:
             raise RunFormatError(
                 f"{found}: at the next keyframe they are off by {drift:.2g} of the way between the two, more than the "
@@ -147,6 +150,16 @@ class SegmentReplay:
             )
         self.drift = max(self.drift, drift)
 
-    def _now(self) -> np.ndarray:
+    def _now(self) -> Snapshot:
         assert self._graph is not None  # loaded by the caller
-        return self._graph.variables.snapshot().theta
+        return self._graph.variables.snapshot()
+
+
+def _share(reached: np.ndarray, recorded: np.ndarray, start: np.ndarray) -> float:
+    """Return how far off an array is, as a share of the way that it went; infinite for what cannot be off by rounding."""
+    if np.array_equal(reached, recorded):
+        return 0.0
+    if not np.issubdtype(recorded.dtype, np.floating):
+        return float("inf")  # a seed or a counter
+    way = float(np.linalg.norm(recorded - start))
+    return float(np.linalg.norm(reached - recorded)) / max(way, 1e-300)

@@ -136,9 +136,8 @@ class StepStore:
         if position == len(self) and self._has_end:
             end = self._as_recorded(position + 1)
             if end.theta_before is None and end.state_before is None:
-                return replace(
-                    record, snapshot=end.snapshot
-                )  # what was recorded, should training again drift
+                # What was recorded, should training again have drifted.
+                return replace(record, snapshot=end.snapshot)
         return record
 
     def _take_ahead(self, position: int) -> StepRecord | None:

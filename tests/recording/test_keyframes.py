@@ -15,7 +15,7 @@ from explaind_tf import RefusedError, RunFormatError
 from explaind_tf.runs.keyframes import SegmentReplay
 from explaind_tf.runs.step_records import Snapshot
 from explaind_tf.runs.training import TrainingGraph
-from tests.helpers import CLASSES, LABELS, X, Y, batches, dense_model, fit, flat_theta
+from tests.helpers import CLASSES, LABELS, X, Y, batches, dense_model, dtype_policy, fit, flat_theta
 
 EVERY, STEPS = 4, 15
 RANDOM = np.random.default_rng(0).permutation(STEPS)
@@ -49,6 +49,21 @@ def attention_model() -> keras.Model:
     return keras.Model(tokens, keras.layers.Dense(CLASSES)(keras.layers.LayerNormalization()(x)[:, -1]))
 
 
+class Mix(keras.layers.Layer):
+    """Rank 3 by rank 2, which TensorFlow broadcasts."""
+
+    def build(self, shape: Any) -> None:
+        self.mix = self.add_weight(shape=(1, 4), name="mix")
+
+    def call(self, x: Any) -> Any:
+        return tf.reduce_sum(tf.sin(tf.matmul(x[:, :, None], self.mix)), axis=1)
+
+
+def sequence_model() -> keras.Model:
+    inputs = keras.Input((None, 3))
+    return keras.Model(inputs, keras.layers.Dense(CLASSES)(keras.layers.LSTM(4)(inputs)))
+
+
 def norm_layers(dropout: float = 0.0) -> list[keras.layers.Layer]:
     layers = [keras.layers.Dense(8), keras.layers.BatchNormalization(), keras.layers.Dense(CLASSES)]
     return [*layers[:2], keras.layers.Dropout(dropout, seed=1), *layers[2:]] if dropout else layers
@@ -75,17 +90,34 @@ CASES: dict[str, dict[str, Any]] = {
     "constraint": {"model": lambda: dense_model(keras.layers.Dense(CLASSES, kernel_constraint="unit_norm"))},
     "several steps an execution": {"compile": {"steps_per_execution": 3}},
     "sample weights": {"data": "weights"},
+    "sequences padded batch by batch": {"model": lambda: sequence_model(), "data": "padded"},
+    "layer of one's own with a plain matmul": {
+        "model": lambda: dense_model(Mix(), keras.layers.Dense(CLASSES))
+    },
+    "float64": {"policy": "float64"},
 }
 
 
 def data(kind: str) -> tf.data.Dataset:
     if kind == "tokens":
         return batches(np.random.default_rng(0).integers(0, 9, (10, 4)).astype("int32"), Y)
+    if kind == "padded":
+        lengths = [2, 5, 3, 4, 2, 2, 3, 6, 1, 4]
+        each = tf.data.Dataset.from_generator(
+            lambda: ((np.full((n, 3), i, "float32"), Y[i]) for i, n in enumerate(lengths)),
+            output_signature=(tf.TensorSpec((None, 3)), tf.TensorSpec((CLASSES,))),
+        )
+        return each.padded_batch(4).apply(tf.data.experimental.assert_cardinality(3))
     return batches(X, Y, np.linspace(0.0, 2.0, 10)) if kind == "weights" else batches()
 
 
 def record(run_dir: Path, case: dict[str, Any], every: Any, **options: Any) -> xtf.Run:
     """Record five epochs of three steps."""
+    with dtype_policy(case.get("policy", "float32")):
+        return record_in_policy(run_dir, case, every, **options)
+
+
+def record_in_policy(run_dir: Path, case: dict[str, Any], every: Any, **options: Any) -> xtf.Run:
     keras.utils.set_random_seed(0)
     model = case.get("model", dense)()
     optimizer = case.get("optimizer", lambda: xtf.PathAdamW(0.01, weight_decay=0.1))()
@@ -195,6 +227,20 @@ class TestDrift:
         assert 0 < run.step_store.replay.drift < 1e-3
         ledger.explaind.check(tolerance=1e-2)
         assert float(np.abs(ledger.explaind.total("external")).max()) == 0
+
+    def test_state_that_drifts_alone_is_refused_too(self, run_dir: Path, monkeypatch: pytest.MonkeyPatch):
+        run = record(run_dir, {"model": lambda: dense_model(*norm_layers())}, EVERY)
+        original = TrainingGraph.step
+
+        def step(graph: TrainingGraph, record: Any, batch: Any) -> tuple[Snapshot, Any]:
+            original(graph, record, batch)
+            for variable in graph.variables.state:
+                variable.assign(variable * 1.1)
+            return graph.variables.snapshot(), None
+
+        monkeypatch.setattr(TrainingGraph, "step", step)
+        with pytest.raises(RunFormatError, match=r"more than the 0\.01 that rounding explains"):
+            run.step_store.transition(1)
 
     def test_more_than_rounding_is_refused(self, run_dir: Path, drifting: Callable[[float], None]):
         run = record(run_dir, {}, EVERY)

@@ -14,6 +14,7 @@ import pytest
 
 import explaind_tf as xtf
 from explaind_tf import RefusedError
+from explaind_tf.recording.writer import RunWriter
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.records import RecordFile
 from tests.helpers import CLASSES, X, Y, batches, dense_model, digest, fit, flat, flat_theta
@@ -79,6 +80,24 @@ def test_training_goes_on_where_it_stopped_and_its_ledger_balances(run_dir: Path
     found.explaind.check()
     for name in wanted.data_vars:
         np.testing.assert_array_equal(found[name], wanted[name])
+
+
+def test_gradient_that_waits_for_an_update_waits_across_the_seam(run_dir: Path, tmp_path: Path):
+    """Interrupted after an odd number of steps: half of the next update's gradient is the optimizer's to remember."""
+
+    def model() -> keras.Model:
+        return make_model(gradient_accumulation_steps=2)
+
+    for every in (1, 4):
+        whole, cut = tmp_path / f"whole-{every}", tmp_path / f"cut-{every}"
+        train(whole, model=model(), every=every, epochs=2)
+        interrupted(cut, after=STEPS_AN_EPOCH, model=model(), every=every)
+        train(cut, model=model(), every=every, resume=True, epochs=1)
+        found, wanted = xtf.open_run(cut), xtf.open_run(whole)
+        for step in range(2 * STEPS_AN_EPOCH + 1):
+            np.testing.assert_array_equal(flat_theta(found, step), flat_theta(wanted, step))
+        found.verify(progress=False)
+        found.attribute(X, axes=("sample",), progress=False).explaind.check()
 
 
 def test_run_goes_on_in_shards_of_its_own(run_dir: Path):
@@ -178,6 +197,28 @@ class TestRefusals:
         train(run_dir, resume=True, epochs=1)
         assert len(xtf.open_run(run_dir).steps) == 2 + STEPS_AN_EPOCH
 
+    def test_run_that_another_one_continued_since_it_was_opened_is_not_written_over(self, run_dir: Path):
+        interrupted(run_dir, after=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            opened = RecordedRun(run_dir)
+        train(run_dir, resume=True, epochs=1)
+        before = digest(run_dir)
+        with pytest.raises(RefusedError, match="another one went on with the run"):
+            RunWriter.reopen(opened)
+        assert digest(run_dir) == before
+
+    def test_model_is_left_alone_where_the_directory_is_taken(self, run_dir: Path):
+        first = xtf.PathLogger(run_dir, verbose=False)
+        with pytest.raises(KeyboardInterrupt):
+            make_model().fit(first.tap(batches()), callbacks=[first, Interrupt(2)], verbose=0, shuffle=False)
+        model = make_model()
+        before = flat(model.trainable_variables)
+        with pytest.raises(RefusedError, match="being written to"):
+            train(run_dir, model=model, resume=True)
+        np.testing.assert_array_equal(flat(model.trainable_variables), before)
+        first.close()
+
     def test_logger_does_not_go_on_with_what_another_one_continued(self, run_dir: Path):
         model, first = make_model(), xtf.PathLogger(run_dir, verbose=False)
         tapped = first.tap(batches())
@@ -238,6 +279,16 @@ class TestFullDisk:
         np.testing.assert_array_equal(flat(model.trainable_variables), flat(whole.trainable_variables))
         with pytest.warns(UserWarning, match=r"cut short.*4 steps"):
             assert len(xtf.open_run(run_dir).steps) == 4
+        # No further fit goes unrecorded without a word.
+        with pytest.warns(UserWarning, match="records no more"):
+            fit(model, logger.tap(batches()), logger)
+
+    def test_further_fit_of_a_logger_that_failed_is_refused(self, run_dir: Path, limit: int):
+        model, logger = make_model(UNITS), xtf.PathLogger(run_dir, verbose=False)
+        with files_no_larger_than(limit), pytest.raises(OSError, match="cannot be written"):
+            fit(model, logger.tap(batches()), logger, epochs=EPOCHS)
+        with pytest.raises(RefusedError, match=r"records no more.*resume=True"):
+            fit(model, logger.tap(batches()), logger)
 
     def test_disk_without_room_for_the_graphs(self, run_dir: Path):
         """TensorFlow raises errors of its own, one of which Keras takes for the end of the data."""
