@@ -157,8 +157,10 @@ def test_ledger_is_that_of_the_run_that_holds_every_step(run_dir: Path, tmp_path
     sparse, full = record(run_dir, case, EVERY), record(tmp_path / "full", case, 1)
     for axes in (("step", "layer"), ("sample", "step")):
         ledgers = [run.attribute(X, axes=axes, progress=False) for run in (sparse, full)]
+        # Not bit for bit: the ways to a product are chosen by their time, and each rounds in its own way.
+        limit = 1e-6 * float(np.abs(ledgers[1].movement).max())
         for name in ledgers[1].data_vars:
-            np.testing.assert_array_equal(ledgers[0][name], ledgers[1][name])
+            np.testing.assert_allclose(ledgers[0][name], ledgers[1][name], rtol=0, atol=limit)
 
 
 def test_only_keyframes_hold_the_weights(run_dir: Path):
