@@ -2,7 +2,6 @@
 
 import platform
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -22,9 +21,10 @@ from explaind_tf.recording.training import TrainingStep
 from explaind_tf.recording.writer import RunWriter
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.estimate import Estimate, Seconds
+from explaind_tf.runs.files import AnyPath
 from explaind_tf.runs.graphs import LossFunctions
 from explaind_tf.runs.schema import Manifest, VariableSpec
-from explaind_tf.runs.step_records import END, START, STEP, StepRecord
+from explaind_tf.runs.step_records import END, STEP, StepRecord
 
 
 class Session:
@@ -38,7 +38,7 @@ class Session:
         The model's optimizer.
     tap : Tap
         The dataset.
-    run_dir : Path
+    run_dir : Path or UPath
         New or empty; with ``resumed``, the directory of that run.
     options : Options
         What the user chose.
@@ -58,7 +58,7 @@ class Session:
         model: keras.Model,
         optimizer: PathOptimizer,
         tap: Tap,
-        run_dir: Path,
+        run_dir: AnyPath,
         options: Options,
         planned: Planned,
         resumed: RecordedRun | None = None,
@@ -94,6 +94,11 @@ class Session:
     def steps(self) -> int:
         """Steps recorded."""
         return self._steps
+
+    @property
+    def pending_steps(self) -> int:
+        """Steps recorded that are lost with the process, since they wait to be uploaded."""
+        return 0 if self._writer is None else self._writer.pending_steps
 
     @property
     def has_steps(self) -> bool:
@@ -205,14 +210,17 @@ class Session:
         )
         self.estimate = choose(dense, self._options, self._run_dir)
         self._every = self.estimate.every
-        writer = RunWriter(self._run_dir, clear_begun=self._options.resume)
-        graphs = writer.run_dir / constants.GRAPHS_DIR
+        writer = RunWriter.create(self._run_dir, clear_begun=self._options.resume)
         try:
-            self._functions.save(str(graphs))
+            self._functions.save(str(writer.graphs_dir))
             if training is not None and self._every > 1:
-                training.save(str(graphs / constants.TRAINING_DIR))
-            writer.begin(**self._description(), every=self._every, environment=_environment(self._model))
-            writer.write_step(StepRecord(START, -1, self._start))
+                training.save(str(writer.graphs_dir / constants.TRAINING_DIR))
+            writer.begin(
+                **self._description(),
+                every=self._every,
+                environment=_environment(self._model),
+                start=self._start,
+            )
         except BaseException:
             writer.close()  # the directory's lock goes with it
             raise
@@ -318,6 +326,11 @@ class Session:
             f"wrote {self._steps} steps and {self._writer.sample_count} distinct samples "
             f"({self._writer.byte_count / 1e6:,.1f} MB) to {self._writer.run_dir}"
         )
+
+    def flush(self) -> None:
+        """Upload the steps that wait for it."""
+        if self._writer is not None:
+            self._writer.flush()
 
     def close(self) -> None:
         """Let go of the directory as it is: up to its last whole step it can be read, and gone on with."""

@@ -143,23 +143,22 @@ def seconds_of(run: RecordedRun) -> Seconds | None:
     return Seconds(*measured) if len(measured) == 2 else None
 
 
-def describe(estimate: Estimate, free: int, seconds: Seconds | None) -> str:
+def describe(estimate: Estimate, free: int | None, seconds: Seconds | None) -> str:
     """Return a line for the user.
 
     Parameters
     ----------
     estimate : Estimate
         Of the run.
-    free : int
-        Bytes free on the disk.
+    free : int or None
+        Bytes free on the disk, if that is known.
     seconds : Seconds or None
         What a step takes, if it is known.
     """
     distance = "" if estimate.every == 1 else f" (all weights every {estimate.every} steps)"
-    line = (
-        f"{decimal(int(estimate.per_step))} a step{distance}, {decimal(estimate.total)} for {estimate.steps:,} steps, "
-        f"{estimate.total / max(free, 1):.1%} of the free disk"
-    )
+    line = f"{decimal(int(estimate.per_step))} a step{distance}, {decimal(estimate.total)} for {estimate.steps:,} steps"
+    if free is not None:
+        line += f", {estimate.total / max(free, 1):.1%} of the free disk"
     if seconds is None:
         return line
     few, many = (timedelta(seconds=round(value)) for value in estimate.attribution_seconds(seconds))
