@@ -233,11 +233,12 @@ class PathLogger(keras.callbacks.Callback):
         self._has_failed = True
         self._session.close()
         code, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, error.message)
-        pending = self._session.pending_steps
-        kept = f"Its {self._session.steps - pending} steps before this one are kept"
-        if pending:
-            kept = f"Its first {self._session.steps - pending} steps are kept, the {pending} after them were not uploaded"
-        message = f"The record in {self.run_dir} cannot be written: {reason or error}. {kept}. {self._way_on}"
+        kept, pending = self._session.kept_steps
+        after = f", the {pending} after them were not uploaded" if pending else ""
+        message = (
+            f"The record in {self.run_dir} cannot be written: {reason or error}. Its {kept} steps before this one are "
+            f"kept{after}. {self._way_on}"
+        )
         if self._options.on_error == "raise":
             raise OSError(code or errno.EIO, message) from error
         warnings.warn(f"{message} Training goes on without being recorded.", stacklevel=2)

@@ -96,9 +96,11 @@ class Session:
         return self._steps
 
     @property
-    def pending_steps(self) -> int:
-        """Steps recorded that are lost with the process, since they wait to be uploaded."""
-        return 0 if self._writer is None else self._writer.pending_steps
+    def kept_steps(self) -> tuple[int, int]:
+        """Steps that survive the process, and those after them that do not, since they wait to be uploaded."""
+        if self._writer is None:
+            return 0, 0
+        return self._writer.step_count - self._writer.pending_steps, self._writer.pending_steps
 
     @property
     def has_steps(self) -> bool:

@@ -56,8 +56,8 @@ class RunWriter:
         Where the graphs are to be saved before :meth:`begin`.
     sample_count : int
         Number of distinct samples written.
-    pending_steps : int
-        Steps that are lost with the process, since they wait to be uploaded.
+    step_count, pending_steps : int
+        Number of steps written, and of those that wait to be uploaded and are lost with the process.
     """
 
     def __init__(self, place: Place, manifest: Manifest | None = None) -> None:
@@ -65,7 +65,7 @@ class RunWriter:
         self.run_dir = place.run_dir
         self.graphs_dir = place.directory / constants.GRAPHS_DIR
         self.sample_count = 0
-        self.pending_steps = 0
+        self.step_count = self.pending_steps = 0
         self._rows = ContentTable(8)  # by fingerprint
         self._rows_with_ids: dict[tuple[int, SampleId], int] = {}  # where there are ids
         self._manifest = manifest
@@ -126,6 +126,7 @@ class RunWriter:
             self._manifest = run.manifest.with_shards(shards, RECORDING)
             self._place.commit_manifest(self._manifest)
         self._know(run.samples)
+        self.step_count = len(run.step_store)
 
     def _refuse_changed(self) -> None:
         """Refuse to write over what another program did to the run before the lock was taken."""
@@ -262,7 +263,9 @@ class RunWriter:
         assert self._manifest is not None, "begin() comes first"
         record = replace(record, sample_count=self.sample_count)
         self._writers[STEPS].write(encode_step(record, self._manifest.run_id))
-        self.pending_steps += int(record.kind == STEP and not self._place.names_open_shards)
+        if record.kind == STEP:
+            self.step_count += 1
+            self.pending_steps += not self._place.names_open_shards
         if self._place.is_due(self._open_bytes):
             self._commit(RECORDING)
             self._start_shards()

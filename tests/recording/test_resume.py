@@ -101,20 +101,18 @@ def test_gradient_that_waits_for_an_update_waits_across_the_seam(run_dir: Path, 
         found.attribute(X, axes=("sample",), progress=False).explaind.check()
 
 
-@pytest.mark.parametrize("every", [1, 5])
-def test_run_goes_on_before_the_steps_whose_samples_were_lost(run_dir: Path, tmp_path: Path, every: int):
+def test_run_goes_on_before_the_steps_whose_samples_were_lost(run_dir: Path, tmp_path: Path):
     """As a power cut leaves it: five steps on the disk, and the samples of the first two."""
-    whole = train(tmp_path / "whole", every=every, epochs=2)
-    interrupted(run_dir, after=5, every=every)
+    train(tmp_path / "whole", epochs=2)
+    interrupted(run_dir, after=5, every=5)
     samples = run_dir / "samples-00000.tfrecord.tmp"
     os.truncate(samples, RecordFile(samples, None)._offsets[8])
     third = batches().skip(2)
-    train(run_dir, every=every, resume=True, epochs=1, data=third.concatenate(batches()))
+    train(run_dir, every=5, resume=True, epochs=1, data=third.concatenate(batches()))
     run, expected = xtf.open_run(run_dir), xtf.open_run(tmp_path / "whole")
     assert (len(run.steps), len(run.samples), run.is_complete) == (2 * STEPS_AN_EPOCH, 10, True)
     for step in range(len(run.steps) + 1):
         np.testing.assert_array_equal(flat_theta(run, step), flat_theta(expected, step))
-    np.testing.assert_array_equal(flat_theta(run, 6), flat(whole.trainable_variables))
     run.verify(progress=False)
     run.attribute(X, axes=("sample", "step"), progress=False).explaind.check()
 
