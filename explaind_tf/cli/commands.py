@@ -18,8 +18,9 @@ from explaind_tf.cli.sections import section_of
 from explaind_tf.cli.values import Measure, OutputsAre, StepOf, to_bytes, to_names, to_slice
 from explaind_tf.constants import VERSION
 from explaind_tf.errors import RefusedError, RunFormatError, UnbalancedLedgerError
+from explaind_tf.recording.estimate import describe
 from explaind_tf.report import write_report
-from explaind_tf.runs.estimate import describe, estimate_from, seconds_of
+from explaind_tf.runs.estimate import estimate_from, seconds_of
 from explaind_tf.runs.files import free_bytes
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, epilog=EXIT_CODES)

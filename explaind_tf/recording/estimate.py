@@ -1,6 +1,7 @@
 """What a recording will take, known at its first step and said before anything is written."""
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import numpy as np
 from rich.filesize import decimal
@@ -8,7 +9,7 @@ from rich.filesize import decimal
 from explaind_tf.errors import RefusedError
 from explaind_tf.recording.options import Options
 from explaind_tf.recording.tap import TappedBatch
-from explaind_tf.runs.estimate import Estimate, record_bytes
+from explaind_tf.runs.estimate import Estimate, Seconds, record_bytes
 from explaind_tf.runs.files import AnyPath, free_bytes
 from explaind_tf.runs.samples import Sample, encode_sample
 from explaind_tf.runs.schema import new_run_id
@@ -16,6 +17,8 @@ from explaind_tf.runs.step_records import StepRecord, encode_step
 
 # Of a free disk, without a budget: others write to it, too.
 _SHARE_OF_FREE = 0.25
+# Seconds that can be worded; millions of years.
+_LONGEST = timedelta.max.total_seconds() // 2
 
 
 @dataclass(frozen=True)
@@ -89,3 +92,29 @@ def choose(dense: Estimate, options: Options, run_dir: AnyPath) -> Estimate:
             f"Nothing was written."
         )
     return chosen
+
+
+def describe(estimate: Estimate, free: int | None, seconds: Seconds | None) -> str:
+    """Return a line for the user.
+
+    Parameters
+    ----------
+    estimate : Estimate
+        Of the run.
+    free : int or None
+        Bytes free on the disk, if that is known.
+    seconds : Seconds or None
+        What a step takes, if it is known.
+    """
+    distance = "" if estimate.every == 1 else f" (all weights every {estimate.every} steps)"
+    line = f"{decimal(int(estimate.per_step))} a step{distance}, {decimal(estimate.total)} for {estimate.steps:,} steps"
+    if free is not None:
+        line += f", {estimate.total / max(free, 1):.1%} of the free disk"
+    if seconds is None:
+        return line
+    spans = (min(value, _LONGEST) for value in estimate.attribution_seconds(seconds))
+    few, many = (timedelta(seconds=round(value)) for value in spans)
+    return (
+        f"{line}. Recording adds about {seconds.recording / max(seconds.training, 1e-9):.0%} to a training step of "
+        f"{seconds.training:.2g} s; a question to the run will take some {few} to {many} (h:mm:ss)"
+    )

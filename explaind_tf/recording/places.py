@@ -82,7 +82,10 @@ class Place(ABC):
 
     @abstractmethod
     def take_over(self, run: RecordedRun) -> tuple[Shard, ...]:
-        """Commit what another writer left in open shards, up to its last whole record, and return all shards."""
+        """Commit what another writer left in open shards, up to its last whole record, and return all shards.
+
+        What it left uncommitted is removed.
+        """
 
 
 def place_at(run_dir: AnyPath) -> Place:
@@ -172,6 +175,8 @@ class _LocalPlace(Place):
     def take_over(self, run: RecordedRun) -> tuple[Shard, ...]:
         files = {STEPS: iter(run.step_store.records.files), SAMPLES: iter(run.samples.records.files)}
         found = [(shard, next(files[shard.kind])) for shard in run.manifest.shards]
+        for name in run.leftovers:  # of a run that was recorded at a URL and copied
+            remove_tree(self.directory / name)
         return tuple(self._committed(shard, file) if shard.is_open else shard for shard, file in found)
 
     def _committed(self, shard: Shard, file: RecordFile) -> Shard:

@@ -43,11 +43,11 @@ def test_verify(call: Call, run_url: str):
 def test_estimate(call: Call, logits_run: Path, run_url: str):
     """What is free there is not known."""
     found, wanted = (
-        json.loads(call("estimate", run, "--steps", 10**12, "--json").stdout) for run in (run_url, logits_run)
+        json.loads(call("estimate", run, "--steps", 10**15, "--json").stdout) for run in (run_url, logits_run)
     )
     assert found["bytes"] == wanted["bytes"]
     assert (found["free_bytes"], found["share_of_free"], found["fits"]) == (None, None, None)
-    line = call("estimate", run_url, "--steps", 10**12)
+    line = call("estimate", run_url, "--steps", 10**15)
     assert (line.exit_code, "free disk" in line.stdout) == (0, False)
 
 

@@ -294,6 +294,35 @@ class TestRefusals:
         assert objects(url) == content
 
 
+@pytest.mark.usefixtures("_each_step")
+def test_copy_of_an_interrupted_run_goes_on_in_a_local_directory(
+    url: UPath, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What was uploaded and not committed is not taken for records of the shard that follows."""
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        manifests = iter(range(2))
+        plain = MemoryFileSystem.pipe_file
+
+        def write(self: Any, *arguments: Any, **options: Any) -> None:
+            if next(manifests, None) is None:
+                raise OSError(errno.ENOSPC, "No space")
+            plain(self, *arguments, **options)
+
+        patched.setattr(MemoryFileSystem, "pipe_file", write)
+        train(url)
+    for name, data in objects(url).items():
+        (run_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (run_dir / name).write_bytes(data)
+    with pytest.warns(
+        UserWarning, match=r"1 steps.* steps-00002\.tfrecord .*were uploaded and not committed"
+    ):
+        xtf.open_run(run_dir)
+    with pytest.raises(KeyboardInterrupt):
+        train(run_dir, Interrupt(2), resume=True)
+    with pytest.warns(UserWarning, match="cut short.*3 steps"):
+        xtf.open_run(run_dir).verify(progress=False)
+
+
 class TestDamage:
     @pytest.fixture
     def copied(self, small_run: Recorded, url: UPath) -> UPath:
