@@ -286,7 +286,7 @@ class Session:
             self._writer.open_shards()
         rows = self._writer.write_samples(batch)
         is_keyframe = (self._steps + 1) % self._every == 0
-        record = replace(record, rows=rows)
+        record = replace(record, rows=rows, sample_count=self._writer.sample_count)
         self._writer.write_step(record if is_keyframe else record.without_snapshot())
         self._last, self._is_keyframe = after, is_keyframe
 
@@ -322,7 +322,12 @@ class Session:
                 theta=self._last.theta if theta is None else theta,
                 state=self._last.state if state is None else state,
             )
-            self._writer.write_step(StepRecord(END, self._steps, end, theta_before=theta, state_before=state))
+            samples = self._writer.sample_count
+            self._writer.write_step(
+                StepRecord(
+                    END, self._steps, end, sample_count=samples, theta_before=theta, state_before=state
+                )
+            )
         self._writer.finish({} if seconds is None else {"seconds_per_step": asdict(seconds)})
         return (
             f"wrote {self._steps} steps and {self._writer.sample_count} distinct samples "

@@ -261,7 +261,6 @@ class RunWriter:
     def write_step(self, record: StepRecord) -> None:
         """Append a record; the samples that it names must have been written before."""
         assert self._manifest is not None, "begin() comes first"
-        record = replace(record, sample_count=self.sample_count)
         self._writers[STEPS].write(encode_step(record, self._manifest.run_id))
         if record.kind == STEP:
             self.step_count += 1
