@@ -43,6 +43,8 @@ setup(
         # Since 3.1.3 files are replaced by renaming: a process that is killed leaves no half of one.
         "zarr>=3.1.3",
         "google-crc32c>=1.5",
+        # Run directories at URLs, through fsspec.
+        "universal-pathlib>=0.3.2",
         "rich>=13",
         "typer>=0.15",
         "plotly>=6",

@@ -7,7 +7,7 @@ with :data:`FORMAT_VERSION`.
 from typing import Final
 
 VERSION: Final = "0.1.0"
-FORMAT_VERSION: Final = 5
+FORMAT_VERSION: Final = 6
 
 # Dimensions of a ledger.
 INPUT: Final = "input"

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -25,18 +24,19 @@ from explaind_tf.kernel.functions import Block
 from explaind_tf.measurements import Measurement, as_measurement
 from explaind_tf.runs import RecordedRun, WeightPath
 from explaind_tf.runs import structure as struct
+from explaind_tf.runs.files import AnyPath
 
 # Share of the machine's memory that a computation may take beside its ledger.
 _MEMORY_SHARE = 0.5
 
 
-def open_run(run_dir: str | Path) -> "Run":
+def open_run(run_dir: str | AnyPath) -> "Run":
     """Open a recorded run. Neither the model's code nor the training data are needed.
 
     Parameters
     ----------
-    run_dir : str or Path
-        The directory that a ``PathLogger`` wrote.
+    run_dir : str, Path or UPath
+        The directory that a ``PathLogger`` wrote, or its URL, in any file system that fsspec knows.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def open_run(run_dir: str | Path) -> "Run":
     Warns
     -----
     UserWarning
-        If the recording was cut short; the run is opened up to its last whole step.
+        If the recording was cut short; the run is opened up to its last whole step whose samples are there.
     """
     return Run(run_dir)
 
@@ -84,7 +84,7 @@ class Attributable(WeightPath):
         batch_size: int | None = None,
         memory_limit: int | None = None,
         max_nodes: int = 2187,
-        out: str | Path | None = None,
+        out: str | AnyPath | None = None,
         progress: bool = True,
     ) -> xr.Dataset | xr.DataTree:
         """Account for the change of each measurement by sample, layer or weight, and step.
@@ -127,9 +127,9 @@ class Attributable(WeightPath):
             memory means smaller blocks, and more passes.
         max_nodes : int
             Most quadrature nodes for one input in one step; powers of 3 are used.
-        out : str or Path, optional
-            Zarr store to write to, block by block of inputs, instead of keeping the ledger in memory. A call that was
-            interrupted is repeated as it was: it goes on where it ended. What is returned reads from the store.
+        out : str, Path or UPath, optional
+            Zarr store to write to, or its URL, block by block of inputs, instead of keeping the ledger in memory. A call
+            that was interrupted is repeated as it was: it goes on where it ended. What is returned reads from the store.
         progress : bool
             Whether to show progress bars (on a terminal only).
 
@@ -231,7 +231,7 @@ class Attributable(WeightPath):
 class Run(RecordedRun, Attributable):
     """A recorded run; see :func:`open_run`."""
 
-    def __init__(self, run_dir: str | Path) -> None:
+    def __init__(self, run_dir: str | AnyPath) -> None:
         super().__init__(run_dir)  # warnings count the calls between it and the user
 
     def _replay(self, derivatives: Derivatives, tolerance: float) -> Replay:

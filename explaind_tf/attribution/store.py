@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.storage import FsspecStore
 
 from explaind_tf import constants as names
+from explaind_tf.runs.files import AnyPath, as_path, remove_tree, require_whole_files
 
 _MARK = "ledger_store"  # the attribute of the root group that makes a zarr store one of ours
 _NODES = "quadrature_nodes"
@@ -37,7 +38,7 @@ class LedgerStore:
 
     Parameters
     ----------
-    path : str or Path
+    path : str, Path or UPath
         Where there is nothing, and a new store is begun, or what an attribution with the same fingerprint left.
     fingerprint : str
         Of all that the ledger depends on: run, question, measurement, inputs.
@@ -45,11 +46,13 @@ class LedgerStore:
     Raises
     ------
     ValueError
-        If there is something else; it is left as it is.
+        If there is something else; it is left as it is. Or if what is written there could be found in part.
     """
 
-    def __init__(self, path: str | Path, fingerprint: str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | AnyPath, fingerprint: str) -> None:
+        self.path = as_path(path)
+        require_whole_files(self.path)
+        self._store = _zarr_store(self.path)
         found = _read_mark(self.path)
         if found and found.fingerprint != fingerprint:
             raise ValueError(
@@ -58,7 +61,7 @@ class LedgerStore:
             )
         self._mark, self._is_appending = found or _Mark(fingerprint), False
         if not found:
-            zarr.create_group(self.path, zarr_format=3, attributes={_MARK: asdict(self._mark)})
+            zarr.create_group(self._store, zarr_format=3, attributes={_MARK: asdict(self._mark)})
         if not self.is_complete:
             self._cut_back()
 
@@ -91,7 +94,7 @@ class LedgerStore:
         own: dict[Any, Any] = {**ledger.attrs, _MARK: asdict(self._mark), _NODES: 0}
         if done:
             self._check_continues(blocks)
-            own = zarr.open_group(self.path, mode="r").attrs.asdict()
+            own = zarr.open_group(self._store, mode="r").attrs.asdict()
         nodes = own[_NODES] + ledger.attrs[_NODES]
         self._is_appending = True
         for group, block in blocks.items():
@@ -99,9 +102,9 @@ class LedgerStore:
             # Consolidated metadata would be a second thing to commit, and zarr warns of them.
             if not done:
                 chunks = {name: {"chunks": _chunks(array)} for name, array in block.variables.items()}
-                block.to_zarr(self.path, group=group, mode="a", encoding=chunks, consolidated=False)
+                block.to_zarr(self._store, group=group, mode="a", encoding=chunks, consolidated=False)
             elif names.INPUT in block.dims:
-                block.to_zarr(self.path, group=group, append_dim=names.INPUT, consolidated=False)
+                block.to_zarr(self._store, group=group, append_dim=names.INPUT, consolidated=False)
         self._commit({_NODES: int(nodes)}, inputs_done=done + ledger.sizes[names.INPUT], groups=list(blocks))
 
     def finish(self) -> None:
@@ -120,7 +123,7 @@ class LedgerStore:
         return nodes[_ROOT] if len(nodes) == 1 else xr.DataTree.from_dict(nodes)
 
     def _open_group(self, group: str) -> xr.Dataset:
-        found = xr.open_zarr(self.path, group=group, chunks=None, consolidated=False)
+        found = xr.open_zarr(self._store, group=group, chunks=None, consolidated=False)
         return found.isel({names.INPUT: slice(self.inputs_done)}, missing_dims="ignore")
 
     def _check_writable(self) -> None:
@@ -131,17 +134,18 @@ class LedgerStore:
     def _commit(self, attributes: dict[str, int], **changes: Any) -> None:
         mark = replace(self._mark, **changes)
         # In one file, which zarr replaces by renaming.
-        zarr.open_group(self.path, mode="r+").update_attributes({_MARK: asdict(mark), **attributes})
+        zarr.open_group(self._store, mode="r+").update_attributes({_MARK: asdict(mark), **attributes})
         self._mark, self._is_appending = mark, False
 
     def _cut_back(self) -> None:
         """Remove what was written after the last commit."""
         done = self.inputs_done
-        for path in list(self.path.rglob(_UNFINISHED)):
-            path.unlink()
-        for path in () if done else filter(Path.is_dir, self.path.iterdir()):
-            shutil.rmtree(path)  # chunks and metadata are the choice of the next first block
-        for _, array in zarr.open_group(self.path, mode="r+").members(max_depth=None):
+        unfinished: list[AnyPath] = [*self.path.rglob(_UNFINISHED)]
+        for path in unfinished:
+            remove_tree(path)
+        for path in () if done else [path for path in self.path.iterdir() if path.is_dir()]:
+            remove_tree(path)  # chunks and metadata are the choice of the next first block
+        for _, array in zarr.open_group(self._store, mode="r+").members(max_depth=None):
             if isinstance(array, zarr.Array):
                 sizes = zip(getattr(array.metadata, "dimension_names", None) or (), array.shape, strict=True)
                 shape = tuple(min(size, done) if dim == names.INPUT else size for dim, size in sizes)
@@ -163,7 +167,13 @@ class LedgerStore:
             )
 
 
-def _read_mark(path: Path) -> _Mark | None:
+def _zarr_store(path: AnyPath) -> Path | FsspecStore:
+    if isinstance(path, Path):
+        return path
+    return FsspecStore.from_url(str(path), storage_options=dict(path.storage_options))
+
+
+def _read_mark(path: AnyPath) -> _Mark | None:
     """Return the mark of a store, or None where there is nothing, or not even a whole root group."""
     try:
         return _Mark(**json.loads((path / "zarr.json").read_bytes())["attributes"][_MARK])

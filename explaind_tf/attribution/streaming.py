@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
-from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -19,13 +18,14 @@ from explaind_tf.attribution.routes import Routes, choose_routes
 from explaind_tf.attribution.store import LedgerStore
 from explaind_tf.attribution.task import Task
 from explaind_tf.measurements import Measurement
+from explaind_tf.runs.files import AnyPath
 
 # Share of the limit on memory that the ledger of one block may take.
 _LEDGER_SHARE = 0.25
 
 
 def attribute_to(
-    path: str | Path, task: Task, measurement: Measurement, progress: Progress
+    path: str | AnyPath, task: Task, measurement: Measurement, progress: Progress
 ) -> xr.Dataset | xr.DataTree:
     """Answer a task block by block into a store, from where an earlier call with the same task ended.
 

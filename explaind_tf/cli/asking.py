@@ -4,7 +4,6 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -24,7 +23,7 @@ _LOOKED_AT = 32
 _SUM_TOLERANCE = 1e-3
 
 
-def open_for_shell(run_dir: Path) -> Run:
+def open_for_shell(run_dir: str) -> Run:
     """Open a run; what Python would warn of is said in a line on the error stream."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

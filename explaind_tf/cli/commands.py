@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,12 +18,14 @@ from explaind_tf.cli.sections import section_of
 from explaind_tf.cli.values import Measure, OutputsAre, StepOf, to_bytes, to_names, to_slice
 from explaind_tf.constants import VERSION
 from explaind_tf.errors import RefusedError, RunFormatError, UnbalancedLedgerError
+from explaind_tf.recording.estimate import describe
 from explaind_tf.report import write_report
-from explaind_tf.runs.estimate import describe, estimate_from, seconds_of
+from explaind_tf.runs.estimate import estimate_from, seconds_of
+from explaind_tf.runs.files import free_bytes
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, epilog=EXIT_CODES)
 
-RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="Directory that a PathLogger wrote.")]
+RunDir = Annotated[str, typer.Argument(metavar="RUN", help="Directory that a PathLogger wrote, or its URL.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Source = Annotated[
     str,
@@ -158,13 +159,13 @@ def estimate(
             if every is not None:
                 raise ValueError("Give --every or --disk-budget, not both.")
             found = dense.fit_into(disk_budget)
-        free = shutil.disk_usage(run).free
+        free = free_bytes(opened.run_dir)
         _print(
             facts.estimate_facts(opened, found, free),
             as_json,
             lambda: [f"every={found.every}: {describe(found, free, seconds_of(opened))}."],
         )
-        if found.total > free:
+        if free is not None and found.total > free:
             raise RefusedError(
                 f"{steps} steps with every={found.every} do not fit on the disk that {run} is on. Free some, or give "
                 f"--disk-budget to find how far apart keyframes must be."
@@ -213,10 +214,11 @@ def attribute(
     memory_limit: MemoryLimit = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it would take.")] = False,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="STORE.zarr",
-            help="Write the ledger there, block by block of inputs; the same command goes on where one was interrupted.",
+            help="Write the ledger there, a path or a URL, block by block of inputs; the same command goes on where one was "
+            "interrupted.",
         ),
     ] = None,
     top: Top = 5,
@@ -253,7 +255,7 @@ def attribute(
         found["out"] = out
         _print(found, as_json, lambda: tables.ledger_tables(found, top=top))
         if out is not None:
-            say("Ledger:", str(out))
+            say("Ledger:", out)
         if error is not None:
             raise error
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from upath import UPath
 
 from explaind_tf import constants as names
 from explaind_tf.attribution import Run
@@ -16,6 +17,7 @@ from explaind_tf.cli.inputs import leaf_names
 from explaind_tf.errors import UnbalancedLedgerError
 from explaind_tf.runs import structure as struct
 from explaind_tf.runs.estimate import Estimate, seconds_of
+from explaind_tf.runs.files import total_bytes
 
 Ledger = xr.Dataset | xr.DataTree
 Facts = dict[str, Any]
@@ -37,7 +39,7 @@ def plain(value: Any) -> Any:
         return plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, (Path, UPath)) else value
 
 
 def run_facts(run: Run) -> Facts:
@@ -61,7 +63,7 @@ def run_facts(run: Run) -> Facts:
         "targets": _tensors(manifest.targets, "y"),
         "outputs": _tensors(manifest.outputs, "output"),
         "axes": possible_axes(run),
-        "bytes": sum(path.stat().st_size for path in run.run_dir.rglob("*") if path.is_file()),
+        "bytes": total_bytes(run.run_dir),
         "environment": manifest.environment,
     }
 
@@ -79,7 +81,7 @@ def possible_axes(run: Run) -> list[str]:
     return [axis for axis in names.AXES if axis != names.GROUP and (axis != names.TOKEN or has_tokens)]
 
 
-def estimate_facts(run: Run, estimate: Estimate, free: int) -> Facts:
+def estimate_facts(run: Run, estimate: Estimate, free: int | None) -> Facts:
     """Return what a longer run of a recorded training will take."""
     seconds = seconds_of(run)
     found: Facts = {
@@ -91,8 +93,8 @@ def estimate_facts(run: Run, estimate: Estimate, free: int) -> Facts:
         "bytes_per_keyframe": estimate.keyframe,
         "bytes_of_samples": estimate.samples,
         "free_bytes": free,
-        "share_of_free": estimate.total / max(free, 1),
-        "fits": estimate.total <= free,
+        "share_of_free": None if free is None else estimate.total / max(free, 1),
+        "fits": None if free is None else estimate.total <= free,
         "seconds_per_step": None,
         "attribution_seconds": None,
     }

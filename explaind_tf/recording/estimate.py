@@ -1,8 +1,7 @@
 """What a recording will take, known at its first step and said before anything is written."""
 
-import shutil
 from dataclasses import dataclass, replace
-from pathlib import Path
+from datetime import timedelta
 
 import numpy as np
 from rich.filesize import decimal
@@ -10,13 +9,16 @@ from rich.filesize import decimal
 from explaind_tf.errors import RefusedError
 from explaind_tf.recording.options import Options
 from explaind_tf.recording.tap import TappedBatch
-from explaind_tf.runs.estimate import Estimate, record_bytes
+from explaind_tf.runs.estimate import Estimate, Seconds, record_bytes
+from explaind_tf.runs.files import AnyPath, free_bytes
 from explaind_tf.runs.samples import Sample, encode_sample
 from explaind_tf.runs.schema import new_run_id
 from explaind_tf.runs.step_records import StepRecord, encode_step
 
 # Of a free disk, without a budget: others write to it, too.
 _SHARE_OF_FREE = 0.25
+# Seconds that can be worded; millions of years.
+_LONGEST = timedelta.max.total_seconds() // 2
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def estimate_recording(
     run_id, size = new_run_id(), len(batch)
     count = min(planned.steps, planned.steps_per_epoch) * size
     rows = np.linspace(0, max(count - 1, 0), size).astype(np.int64)  # of as many digits as those to come
-    first = replace(first, rows=rows)
+    first = replace(first, rows=rows, sample_count=count)
     row = max(count - 1, 0)
     sample = Sample(
         int(batch.fingerprints[0]),
@@ -64,7 +66,7 @@ def estimate_recording(
     )
 
 
-def choose(dense: Estimate, options: Options, run_dir: Path) -> Estimate:
+def choose(dense: Estimate, options: Options, run_dir: AnyPath) -> Estimate:
     """Return the estimate with the distance of keyframes that the user chose, or left to be found.
 
     Raises
@@ -74,10 +76,16 @@ def choose(dense: Estimate, options: Options, run_dir: Path) -> Estimate:
     """
     free = free_bytes(run_dir)
     if options.every == "auto":
-        budget = int(free * _SHARE_OF_FREE) if options.disk_budget is None else options.disk_budget
-        return dense.fit_into(min(budget, free))
+        limits = [limit for limit in (options.disk_budget, free) if limit is not None]
+        if not limits:
+            raise RefusedError(
+                f'How much fits into {run_dir} is not known: every="auto" needs disk_budget=, the bytes that it may take.'
+            )
+        if options.disk_budget is None:
+            limits = [int(limits[0] * _SHARE_OF_FREE)]
+        return dense.fit_into(min(limits))
     chosen = replace(dense, every=options.every)
-    if chosen.total > free:
+    if free is not None and chosen.total > free:
         raise RefusedError(
             f"{chosen.steps:,} steps with every={chosen.every} take {decimal(chosen.total)}; {decimal(free)} are free where "
             f'{run_dir} is. Free some, record to another disk, or keep fewer keyframes: every="auto" finds how few. '
@@ -86,7 +94,27 @@ def choose(dense: Estimate, options: Options, run_dir: Path) -> Estimate:
     return chosen
 
 
-def free_bytes(path: Path) -> int:
-    """Return the free bytes of the disk that a path, which need not exist, is on."""
-    existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
-    return shutil.disk_usage(existing).free
+def describe(estimate: Estimate, free: int | None, seconds: Seconds | None) -> str:
+    """Return a line for the user.
+
+    Parameters
+    ----------
+    estimate : Estimate
+        Of the run.
+    free : int or None
+        Bytes free on the disk, if that is known.
+    seconds : Seconds or None
+        What a step takes, if it is known.
+    """
+    distance = "" if estimate.every == 1 else f" (all weights every {estimate.every} steps)"
+    line = f"{decimal(int(estimate.per_step))} a step{distance}, {decimal(estimate.total)} for {estimate.steps:,} steps"
+    if free is not None:
+        line += f", {estimate.total / max(free, 1):.1%} of the free disk"
+    if seconds is None:
+        return line
+    spans = (min(value, _LONGEST) for value in estimate.attribution_seconds(seconds))
+    few, many = (timedelta(seconds=round(value)) for value in spans)
+    return (
+        f"{line}. Recording adds about {seconds.recording / max(seconds.training, 1e-9):.0%} to a training step of "
+        f"{seconds.training:.2g} s; a question to the run will take some {few} to {many} (h:mm:ss)"
+    )

@@ -4,7 +4,6 @@ import errno
 import statistics
 import time
 import warnings
-from pathlib import Path
 from typing import Any, Literal
 
 import keras
@@ -14,13 +13,14 @@ from rich.console import Console
 from explaind_tf import constants
 from explaind_tf.errors import RefusedError
 from explaind_tf.recording import checks
-from explaind_tf.recording.estimate import Planned, free_bytes
+from explaind_tf.recording.estimate import Planned, describe
 from explaind_tf.recording.options import OnError, Options
+from explaind_tf.recording.places import refuse_used_directory
 from explaind_tf.recording.session import Session
 from explaind_tf.recording.tap import Tap
-from explaind_tf.recording.writer import refuse_used_directory
 from explaind_tf.runs import RecordedRun
-from explaind_tf.runs.estimate import Seconds, describe
+from explaind_tf.runs.estimate import Seconds
+from explaind_tf.runs.files import AnyPath, as_path, free_bytes, refresh
 
 # TensorFlow writes the graphs. Keras would take one of its errors, OutOfRangeError, for the end of the data.
 _CANNOT_WRITE = (OSError, tf.errors.OpError)
@@ -35,8 +35,9 @@ class PathLogger(keras.callbacks.Callback):
 
     Parameters
     ----------
-    run_dir : str or Path
-        New or empty directory. Fits with the same logger and the same compiled model continue one run.
+    run_dir : str, Path or UPath
+        New or empty directory, or its URL (``gs://bucket/run``), see the notes. Fits with the same logger and the same
+        compiled model continue one run.
     every : int or "auto"
         Steps from one keyframe to the next. A keyframe holds all weights, moments and states. Of the steps between there are
         the batch, a few numbers and a digest of the weights; analysis trains them again and holds them against their
@@ -68,6 +69,12 @@ class PathLogger(keras.callbacks.Callback):
     samples in the batch: 12 bytes a weight in float32. Whatever the ledger could not account for is refused
     with a ``RefusedError`` when training begins or at its first step.
 
+    A URL is that of an object store that fsspec knows (its package installed). Objects cannot be appended to: steps are
+    written to a temporary local directory, and uploaded with a new manifest when they are a minute old or 256 MiB; training
+    waits meanwhile. A manifest refers to whole objects only. Unlike in a local directory, what waits is lost with the
+    process. Nothing locks other writers out: one that finds the manifest of another stops with a ``RefusedError``, but two
+    that commit in the same moment may not notice. The free space is not known: ``every="auto"`` needs a budget.
+
     Examples
     --------
     >>> logger = xtf.PathLogger("runs/mod113")                       # doctest: +SKIP
@@ -77,7 +84,7 @@ class PathLogger(keras.callbacks.Callback):
 
     def __init__(
         self,
-        run_dir: str | Path,
+        run_dir: str | AnyPath,
         *,
         every: int | Literal["auto"] = 1,
         resume: bool = False,
@@ -86,7 +93,7 @@ class PathLogger(keras.callbacks.Callback):
         verbose: bool = True,
     ) -> None:
         super().__init__()
-        self.run_dir = Path(run_dir)
+        self.run_dir = as_path(run_dir)
         self.verbose = verbose
         self._options = Options(every, disk_budget, resume, on_error)
         self._tap: Tap | None = None
@@ -102,6 +109,7 @@ class PathLogger(keras.callbacks.Callback):
 
     @property
     def _resumes(self) -> bool:
+        refresh(self.run_dir)
         return self._options.resume and (self.run_dir / constants.MANIFEST_FILE).exists()
 
     def tap(
@@ -214,17 +222,22 @@ class PathLogger(keras.callbacks.Callback):
     def close(self) -> None:
         """Let go of the run directory after an interrupted ``fit``; what was recorded stays, and can be gone on with."""
         if self._session is not None:
-            self._session.close()
-            self._session = None
+            try:
+                self._session.flush()
+            finally:
+                self._session.close()
+                self._session = None
 
     def _fail(self, error: OSError | tf.errors.OpError) -> None:
         assert self._session is not None  # it is what failed
         self._has_failed = True
         self._session.close()
         code, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, error.message)
+        kept, pending = self._session.kept_steps
+        after = f", the {pending} after them were not uploaded" if pending else ""
         message = (
-            f"The record in {self.run_dir} cannot be written: {reason or error}. Its {self._session.steps} steps "
-            f"before this one are kept. {self._way_on}"
+            f"The record in {self.run_dir} cannot be written: {reason or error}. Its {kept} steps before this one are "
+            f"kept{after}. {self._way_on}"
         )
         if self._options.on_error == "raise":
             raise OSError(code or errno.EIO, message) from error
@@ -245,7 +258,7 @@ class PathLogger(keras.callbacks.Callback):
         Console().print(f"PathLogger: {line}", highlight=False, soft_wrap=True)
 
 
-def _cut_short(run_dir: Path) -> RecordedRun:
+def _cut_short(run_dir: AnyPath) -> RecordedRun:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it was cut short is why it is gone on with
         return RecordedRun(run_dir)

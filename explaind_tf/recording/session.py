@@ -2,7 +2,6 @@
 
 import platform
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -22,9 +21,10 @@ from explaind_tf.recording.training import TrainingStep
 from explaind_tf.recording.writer import RunWriter
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.estimate import Estimate, Seconds
+from explaind_tf.runs.files import AnyPath
 from explaind_tf.runs.graphs import LossFunctions
 from explaind_tf.runs.schema import Manifest, VariableSpec
-from explaind_tf.runs.step_records import END, START, STEP, StepRecord
+from explaind_tf.runs.step_records import END, STEP, StepRecord
 
 
 class Session:
@@ -38,7 +38,7 @@ class Session:
         The model's optimizer.
     tap : Tap
         The dataset.
-    run_dir : Path
+    run_dir : Path or UPath
         New or empty; with ``resumed``, the directory of that run.
     options : Options
         What the user chose.
@@ -58,7 +58,7 @@ class Session:
         model: keras.Model,
         optimizer: PathOptimizer,
         tap: Tap,
-        run_dir: Path,
+        run_dir: AnyPath,
         options: Options,
         planned: Planned,
         resumed: RecordedRun | None = None,
@@ -94,6 +94,13 @@ class Session:
     def steps(self) -> int:
         """Steps recorded."""
         return self._steps
+
+    @property
+    def kept_steps(self) -> tuple[int, int]:
+        """Steps that survive the process, and those after them that do not, since they wait to be uploaded."""
+        if self._writer is None:
+            return 0, 0
+        return self._writer.step_count - self._writer.pending_steps, self._writer.pending_steps
 
     @property
     def has_steps(self) -> bool:
@@ -205,14 +212,17 @@ class Session:
         )
         self.estimate = choose(dense, self._options, self._run_dir)
         self._every = self.estimate.every
-        writer = RunWriter(self._run_dir, clear_begun=self._options.resume)
-        graphs = writer.run_dir / constants.GRAPHS_DIR
+        writer = RunWriter.create(self._run_dir, clear_begun=self._options.resume)
         try:
-            self._functions.save(str(graphs))
+            self._functions.save(str(writer.graphs_dir))
             if training is not None and self._every > 1:
-                training.save(str(graphs / constants.TRAINING_DIR))
-            writer.begin(**self._description(), every=self._every, environment=_environment(self._model))
-            writer.write_step(StepRecord(START, -1, self._start))
+                training.save(str(writer.graphs_dir / constants.TRAINING_DIR))
+            writer.begin(
+                **self._description(),
+                every=self._every,
+                environment=_environment(self._model),
+                start=self._start,
+            )
         except BaseException:
             writer.close()  # the directory's lock goes with it
             raise
@@ -276,7 +286,7 @@ class Session:
             self._writer.open_shards()
         rows = self._writer.write_samples(batch)
         is_keyframe = (self._steps + 1) % self._every == 0
-        record = replace(record, rows=rows)
+        record = replace(record, rows=rows, sample_count=self._writer.sample_count)
         self._writer.write_step(record if is_keyframe else record.without_snapshot())
         self._last, self._is_keyframe = after, is_keyframe
 
@@ -312,12 +322,22 @@ class Session:
                 theta=self._last.theta if theta is None else theta,
                 state=self._last.state if state is None else state,
             )
-            self._writer.write_step(StepRecord(END, self._steps, end, theta_before=theta, state_before=state))
+            samples = self._writer.sample_count
+            self._writer.write_step(
+                StepRecord(
+                    END, self._steps, end, sample_count=samples, theta_before=theta, state_before=state
+                )
+            )
         self._writer.finish({} if seconds is None else {"seconds_per_step": asdict(seconds)})
         return (
             f"wrote {self._steps} steps and {self._writer.sample_count} distinct samples "
             f"({self._writer.byte_count / 1e6:,.1f} MB) to {self._writer.run_dir}"
         )
+
+    def flush(self) -> None:
+        """Upload the steps that wait for it."""
+        if self._writer is not None:
+            self._writer.flush()
 
     def close(self) -> None:
         """Let go of the directory as it is: up to its last whole step it can be read, and gone on with."""

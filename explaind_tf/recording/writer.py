@@ -1,113 +1,103 @@
 """The writer of a run directory: graphs, steps, samples, and the manifest that commits them."""
 
 import datetime
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from explaind_tf import constants
 from explaind_tf.errors import RefusedError
-from explaind_tf.recording.lock import DirectoryLock
+from explaind_tf.recording.places import Place, place_at
 from explaind_tf.recording.tap import TappedBatch
 from explaind_tf.runs import RecordedRun, SampleStore
 from explaind_tf.runs.digests import describe_tree
 from explaind_tf.runs.examples import Buffers, as_buffer
+from explaind_tf.runs.files import AnyPath
 from explaind_tf.runs.fingerprints import ContentTable
-from explaind_tf.runs.records import RecordFile, RecordWriter, file_sha256
+from explaind_tf.runs.records import RecordWriter
 from explaind_tf.runs.samples import Sample, SampleId, encode_sample
 from explaind_tf.runs.schema import (
     COMPLETE,
     RECORDING,
     SAMPLES,
+    SHARD_NAMES,
     STEPS,
     Manifest,
     Shard,
     VariableSpec,
     new_run_id,
     read_manifest,
-    sync_directory,
-    write_manifest,
 )
-from explaind_tf.runs.step_records import StepRecord, encode_step
+from explaind_tf.runs.step_records import START, STEP, Snapshot, StepRecord, encode_step
 from explaind_tf.runs.structure import Structure
 
 
-def refuse_used_directory(run_dir: Path, but_for_begun: bool = False) -> None:
-    """Refuse a directory that holds anything.
-
-    Parameters
-    ----------
-    run_dir : Path
-        It need not exist.
-    but_for_begun : bool
-        Whether to let pass what a recording leaves that ended before its first step.
-
-    Raises
-    ------
-    FileExistsError
-        Nothing in the directory is touched.
-    """
-    if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
-        return
-    if but_for_begun and run_dir.is_dir() and _is_merely_begun(run_dir):
-        return
-    what = "already holds a run" if (run_dir / constants.MANIFEST_FILE).exists() else "is not empty"
-    raise FileExistsError(
-        f"{run_dir} {what}. Nothing in it was changed. A PathLogger records into a new or empty directory: choose another "
-        f"name, remove the directory if its content is no longer needed, or go on with a run: PathLogger(..., resume=True)."
-    )
-
-
-def _is_merely_begun(run_dir: Path) -> bool:
-    """Return whether a recording ended here between its first file and its first manifest, which is before any step."""
-    first = [name.format(0) for name in (constants.STEPS_SHARD, constants.SAMPLES_SHARD)]
-    own = {constants.GRAPHS_DIR} | {
-        name + constants.TEMPORARY_SUFFIX for name in (*first, constants.MANIFEST_FILE)
-    }
-    return all(path.name in own for path in run_dir.iterdir())
-
-
 class RunWriter:
-    """Appends to a run directory; what it has handed over survives the death of the process.
+    """Appends to a run directory.
+
+    In a local one, what was handed over survives the death of the process. At a URL, what was uploaded does: shards go there
+    from time to time.
 
     Parameters
     ----------
-    run_dir : Path
-        New or empty directory.
-    clear_begun : bool
-        Whether to clear away what a recording left that ended before its first step.
+    place : Place
+        Where files go; this is its only writer from now on.
+    manifest : Manifest, optional
+        Of the run that is gone on with.
 
     Attributes
     ----------
+    run_dir : Path or UPath
+        The run directory.
+    graphs_dir : Path
+        Where the graphs are to be saved before :meth:`begin`.
     sample_count : int
         Number of distinct samples written.
+    step_count, pending_steps : int
+        Number of steps written, and of those that wait to be uploaded and are lost with the process.
     """
 
-    def __init__(self, run_dir: Path, clear_begun: bool = False) -> None:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        self._lock = DirectoryLock(run_dir)
-        refuse_used_directory(run_dir, but_for_begun=clear_begun)  # by another writer, since it was looked at
-        for path in run_dir.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        self._set_up(run_dir)
-
-    def _set_up(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
+    def __init__(self, place: Place, manifest: Manifest | None = None) -> None:
+        self._place = place
+        self.run_dir = place.run_dir
+        self.graphs_dir = place.directory / constants.GRAPHS_DIR
         self.sample_count = 0
+        self.step_count = self.pending_steps = 0
         self._rows = ContentTable(8)  # by fingerprint
         self._rows_with_ids: dict[tuple[int, SampleId], int] = {}  # where there are ids
-        self._manifest: Manifest | None = None
+        self._manifest = manifest
         self._writers: dict[str, RecordWriter] = {}
         self._committed_bytes = 0
+        self._is_committing = False  # and stays so if that fails
+
+    @classmethod
+    def create(cls, run_dir: AnyPath, clear_begun: bool = False) -> "RunWriter":
+        """Return a writer of a new run.
+
+        Parameters
+        ----------
+        run_dir : Path or UPath
+            New or empty directory.
+        clear_begun : bool
+            Whether to clear away what a recording left that ended before its first step.
+
+        Raises
+        ------
+        FileExistsError
+            If the directory holds anything else.
+        RefusedError
+            If another program is writing to it, or nothing can be committed there.
+        """
+        place = place_at(run_dir)
+        try:
+            place.begin(clear_begun)
+        except BaseException:
+            place.release()
+            raise
+        return cls(place)
 
     @classmethod
     def reopen(cls, run: RecordedRun) -> "RunWriter":
@@ -120,27 +110,23 @@ class RunWriter:
         RefusedError
             If another program is writing to it, or has since it was opened.
         """
-        writer = cls.__new__(cls)
-        writer._lock = DirectoryLock(run.run_dir)
-        writer._set_up(run.run_dir)
+        place = place_at(run.run_dir)
         try:
+            writer = cls(place, run.manifest)
             writer._take_over(run)
         finally:
-            writer._lock.release()  # until there is a step to write
+            place.release()  # until there is a step to write
         return writer
 
     def _take_over(self, run: RecordedRun) -> None:
-        self._manifest = run.manifest
         self._refuse_changed()
-        files = {STEPS: iter(run.step_store.records.files), SAMPLES: iter(run.samples.records.files)}
-        found = [(shard, next(files[shard.kind])) for shard in run.manifest.shards]
-        shards = [_committed(shard, file) if shard.is_open else shard for shard, file in found]
+        shards = self._place.take_over(run)
         self._committed_bytes = sum(shard.size or 0 for shard in shards)
-        if any(shard.is_open for shard in run.manifest.shards):
-            sync_directory(run.run_dir)
-            self._manifest = run.manifest.with_shards(tuple(shards), RECORDING)
-            write_manifest(run.run_dir, self._manifest)
+        if shards != run.manifest.shards:
+            self._manifest = run.manifest.with_shards(shards, RECORDING)
+            self._place.commit_manifest(self._manifest)
         self._know(run.samples)
+        self.step_count = len(run.step_store)
 
     def _refuse_changed(self) -> None:
         """Refuse to write over what another program did to the run before the lock was taken."""
@@ -164,7 +150,11 @@ class RunWriter:
     @property
     def byte_count(self) -> int:
         """Bytes of steps and samples written."""
-        return self._committed_bytes + sum(writer.size for writer in self._writers.values())
+        return self._committed_bytes + self._open_bytes
+
+    @property
+    def _open_bytes(self) -> int:
+        return sum(writer.size for writer in self._writers.values())
 
     def begin(
         self,
@@ -180,8 +170,11 @@ class RunWriter:
         weights: Structure | None,
         outputs: Structure,
         environment: dict[str, Any],
+        start: Snapshot,
     ) -> None:
-        """Say what is recorded, and open the first shards. The graphs must have been written before."""
+        """Say what is recorded and where training starts. The graphs must have been saved before."""
+        graphs = describe_tree(self.graphs_dir)
+        self._place.commit_graphs()
         self._manifest = Manifest(
             run_id=new_run_id(),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -197,29 +190,45 @@ class RunWriter:
             weights=weights,
             outputs=outputs,
             environment=environment,
-            graphs=describe_tree(self.run_dir / constants.GRAPHS_DIR),
+            graphs=graphs,
             shards=(),
         )
-        self.open_shards()
+        self._start_shards()
+        # Before the manifest: where there is one, there is a run.
+        self._writers[STEPS].write(encode_step(StepRecord(START, -1, start), self._manifest.run_id))
+        self._writers[STEPS].sync()
+        if self._place.names_open_shards:
+            self._name_open_shards()
+        else:
+            self._commit(RECORDING)
+            self._start_shards()
 
     def open_shards(self) -> None:
-        """Start a shard of each kind and commit a manifest that says that recording is going on (again)."""
+        """Start shards for a further fit and commit a manifest that says that recording is going on again."""
+        self._place.acquire()
+        try:
+            self._refuse_changed()
+        except BaseException:
+            self._place.release()
+            raise
+        self._start_shards()
+        self._name_open_shards()
+
+    def _start_shards(self) -> None:
         assert self._manifest is not None, "begin() comes first"
-        self._lock.acquire()
-        if self._manifest.shards:
-            try:
-                self._refuse_changed()
-            except BaseException:
-                self._lock.release()
-                raise
+        self._writers = {}
+        for kind in SHARD_NAMES:
+            path = self._place.path_of(_next_file(kind, self._manifest.shards))
+            self._writers[kind] = RecordWriter(path)
+
+    def _name_open_shards(self) -> None:
+        """Commit a manifest that says what is being written, where that can be read."""
+        assert self._manifest is not None, "begin() comes first"
         shards = self._manifest.shards
-        number = sum(shard.kind == STEPS for shard in shards)
-        for kind, name in ((STEPS, constants.STEPS_SHARD), (SAMPLES, constants.SAMPLES_SHARD)):
-            file = name.format(number)
-            self._writers[kind] = RecordWriter(self.run_dir / (file + constants.TEMPORARY_SUFFIX))
-            shards += (Shard(file, kind),)
+        if self._place.names_open_shards:
+            shards += tuple(Shard(_next_file(kind, shards), kind) for kind in self._writers)
         self._manifest = self._manifest.with_shards(shards, RECORDING)
-        write_manifest(self.run_dir, self._manifest)
+        self._place.commit_manifest(self._manifest)
 
     def write_samples(self, batch: TappedBatch) -> np.ndarray:
         """Store the samples of a batch that are new, and return the rows of all, shape (batch,)."""
@@ -253,6 +262,12 @@ class RunWriter:
         """Append a record; the samples that it names must have been written before."""
         assert self._manifest is not None, "begin() comes first"
         self._writers[STEPS].write(encode_step(record, self._manifest.run_id))
+        if record.kind == STEP:
+            self.step_count += 1
+            self.pending_steps += not self._place.names_open_shards
+        if self._place.is_due(self._open_bytes):
+            self._commit(RECORDING)
+            self._start_shards()
 
     @property
     def is_open(self) -> bool:
@@ -260,51 +275,58 @@ class RunWriter:
         return bool(self._writers)
 
     def finish(self, environment: dict[str, Any]) -> None:
-        """Commit: force the shards to the disk, give them their names, replace the manifest.
+        """Commit what was written, and the run as complete.
 
         Parameters
         ----------
         environment : dict
             What to add to what is known of it.
         """
+        self._commit(COMPLETE, environment)
+        self._place.release()
+
+    def flush(self) -> None:
+        """Upload the steps that wait for it, unless that failed before."""
+        if self.pending_steps and not self._is_committing:
+            self._commit(RECORDING)
+
+    def _commit(self, status: str, environment: dict[str, Any] | None = None) -> None:
+        """Force the shards to where they last, under their names, and replace the manifest."""
         assert self._manifest is not None, "begin() comes first"
-        shards = []
-        for shard in self._manifest.shards:
-            if shard.is_open:
-                writer = self._writers[shard.kind]
-                writer.close()
-                writer.path.rename(self.run_dir / shard.file)
-                shard = Shard(shard.file, shard.kind, writer.count, writer.size, writer.sha256)
-                self._committed_bytes += writer.size
-            shards.append(shard)
+        self._is_committing = True
+        earlier = tuple(shard for shard in self._manifest.shards if not shard.is_open)
+        closed = [shard for kind in self._writers if (shard := self._closed(kind, earlier)) is not None]
+        if not self._place.names_open_shards and self._manifest.shards:
+            self._refuse_changed()
+        self._place.commit_shards(shard.file for shard in closed)
+        self._committed_bytes += self._open_bytes
         self._writers = {}
-        sync_directory(self.run_dir)
-        self._manifest = replace(
-            self._manifest.with_shards(tuple(shards), COMPLETE),
-            environment=self._manifest.environment | environment,
-        )
-        write_manifest(self.run_dir, self._manifest)
-        self._lock.release()
+        manifest = self._manifest.with_shards((*earlier, *closed), status)
+        self._manifest = replace(manifest, environment=manifest.environment | (environment or {}))
+        self._place.commit_manifest(self._manifest)
+        self.pending_steps = 0
+        self._is_committing = False
+
+    def _closed(self, kind: str, earlier: tuple[Shard, ...]) -> Shard | None:
+        """Close a shard, and describe it; None if it is empty and nobody knows of it."""
+        writer = self._writers[kind]
+        writer.close()
+        is_known = self._place.names_open_shards or all(shard.kind != kind for shard in earlier)
+        if writer.count == 0 and not is_known:
+            writer.path.unlink()
+            return None
+        return Shard(_next_file(kind, earlier), kind, writer.count, writer.size, writer.sha256)
 
     def close(self) -> None:
         """Close the files without committing: the run can be read up to its last whole step, and gone on with."""
         for writer in self._writers.values():
             writer.close()
-        self._lock.release()
+        self._place.release()
+
+
+def _next_file(kind: str, shards: tuple[Shard, ...]) -> str:
+    return SHARD_NAMES[kind].format(sum(shard.kind == kind for shard in shards))
 
 
 def _constant(value: int, _: int) -> int:
     return value
-
-
-def _committed(shard: Shard, file: RecordFile) -> Shard:
-    """Cut a file that was being written after its last whole record, and give it its name."""
-    os.truncate(file.path, file.size)
-    descriptor = os.open(file.path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    found = Shard(shard.file, shard.kind, len(file), file.size, file_sha256(file.path))
-    file.path.rename(file.path.with_name(shard.file))
-    return found

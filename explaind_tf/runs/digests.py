@@ -3,12 +3,18 @@
 A SavedModel has no checksums, and a damaged one may end the process instead of raising an error.
 """
 
+import hashlib
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from upath import UPath
 
 from explaind_tf.errors import RunFormatError
+from explaind_tf.runs.files import AnyPath
 from explaind_tf.runs.records import file_sha256
 
 
@@ -49,24 +55,73 @@ def check_tree(directory: Path, expected: Sequence[FileDigest]) -> None:
                 raise RunFormatError(
                     f"{directory / item.file} is missing: the manifest names it. Restore it from a copy."
                 )
-            _check_file(found.pop(item.file), item)
+            path = found.pop(item.file)
+            _check_size(path, path.stat().st_size, item)
+            _check_sha256(path, file_sha256(path), item)
     except OSError as error:
         raise RunFormatError(f"{error.filename or directory} cannot be read: {error.strerror}.") from error
     if found:
-        raise RunFormatError(
-            f"{min(found.values())} does not belong to the run: the manifest does not name it. TensorFlow would read it "
-            f"with the graphs; remove it, or restore {directory} from a copy."
-        )
+        raise _foreign(directory, min(found))
 
 
-def _check_file(path: Path, expected: FileDigest) -> None:
-    size = path.stat().st_size
+@contextmanager
+def checked_tree(directory: AnyPath, expected: Sequence[FileDigest]) -> Iterator[Path]:
+    """Give the expected files, checked as by :func:`check_tree`, in a local directory.
+
+    That is the directory itself if it is local, otherwise a copy that lasts as long as the context.
+
+    Raises
+    ------
+    RunFormatError
+        As :func:`check_tree` does.
+    """
+    if isinstance(directory, Path):
+        check_tree(directory, expected)
+        yield directory
+        return
+    with tempfile.TemporaryDirectory(prefix="explaind_tf-") as copy:
+        _fetch_tree(directory, Path(copy), expected)
+        yield Path(copy)
+
+
+def _fetch_tree(directory: UPath, copy: Path, expected: Sequence[FileDigest]) -> None:
+    """Copy the expected files; they are checked before anything is written."""
+    root = directory.path.rstrip("/") + "/"
+    try:
+        sizes = {name: int(info["size"]) for name, info in directory.fs.find(root, detail=True).items()}
+        found = {name.removeprefix(root): size for name, size in sizes.items()}
+        for item in expected:
+            path = directory / item.file
+            if item.file not in found or ".." in PurePosixPath(item.file).parts:
+                raise RunFormatError(f"{path} is missing: the manifest names it. Restore it from a copy.")
+            _check_size(path, found.pop(item.file), item)
+            data = directory.fs.cat_file(root + item.file)
+            _check_sha256(path, hashlib.sha256(data).hexdigest(), item)
+            (copy / item.file).parent.mkdir(parents=True, exist_ok=True)
+            (copy / item.file).write_bytes(data)
+    except OSError as error:
+        raise RunFormatError(f"{directory} cannot be read: {error.strerror or error}.") from error
+    if found:
+        raise _foreign(directory, min(found))
+
+
+def _foreign(directory: AnyPath, file: str) -> RunFormatError:
+    return RunFormatError(
+        f"{directory / file} does not belong to the run: the manifest does not name it. TensorFlow would read it with the "
+        f"graphs; remove it, or restore {directory} from a copy."
+    )
+
+
+def _check_size(path: AnyPath, size: int, expected: FileDigest) -> None:
     if size != expected.size:
         raise RunFormatError(
             f"{path} has {size} bytes, the manifest says {expected.size}: the file was cut or changed after recording. "
             f"Restore it from a copy."
         )
-    if file_sha256(path) != expected.sha256:
+
+
+def _check_sha256(path: AnyPath, sha256: str, expected: FileDigest) -> None:
+    if sha256 != expected.sha256:
         raise RunFormatError(
             f"{path} is not the file that was recorded: its SHA-256 differs from the manifest's. Restore it from a copy."
         )
@@ -92,14 +147,16 @@ def _files(directory: Path) -> Iterator[Path]:
                 )
 
 
-def require_inside(path: Path, run_dir: Path) -> None:
-    """Refuse a path that symbolic links lead out of the run directory.
+def require_inside(path: AnyPath, run_dir: AnyPath) -> None:
+    """Refuse a path that symbolic links lead out of the run directory. At URLs there are none.
 
     Raises
     ------
     RunFormatError
         If so.
     """
+    if not (isinstance(path, Path) and isinstance(run_dir, Path)):
+        return
     if path.is_symlink() and not path.resolve().is_relative_to(run_dir.resolve()):
         raise RunFormatError(
             f"{path} is a symbolic link to {path.resolve()}, out of the run directory. A run holds its own files: put "

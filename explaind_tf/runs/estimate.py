@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 from rich.filesize import decimal
 
@@ -141,32 +140,6 @@ def seconds_of(run: RecordedRun) -> Seconds | None:
     values = [found.get("training"), found.get("recording")] if isinstance(found, dict) else []
     measured = [value for value in values if isinstance(value, float) and 0 <= value < math.inf]
     return Seconds(*measured) if len(measured) == 2 else None
-
-
-def describe(estimate: Estimate, free: int, seconds: Seconds | None) -> str:
-    """Return a line for the user.
-
-    Parameters
-    ----------
-    estimate : Estimate
-        Of the run.
-    free : int
-        Bytes free on the disk.
-    seconds : Seconds or None
-        What a step takes, if it is known.
-    """
-    distance = "" if estimate.every == 1 else f" (all weights every {estimate.every} steps)"
-    line = (
-        f"{decimal(int(estimate.per_step))} a step{distance}, {decimal(estimate.total)} for {estimate.steps:,} steps, "
-        f"{estimate.total / max(free, 1):.1%} of the free disk"
-    )
-    if seconds is None:
-        return line
-    few, many = (timedelta(seconds=round(value)) for value in estimate.attribution_seconds(seconds))
-    return (
-        f"{line}. Recording adds about {seconds.recording / max(seconds.training, 1e-9):.0%} to a training step of "
-        f"{seconds.training:.2g} s; a question to the run will take some {few} to {many} (h:mm:ss)"
-    )
 
 
 def record_bytes(record: Buffers) -> int:

@@ -1,23 +1,28 @@
 """`RecordedRun`: a run directory, opened without the model's code or the training data."""
 
+import re
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
 
 from explaind_tf import constants
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs import structure as struct
-from explaind_tf.runs.digests import FileDigest, check_tree, require_inside
+from explaind_tf.runs.digests import FileDigest, checked_tree, require_inside
+from explaind_tf.runs.files import AnyPath, as_path
 from explaind_tf.runs.graphs import Graphs
 from explaind_tf.runs.keyframes import SegmentReplay
 from explaind_tf.runs.path import WeightPath
 from explaind_tf.runs.records import RecordFile, file_sha256
 from explaind_tf.runs.samples import SampleStore
-from explaind_tf.runs.schema import COMPLETE, SAMPLES, STEPS, Manifest, Shard, read_manifest
+from explaind_tf.runs.schema import COMPLETE, SAMPLES, SHARD_NAMES, STEPS, Manifest, Shard, read_manifest
 from explaind_tf.runs.step_records import Layout
-from explaind_tf.runs.steps import StepStore
+from explaind_tf.runs.steps import StepStore, forget_without_samples
 from explaind_tf.runs.training import TrainingGraph
+
+_SHARD = re.compile(f"({STEPS}|{SAMPLES})-.*[.]tfrecord")
 
 
 class RecordedRun(WeightPath):
@@ -27,12 +32,19 @@ class RecordedRun(WeightPath):
     ------
     RunFormatError
         As :func:`explaind_tf.open_run` says.
+
+    Attributes
+    ----------
+    run_dir : Path or UPath
+        Where the run is.
+    leftovers : list of str
+        Files of records whose upload was not committed; they do not count.
     """
 
     step_store: StepStore
 
-    def __init__(self, run_dir: str | Path) -> None:
-        self.run_dir = Path(run_dir)
+    def __init__(self, run_dir: str | AnyPath) -> None:
+        self.run_dir = as_path(run_dir)
         self.manifest: Manifest = read_manifest(self.run_dir)
         weights = () if self.manifest.weights is None else tuple(struct.leaves(self.manifest.weights))
         layout = Layout(
@@ -47,16 +59,18 @@ class RecordedRun(WeightPath):
             raise RunFormatError(
                 f"{self.run_dir} has no trainable variables: there is nothing to account for."
             )
-        self._samples = SampleStore(
-            self._open_shards(SAMPLES), self.manifest.inputs, self.manifest.targets, self.run_id
-        )
+        # Steps first: of a run that is being recorded, the samples of each step found are then found, too.
+        steps, samples = self._open_shards(STEPS), self._open_shards(SAMPLES)
+        self._samples = SampleStore(samples, self.manifest.inputs, self.manifest.targets, self.run_id)
+        # Samples that were committed and are missing are damage, which is told when a step asks for them.
+        lost = forget_without_samples(steps, layout, len(self._samples)) if samples[-1].is_open else 0
         # Not a method of the run: it would be held by what it holds, and closed by the garbage collector only.
         load = partial(_load_training, self.run_dir / constants.GRAPHS_DIR, self.manifest.graphs)
         replay = SegmentReplay(load, self._samples.take_flat, str(self.run_dir))
-        self.step_store = StepStore(self._open_shards(STEPS), layout, replay)
-        self._refuse_foreign_shards()
+        self.step_store = StepStore(steps, layout, replay)
+        self.leftovers = self._unnamed_shards()
         if not self.is_complete:
-            self._warn_cut_short()
+            self._warn_cut_short(lost)
 
     def _open_shards(self, kind: str) -> list[RecordFile]:
         shards = self.manifest.shards_of(kind)
@@ -64,21 +78,30 @@ class RecordedRun(WeightPath):
             raise RunFormatError(f"{self.run_dir}: the manifest names no {kind} file.")
         return [RecordFile(self._shard_path(shard), shard.count) for shard in shards]
 
-    def _refuse_foreign_shards(self) -> None:
-        """Refuse records that the manifest does not name.
+    def _unnamed_shards(self) -> list[str]:
+        """Return the shards that were uploaded and not committed.
 
         Temporary files may be left by a program that ended before it could name them; they hold nothing yet.
+
+        Raises
+        ------
+        RunFormatError
+            If there are others that the manifest does not name.
         """
         named = {shard.file for shard in self.manifest.shards}
-        for kind in (STEPS, SAMPLES):
-            for path in sorted(self.run_dir.glob(f"{kind}-*.tfrecord")):
-                if path.name not in named:
-                    raise RunFormatError(
-                        f"{path} does not belong to the run: the manifest does not name it. Remove it, or restore the "
-                        f"manifest that names it."
-                    )
+        is_uploaded = not self.is_complete and not any(shard.is_open for shard in self.manifest.shards)
+        next_ones = {name.format(len(self.manifest.shards_of(kind))) for kind, name in SHARD_NAMES.items()}
+        found = sorted(path.name for path in self.run_dir.iterdir())
+        unnamed = [name for name in found if _SHARD.fullmatch(name) and name not in named]
+        for name in unnamed:
+            if not is_uploaded or name not in next_ones:
+                raise RunFormatError(
+                    f"{self.run_dir / name} does not belong to the run: the manifest does not name it. Remove it, or "
+                    f"restore the manifest that names it."
+                )
+        return unnamed
 
-    def _shard_path(self, shard: Shard) -> Path:
+    def _shard_path(self, shard: Shard) -> AnyPath:
         path = self.run_dir / shard.file
         if shard.is_open:
             temporary = path.with_name(path.name + constants.TEMPORARY_SUFFIX)
@@ -98,9 +121,15 @@ class RecordedRun(WeightPath):
             )
         return path
 
-    def _warn_cut_short(self) -> None:
+    def _warn_cut_short(self, lost: int) -> None:
         dropped = self.step_store.records.dropped_bytes
         tail = f" The {dropped} bytes of an unfinished step were left out." if dropped else ""
+        if lost:
+            tail += (
+                f" {lost} steps after it were left out: their samples never reached the disk (a power cut)."
+            )
+        if self.leftovers:
+            tail += f" {' and '.join(self.leftovers)} were left out: they were uploaded and not committed."
         warnings.warn(
             f"{self.run_dir} was cut short: training ended before the logger could finish (interrupted or "
             f"killed), or is still going on. It is opened up to its last whole step: {len(self.step_store)} "
@@ -121,11 +150,11 @@ class RecordedRun(WeightPath):
     @cached_property
     def graphs(self) -> Graphs:
         """The model as pure functions, loaded on first use, after their files were checked."""
-        self._check_graphs()
-        return Graphs(self.run_dir / constants.GRAPHS_DIR)
+        with self._checked_graphs() as directory:
+            return Graphs(directory)
 
-    def _check_graphs(self) -> None:
-        check_tree(self.run_dir / constants.GRAPHS_DIR, self.manifest.graphs)
+    def _checked_graphs(self) -> AbstractContextManager[Path]:
+        return checked_tree(self.run_dir / constants.GRAPHS_DIR, self.manifest.graphs)
 
     def verify_files(self) -> None:
         """Check every byte recorded: SHA-256 of all files, checksums, order, samples' fingerprints.
@@ -135,7 +164,8 @@ class RecordedRun(WeightPath):
         RunFormatError
             At the first thing that is wrong, naming file, record and step.
         """
-        self._check_graphs()
+        with self._checked_graphs():
+            pass
         for shard in self.manifest.shards:
             path = self._shard_path(shard)
             if shard.sha256 is not None and file_sha256(path) != shard.sha256:
@@ -161,6 +191,6 @@ class RecordedRun(WeightPath):
         )
 
 
-def _load_training(graphs: Path, expected: Sequence[FileDigest]) -> TrainingGraph:
-    check_tree(graphs, expected)
-    return TrainingGraph(graphs / constants.TRAINING_DIR)
+def _load_training(graphs: AnyPath, expected: Sequence[FileDigest]) -> TrainingGraph:
+    with checked_tree(graphs, expected) as directory:
+        return TrainingGraph(directory / constants.TRAINING_DIR)

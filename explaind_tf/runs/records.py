@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError
 
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.examples import Buffers
+from explaind_tf.runs.files import AnyPath, open_file
 
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
@@ -127,10 +128,14 @@ class RecordWriter:
         """SHA-256 of everything written so far, as hexadecimal digits."""
         return self._hash.hexdigest()
 
+    def sync(self) -> None:
+        """Force what was written to the disk."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Force the file to the disk and close it."""
         if not self._file.closed:
-            os.fsync(self._file.fileno())
+            self.sync()
             self._file.close()
 
 
@@ -142,7 +147,7 @@ class RecordFile:
 
     Parameters
     ----------
-    path : Path
+    path : Path or UPath
         The file.
     expected : int or None
         Number of records the manifest promises. None for a file that was still being written: reading then
@@ -152,26 +157,29 @@ class RecordFile:
     ------
     RunFormatError
         If a header is damaged or the number of records is not the promised one.
+
+    Attributes
+    ----------
+    is_open : bool
+        Whether the file was still being written.
+    dropped_bytes : int
+        Bytes of an unfinished record at its end.
     """
 
-    def __init__(self, path: Path, expected: int | None) -> None:
+    def __init__(self, path: AnyPath, expected: int | None) -> None:
         self.path = path
+        self.is_open = expected is None
         self._offsets: list[int] = []
         self._lengths: list[int] = []
         self.dropped_bytes = 0
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise RunFormatError(f"{path} cannot be read: {error.strerror}.") from error
-        # Runs are opened without a `with`, like datasets in xarray: the file is closed when nobody holds it.
-        self._close = weakref.finalize(self, os.close, self._descriptor)
+        self._file = open_file(path)
         self._scan(expected)
 
     def _scan(self, expected: int | None) -> None:
-        size = os.fstat(self._descriptor).st_size
+        size = self._file.size
         offset = 0
         while offset < size:
-            header = self._read_bytes(offset, _HEADER_BYTES)
+            header = self._file.read(offset, _HEADER_BYTES)
             whole = len(header) == _HEADER_BYTES
             if whole and _CRC.unpack(header[_LENGTH.size :])[0] != _masked_crc(header[: _LENGTH.size]):
                 raise self._damaged(len(self), offset, "its length does not match its checksum")
@@ -196,6 +204,10 @@ class RecordFile:
         """Bytes of the whole records."""
         return self._offsets[-1] + _HEADER_BYTES + self._lengths[-1] + _CRC.size if len(self) else 0
 
+    def forget_from(self, index: int) -> None:
+        """Take the file to end before record ``index``; on the disk it stays as it is."""
+        del self._offsets[index:], self._lengths[index:]
+
     def _damaged(self, index: int, offset: int, what: str) -> RunFormatError:
         return RunFormatError(
             f"{self.path}: record {index}, at byte {offset}, is damaged: {what}. Restore the file from a copy."
@@ -213,8 +225,8 @@ class RecordFile:
             If the data do not match their checksum.
         """
         start, length = self._offsets[index] + _HEADER_BYTES, self._lengths[index]
-        data = self._read_bytes(start, length)
-        stored = self._read_bytes(start + length, _CRC.size)
+        data = self._file.read(start, length)
+        stored = self._file.read(start + length, _CRC.size)
         if len(stored) < _CRC.size or _CRC.unpack(stored)[0] != _masked_crc(data):
             raise self._damaged(index, self._offsets[index], "its data do not match their checksum")
         return data
@@ -226,18 +238,9 @@ class RecordFile:
         except DecodeError as error:
             raise self._damaged(index, self._offsets[index], "it is no tf.train.Example") from error
 
-    def _read_bytes(self, offset: int, count: int) -> bytes:
-        data = os.pread(self._descriptor, count, offset)
-        while 0 < len(data) < count:  # the kernel hands out at most 2 GiB at a time
-            more = os.pread(self._descriptor, count - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
-        return data
-
     def close(self) -> None:
         """Close the file; reading from it is an error from then on."""
-        self._close()
+        self._file.close()
 
 
 class RecordSeries:
@@ -266,13 +269,14 @@ class RecordSeries:
         """Bytes of an unfinished record at the end."""
         return sum(file.dropped_bytes for file in self.files)
 
-    def _locate(self, index: int) -> tuple[RecordFile, int]:
+    def locate(self, index: int) -> tuple[RecordFile, int]:
+        """Return the file of a record, and the record's number in it."""
         which = min(bisect.bisect_right(self._starts, index) - 1, len(self.files) - 1)
         return self.files[which], index - self._starts[which]
 
     def where(self, index: int) -> str:
         """Name the file and the place of a record, for messages."""
-        file, local = self._locate(index)
+        file, local = self.locate(index)
         return f"{file.path}: record {local}"
 
     def read_example(self, index: int) -> tf.train.Example:
@@ -283,7 +287,7 @@ class RecordSeries:
         RunFormatError
             If it is damaged.
         """
-        file, local = self._locate(index)
+        file, local = self.locate(index)
         return file.read_example(local)
 
     def last_of_files(self) -> list[int]:
@@ -291,7 +295,10 @@ class RecordSeries:
         return [stop - 1 for start, stop in itertools.pairwise(self._starts) if stop > start]
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: AnyPath) -> str:
     """Return the SHA-256 of a file as hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+        return digest.hexdigest()

@@ -17,6 +17,7 @@ from explaind_tf import constants
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs import structure as struct
 from explaind_tf.runs.digests import FileDigest, require_inside
+from explaind_tf.runs.files import AnyPath, refresh, sync_file
 from explaind_tf.runs.sealed import MOST_BYTES, SEAL, check_seal, parse, seal
 from explaind_tf.runs.structure import Structure
 
@@ -24,7 +25,7 @@ RECORDING = "recording"
 COMPLETE = "complete"
 
 STEPS, SAMPLES = "steps", "samples"
-_SHARD_NAMES = {STEPS: constants.STEPS_SHARD, SAMPLES: constants.SAMPLES_SHARD}
+SHARD_NAMES = {STEPS: constants.STEPS_SHARD, SAMPLES: constants.SAMPLES_SHARD}
 
 
 @dataclass(frozen=True)
@@ -133,33 +134,29 @@ def new_run_id() -> str:
     return uuid.uuid4().hex
 
 
-def write_manifest(run_dir: Path, manifest: Manifest) -> None:
-    """Replace the manifest atomically: readers see the old one or the new one, never a part."""
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the manifest as it is written."""
     body = {"format_version": constants.FORMAT_VERSION, **asdict(manifest)}
     body["inputs"] = struct.to_json(manifest.inputs)
     body["targets"] = struct.to_json(manifest.targets)
     body["weights"] = None if manifest.weights is None else struct.to_json(manifest.weights)
     body["outputs"] = struct.to_json(manifest.outputs)
+    return seal(body)
+
+
+def write_manifest(run_dir: Path, manifest: Manifest) -> None:
+    """Replace the manifest atomically: readers see the old one or the new one, never a part."""
     path = run_dir / constants.MANIFEST_FILE
     temporary = path.with_name(path.name + constants.TEMPORARY_SUFFIX)
     with open(temporary, "wb") as file:
-        file.write(seal(body))
+        file.write(encode_manifest(manifest))
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    sync_directory(run_dir)
+    sync_file(run_dir)
 
 
-def sync_directory(path: Path) -> None:
-    """Force a directory's entries to the disk, so that a rename survives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def read_manifest(run_dir: Path) -> Manifest:
+def read_manifest(run_dir: AnyPath) -> Manifest:
     """Read and check the manifest of a run directory.
 
     Raises
@@ -167,6 +164,7 @@ def read_manifest(run_dir: Path) -> Manifest:
     RunFormatError
         If the directory is not a run, or the manifest is damaged or of another format version.
     """
+    refresh(run_dir)
     path = run_dir / constants.MANIFEST_FILE
     if not path.is_file():
         what = "is not a directory" if not run_dir.is_dir() else f"has no {constants.MANIFEST_FILE}"
@@ -176,14 +174,14 @@ def read_manifest(run_dir: Path) -> Manifest:
         )
     require_inside(path, run_dir)
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
         body = parse(data)
         _check_version(body)
         check_seal(data)
         return _manifest_from_json(body)
     except OSError as error:
-        raise RunFormatError(f"{path} cannot be read: {error.strerror}.") from error
+        raise RunFormatError(f"{path} cannot be read: {error.strerror or error}.") from error
     except RunFormatError as error:
         raise RunFormatError(f"{path}: {error}") from error
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -216,7 +214,7 @@ def _manifest_from_json(body: dict[str, Any]) -> Manifest:
     _expect(_is_count(body["every"]) and body["every"] > 0, f"every={_short(body['every'])}")
     shards = tuple(_shard_from_json(item) for item in body["shards"])
     _expect(len({shard.file for shard in shards}) == len(shards), "it names a shard twice")
-    for kind, name in _SHARD_NAMES.items():
+    for kind, name in SHARD_NAMES.items():
         files = [shard.file for shard in shards if shard.kind == kind]
         _expect(
             files == [name.format(i) for i in range(len(files))], f"{kind} files {_short(files)} out of order"

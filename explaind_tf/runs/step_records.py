@@ -66,6 +66,9 @@ class StepRecord:
         Of the snapshot, where it is not there.
     rows, weights
         The sample rows of the batch in order, and their sample weights (flat, empty if there were none).
+    sample_count
+        Samples that were stored when the record was written. It only grows: after a power cut it tells from which record on
+        samples are missing.
     updates
         Whether the optimizer updated the weights, or only accumulated the gradient.
     iteration, learning_rate, clip_factors
@@ -88,6 +91,7 @@ class StepRecord:
     learning_rate: float = 0.0
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     weights: list[np.ndarray] = field(default_factory=list)
+    sample_count: int = 0
     clip_factors: np.ndarray | None = None
     theta_stepped: np.ndarray | None = None
     theta_before: np.ndarray | None = None
@@ -117,6 +121,7 @@ def encode_step(record: StepRecord, run_id: str) -> Buffers:
         "iteration": Integers([record.iteration]),
         "learning_rate": [np.array([record.learning_rate], np.float64)],
         "rows": Integers(record.rows),
+        "sample_count": Integers([record.sample_count]),
     }
     optional = {
         "clip_factors": record.clip_factors,
@@ -191,6 +196,7 @@ class Layout:
             learning_rate=float(self._vector(features, "learning_rate", 1, np.dtype(np.float64))[0]),
             rows=rows,
             weights=self._weights(features, len(rows)) if kind == STEP else [],
+            sample_count=self._int(features, "sample_count"),
             clip_factors=(
                 self._vector(features, "clip_factors", len(self.variables), np.dtype(np.float64))
                 if "clip_factors" in features

@@ -57,6 +57,35 @@ class _ReadAhead(threading.Thread):
         del self._read
 
 
+def forget_without_samples(files: Sequence[RecordFile], layout: Layout, sample_count: int) -> int:
+    """Take files that were still being written to end before the first step whose samples are not there.
+
+    A power cut may leave steps on the disk and not the samples that were handed over before them.
+
+    Returns
+    -------
+    int
+        Number of steps that were left out.
+    """
+    steps = 0
+    for file in files:
+        while file.is_open and len(file):
+            record = _decode(layout, file, len(file) - 1)
+            if record.sample_count <= sample_count:
+                break
+            steps += record.kind == STEP
+            file.forget_from(len(file) - 1)
+    return steps
+
+
+def _decode(layout: Layout, file: RecordFile, index: int) -> StepRecord:
+    example = file.read_example(index)
+    try:
+        return layout.decode(example)
+    except RunFormatError as error:
+        raise RunFormatError(f"{file.path}: record {index} is damaged: {error}.") from error
+
+
 class StepStore:
     """Reads the steps of a run, in any order, one at a time, from any thread.
 
@@ -98,11 +127,7 @@ class StepStore:
         return len(self._indices) - 1 - int(self._has_end)
 
     def _decode(self, index: int) -> StepRecord:
-        example = self.records.read_example(index)
-        try:
-            return self.layout.decode(example)
-        except RunFormatError as error:
-            raise RunFormatError(f"{self.records.where(index)} is damaged: {error}.") from error
+        return _decode(self.layout, *self.records.locate(index))
 
     def _record(self, position: int) -> StepRecord:
         """Return the record of step ``position − 1``, with its snapshot."""

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from upath import UPath
 
 import explaind_tf as xtf
 from explaind_tf import constants as names
 from explaind_tf.attribution import store as stores
 from explaind_tf.attribution.store import LedgerStore
+from explaind_tf.runs import files
+from explaind_tf.runs.files import remove_tree
 from tests.helpers import Recorded, X, digest
 
 Ledger = xr.Dataset | xr.DataTree
@@ -267,6 +271,43 @@ class TestInterrupted:
         store = LedgerStore(path, "a")
         assert_holds(store, [dataset])
         assert sorted(entry.suffix for entry in path.iterdir() if entry.is_file()) == [".json"]
+
+
+class TestAtAUrl:
+    """Objects are replaced as a whole, as files are by renaming."""
+
+    @pytest.fixture
+    def url(self) -> Iterator[UPath]:
+        path = UPath(f"memory://{uuid.uuid4().hex}/ledger.zarr")
+        yield path
+        remove_tree(path.parent)
+
+    @pytest.mark.parametrize("committed", [0, 1])
+    def test_what_was_not_committed_is_cut_off(
+        self, url: UPath, committed: int, monkeypatch: pytest.MonkeyPatch
+    ):
+        block = small_ledger()
+        store = LedgerStore(str(url), "a")
+        for _ in range(committed):
+            store.append(block)
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "_commit", fail)
+            with pytest.raises(KeyboardInterrupt):
+                store.append(block)
+        for count in (1, 2, 3)[committed:]:
+            LedgerStore(url, "a").append(block)
+            assert_equals_copies(LedgerStore(url, "a"), block, count)
+        with pytest.raises(ValueError, match="holds another attribution"):
+            LedgerStore(url, "b")
+
+    def test_it_is_not_begun_where_files_may_be_found_in_part(
+        self, url: UPath, monkeypatch: pytest.MonkeyPatch
+    ):
+        (url.parent / "notes.txt").write_bytes(b"mine")
+        monkeypatch.setattr(files, "_OBJECT_STORES", ())
+        with pytest.raises(xtf.RefusedError, match="cannot be written to"):
+            LedgerStore(url, "a")
+        assert [path.name for path in url.parent.iterdir()] == ["notes.txt"]
 
 
 class TestRefused:

@@ -1,6 +1,7 @@
 """info, verify, attribute and report: what they print, and the codes they end with."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from typer.testing import Result
 import explaind_tf as xtf
 from explaind_tf.attribution.accessor import DatasetLedger
 from explaind_tf.cli import facts
+from explaind_tf.runs.records import RecordFile
 from tests.helpers import LABELS, X, batches, dense_model, digest, fit
 
 Call = Callable[..., Result]
@@ -74,6 +76,14 @@ class TestEstimate:
         assert result.exit_code == 1
         assert json.loads(result.stdout)["fits"] is False
         assert "do not fit" in result.stderr
+
+    def test_run_without_a_step_tells_nothing(self, call: Call, logits_run: Path, tmp_path: Path):
+        run_dir = cut_short(logits_run, tmp_path / "run")
+        steps = run_dir / "steps-00000.tfrecord.tmp"
+        os.truncate(steps, RecordFile(steps, None)._offsets[1])
+        result = call("estimate", run_dir, "--steps", 1000)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert f"{run_dir} has no whole step to estimate a longer run from" in result.stderr
 
     def test_every_and_budget_together_are_refused(self, call: Call, logits_run: Path):
         result = call("estimate", logits_run, "--steps", 10, "--every", 2, "--disk-budget", "1GB")

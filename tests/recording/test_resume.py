@@ -1,6 +1,7 @@
 """A recording that ended before its time, and what becomes of it: gone on with, kept whole, written to by one alone."""
 
 import errno
+import os
 import resource
 import warnings
 from collections.abc import Iterator
@@ -50,11 +51,11 @@ def train(
     run_dir: Path, *callbacks: keras.callbacks.Callback, model: keras.Model | None = None, **options: Any
 ) -> keras.Model:
     model = make_model() if model is None else model
-    epochs = options.pop("epochs", EPOCHS)
+    epochs, data = options.pop("epochs", EPOCHS), options.pop("data", batches())
     logger = xtf.PathLogger(run_dir, verbose=False, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit(model, logger.tap(options.pop("data", batches())), logger, *callbacks, epochs=epochs)
+        fit(model, logger.tap(data), logger, *callbacks, epochs=epochs)
     return model
 
 
@@ -98,6 +99,22 @@ def test_gradient_that_waits_for_an_update_waits_across_the_seam(run_dir: Path, 
             np.testing.assert_array_equal(flat_theta(found, step), flat_theta(wanted, step))
         found.verify(progress=False)
         found.attribute(X, axes=("sample",), progress=False).explaind.check()
+
+
+def test_run_goes_on_before_the_steps_whose_samples_were_lost(run_dir: Path, tmp_path: Path):
+    """As a power cut leaves it: five steps on the disk, and the samples of the first two."""
+    train(tmp_path / "whole", epochs=2)
+    interrupted(run_dir, after=5, every=5)
+    samples = run_dir / "samples-00000.tfrecord.tmp"
+    os.truncate(samples, RecordFile(samples, None)._offsets[8])
+    third = batches().skip(2)
+    train(run_dir, every=5, resume=True, epochs=1, data=third.concatenate(batches()))
+    run, expected = xtf.open_run(run_dir), xtf.open_run(tmp_path / "whole")
+    assert (len(run.steps), len(run.samples), run.is_complete) == (2 * STEPS_AN_EPOCH, 10, True)
+    for step in range(len(run.steps) + 1):
+        np.testing.assert_array_equal(flat_theta(run, step), flat_theta(expected, step))
+    run.verify(progress=False)
+    run.attribute(X, axes=("sample", "step"), progress=False).explaind.check()
 
 
 def test_run_goes_on_in_shards_of_its_own(run_dir: Path):

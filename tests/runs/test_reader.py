@@ -413,15 +413,40 @@ class TestRunCutShort:
             run = xtf.open_run(copied)
         run.verify_files()
 
-    def test_samples_that_were_lost_are_named(self, copied: Path):
-        """After a power cut the steps may have reached the disk before the samples."""
-        ends = record_ends(copied / SAMPLES)
+    @pytest.mark.parametrize("more", [0, 5])
+    def test_steps_whose_samples_were_lost_are_left_out(self, copied: Path, small_run: Recorded, more: int):
+        """After a power cut each file ends anywhere: steps may have reached the disk before their samples."""
+        weights = [small_run.spy.before[0], *small_run.spy.after]
+        steps, samples = (copied / f"{file}.tmp" for file in (STEPS, SAMPLES))
+        ends = {steps: record_ends(copied / STEPS), samples: record_ends(copied / SAMPLES)}
         cut_short(copied)
-        path = copied / f"{SAMPLES}.tmp"
-        path.write_bytes(path.read_bytes()[: ends[7]])
-        with pytest.warns(UserWarning, match="cut short"):
+        whole = {path: path.read_bytes() for path in ends}
+        for on_disk in range(7):
+            for stored in range(11):
+                steps.write_bytes(whole[steps][: ends[steps][on_disk] + more])
+                samples.write_bytes(whole[samples][: ends[samples][stored - 1] + more if stored else more])
+                # The second epoch has no samples of its own: its steps go with those that they follow.
+                kept = sum(needed <= stored for needed in [4, 8, 10, 10, 10, 10][:on_disk])
+                with pytest.warns(UserWarning, match=f"last whole step: {kept} steps") as caught:
+                    run = xtf.open_run(copied)
+                lost = f" {on_disk - kept} steps after it were left out: their samples never reached the disk"
+                assert (lost in str(caught[0].message)) == (on_disk > kept)
+                np.testing.assert_array_equal(flat_theta(run, kept), weights[kept])
+                assert (len(run.steps), len(run.samples)) == (kept, stored)
+                run.verify_files()
+
+    def test_committed_samples_that_are_missing_are_no_cut(self, copied: Path):
+        """Not even where steps were still being written: samples of one shard are committed with its steps."""
+        rewrite(copied, SAMPLES, read_records(copied / SAMPLES)[:7])
+
+        def reopen(body: dict[str, Any]) -> None:
+            body["status"] = "recording"
+            shard_of(body, STEPS).update(count=None, size=None, sha256=None)
+
+        edit_manifest(copied, reopen)
+        with pytest.warns(UserWarning, match="cut short.*6 steps"):
             run = xtf.open_run(copied)
-        with pytest.raises(RunFormatError, match="samples"):
+        with pytest.raises(RunFormatError, match=rf"{SAMPLES} lacks the samples .* that a step names"):
             run.samples.take_flat(run.step_store.transition(2).rows)
 
 

@@ -148,7 +148,7 @@ def test_a_run_is_closed_when_nobody_holds_it(path: Path):
     thread = store._ahead
     assert thread is not None
     thread.join()
-    closed = store.records.files[0]._close
+    closed = store.records.files[0]._file._close
     del store, thread
     assert not closed.alive
 
