@@ -38,6 +38,11 @@ def open_run(run_dir: str | Path) -> "Run":
     run_dir : str or Path
         The directory that a ``PathLogger`` wrote.
 
+    Returns
+    -------
+    Run
+        What was recorded, to be asked. Nothing is written to the directory.
+
     Raises
     ------
     RunFormatError
