@@ -234,7 +234,19 @@ class Attributable(WeightPath):
 
 
 class Run(RecordedRun, Attributable):
-    """A recorded run; see :func:`open_run`."""
+    """A recorded run that answers questions; :func:`open_run` opens one.
+
+    Attributes
+    ----------
+    run_dir : Path
+        Its directory.
+    manifest : Manifest
+        What the directory holds: variables, inputs, targets and outputs of the model, optimizer, loss, environment.
+    axes : tuple of str
+        What can be told apart.
+    terms : tuple of str
+        The causes of a ledger, and the residual.
+    """
 
     def __init__(self, run_dir: str | Path) -> None:
         super().__init__(run_dir)  # warnings count the calls between it and the user

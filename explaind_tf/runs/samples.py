@@ -233,12 +233,12 @@ class SampleStore:
 
     @property
     def ids(self) -> np.ndarray:
-        """The samples' labels: the user's ids, or numbers in order of first appearance."""
+        """The samples' labels, shape (samples,): the user's ids, or numbers in order of first appearance."""
         return np.array(self._labels[0])
 
     @property
     def id_of_row(self) -> np.ndarray:
-        """For each row, the position in :attr:`ids` of the id that it belongs to.
+        """For each row, the position in :attr:`ids` of the id that it belongs to, shape (rows,).
 
         Rows that share an id are views (augmentations) of one sample.
         """
