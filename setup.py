@@ -17,7 +17,10 @@ TEST = [
     "ruff>=0.8",
     "mypy>=1.13",
     *EXPERIMENTS,
+    # Reads docstrings as the documentation does.
+    "griffelib>=2",
 ]
+DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.6", "mkdocstrings[python]>=1", "griffelib>=2"]
 
 setup(
     name="explaind_tf",
@@ -51,6 +54,6 @@ setup(
         # The demo trains on real handwritten digits, which scikit-learn carries.
         "scikit-learn>=1.5",
     ],
-    extras_require={"test": TEST, "experiments": EXPERIMENTS},
+    extras_require={"test": TEST, "docs": DOCS, "experiments": EXPERIMENTS},
     entry_points={"console_scripts": ["explaind-tf = explaind_tf.cli:app"]},
 )

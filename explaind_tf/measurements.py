@@ -55,6 +55,16 @@ class Measurement:
 def as_measurement(measurement: Any) -> Measurement:
     """Return a measurement; any function ``(model_outputs) -> (batch, O)`` is one.
 
+    Parameters
+    ----------
+    measurement : Measurement or callable
+        What to make one of. The model's outputs are given to a function as the model returns them, nested.
+
+    Returns
+    -------
+    Measurement
+        The same if it is one. That of a function has its name, and no labels.
+
     Raises
     ------
     TypeError
@@ -114,6 +124,8 @@ def outputs() -> Measurement:
 def log_prob(y: Any, *, from_logits: bool = True, output: str | int | None = None) -> Measurement:
     """Log-probability of class ``y[i]`` for input i, in nats, shape (batch, 1).
 
+    With logits z it is z_y − log Σ_c exp(z_c). Positive entries of the ledger made the class more probable.
+
     Parameters
     ----------
     y : array of int, shape (inputs,)
@@ -123,6 +135,11 @@ def log_prob(y: Any, *, from_logits: bool = True, output: str | int | None = Non
         returns probabilities.
     output : str or int, optional
         Which output, by its key or its position, if the model has several.
+
+    Returns
+    -------
+    Measurement
+        In nats.
 
     Raises
     ------
@@ -136,8 +153,9 @@ def log_prob(y: Any, *, from_logits: bool = True, output: str | int | None = Non
 def margin(y: Any, *, output: str | int | None = None) -> Measurement:
     """Margin of class ``y[i]``: its logit less the log-sum-exp of the others, shape (batch, 1).
 
-    This is the log-odds log(p / (1 − p)) of the class, in nats; positive where the class has more than
-    half of the probability.
+    With logits z it is z_y − log Σ_{c≠y} exp(z_c): the log-odds log(p / (1 − p)) of the class, in nats; positive where
+    the class has more than half of the probability. It is the model output function of TRAK (arXiv:2303.14186).
+    Positive entries of the ledger made the class more probable.
 
     Parameters
     ----------
@@ -145,6 +163,11 @@ def margin(y: Any, *, output: str | int | None = None) -> Measurement:
         Classes. The model must return logits or log-probabilities.
     output : str or int, optional
         Which output, by its key or its position, if the model has several.
+
+    Returns
+    -------
+    Measurement
+        In nats.
 
     Raises
     ------
@@ -165,6 +188,11 @@ def loss(loss_fn: Any, y: Any, *, output: str | int | None = None) -> Measuremen
         Targets as in training.
     output : str or int, optional
         Which output, by its key or its position, if the model has several.
+
+    Returns
+    -------
+    Measurement
+        In the units of the loss. Of a loss with several values for an input, as that of a sequence, their mean.
 
     Raises
     ------

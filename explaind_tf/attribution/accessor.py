@@ -27,14 +27,31 @@ class _LedgerAccessor:
         raise NotImplementedError
 
     def total(self, term: str) -> xr.DataArray:
-        """Return a term summed over every axis but input and output."""
+        """Return a term summed over every axis but input and output.
+
+        Parameters
+        ----------
+        term : str
+            One of :attr:`terms`.
+
+        Returns
+        -------
+        xarray.DataArray
+            Dims (input, output), in the units of the measurement; positive where the term raised it.
+        """
         raise NotImplementedError
 
     def _output(self, name: str) -> xr.DataArray:
         return self._root.to_dataset()[name] if isinstance(self._root, xr.DataTree) else self._root[name]
 
     def movement(self) -> xr.DataArray:
-        """Return ``final − initial``, dims (input, output), in the units of the measurement."""
+        """Return ``final − initial``: what the terms add up to.
+
+        Returns
+        -------
+        xarray.DataArray
+            Dims (input, output), in the units of the measurement.
+        """
         return self._output(names.FINAL) - self._output(names.INITIAL)
 
     def reconstruct(self) -> xr.DataArray:
@@ -93,7 +110,13 @@ class _LedgerAccessor:
 
 @xr.register_dataset_accessor("explaind")
 class DatasetLedger(_LedgerAccessor):
-    """Methods of a ledger that is an ``xarray.Dataset``: ``ledger.explaind.check()`` and so on."""
+    """Methods of a ledger that is an ``xarray.Dataset``: ``ledger.explaind.check()`` and so on.
+
+    Raises
+    ------
+    ValueError
+        If the dataset lacks a variable that a ledger has, as after ``ledger[["data"]]``.
+    """
 
     def __init__(self, dataset: xr.Dataset) -> None:
         terms = _terms_of(dataset)
@@ -110,7 +133,23 @@ class DatasetLedger(_LedgerAccessor):
         return _terms_of(self._root)
 
     def total(self, term: str) -> xr.DataArray:
-        """Return a term summed over every axis but input and output."""
+        """Return a term summed over every axis but input and output.
+
+        Parameters
+        ----------
+        term : str
+            One of :attr:`terms`.
+
+        Returns
+        -------
+        xarray.DataArray
+            Dims (input, output), in the units of the measurement; positive where the term raised it.
+
+        Raises
+        ------
+        KeyError
+            If the ledger has no such term.
+        """
         array = self._root[term]
         return array.sum([dim for dim in array.dims if dim not in _KEPT])
 
@@ -125,18 +164,34 @@ class DatasetLedger(_LedgerAccessor):
         Returns
         -------
         xarray.Dataset
-            ``sample`` (ids) and ``influence`` (units of the measurement), dims (input, output, rank), the
-            strongest first.
+            ``sample`` (ids) and ``influence`` (units of the measurement, summed over all other axes), dims (input, output,
+            rank), the largest first. If fewer samples than k raised it, the last of them did not.
+
+        Raises
+        ------
+        ValueError
+            If the ledger has no sample axis, or k is no positive number.
+        """
+        return self._ranked(k, descending=True)
+
+    def opponents(self, k: int = 5) -> xr.Dataset:
+        """Return the k training samples that lowered each measurement most.
+
+        Parameters
+        ----------
+        k : int
+            How many.
+
+        Returns
+        -------
+        xarray.Dataset
+            As :meth:`proponents`, the most negative influence first.
 
         Raises
         ------
         ValueError
             If the ledger has no sample axis.
         """
-        return self._ranked(k, descending=True)
-
-    def opponents(self, k: int = 5) -> xr.Dataset:
-        """Return the k training samples that lowered each measurement most, as :meth:`proponents` does."""
         return self._ranked(k, descending=False)
 
     def _ranked(self, k: int, *, descending: bool) -> xr.Dataset:
@@ -173,7 +228,23 @@ class TreeLedger(_LedgerAccessor):
         return _terms_of({name for node in self._root.subtree for name in node.data_vars})
 
     def total(self, term: str) -> xr.DataArray:
-        """Return a term summed over all weights and every axis but input and output."""
+        """Return a term summed over all weights and every axis but input and output.
+
+        Parameters
+        ----------
+        term : str
+            One of :attr:`terms`.
+
+        Returns
+        -------
+        xarray.DataArray
+            Dims (input, output), in the units of the measurement; positive where the term raised it.
+
+        Raises
+        ------
+        ValueError
+            If the tree has no such term.
+        """
         found = [node.dataset[term] for node in self._root.subtree if term in node.data_vars]
         if not found:
             raise ValueError(f"This tree is no ledger of explaind_tf: it lacks {term!r}.")

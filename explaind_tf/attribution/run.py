@@ -38,6 +38,11 @@ def open_run(run_dir: str | AnyPath) -> "Run":
     run_dir : str, Path or UPath
         The directory that a ``PathLogger`` wrote, or its URL, in any file system that fsspec knows.
 
+    Returns
+    -------
+    Run
+        What was recorded, to be asked. Nothing is written to the directory.
+
     Raises
     ------
     RunFormatError
@@ -229,7 +234,19 @@ class Attributable(WeightPath):
 
 
 class Run(RecordedRun, Attributable):
-    """A recorded run; see :func:`open_run`."""
+    """A recorded run that answers questions; :func:`open_run` opens one.
+
+    Attributes
+    ----------
+    run_dir : Path
+        Its directory.
+    manifest : Manifest
+        What the directory holds: variables, inputs, targets and outputs of the model, optimizer, loss, environment.
+    axes : tuple of str
+        What can be told apart.
+    terms : tuple of str
+        The causes of a ledger, and the residual.
+    """
 
     def __init__(self, run_dir: str | AnyPath) -> None:
         super().__init__(run_dir)  # warnings count the calls between it and the user

@@ -62,6 +62,8 @@ def open_checkpoints(
         If the model cannot be differentiated by its variables.
     ValueError
         If there are fewer than two checkpoints, or one twice.
+    TypeError
+        If ``model`` is no ``keras.Model``.
     """
     paths = find_checkpoints(checkpoints)
     _check_model(model)

@@ -17,12 +17,13 @@ class PositionEmbedding(keras.layers.Layer):
 
     Maps ``(batch, seq_len, d_model)`` to the same shape: ``y[:, t] = x[:, t] + positions[t]``.
     The only weight is ``positions``, of shape ``(seq_len, d_model)``, initialised from a normal
-    distribution of standard deviation ``1/sqrt(d_model)``.
+    distribution of standard deviation ``1/sqrt(d_model)``. Its arguments are those of
+    :class:`keras.layers.Layer`: ``name``, ``dtype``, ``trainable``.
 
-    Parameters
-    ----------
-    **kwargs
-        ``name``, ``dtype``, ``trainable`` of :class:`keras.layers.Layer`.
+    Raises
+    ------
+    ValueError
+        When the layer is built, if the length or depth of the sequence is not known.
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

@@ -53,7 +53,13 @@ class PathAdamW(PathOptimizer, keras.optimizers.AdamW):
         )
 
     def law(self) -> AdamWLaw:
-        """Return the displacement law with this optimizer's constants."""
+        """Return the displacement law with this optimizer's constants.
+
+        Returns
+        -------
+        AdamWLaw
+            Δθ_s = −η_sλ w⊙θ_s − P_s m_s, ε beside the uncorrected √v (``keras/src/optimizers/adam.py::update_step``).
+        """
         return AdamWLaw(
             beta_1=float(self.beta_1),
             beta_2=float(self.beta_2),
@@ -62,7 +68,18 @@ class PathAdamW(PathOptimizer, keras.optimizers.AdamW):
         )
 
     def moments(self, variables: list[Any] | None = None) -> tuple[list[Any], list[Any]]:
-        """Return the variables that hold m, and what its square root divides by: v, or with amsgrad its maximum."""
+        """Return the variables that hold m, and what its square root divides by: v, or with amsgrad its maximum.
+
+        Parameters
+        ----------
+        variables : list of keras.Variable, optional
+            Trainable variables that the optimizer was built with. Default: all.
+
+        Returns
+        -------
+        tuple of list of keras.Variable
+            Moments in the order and shapes of the variables.
+        """
         variables = self._trainable_variables if variables is None else variables
         indices = [self._get_variable_index(variable) for variable in variables]
         divisors = self._velocity_hats if self.amsgrad else self._velocities

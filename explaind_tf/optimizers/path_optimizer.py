@@ -40,11 +40,28 @@ class PathOptimizer(keras.optimizers.Optimizer):
         self._used = RingBuffer([tf.TensorSpec((), tf.float64), *([factors] if self._clips_by_norm else [])])
 
     def law(self) -> Law:
-        """Return the displacement law with this optimizer's constants."""
+        """Return the displacement law with this optimizer's constants.
+
+        Returns
+        -------
+        Law
+            Pure functions of weights, moments, gradient and learning rate.
+        """
         raise NotImplementedError
 
     def moments(self, variables: list[Any] | None = None) -> tuple[list[Any], list[Any]]:
-        """Return the variables of momentum and of the second moment; lists are empty where there are none."""
+        """Return the variables of momentum and of the second moment.
+
+        Parameters
+        ----------
+        variables : list of keras.Variable, optional
+            Trainable variables that the optimizer was built with. Default: all.
+
+        Returns
+        -------
+        tuple of list of keras.Variable
+            In the order of the variables; empty where there are none.
+        """
         raise NotImplementedError
 
     @property
@@ -113,7 +130,17 @@ class PathOptimizer(keras.optimizers.Optimizer):
         return self._left is not None
 
     def recorded_step(self, iteration: int) -> StepScalars | None:
-        """Return what the step at raw counter value ``iteration`` used; None if it only accumulated gradients.
+        """Return what a step used.
+
+        Parameters
+        ----------
+        iteration : int
+            The optimizer's raw counter (micro-batches, with gradient accumulation) before the step.
+
+        Returns
+        -------
+        StepScalars or None
+            Learning rate and clipping factors; None for a step that only accumulated gradients.
 
         Raises
         ------
@@ -128,7 +155,17 @@ class PathOptimizer(keras.optimizers.Optimizer):
         return StepScalars(float(rate), factors[0] if factors else None)
 
     def watched_step(self, iteration: int) -> tuple[list[np.ndarray] | None, list[np.ndarray]]:
-        """Return the weights after the update at ``iteration`` (None if there was none), and the watched variables.
+        """Return the weights after an update, and the watched variables as the step left them.
+
+        Parameters
+        ----------
+        iteration : int
+            The optimizer's raw counter (micro-batches, with gradient accumulation) before the step.
+
+        Returns
+        -------
+        tuple
+            Lists of arrays; None in place of the first for a step that only accumulated gradients.
 
         Raises
         ------
@@ -141,37 +178,114 @@ class PathOptimizer(keras.optimizers.Optimizer):
         return stepped, self._left.read(iteration)
 
     def is_update(self, iteration: int) -> bool:
-        """Tell whether the step at raw counter value ``iteration`` updates weights, or only accumulates gradients."""
+        """Tell whether a step updates weights, or only accumulates gradients.
+
+        Parameters
+        ----------
+        iteration : int
+            The optimizer's raw counter (micro-batches, with gradient accumulation) before the step.
+
+        Returns
+        -------
+        bool
+            True if it updates weights.
+        """
         every = self.gradient_accumulation_steps or 1
         return (iteration + 1) % every == 0
 
     def updates_before(self, iteration: int) -> int:
-        """Return the number of updates before the step at raw counter value ``iteration``."""
+        """Return the number of updates before a step.
+
+        Parameters
+        ----------
+        iteration : int
+            The optimizer's raw counter (micro-batches, with gradient accumulation) before the step.
+
+        Returns
+        -------
+        int
+            Updates, not micro-batches.
+        """
         return iteration // (self.gradient_accumulation_steps or 1)
 
     def accumulators(self, variables: list[Any]) -> list[Any]:
-        """Return the variables that hold accumulated gradients; an empty list without accumulation."""
+        """Return the variables that hold accumulated gradients.
+
+        Parameters
+        ----------
+        variables : list of keras.Variable
+            Trainable variables that the optimizer was built with.
+
+        Returns
+        -------
+        list of keras.Variable
+            In the order of the variables; empty without accumulation.
+        """
         if not self.gradient_accumulation_steps:
             return []
         return [self._accumulated_gradients[self._get_variable_index(v)] for v in variables]
 
     def others(self, variables: Iterable[Any]) -> list[Any]:
-        """Return this optimizer's variables that are not among ``variables``: counters, a learning rate, averages."""
+        """Return this optimizer's other variables: counters, a learning rate, averages.
+
+        Parameters
+        ----------
+        variables : iterable of keras.Variable
+            Those to leave out.
+
+        Returns
+        -------
+        list of keras.Variable
+            In the order of ``optimizer.variables``.
+        """
         taken = {id(variable) for variable in variables}
         return [variable for variable in self.variables if id(variable) not in taken]
 
     def stepped_buffers(self, variables: list[Any]) -> list[tf.Variable]:
-        """Return the buffers (slots, ...) of the weights after each update; an empty list if nothing is watched."""
+        """Return the buffers of the weights after each update.
+
+        Parameters
+        ----------
+        variables : list of keras.Variable
+            Trainable variables that the optimizer was built with.
+
+        Returns
+        -------
+        list of tf.Variable
+            Each (slots, ...) in the order of the variables; empty if nothing is watched.
+        """
         if self._stepped is None:
             return []
         return [self._stepped.buffers[self._get_variable_index(v)] for v in variables]
 
     def stepped(self, variables: list[Any]) -> list[bool]:
-        """Return, for each variable, whether the last traced step updated it (True before the first one)."""
+        """Tell which variables the last traced step updated.
+
+        Parameters
+        ----------
+        variables : list of keras.Variable
+            Trainable variables that the optimizer was built with.
+
+        Returns
+        -------
+        list of bool
+            For each variable; True before the first step.
+        """
         return [not self._updated or self._get_variable_index(v) in self._updated for v in variables]
 
     def decay_mask(self, variables: list[Any] | None = None) -> list[bool]:
-        """Return, for each variable, whether weight decay applies to it (Keras skips those without a gradient)."""
+        """Tell which variables weight decay applies to (Keras skips those without a gradient).
+
+        Parameters
+        ----------
+        variables : list of keras.Variable, optional
+            Trainable variables that the optimizer was built with. Default: all.
+
+        Returns
+        -------
+        list of bool
+            For each variable.
+        """
         variables = self._trainable_variables if variables is None else variables
         decays = self.weight_decay is not None
         return [

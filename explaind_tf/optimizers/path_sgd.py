@@ -48,7 +48,13 @@ class PathSGD(PathOptimizer, keras.optimizers.SGD):
         )
 
     def law(self) -> SGDLaw:
-        """Return the displacement law with this optimizer's constants."""
+        """Return the displacement law with this optimizer's constants.
+
+        Returns
+        -------
+        SGDLaw
+            Δθ_s = −η_sλ w⊙θ_s + m_s with m_s = μ m_{s−1} − η_s g_s (``keras/src/optimizers/sgd.py::update_step``).
+        """
         return SGDLaw(
             momentum_share=float(self.momentum),
             nesterov=float(self.nesterov),
@@ -56,7 +62,18 @@ class PathSGD(PathOptimizer, keras.optimizers.SGD):
         )
 
     def moments(self, variables: list[Any] | None = None) -> tuple[list[Any], list[Any]]:
-        """Return the variables that hold the velocity (none without momentum), and an empty list."""
+        """Return the variables that hold the velocity (none without momentum), and an empty list.
+
+        Parameters
+        ----------
+        variables : list of keras.Variable, optional
+            Trainable variables that the optimizer was built with. Default: all.
+
+        Returns
+        -------
+        tuple of list of keras.Variable
+            Velocities in the order and shapes of the variables.
+        """
         variables = self._trainable_variables if variables is None else variables
         if not self.momentums:
             return [], []

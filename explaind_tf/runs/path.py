@@ -91,6 +91,11 @@ class WeightPath(ABC):
         step : int
             0 gives the initial weights, ``len(run.steps)`` the final ones.
 
+        Returns
+        -------
+        dict of str to numpy.ndarray
+            Each in the shape and dtype of its variable.
+
         Raises
         ------
         IndexError

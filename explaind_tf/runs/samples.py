@@ -84,6 +84,16 @@ class SampleStore:
     def read(self, row: int) -> Sample:
         """Return one sample.
 
+        Parameters
+        ----------
+        row : int
+            Its number.
+
+        Returns
+        -------
+        Sample
+            Its fingerprint, id, and flat lists of its inputs and targets, without a batch dimension.
+
         Raises
         ------
         RunFormatError
@@ -128,7 +138,23 @@ class SampleStore:
         return arrays
 
     def take_flat(self, rows: Sequence[int] | np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return the stacked inputs and targets of ``rows`` as flat lists of arrays (batch, ...)."""
+        """Return the stacked inputs and targets of ``rows``.
+
+        Parameters
+        ----------
+        rows : sequence of int
+            Row numbers.
+
+        Returns
+        -------
+        tuple of list of numpy.ndarray
+            Inputs and targets, flat, each array of shape (batch, ...).
+
+        Raises
+        ------
+        RunFormatError
+            If a row is missing or damaged.
+        """
         missing = [int(row) for row in rows if not 0 <= row < len(self)]
         if missing:
             raise RunFormatError(
@@ -207,12 +233,12 @@ class SampleStore:
 
     @property
     def ids(self) -> np.ndarray:
-        """The samples' labels: the user's ids, or numbers in order of first appearance."""
+        """The samples' labels, shape (samples,): the user's ids, or numbers in order of first appearance."""
         return np.array(self._labels[0])
 
     @property
     def id_of_row(self) -> np.ndarray:
-        """For each row, the position in :attr:`ids` of the id that it belongs to.
+        """For each row, the position in :attr:`ids` of the id that it belongs to, shape (rows,).
 
         Rows that share an id are views (augmentations) of one sample.
         """
