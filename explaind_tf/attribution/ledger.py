@@ -35,7 +35,8 @@ def build_ledger(
     Returns
     -------
     xarray.Dataset or xarray.DataTree
-        A tree if the parameter axis is kept: totals at the root, and a node for each variable under its path.
+        A tree if the parameter axis is kept: totals at the root, and a node for each variable under its path
+        (a layer called ``output`` is the node ``output_``: xarray has no nodes that are called like a variable).
     """
     coordinates = _coordinates(run, question, measurement, result)
     attributes = _attributes(run, question, measurement, result)
@@ -52,11 +53,12 @@ def build_ledger(
         return xr.Dataset(arrays, coordinates, attributes)
     by_parameter = {term: array for term, array in arrays.items() if names.PARAMETER in array.dims}
     totals = {term: array for term, array in arrays.items() if term not in by_parameter}
-    tree: dict[str, xr.Dataset] = {"/": xr.Dataset(totals, coordinates, attributes)}
+    root = xr.Dataset(totals, coordinates, attributes)
+    tree: dict[str, xr.Dataset] = {"/": root}
     start = 0
     for variable in run.manifest.variables:
         stop = start + variable.size
-        tree[variable.path] = xr.Dataset(
+        tree[node_path(variable.path, root)] = xr.Dataset(
             {
                 term: _unflatten(array.isel({names.PARAMETER: slice(start, stop)}), variable.shape)
                 for term, array in by_parameter.items()
@@ -64,6 +66,13 @@ def build_ledger(
         )
         start = stop
     return xr.DataTree.from_dict(tree)
+
+
+def node_path(path: str, root: xr.Dataset) -> str:
+    """Return where a variable is in the tree: under its path, and where a part of it is the name of a variable or dimension
+    of ledgers, which nodes cannot have, under that name with an underscore.
+    """
+    return "/".join(f"{part}_" if part in root.variables else part for part in path.split("/"))
 
 
 def _unflatten(array: xr.DataArray, shape: tuple[int, ...]) -> xr.DataArray:

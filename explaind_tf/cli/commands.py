@@ -15,11 +15,10 @@ from explaind_tf.analysis import fidelity
 from explaind_tf.cli import asking, facts, tables
 from explaind_tf.cli.exits import EXIT_CODES, plain_errors, say
 from explaind_tf.cli.inputs import check_source, read_inputs
-from explaind_tf.cli.sections import section_of
 from explaind_tf.cli.values import Measure, OutputsAre, StepOf, to_bytes, to_names, to_slice
 from explaind_tf.constants import VERSION
 from explaind_tf.errors import RefusedError, RunFormatError, UnbalancedLedgerError
-from explaind_tf.report import write_report
+from explaind_tf.report import Asked, account_for, write_report
 from explaind_tf.runs.estimate import describe, estimate_from, seconds_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, epilog=EXIT_CODES)
@@ -278,8 +277,13 @@ def report(
 
         opened = asking.open_for_shell(run)
         read = read_inputs(inputs, opened.manifest.inputs, rows or slice(None))
-        section = section_of(
-            opened, read, shown=shown, top=top, tolerance=tolerance, memory_limit=memory_limit
+        section = account_for(
+            opened,
+            Asked(read.x, read.y, first_row=read.first_row, shown=shown, top=top),
+            title=run.resolve().name,
+            introduction="A recorded run, and inputs that its predictions are accounted for.",
+            tolerance=tolerance,
+            memory_limit=memory_limit,
         )
         write_report(out, [section])
         found = fidelity(section.balance)
