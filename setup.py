@@ -17,6 +17,9 @@ TEST = [
     "ruff>=0.8",
     "mypy>=1.13",
     "scikit-learn>=1.5",
+    # Drives Debian's Chromium, which opens the report.
+    "playwright>=1.49",
+    "tensorboard>=2.20",
 ]
 
 setup(
@@ -43,12 +46,13 @@ setup(
         # Since 3.1.3 files are replaced by renaming: a process that is killed leaves no half of one.
         "zarr>=3.1.3",
         "google-crc32c>=1.5",
+        "pandas>=2.2",
         "rich>=13",
         "typer>=0.15",
         "plotly>=6",
         # The demo trains on real handwritten digits, which scikit-learn carries.
         "scikit-learn>=1.5",
     ],
-    extras_require={"test": TEST, "experiments": EXPERIMENTS},
+    extras_require={"test": TEST, "experiments": EXPERIMENTS, "tensorboard": ["tensorboard>=2.20"]},
     entry_points={"console_scripts": ["explaind-tf = explaind_tf.cli:app"]},
 )

@@ -27,6 +27,10 @@ _DESCRIPTIONS = {
 }
 
 
+# A node cannot be called like a variable of the node above, or a dimension that comes from there.
+_TAKEN = frozenset((*_DESCRIPTIONS, *names.AXES, names.INPUT, names.OUTPUT, names.MOVEMENT))
+
+
 def build_ledger(
     run: WeightPath, question: Question, measurement: Measurement, result: Result
 ) -> xr.Dataset | xr.DataTree:
@@ -36,7 +40,7 @@ def build_ledger(
     -------
     xarray.Dataset or xarray.DataTree
         A tree if the parameter axis is kept: totals at the root, and a node for each variable under its path
-        (a layer called ``output`` is the node ``output_``: xarray has no nodes that are called like a variable).
+        (a layer called ``output`` is the node ``output_``: no node is called like a variable or dimension).
     """
     coordinates = _coordinates(run, question, measurement, result)
     attributes = _attributes(run, question, measurement, result)
@@ -53,12 +57,11 @@ def build_ledger(
         return xr.Dataset(arrays, coordinates, attributes)
     by_parameter = {term: array for term, array in arrays.items() if names.PARAMETER in array.dims}
     totals = {term: array for term, array in arrays.items() if term not in by_parameter}
-    root = xr.Dataset(totals, coordinates, attributes)
-    tree: dict[str, xr.Dataset] = {"/": root}
+    tree: dict[str, xr.Dataset] = {"/": xr.Dataset(totals, coordinates, attributes)}
     start = 0
     for variable in run.manifest.variables:
         stop = start + variable.size
-        tree[node_path(variable.path, root)] = xr.Dataset(
+        tree[node_path(variable.path)] = xr.Dataset(
             {
                 term: _unflatten(array.isel({names.PARAMETER: slice(start, stop)}), variable.shape)
                 for term, array in by_parameter.items()
@@ -68,11 +71,9 @@ def build_ledger(
     return xr.DataTree.from_dict(tree)
 
 
-def node_path(path: str, root: xr.Dataset) -> str:
-    """Return where a variable is in the tree: under its path, and where a part of it is the name of a variable or dimension
-    of ledgers, which nodes cannot have, under that name with an underscore.
-    """
-    return "/".join(f"{part}_" if part in root.variables else part for part in path.split("/"))
+def node_path(path: str) -> str:
+    """Return where a variable is in a tree: under its path, with an underscore after what is a name in ledgers."""
+    return "/".join(f"{part}_" if part in _TAKEN else part for part in path.split("/"))
 
 
 def _unflatten(array: xr.DataArray, shape: tuple[int, ...]) -> xr.DataArray:

@@ -19,7 +19,9 @@ from explaind_tf.cli.values import Measure, OutputsAre, StepOf, to_bytes, to_nam
 from explaind_tf.constants import VERSION
 from explaind_tf.errors import RefusedError, RunFormatError, UnbalancedLedgerError
 from explaind_tf.report import Asked, account_for, write_report
+from explaind_tf.report.tensorboard import write_tensorboard
 from explaind_tf.runs.estimate import describe, estimate_from, seconds_of
+from explaind_tf.tensorboard import check_installed
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, epilog=EXIT_CODES)
 
@@ -266,6 +268,12 @@ def report(
     shown: Annotated[int, typer.Option(min=1, help="Inputs shown with their training samples.")] = 4,
     tolerance: Tolerance = 1e-3,
     memory_limit: MemoryLimit = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Log directory of TensorBoard, to write the same numbers and pictures to."
+        ),
+    ] = None,
     top: Top = 5,
     as_json: AsJson = False,
 ) -> None:
@@ -274,6 +282,8 @@ def report(
         check_source(inputs)
         if not out.resolve().parent.is_dir():
             raise FileNotFoundError(f"There is no directory {out.parent} to write {out.name} to.")
+        if tensorboard is not None:
+            check_installed()
 
         opened = asking.open_for_shell(run)
         read = read_inputs(inputs, opened.manifest.inputs, rows or slice(None))
@@ -286,6 +296,8 @@ def report(
             memory_limit=memory_limit,
         )
         write_report(out, [section])
+        if tensorboard is not None:
+            write_tensorboard(tensorboard, section)
         found = fidelity(section.balance)
         summary = {
             "report": out,

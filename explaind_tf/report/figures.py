@@ -417,7 +417,7 @@ def weights_of_layer(
 ) -> dict[str, np.ndarray]:
     """Return, by variable, the sum of all terms for each weight of a layer, shaped like the variable."""
     found: dict[str, xr.DataArray] = {}
-    layer = node_path(layer, tree.to_dataset())
+    layer = node_path(layer)
     for node in tree.subtree:
         path = node.path.strip("/")
         if not node.data_vars or not path or not (path == layer or path.startswith(f"{layer}/")):

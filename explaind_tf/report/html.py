@@ -350,7 +350,7 @@ def _groups(section: Section, element_id: str) -> str:
     count = section.groups.sizes[names.INPUT]
     heat = figure(
         figures.heat_map(section.groups, names.GROUP, unit="nats"),
-        f"{element_id}-groups",
+        f"{element_id}-group-steps",
         label=f"Change of the log-probability by {section.grouped_by} of the training samples and training step",
         caption=f"A row for each {section.grouped_by} of the training samples, a column for each training step. Blue: the "
         f"gradients of these samples made the finally predicted class more likely in this step; red: less likely. In "

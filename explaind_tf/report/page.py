@@ -43,6 +43,7 @@ html { scroll-padding-top: 1rem; }
 body {
   margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 64rem;
   background: var(--page); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif;
+  overflow-wrap: break-word;
 }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .75rem; }
 h2 { margin: 3rem 0 .5rem; padding-top: 1.2rem; border-top: 2px solid var(--line); line-height: 1.25; }
@@ -70,8 +71,8 @@ nav ul ul { font-weight: 400; font-size: .95rem; }
 table { border-collapse: collapse; margin: 1rem 0; width: 100%; }
 th, td { padding: .28rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 400; text-align: left; padding-right: 1rem; }
-td { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th, code { overflow-wrap: anywhere; }
+td { text-align: right; min-width: 6.5rem; font-variant-numeric: tabular-nums; }
+th, td, code { overflow-wrap: anywhere; }
 dl.terms { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.2rem; }
 dl.terms dt { font-weight: 600; }
 dl.terms dd { margin: 0; color: var(--soft); }

@@ -12,6 +12,7 @@ from explaind_tf import measurements
 from explaind_tf.attribution import Run
 from explaind_tf.attribution.predictions import are_probabilities, final_outputs
 from explaind_tf.attribution.question import GroupLabels
+from explaind_tf.pictures import find_picture
 from explaind_tf.report.section import Example, Section
 from explaind_tf.runs import structure as struct
 
@@ -176,13 +177,6 @@ def _are_log_probabilities(final: np.ndarray) -> bool:
     return bool((np.abs(np.exp(final).sum(axis=1) - 1) < _LOG_TOLERANCE).all())
 
 
-def _first_row_of_ids(run: Run) -> dict[Any, int]:
-    """Return where each sample, by its id, is stored; of one with several contents, the first."""
-    positions, rows = np.unique(run.samples.id_of_row, return_index=True)
-    ids = run.samples.ids.tolist()
-    return {ids[position]: int(row) for position, row in zip(positions, rows, strict=True)}
-
-
 def _class_of(targets: list[np.ndarray]) -> Any:
     """Return the one number that a sample's targets are, if they are."""
     return targets[0].item() if len(targets) == 1 and targets[0].size == 1 else None
@@ -194,7 +188,7 @@ def _classes_of_ids(run: Run) -> dict[Any, str] | None:
     if len(leaves) != 1 or np.prod([size or 0 for size in leaves[0].shape]) != 1:
         return None
     found = {}
-    for sample_id, row in _first_row_of_ids(run).items():
+    for sample_id, row in run.samples.row_of_id.items():
         label = _class_of([array[0] for array in run.samples.take_flat([row])[1]])
         found[sample_id] = f"{label:g}"
         if len(set(found.values())) > _MOST_GROUPS:
@@ -204,7 +198,7 @@ def _classes_of_ids(run: Run) -> dict[Any, str] | None:
 
 def _shower(run: Run, show: Callable[[list[np.ndarray], Any], Example]) -> Callable[[Any], Example]:
     """Return the function from a sample's id to what a reader sees of it."""
-    row_of = _first_row_of_ids(run)
+    row_of = run.samples.row_of_id
 
     def show_sample(sample_id: Any) -> Example:
         inputs, targets = run.samples.take_flat([row_of[sample_id]])
@@ -220,23 +214,13 @@ def _named(example: Example, name: str) -> Example:
 def _example(arrays: list[np.ndarray], label: Any) -> Example:
     """Return a picture of what looks like one, and the first numbers of anything else."""
     text = "" if label is None else f"label {np.asarray(label).item():g}"
-    image = next((a for a in arrays if a.ndim == 3 and a.shape[2] in (1, 3) and min(a.shape[:2]) > 1), None)
+    image = find_picture(arrays)
     if image is not None:
-        return Example(text, _stretched(image))
+        return Example(text, image)
     values = [value for array in arrays for value in array.reshape(-1)[:_VALUES_SHOWN]][:_VALUES_SHOWN]
     rest = sum(array.size for array in arrays) - len(values)
     more = [("…", f"{rest:,} more")] if rest else []
     return Example(text, table=[*((str(i), f"{value:.3g}") for i, value in enumerate(values)), *more])
-
-
-def _stretched(image: np.ndarray) -> np.ndarray:
-    """Return pixels in [0, 1]: bytes as shares of 255, standardised ones from their darkest to their brightest."""
-    if image.dtype == np.uint8:
-        return image.astype(np.float32) / 255
-    low, high = float(image.min()), float(image.max())
-    if low >= 0 and high <= 1:
-        return image.astype(np.float32)
-    return ((image - low) / ((high - low) or 1)).astype(np.float32)
 
 
 def _verdict(predicted: int, label: Any) -> str:
