@@ -32,7 +32,7 @@ REPORT_FILE = "report.html"
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Sizes of the demo. The defaults take about a minute on two idle cores.
+    """Sizes of the demo. The defaults take about two minutes on two idle cores.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class DemoSettings:
     addition_batch: int = 512
     addition_inputs: int = 200
     addition_tolerance: float = 1e-3
-    followed: int = 32
+    followed: int = 16
     shown_inputs: int = 4
     top: int = 5
 

@@ -138,7 +138,7 @@ class Explain(keras.callbacks.Callback):
             of_probe = find_picture([array[i] for array in inputs])
             of_samples = [find_picture([array[j] for array in stored]) for j in range(len(own))]
             pictures = [picture for picture in (of_probe, *of_samples) if picture is not None]
-            if len(pictures) == 1 + len(own) and len({picture.shape for picture in pictures}) == 1:
+            if len(pictures) == 1 + len(own) and len({len(picture) for picture in pictures}) == 1:
                 file.images(
                     f"probe {i}/pictures", pictures, step, "The input, then proponents and opponents."
                 )

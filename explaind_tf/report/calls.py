@@ -65,7 +65,7 @@ def groups(section: Section) -> str:
 
 def _head(section: Section) -> list[str]:
     return [
-        "import explaind_tf as xtf",
+        "import explaind_tf as xtf  # x: the inputs, as the model takes them",
         f"run = xtf.open_run({str(section.run.run_dir)!r})",
         _OUTPUTS.format(tolerance=section.balance.attrs["tolerance"]),
     ]

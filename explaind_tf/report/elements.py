@@ -50,19 +50,17 @@ def figure(
 
 
 def _json(drawn: go.Figure) -> str:
-    # The page shows through, light or dark, and its style sheet colours text and lines: a template of 7 kB for each figure
-    # would only be in the way.
     bare = go.Figure(drawn)
+    # The page shows through, light or dark, and its style sheet colours text and lines.
     bare.update_layout(
-        template="none",
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 13},
     )
-    found = bare.to_plotly_json()
-    found["layout"].pop("template", None)
+    found = json.loads(bare.to_json())
+    found["layout"].pop("template", None)  # 7 kB for each figure, of colours that the page does not want
     # Nothing in it can end the element that it is in.
-    return json.dumps(json.loads(go.Figure(found).to_json())).replace("<", "\\u003c").replace(">", "\\u003e")
+    return json.dumps(found).replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def folded(title: str, content: str) -> str:

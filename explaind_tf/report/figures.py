@@ -515,6 +515,7 @@ def _cells(
             "thickness": 10,
             "len": 0.9,
             "nticks": 5,
+            "tickangle": 0,
         },
         **places,
     )
@@ -580,6 +581,6 @@ def _styled(figure: go.Figure, *, height: int, top: int | None = None) -> go.Fig
         legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0, "bgcolor": "rgba(0,0,0,0)"},
         hoverlabel={"namelength": -1},
     )
-    figure.update_xaxes(automargin=True, title_standoff=8)
-    figure.update_yaxes(automargin=True, title_standoff=6)
+    figure.update_xaxes(automargin=True, title_standoff=8, ticks="")
+    figure.update_yaxes(automargin=True, title_standoff=6, ticks="", ticksuffix=" ")
     return figure

@@ -11,7 +11,7 @@ import xarray as xr
 
 from explaind_tf import constants as names
 from explaind_tf.analysis import fidelity
-from explaind_tf.report import calls, figures
+from explaind_tf.report import calls, figures, reductions
 from explaind_tf.report.elements import figure, folded, number, picture, signed, table
 from explaind_tf.report.figures import TERM_LABELS
 from explaind_tf.report.page import page
@@ -218,9 +218,8 @@ def _where(section: Section, element_id: str) -> str:
         f"{count} inputs. One cell in a hundred is beyond the scale, so that the first steps do not hide the others.",
         call=calls.layer_steps(section),
     )
-    totals = path.explaind.plot  # the accessor of notebooks: the same figure
     bars = figure(
-        totals.layers(),
+        figures.layers(path, unit="nats"),
         f"{element_id}-layers",
         label="Change of the log-probability by layer",
         caption=f"The same, summed over all steps: right of zero, what this layer learnt made the prediction more likely. "
@@ -259,7 +258,7 @@ def _weights(section: Section, element_id: str) -> Iterable[tuple[str, str]]:
 
 
 def _rows_by_layer(path: xr.Dataset) -> list[tuple[str, str]]:
-    found = figures.reductions.terms_by(path, names.LAYER).to_array().sum("variable")
+    found = reductions.terms_by(path, names.LAYER).to_array().sum("variable")
     return [
         (str(layer), signed(float(value)))
         for layer, value in zip(found[names.LAYER].values, found.values, strict=True)

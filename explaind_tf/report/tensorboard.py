@@ -65,6 +65,6 @@ def _write_samples(file: EventFile, section: Section, step: int) -> None:
         )
         pictures = [one.image for one in (example, *shown.values())]
         known = [np.asarray(picture) for picture in pictures if picture is not None]
-        if len(known) == len(pictures) and len({picture.shape for picture in known}) == 1:
+        if len(known) == len(pictures) and len({len(picture) for picture in known}) == 1:
             words = "The input, then training samples: first those that raised its prediction, then those that lowered it."
             file.images(f"pictures/{example.text}", known, step, words)
