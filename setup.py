@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'VERSION: Final = "(.+)"', (ROOT / "explaind_tf/constants.py").read_text())[1]
 
 EXPERIMENTS = ["scikit-learn>=1.5", "matplotlib>=3.9"]
+TENSORBOARD = ["tensorboard>=2.20"]
 TEST = [
     "pytest>=8",
     # Most of a test is tracing, which takes one core.
@@ -19,6 +20,9 @@ TEST = [
     *EXPERIMENTS,
     # Reads docstrings as the documentation does.
     "griffelib>=2",
+    # Drives Debian's Chromium, which opens the report.
+    "playwright>=1.49",
+    *TENSORBOARD,
 ]
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.6", "mkdocstrings[python]>=1", "griffelib>=2"]
 
@@ -48,12 +52,18 @@ setup(
         "google-crc32c>=1.5",
         # Run directories at URLs, through fsspec.
         "universal-pathlib>=0.3.2",
+        "pandas>=2.2",
         "rich>=13",
         "typer>=0.15",
         "plotly>=6",
         # The demo trains on real handwritten digits, which scikit-learn carries.
         "scikit-learn>=1.5",
     ],
-    extras_require={"test": TEST, "docs": DOCS, "experiments": EXPERIMENTS},
+    extras_require={
+        "test": TEST,
+        "docs": DOCS,
+        "experiments": EXPERIMENTS,
+        "tensorboard": TENSORBOARD,
+    },
     entry_points={"console_scripts": ["explaind-tf = explaind_tf.cli:app"]},
 )

@@ -5,10 +5,12 @@ from explaind_tf.attribution import Run, open_run
 from explaind_tf.checkpoints import open_checkpoints
 from explaind_tf.constants import VERSION as __version__
 from explaind_tf.errors import RefusedError, RunFormatError, UnbalancedLedgerError
+from explaind_tf.live import Explain
 from explaind_tf.optimizers import PathAdamW, PathSGD
 from explaind_tf.recording import PathLogger
 
 __all__ = [
+    "Explain",
     "PathAdamW",
     "PathLogger",
     "PathSGD",

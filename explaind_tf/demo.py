@@ -16,15 +16,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from explaind_tf import constants as names
-from explaind_tf import measurements
 from explaind_tf.analysis import Fidelity, fidelity
 from explaind_tf.attribution import open_run
+from explaind_tf.attribution.predictions import final_outputs
 from explaind_tf.attribution.progress import Progress
 from explaind_tf.datasets import digits, modular_addition
 from explaind_tf.models import ModularTransformer, ResNet9
 from explaind_tf.optimizers import PathAdamW
 from explaind_tf.recording import PathLogger
-from explaind_tf.report import Example, Section, balanced_ledger, first_row_of_ids, write_report
+from explaind_tf.report import Asked, Example, Section, account_for, write_report
 from explaind_tf.report.figures import TERM_LABELS
 
 REPORT_FILE = "report.html"
@@ -32,7 +32,7 @@ REPORT_FILE = "report.html"
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Sizes of the demo. The defaults take about a minute on two idle cores.
+    """Sizes of the demo. The defaults take about two minutes on two idle cores.
 
     Attributes
     ----------
@@ -41,6 +41,8 @@ class DemoSettings:
         held-out inputs accounted for.
     modulus, addition_width, addition_samples, addition_steps, addition_batch, addition_inputs : int
         The Transformer on modular addition, likewise.
+    followed : int
+        Of the held-out inputs, those that are followed by layer and step, and by group and step.
     shown_inputs, top : int
         Inputs whose training samples are shown, and how many samples of each.
     tolerance : float
@@ -60,6 +62,7 @@ class DemoSettings:
     addition_batch: int = 512
     addition_inputs: int = 200
     addition_tolerance: float = 1e-3
+    followed: int = 16
     shown_inputs: int = 4
     top: int = 5
 
@@ -80,7 +83,9 @@ class _Task:
     steps: int
     batch: int
     tolerance: float
-    show: Callable[[np.ndarray, int], Example]
+    show: Callable[[list[np.ndarray], Any], Example]
+    groups: list[str]
+    grouped_by: str
 
 
 def run_demo(
@@ -218,7 +223,9 @@ def _digits_task(settings: DemoSettings, seed: int) -> _Task:
         steps=steps,
         batch=settings.digits_batch,
         tolerance=settings.digits_tolerance,
-        show=lambda image, label: Example(f"digit {label}", image),
+        show=lambda arrays, label: Example(f"digit {label}", arrays[0]),
+        groups=[f"digit {label}" for label in train[1]],
+        grouped_by="digit",
     )
 
 
@@ -246,7 +253,9 @@ def _addition_task(settings: DemoSettings, seed: int) -> _Task:
         steps=settings.addition_steps,
         batch=settings.addition_batch,
         tolerance=settings.addition_tolerance,
-        show=lambda tokens, label: Example(f"{tokens[0]} + {tokens[2]} = {label}"),
+        show=lambda arrays, label: Example(f"{arrays[0][0]} + {arrays[0][2]} = {label}"),
+        groups=[f"a + b {'<' if tokens[0] + tokens[2] < p else '≥'} {p}" for tokens in train[0]],
+        grouped_by="kind of sum",
     )
 
 
@@ -261,41 +270,26 @@ def _account_for(
     with _stage(console, "Verify the recording by replaying every step"):
         run.verify()
 
-    def ledger(x: np.ndarray, measurement: measurements.Measurement, axis: str) -> xr.Dataset:
-        return balanced_ledger(run, x, measurement, axis, tolerance=task.tolerance)
-
     x, y = task.test
-    with _stage(console, f"Account for all outputs of {len(x)} held-out inputs, by step"):
-        balance = ledger(x, measurements.outputs(), names.STEP)
-    console.print(fidelity_table(task.title, fidelity(balance), balance, task.unit))
-
-    predicted = balance[names.FINAL].values.argmax(axis=1)
-    shown = _pick_inputs(predicted, y, settings.shown_inputs)
-    x, y, predicted = x[shown], y[shown], predicted[shown]
-    with _stage(console, f"Account for {len(x)} predictions, by training sample"):
-        samples = ledger(x, measurements.log_prob(predicted), names.SAMPLE)
-    with _stage(console, f"Account for {len(x)} predictions, by layer"):
-        layers = ledger(x, measurements.log_prob(predicted), names.LAYER)
-
-    row_of = first_row_of_ids(run)
-
-    def show_sample(sample_id: Any) -> Example:
-        sample_x, sample_y = run.samples.take([row_of[sample_id]])
-        return task.show(sample_x[0], int(sample_y[0]))
-
-    section = Section(
+    predicted = final_outputs(run, x, len(x)).argmax(axis=1)
+    section = account_for(
+        run,
+        Asked(
+            x,
+            y,
+            shown=_pick_inputs(predicted, y, settings.shown_inputs).tolist(),
+            followed=settings.followed,
+            top=settings.top,
+            groups=dict(zip(task.ids, task.groups, strict=True)),
+            grouped_by=task.grouped_by,
+        ),
         title=task.title,
         introduction=task.introduction,
-        run=run,
-        balance=balance,
-        unit=task.unit,
-        samples=samples,
-        layers=layers,
-        inputs=[task.show(*pair) for pair in zip(x, y, strict=True)],
-        predictions=[_verdict(int(p), int(t)) for p, t in zip(predicted, y, strict=True)],
-        show_sample=show_sample,
-        top=settings.top,
+        show=task.show,
+        stage=lambda title: _stage(console, title),
+        tolerance=task.tolerance,
     )
+    console.print(fidelity_table(task.title, fidelity(section.balance), section.balance, task.unit))
     console.print(_proponents_table(section))
     return section
 
@@ -314,10 +308,6 @@ def _pick_inputs(predicted: np.ndarray, labels: np.ndarray, count: int) -> np.nd
     right, wrong = np.flatnonzero(predicted == labels), np.flatnonzero(predicted != labels)
     wrong = wrong[: max(count // 2, count - len(right))]
     return np.concatenate([right[: count - len(wrong)], wrong])
-
-
-def _verdict(predicted: int, label: int) -> str:
-    return f"The model says {predicted}: {'right' if predicted == label else 'wrong'}."
 
 
 def _proponents_table(section: Section) -> Table:

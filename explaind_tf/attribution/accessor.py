@@ -1,12 +1,17 @@
 """The ``explaind`` accessor: what a ledger can tell, on the xarray object itself."""
 
-from collections.abc import Container, Hashable
+from collections.abc import Callable, Container, Hashable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from explaind_tf import constants as names
 from explaind_tf.errors import UnbalancedLedgerError
+
+if TYPE_CHECKING:
+    from explaind_tf.report.plots import LedgerPlots
 
 _KEPT = (names.INPUT, names.OUTPUT)
 
@@ -40,6 +45,15 @@ class _LedgerAccessor:
             Dims (input, output), in the units of the measurement; positive where the term raised it.
         """
         raise NotImplementedError
+
+    @property
+    def plot(self) -> "LedgerPlots":
+        """Figures of the ledger: ``plot.balance()``, ``plot.steps()``, ``plot.layers()``, ``plot.samples()`` and others."""
+        # The one look from here to the report, at the moment when somebody wants a figure: to be found on the ledger, and
+        # to cost nothing (plotly) where none is drawn.
+        from explaind_tf.report.plots import LedgerPlots
+
+        return LedgerPlots(self._root)
 
     def _output(self, name: str) -> xr.DataArray:
         return self._root.to_dataset()[name] if isinstance(self._root, xr.DataTree) else self._root[name]
@@ -194,16 +208,122 @@ class DatasetLedger(_LedgerAccessor):
         """
         return self._ranked(k, descending=False)
 
-    def _ranked(self, k: int, *, descending: bool) -> xr.Dataset:
-        influence = self._root[names.DATA]
-        if names.SAMPLE not in influence.dims:
+    def to_pandas(self, k: int = 5) -> pd.DataFrame:
+        """Return proponents and opponents as a table, one row for each.
+
+        Parameters
+        ----------
+        k : int
+            How many of each, at most.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``input``, ``output``, ``side`` (``"proponent"``: positive influence, or ``"opponent"``: negative),
+            ``rank`` (from 0, the strongest), ``sample`` (id) and ``influence`` (units of the measurement).
+
+        Raises
+        ------
+        ValueError
+            If the ledger has no sample axis.
+        """
+        sides = {"proponent": self.proponents(k), "opponent": self.opponents(k)}
+        tables = [found.to_dataframe().reset_index().assign(side=side) for side, found in sides.items()]
+        table = pd.concat(tables, ignore_index=True)
+        is_meant = (table["influence"] > 0) == (table["side"] == "proponent")
+        columns = [*_KEPT, "side", "rank", names.SAMPLE, "influence"]
+        return table.loc[is_meant & (table["influence"] != 0), columns].reset_index(drop=True)
+
+    def scores(self, output: Hashable | None = None) -> np.ndarray:
+        """Return the influences as a bare matrix, for tools that evaluate attributions.
+
+        Rows are test inputs and columns training samples, as quanda's metrics take explanations: ``scores[i, j]`` is what
+        sample j contributed to the measurement of input i. Column j is the sample ``ledger["sample"].values[j]``, which is
+        ``run.samples.ids[j]``.
+
+        Parameters
+        ----------
+        output : label, optional
+            Which output; needed if there are several.
+
+        Returns
+        -------
+        np.ndarray
+            Shape (n_test, n_train), in the units of the measurement. Positive: the sample raised it.
+
+        Raises
+        ------
+        ValueError
+            If the ledger has no sample axis, or several outputs and none is chosen.
+        KeyError
+            If there is no such output.
+        """
+        influence = self._influence()
+        if output is None and influence.sizes[names.OUTPUT] > 1:
             raise ValueError(
-                f'This ledger has no sample axis (its data term has {influence.dims}). Attribute with axes=("sample", …).'
+                f"Scores are of one output; say which of {influence[names.OUTPUT].values.tolist()}: scores(output=…)."
             )
+        chosen = (
+            influence.isel({names.OUTPUT: 0}) if output is None else influence.sel({names.OUTPUT: output})
+        )
+        return chosen.values
+
+    def to_lit(
+        self, show: Callable[[Any], Mapping[str, Any]], k: int = 5, output: Hashable | None = None
+    ) -> list[list[dict[str, Any]]]:
+        """Return proponents and opponents in the form of LIT's ``InfluentialExamples``.
+
+        Parameters
+        ----------
+        show : callable
+            From a sample's id to its fields as LIT's dataset has them, such as ``{"text": …, "label": …}``.
+        k : int
+            How many of each sign, at most.
+        output : label, optional
+            Which output; needed if there are several.
+
+        Returns
+        -------
+        list of list of dict
+            For each input training examples, those that raised the measurement most first: the fields, and ``id`` and
+            ``influence`` (units of the measurement).
+
+        Raises
+        ------
+        ValueError
+            As :meth:`scores` does.
+        """
         if not isinstance(k, int) or k < 1:
             raise ValueError(f"k must be a positive number of samples; got {k!r}.")
+        ids = self._root[names.SAMPLE].values if names.SAMPLE in self._root.coords else np.zeros(0)
+        examples = []
+        for row in self.scores(output):
+            order = np.argsort(-row, kind="stable")
+            proponents = [j for j in order[:k] if row[j] > 0]
+            opponents = [j for j in order[-k:] if row[j] < 0]
+            examples.append(
+                [
+                    {**show(ids[j]), "id": ids[j : j + 1].tolist()[0], "influence": float(row[j])}
+                    for j in (*proponents, *opponents)
+                ]
+            )
+        return examples
+
+    def _influence(self) -> xr.DataArray:
+        """Return the influence of each sample, dims (input, output, sample)."""
+        influence = self._root.get(names.DATA)
+        if influence is None or names.SAMPLE not in influence.dims:
+            found = "no data term" if influence is None else f"a data term of {influence.dims}"
+            raise ValueError(
+                f'This ledger has no sample axis (it has {found}). Attribute with axes=("sample", …).'
+            )
         others: list[Hashable] = [d for d in influence.dims if d not in (*_KEPT, names.SAMPLE)]
-        values = influence.sum(others).transpose(*_KEPT, names.SAMPLE)
+        return influence.sum(others).transpose(*_KEPT, names.SAMPLE)
+
+    def _ranked(self, k: int, *, descending: bool) -> xr.Dataset:
+        values = self._influence()
+        if not isinstance(k, int) or k < 1:
+            raise ValueError(f"k must be a positive number of samples; got {k!r}.")
         order = np.argsort(-values.values if descending else values.values, axis=-1, kind="stable")[..., :k]
         dims = (*_KEPT, "rank")
         return xr.Dataset(

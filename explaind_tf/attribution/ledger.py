@@ -27,6 +27,10 @@ _DESCRIPTIONS = {
 }
 
 
+# A node cannot be called like a variable of the node above, or a dimension that comes from there.
+_TAKEN = frozenset((*_DESCRIPTIONS, *names.AXES, names.INPUT, names.OUTPUT, names.MOVEMENT))
+
+
 def build_ledger(
     run: WeightPath, question: Question, measurement: Measurement, result: Result
 ) -> xr.Dataset | xr.DataTree:
@@ -35,7 +39,8 @@ def build_ledger(
     Returns
     -------
     xarray.Dataset or xarray.DataTree
-        A tree if the parameter axis is kept: totals at the root, and a node for each variable under its path.
+        A tree if the parameter axis is kept: totals at the root, and a node for each variable under its path
+        (a layer called ``output`` is the node ``output_``: no node is called like a variable or dimension).
     """
     coordinates = _coordinates(run, question, measurement, result)
     attributes = _attributes(run, question, measurement, result)
@@ -56,7 +61,7 @@ def build_ledger(
     start = 0
     for variable in run.manifest.variables:
         stop = start + variable.size
-        tree[variable.path] = xr.Dataset(
+        tree[node_path(variable.path)] = xr.Dataset(
             {
                 term: _unflatten(array.isel({names.PARAMETER: slice(start, stop)}), variable.shape)
                 for term, array in by_parameter.items()
@@ -64,6 +69,11 @@ def build_ledger(
         )
         start = stop
     return xr.DataTree.from_dict(tree)
+
+
+def node_path(path: str) -> str:
+    """Return where a variable is in a tree: under its path, with an underscore after what is a name in ledgers."""
+    return "/".join(f"{part}_" if part in _TAKEN else part for part in path.split("/"))
 
 
 def _unflatten(array: xr.DataArray, shape: tuple[int, ...]) -> xr.DataArray:

@@ -8,6 +8,7 @@ import xarray as xr
 
 from explaind_tf import measurements
 from explaind_tf.attribution import accessor  # noqa: F401 - registers the accessor
+from explaind_tf.attribution.curves import training_curves
 from explaind_tf.attribution.engine import answer
 from explaind_tf.attribution.entries import total_memory
 from explaind_tf.attribution.ledger import build_ledger
@@ -253,6 +254,22 @@ class Run(RecordedRun, Attributable):
 
     def _replay(self, derivatives: Derivatives, tolerance: float) -> Replay:
         return Replay(self, derivatives, tolerance)
+
+    def curves(self, *, progress: bool = True) -> xr.Dataset:
+        """Return training loss and learning rate of each step; the loss costs a forward pass of the step's batch.
+
+        Parameters
+        ----------
+        progress : bool
+            Whether to show a progress bar (on a terminal only).
+
+        Returns
+        -------
+        xarray.Dataset
+            ``loss``: Keras' loss of the batch before the step, penalties included; ``learning_rate``: 0 where a step updated
+            nothing, as when gradients are accumulated. Dims (step,).
+        """
+        return training_curves(self, Progress(progress))
 
     def verify(self, *, replay: bool = True, progress: bool = True) -> None:
         """Check every byte recorded and, by replay, that each step follows from what was recorded.

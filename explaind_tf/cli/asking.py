@@ -12,15 +12,12 @@ import tensorflow as tf
 
 from explaind_tf import measurements
 from explaind_tf.attribution import Run, open_run
+from explaind_tf.attribution.predictions import are_probabilities, final_outputs
 from explaind_tf.cli.exits import say
 from explaind_tf.cli.inputs import Inputs
 from explaind_tf.cli.values import Measure, OutputsAre
 from explaind_tf.measurements import Measurement
 from explaind_tf.runs import structure as struct
-
-# Inputs that are looked at to tell probabilities from logits.
-_LOOKED_AT = 32
-_SUM_TOLERANCE = 1e-3
 
 
 def open_for_shell(run_dir: str) -> Run:
@@ -31,24 +28,6 @@ def open_for_shell(run_dir: str) -> Run:
     for warning in caught:
         say("[bold yellow]Warning:[/]", str(warning.message))
     return run
-
-
-def final_outputs(run: Run, x: Any) -> Any:
-    """Return what the trained model returns for a few inputs, nested as it does."""
-    last = len(run.steps)
-    flat = [array[:_LOOKED_AT] for array in struct.as_batches(run.manifest.inputs, x, "inputs")]
-    arguments = [*run.theta(last).values(), *run.step_store.state(last), *flat]
-    forward = tf.function(lambda *tensors: run.graphs.forward(*tensors), autograph=False)
-    values = forward(*(tf.constant(value) for value in arguments))
-    return struct.pack(run.manifest.outputs, [value.numpy() for value in values])
-
-
-def are_probabilities(values: np.ndarray) -> bool:
-    """Tell whether each row is a distribution over two classes or more."""
-    if values.ndim < 2 or values.shape[-1] < 2 or values.dtype.kind != "f":
-        return False
-    sums = values.sum(axis=-1, dtype=np.float64)
-    return bool((values >= 0).all() and (np.abs(sums - 1) < _SUM_TOLERANCE).all())
 
 
 def choose_measurement(

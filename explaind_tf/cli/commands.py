@@ -14,14 +14,15 @@ from explaind_tf.analysis import fidelity
 from explaind_tf.cli import asking, facts, tables
 from explaind_tf.cli.exits import EXIT_CODES, plain_errors, say
 from explaind_tf.cli.inputs import check_source, read_inputs
-from explaind_tf.cli.sections import section_of
 from explaind_tf.cli.values import Measure, OutputsAre, StepOf, to_bytes, to_names, to_slice
 from explaind_tf.constants import VERSION
 from explaind_tf.errors import RefusedError, RunFormatError, UnbalancedLedgerError
 from explaind_tf.recording.estimate import describe
-from explaind_tf.report import write_report
+from explaind_tf.report import Asked, account_for, write_report
+from explaind_tf.report.tensorboard import write_tensorboard
 from explaind_tf.runs.estimate import estimate_from, seconds_of
 from explaind_tf.runs.files import free_bytes
+from explaind_tf.tensorboard import check_installed
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, epilog=EXIT_CODES)
 
@@ -269,6 +270,12 @@ def report(
     shown: Annotated[int, typer.Option(min=1, help="Inputs shown with their training samples.")] = 4,
     tolerance: Tolerance = 1e-3,
     memory_limit: MemoryLimit = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Log directory of TensorBoard, to write the same numbers and pictures to."
+        ),
+    ] = None,
     top: Top = 5,
     as_json: AsJson = False,
 ) -> None:
@@ -277,13 +284,22 @@ def report(
         check_source(inputs)
         if not out.resolve().parent.is_dir():
             raise FileNotFoundError(f"There is no directory {out.parent} to write {out.name} to.")
+        if tensorboard is not None:
+            check_installed()
 
         opened = asking.open_for_shell(run)
         read = read_inputs(inputs, opened.manifest.inputs, rows or slice(None))
-        section = section_of(
-            opened, read, shown=shown, top=top, tolerance=tolerance, memory_limit=memory_limit
+        section = account_for(
+            opened,
+            Asked(read.x, read.y, first_row=read.first_row, shown=shown, top=top),
+            title=run.resolve().name,
+            introduction="A recorded run, and inputs that its predictions are accounted for.",
+            tolerance=tolerance,
+            memory_limit=memory_limit,
         )
         write_report(out, [section])
+        if tensorboard is not None:
+            write_tensorboard(tensorboard, section)
         found = fidelity(section.balance)
         summary = {
             "report": out,

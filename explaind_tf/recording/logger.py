@@ -4,6 +4,7 @@ import errno
 import statistics
 import time
 import warnings
+from pathlib import Path
 from typing import Any, Literal
 
 import keras
@@ -50,6 +51,8 @@ class PathLogger(keras.callbacks.Callback):
     on_error : {"raise", "warn"}
         When a step cannot be written (the disk is full): end training with the error, or warn and train on without
         recording. What was recorded before is kept, and can be gone on with, either way.
+    tensorboard : str or Path, optional
+        Log directory of TensorBoard, for the learning rate of each step and the length of each layer's displacement.
     verbose : bool
         Whether to say after some steps what the run will take, and at the end of training what was written where.
 
@@ -59,6 +62,8 @@ class PathLogger(keras.callbacks.Callback):
         If the directory holds anything and ``resume`` was not asked for. Nothing in it is touched.
     ValueError
         If an argument is none of those.
+    RefusedError
+        If ``tensorboard`` is asked for and not installed.
 
     Notes
     -----
@@ -90,12 +95,13 @@ class PathLogger(keras.callbacks.Callback):
         resume: bool = False,
         disk_budget: int | None = None,
         on_error: OnError = "raise",
+        tensorboard: str | Path | None = None,
         verbose: bool = True,
     ) -> None:
         super().__init__()
         self.run_dir = as_path(run_dir)
         self.verbose = verbose
-        self._options = Options(every, disk_budget, resume, on_error)
+        self._options = Options(every, disk_budget, resume, on_error, tensorboard)
         self._tap: Tap | None = None
         self._session: Session | None = None
         self._has_failed = False

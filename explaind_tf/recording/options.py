@@ -1,7 +1,10 @@
 """What a user chooses about a recording."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+from explaind_tf.tensorboard import check_installed
 
 OnError = Literal["raise", "warn"]
 
@@ -20,12 +23,15 @@ class Options:
         Whether to go on with the run that the directory holds.
     on_error : {"raise", "warn"}
         What to do when the record cannot be written.
+    tensorboard : str, Path or None
+        Log directory to write numbers of each step to.
     """
 
     every: int | Literal["auto"] = 1
     disk_budget: int | None = None
     resume: bool = False
     on_error: OnError = "raise"
+    tensorboard: str | Path | None = None
 
     def __post_init__(self) -> None:
         is_count = type(self.every) is int and self.every > 0
@@ -37,3 +43,5 @@ class Options:
             raise ValueError(f"disk_budget must be a positive number of bytes; got {self.disk_budget!r}.")
         if self.on_error not in ("raise", "warn"):
             raise ValueError(f'on_error must be "raise" or "warn"; got {self.on_error!r}.')
+        if self.tensorboard is not None:
+            check_installed()

@@ -16,6 +16,7 @@ from explaind_tf.recording.estimate import Planned, choose, estimate_recording
 from explaind_tf.recording.export import PureFunctions, variable_specs
 from explaind_tf.recording.observer import StepObserver, StepOutcome
 from explaind_tf.recording.options import Options
+from explaind_tf.recording.summaries import StepSummaries
 from explaind_tf.recording.tap import Tap, TappedBatch
 from explaind_tf.recording.training import TrainingStep
 from explaind_tf.recording.writer import RunWriter
@@ -89,6 +90,7 @@ class Session:
         self._is_checked = False
         self._before: tuple[np.ndarray | None, list[np.ndarray] | None] = (None, None)
         self.estimate: Estimate | None = None
+        self._summaries: StepSummaries | None = None
 
     @property
     def steps(self) -> int:
@@ -288,7 +290,17 @@ class Session:
         is_keyframe = (self._steps + 1) % self._every == 0
         record = replace(record, rows=rows, sample_count=self._writer.sample_count)
         self._writer.write_step(record if is_keyframe else record.without_snapshot())
+        if self._options.tensorboard is not None:
+            self._summarise(record, after.theta)
         self._last, self._is_keyframe = after, is_keyframe
+
+    def _summarise(self, record: StepRecord, theta: np.ndarray) -> None:
+        if self._summaries is None:
+            assert self._options.tensorboard is not None  # asked for
+            specs = variable_specs(self._model.trainable_variables)
+            self._summaries = StepSummaries(self._options.tensorboard, specs)
+        before = self._last.theta if record.theta_before is None else record.theta_before
+        self._summaries.write(record.step, record.learning_rate, theta - before)
 
     def _check_first_step(self, batch: TappedBatch, outcome: StepOutcome) -> None:
         checks.check_clipping(self._optimizer)
@@ -310,6 +322,7 @@ class Session:
 
     def finish(self, seconds: Seconds | None) -> str:
         """Commit the run and what its steps took, and return what was written."""
+        self._end_summaries()
         if self._writer is None:
             return f"no step was taken; {self._run_dir} was not written"
         if not self._writer.is_open:
@@ -338,9 +351,14 @@ class Session:
         """Upload the steps that wait for it."""
         if self._writer is not None:
             self._writer.flush()
+    def _end_summaries(self) -> None:
+        if self._summaries is not None:
+            self._summaries.close()
+            self._summaries = None
 
     def close(self) -> None:
         """Let go of the directory as it is: up to its last whole step it can be read, and gone on with."""
+        self._end_summaries()
         if self._writer is not None:
             self._writer.close()
 

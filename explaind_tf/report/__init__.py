@@ -1,6 +1,7 @@
-"""The HTML report: what ledgers say, for a reader with a browser."""
+"""The HTML report and the figures of ledgers: what they say, for a reader with a browser."""
 
-from explaind_tf.report.accounts import balanced_ledger, first_row_of_ids
-from explaind_tf.report.html import Example, Section, write_report
+from explaind_tf.report.html import write_report
+from explaind_tf.report.section import Example, Section
+from explaind_tf.report.sections import Asked, account_for
 
-__all__ = ["Example", "Section", "balanced_ledger", "first_row_of_ids", "write_report"]
+__all__ = ["Asked", "Example", "Section", "account_for", "write_report"]

@@ -1,111 +1,53 @@
 """`write_report`: a self-contained HTML page about one or more recorded runs."""
 
-import base64
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
-from string import Template
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-import tensorflow as tf
 import xarray as xr
 
 from explaind_tf import constants as names
 from explaind_tf.analysis import fidelity
-from explaind_tf.report import figures
+from explaind_tf.report import calls, figures, reductions
+from explaind_tf.report.elements import figure, folded, number, picture, signed, table
 from explaind_tf.report.figures import TERM_LABELS
 from explaind_tf.report.page import page
-from explaind_tf.runs import RecordedRun
+from explaind_tf.report.section import Example, Section
 
 _TITLE = "Where predictions come from: a ledger of training"
 
-_TERM_MEANINGS = {
+# What a reader meets in the figures, in words.
+_TERM_MEANINGS: Final = {
     names.DATA: "the gradients of the training samples, each booked to the sample it came from",
     names.WEIGHT_DECAY: "the optimizer pulling all weights towards zero",
-    names.REGULARIZER: "the gradients of loss regularisers",
+    names.REGULARIZER: "the gradients of penalties that were added to the loss",
     names.CARRYOVER: "momentum that the optimizer brought along from before the recording",
     names.EXTERNAL: "weights that something other than the optimizer set",
-    names.STATE: "variables that change without a gradient, such as BatchNorm statistics",
-    names.RESIDUAL: "what the other entries do not explain: numerical integration error and rounding",
+    names.STATE: "values that change without a gradient, such as the averages that BatchNorm keeps",
+    names.RESIDUAL: "what the other entries do not explain: numerical error, and no more than was allowed",
 }
 
 _INTRODUCTION = """
-<p>Each model below was trained once while every training step was recorded. A <em>ledger</em> accounts, like
-double-entry bookkeeping, for the change of a prediction during that training: its value after training less its
-value before is exactly the sum of these entries:</p>
-$meanings
-<p>Positive entries raised the number that is accounted for, negative ones lowered it. The unit is that of the
-number: <em>logits</em> for raw model outputs, <em>nats</em> (natural logarithms) for log-probabilities;
-+0.69 nats double a probability.</p>
-<p class="note" id="limits"><strong>What a ledger is not.</strong> It is descriptive: it says which samples, layers
-and steps moved a prediction in the training that took place. An entry is <em>not</em> the effect of training again
-without that sample: later gradients, and the optimizer’s step sizes, would have been others too.</p>
+<p>A <em>ledger</em> accounts for what training did to a prediction, like the books of a company account for its money: the
+value after training is the value before it plus a sum of entries, and nothing is left out. An entry says which
+training sample, layer, weight or training step moved the prediction, and by how much.</p>
+<p class="key"><span class="up">Blue, plus</span> raised the number that is accounted for;
+<span class="down">red, minus</span> lowered it. Most numbers here are changes of a <em>log-probability</em>, in
+<em>nats</em>: +0.69 nats double a probability, −0.69 nats halve it. <em>Logits</em> are the raw outputs of a
+model, from which its probabilities are computed.</p>
+<p class="note" id="limits"><strong>What a ledger is not.</strong> It describes the training that took place. An entry is
+<em>not</em> the effect of training again without that sample: later gradients, and the optimizer’s step sizes,
+would have been others too.</p>
 """
-
-
-@dataclass(frozen=True)
-class Example:
-    """An input or a training sample as the reader is to see it.
-
-    Attributes
-    ----------
-    text : str
-        In words, such as its label.
-    image : np.ndarray, optional
-        Values in [0, 1], shape (height, width, 1 or 3).
-    """
-
-    text: str
-    image: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Section:
-    """What the report tells of one model.
-
-    Attributes
-    ----------
-    title, introduction : str
-        Plain text.
-    run : RecordedRun
-        The recorded training.
-    balance : xarray.Dataset
-        Ledger of ``measurements.outputs()`` on held-out inputs, with a step axis.
-    unit : str
-        Unit of the model's outputs, such as ``"logits"`` or ``"nats"``.
-    samples, layers : xarray.Dataset
-        Ledgers of the log-probability (nats) of the predicted class of a few inputs, the same in both: one with a
-        sample axis, one with a layer axis.
-    inputs : sequence of Example
-        Those few inputs, in order.
-    predictions : sequence of str
-        What the model predicts for each of them, in words.
-    show_sample : callable
-        From a label of the sample axis to an ``Example``.
-    top : int
-        How many proponents and opponents to show.
-    """
-
-    title: str
-    introduction: str
-    run: RecordedRun
-    balance: xr.Dataset
-    unit: str
-    samples: xr.Dataset
-    layers: xr.Dataset
-    inputs: Sequence[Example]
-    predictions: Sequence[str]
-    show_sample: Callable[[Any], Example]
-    top: int = 5
 
 
 def write_report(path: str | os.PathLike[str], sections: Iterable[Section]) -> None:
     """Write one HTML file: does each ledger balance, when and where did predictions form, from which data.
 
-    The file holds everything it shows, plotly.js included (some 4.5 MB), and works offline.
+    The file holds everything it shows, plotly.js included (some 4.8 MB), and works offline.
 
     Parameters
     ----------
@@ -124,75 +66,115 @@ def write_report(path: str | os.PathLike[str], sections: Iterable[Section]) -> N
     sections = list(sections)
     if not sections:
         raise ValueError("There is nothing to report: pass one Section or more.")
-    links = "".join(f'<li><a href="#model-{i}">{escape(s.title)}</a></li>' for i, s in enumerate(sections))
-    body = f"""<header><h1>{_TITLE}</h1>{_introduction()}
-<nav aria-label="Models"><ul>{links}</ul></nav></header>
-<noscript><p class="note">The charts need JavaScript; the tables and cards do not.</p></noscript>
-<main>{"".join(_section(section, f"model-{i}") for i, section in enumerate(sections))}</main>
+    for section in sections:
+        for ledger in (section.balance, section.path, section.samples, section.weights, section.groups):
+            if ledger is not None:
+                ledger.explaind.check()
+    parts = [_section(section, f"model-{i}") for i, section in enumerate(sections)]
+    links = "".join(_links(section, f"model-{i}") for i, section in enumerate(sections))
+    body = f"""<a class="skip" href="#model-0">Skip to the first model</a>
+<header><h1>{_TITLE}</h1>{_INTRODUCTION}
+<nav aria-label="Contents"><ul>{links}</ul></nav></header>
+<noscript><p class="note">The figures need JavaScript; tables and cards do not.</p></noscript>
+<main>{"".join(parts)}</main>
 <footer>{_versions(sections[0].balance)}</footer>"""
     Path(path).write_text(page(_TITLE, body), encoding="utf-8")
 
 
-def _introduction() -> str:
-    meanings = "".join(
-        f"<dt>{escape(TERM_LABELS[term])}</dt><dd>{escape(text)}</dd>"
-        for term, text in _TERM_MEANINGS.items()
-    )
-    return Template(_INTRODUCTION).substitute(meanings=f'<dl class="terms">{meanings}</dl>')
+_QUESTIONS: Final = {
+    "balance": "Does it balance?",
+    "when": "When did the predictions form?",
+    "where": "Where in the model?",
+    "data": "From which training data?",
+    "groups": "Which kinds of training data, and when?",
+}
+
+
+def _links(section: Section, element_id: str) -> str:
+    items = "".join(f'<li><a href="#{element_id}-{key}">{text}</a></li>' for key, text in _QUESTIONS.items())
+    return f'<li><a href="#{element_id}">{escape(section.title)}</a><ul>{items}</ul></li>'
 
 
 def _section(section: Section, element_id: str) -> str:
-    for ledger in (section.balance, section.samples, section.layers):
-        ledger.explaind.check()
+    parts = {
+        "balance": _balance(section, element_id),
+        "when": _when(section, element_id),
+        "where": _where(section, element_id),
+        "data": _which(section, element_id),
+        "groups": _groups(section, element_id),
+    }
+    body = "".join(
+        f'<section id="{element_id}-{key}" aria-label="{_QUESTIONS[key]}"><h3>{_QUESTIONS[key]}</h3>{part}</section>'
+        for key, part in parts.items()
+    )
     return f"""<section id="{element_id}"><h2>{escape(section.title)}</h2>
-<p>{escape(section.introduction)}</p>
-{_what(section)}{_balance(section, element_id)}{_when(section, element_id)}{_where(section, element_id)}
-{_which(section)}</section>"""
+<p>{escape(section.introduction)}</p>{_what(section)}{body}</section>"""
 
 
 def _what(section: Section) -> str:
     run = section.run
     weights = sum(variable.size for variable in run.variables)
-    table = _table(
+    facts = table(
         [
             ("Training steps", f"{len(run.steps):,}"),
             ("Distinct training samples used", f"{len(run.samples):,}"),
             (f"Trainable weights, in {len(run.layers)} layers", f"{weights:,}"),
         ]
     )
-    return f"<h3>What was trained</h3>{table}<p class='caption'><code>{escape(repr(run))}</code></p>"
+    return f"{facts}<p class='caption'>Recorded in <code>{escape(str(run.run_dir))}</code></p>"
 
 
 def _balance(section: Section, element_id: str) -> str:
-    ledger, unit = section.balance, section.unit
+    ledger, path, unit = section.balance, section.path, section.unit
     found = fidelity(ledger)
     inputs, outputs = (f"{ledger.sizes[dim]:,}" for dim in (names.INPUT, names.OUTPUT))
     text = (
-        f"Yes: for each of {inputs} held-out inputs and {outputs} outputs the entries add up to the change, and what is "
-        f"left over is within {100 * ledger.attrs['tolerance']:.3g}% of the input’s largest movement. The initial "
-        f"outputs plus all entries but the residual make up a second model, the kernel machine: its outputs are sums of "
-        f"what training samples, weight decay and so on contributed. It should predict what the trained model predicts."
-        f"{_difference(ledger, unit)}"
+        f"Yes. For each of {inputs} held-out inputs and each of {outputs} outputs the entries add up to the change by "
+        f"training, and what they leave unexplained is within {100 * ledger.attrs['tolerance']:.3g}% of how far the "
+        f"outputs of that input went."
     )
-    compared = _table(
+    compared = table(
         [
-            ("Inputs for which both predict the same class", f"{found.agreement:.1%}"),
-            ("Mean KL divergence between their class probabilities", f"{found.mean_kl:.2g} nats"),
             ("Movement: largest change of an output by training", f"{found.movement:.3g} {unit}"),
-            ("Largest |residual|", f"{found.residual:.3g} {unit}"),
+            ("Largest residual: change that no entry explains", f"{found.residual:.3g} {unit}"),
             ("… as a share of the movement", f"{found.residual / (found.movement or 1):.2%}"),
+            ("Inputs for which model and ledger predict the same class", f"{found.agreement:.1%}"),
+            ("Mean KL divergence between their probabilities", f"{found.mean_kl:.2g} nats"),
         ]
     )
-    entries = _table(
-        [(TERM_LABELS[term], f"{value:.3g} {unit}") for term, value in found.terms.items()],
-        title="Entries: mean of their absolute values over inputs and outputs",
+    shown = {term: value for term, value in found.terms.items() if value or term == names.RESIDUAL}
+    meanings = "".join(
+        f"<dt>{TERM_LABELS[term]}</dt><dd>{_TERM_MEANINGS.get(term, '')}</dd>" for term in shown
     )
-    chart = figures.terms_chart(found.terms, unit=unit, element_id=f"{element_id}-terms")
-    caption = (
-        f"How large each entry is on average, in {unit}. Signs are set aside, so that entries of opposite signs do not "
-        f"cancel in this chart. The residual should be all but invisible. Entries that are zero are left out."
+    count = path.sizes[names.INPUT]
+    bars = figure(
+        figures.balance(path, unit="nats"),
+        f"{element_id}-terms",
+        label="Bars from the log-probability before training to that after it, one for each cause",
+        caption=f"Log-probability that the model gives to the class it finally predicts; mean of {count} inputs, in nats. "
+        f"Read from the top: where it was before training, what each cause added (blue) or took (red), and where it "
+        f"ended. The residual should be all but invisible.",
+        call=calls.balance(section),
+        rows=[
+            ("before training", number(float(path[names.INITIAL].mean()))),
+            *(
+                (TERM_LABELS[term], signed(float(path.explaind.total(term).mean())))
+                for term in path.explaind.terms
+            ),
+            ("after training", number(float(path[names.FINAL].mean()))),
+        ],
     )
-    return f"<h3>Does it balance?</h3><p>{escape(text)}</p>{compared}{entries}{_figure(chart, caption)}"
+    points = figure(
+        figures.kernel_machine(ledger, unit=unit),
+        f"{element_id}-machine",
+        label="Outputs rebuilt from the ledger against outputs of the trained model",
+        caption=f"Each point is one output of one input, in {unit}. Across: what the trained model says. Up: the output "
+        f"before training plus all entries but the residual, a sum over training samples that is known as the "
+        f"kernel machine. On the dotted line they are equal; the distance from it is the residual."
+        f"{_difference(ledger, unit)}",
+        call=calls.kernel_machine(section),
+    )
+    return f"<p>{escape(text)}</p>{bars}<dl class='terms'>{meanings}</dl>{points}{compared}"
 
 
 def _difference(ledger: xr.Dataset, unit: str) -> str:
@@ -202,115 +184,189 @@ def _difference(ledger: xr.Dataset, unit: str) -> str:
     gap = float((final.max(names.OUTPUT) - final.isel({names.OUTPUT: theirs})).max())
     if gap == 0:
         return ""
-    return f" Where it does not, the model prefers its own class to that of the machine by {gap:.2g} {unit} or less."
+    return (
+        f" Where they predict different classes, the model prefers its own to that of the ledger by {gap:.2g} {unit} or "
+        f"less."
+    )
 
 
 def _when(section: Section, element_id: str) -> str:
-    leads = figures.lead_by_step(section.balance)
-    start, end = float(leads[names.INITIAL]), float(leads[names.FINAL])
-    chart = figures.steps_chart(leads, unit=section.unit, element_id=f"{element_id}-steps")
-    caption = (
-        f"One bar for each training step. It shows by how much the step changed the lead of the finally predicted class: "
-        f"its output less the average output of all other classes, in {section.unit}; mean over the "
-        f"{section.balance.sizes[names.INPUT]:,} held-out inputs. Above zero: the step strengthened the final "
-        f"prediction. Below zero: it weakened it. The bars add up to the growth of the lead, from {_plain(start)} before "
-        f"training to {_plain(end)} after. Gradients count where they took effect: momentum spreads them over the "
-        f"steps that follow their batch."
+    path = section.path
+    start, end = float(path[names.INITIAL].mean()), float(path[names.FINAL].mean())
+    chart = figure(
+        figures.steps(path, by=names.LAYER, curves=section.curves, unit="nats"),
+        f"{element_id}-steps",
+        label="Change of the log-probability in each training step, by layer, above loss and learning rate",
+        caption=f"A bar for each training step: by how much it changed the log-probability of the finally predicted class, "
+        f"in nats, mean of {path.sizes[names.INPUT]} inputs; its colours say through which layer. Above zero the step "
+        f"made the prediction more likely, below zero less likely. All bars add up to the change from {number(start)} to "
+        f"{number(end)}. A gradient counts when it took effect: momentum spreads it over later steps. Below, over "
+        f"the same steps: the loss of the batch that was trained on, and the optimizer’s learning rate.",
+        call=calls.steps(section),
     )
-    return f"<h3>When did the predictions form?</h3>{_figure(chart, caption)}"
+    return chart
 
 
 def _where(section: Section, element_id: str) -> str:
-    by_layer = figures.terms_by_layer(section.layers)
-    total = float((section.layers[names.FINAL] - section.layers[names.INITIAL]).mean())
-    chart = figures.layers_chart(by_layer, unit="nats", element_id=f"{element_id}-layers")
-    caption = (
-        f"One bar for each layer with weights. It shows by how much the changes of its weights changed the log-probability "
-        f"of the predicted class, in nats; mean over the {len(section.inputs)} inputs shown below. Right of zero: the "
-        f"layer’s training made the prediction more likely. Left: less likely. Bars and residual add up to "
-        f"{_signed(total)} nats."
+    path, count = section.path, section.path.sizes[names.INPUT]
+    heat = figure(
+        figures.heat_map(path, names.LAYER, unit="nats"),
+        f"{element_id}-heat",
+        label="Change of the log-probability by layer and training step",
+        caption=f"A row for each layer, first layer on top, a column for each training step. Blue: the change of this "
+        f"layer’s weights in this step made the finally predicted class more likely; red: less likely. In nats, mean of "
+        f"{count} inputs. One cell in a hundred is beyond the scale, so that the first steps do not hide the others.",
+        call=calls.layer_steps(section),
     )
-    return f"<h3>Where in the model?</h3>{_figure(chart, caption)}"
+    bars = figure(
+        figures.layers(path, unit="nats"),
+        f"{element_id}-layers",
+        label="Change of the log-probability by layer",
+        caption=f"The same, summed over all steps: right of zero, what this layer learnt made the prediction more likely. "
+        f"Colours say what moved its weights. In nats, mean of {count} inputs.",
+        call=calls.layers(section),
+        rows=_rows_by_layer(path),
+    )
+    each = "".join(
+        f'<details name="{element_id}-weights"{" open" if i == 0 else ""}><summary>{escape(layer)}</summary>'
+        f"{chart}</details>"
+        for i, (layer, chart) in enumerate(_weights(section, element_id))
+    )
+    shown = section.weights.sizes[names.INPUT]
+    return (
+        f"{heat}{bars}<h4>Each weight of a layer</h4><p>Choose a layer. A cell is one weight, or a block of neighbouring "
+        f"ones where there are too many for a screen: columns are the layer’s units or filters, rows what they "
+        f"take in. Blue: the way of this weight through training made the predictions more likely; red: less likely. In "
+        f"nats, mean of the {shown} inputs shown below.</p><div class='choice'>{each}</div>"
+    )
 
 
-def _which(section: Section) -> str:
+def _weights(section: Section, element_id: str) -> Iterable[tuple[str, str]]:
+    for i, layer in enumerate(section.run.layers):
+        if not figures.weights_of_layer(section.weights, layer):
+            continue  # BatchNorm without scale and centre has a state only
+        yield (
+            layer,
+            figure(
+                figures.weights(section.weights, layer, unit="nats"),
+                f"{element_id}-weights-{i}",
+                label=f"Change of the log-probability by each weight of {layer}",
+                caption="",
+                call=calls.weights(section, layer),
+            ),
+        )
+
+
+def _rows_by_layer(path: xr.Dataset) -> list[tuple[str, str]]:
+    found = reductions.terms_by(path, names.LAYER).to_array().sum("variable")
+    return [
+        (str(layer), signed(float(value)))
+        for layer, value in zip(found[names.LAYER].values, found.values, strict=True)
+    ]
+
+
+def _which(section: Section, element_id: str) -> str:
     strongest = {
-        "pushed it up most (proponents)": section.samples.explaind.proponents(section.top),
-        "pushed it down most (opponents)": section.samples.explaind.opponents(section.top),
+        "up": section.samples.explaind.proponents(section.top),
+        "down": section.samples.explaind.opponents(section.top),
     }
     text = (
-        f"A few held-out inputs, and the training samples that moved their predictions most. On each card, above the "
-        f"sample’s id, is its influence: by how much all its uses in training together changed the log-probability of the "
-        f"class that the model predicts for the input, in nats. Plus: the sample made this prediction more likely. "
-        f"Minus: less likely. The influences of all {section.samples.sizes[names.SAMPLE]:,} samples add up to the entry "
-        f"“{TERM_LABELS[names.DATA]}”."
+        f"Choose an input that the model was not trained on, to see the training samples that moved its prediction most. "
+        f"The number of a sample is its influence: by how much all its uses in training together changed the "
+        f"log-probability of the class that the model predicts for this input, in nats. The influences of all "
+        f"{section.samples.sizes[names.SAMPLE]:,} samples add up to the entry “{TERM_LABELS[names.DATA]}”."
     )
-    cards = "".join(_input(section, position, strongest) for position in range(len(section.inputs)))
-    return f"""<h3>From which training data?</h3><p>{escape(text)}</p>{cards}
+    cards = "".join(_input(section, i, strongest, element_id) for i in range(len(section.inputs)))
+    return f"""<p>{escape(text)}</p><div class="choice">{cards}</div>
 <p class="note">Training again without a sample would not simply take its influence away: see
 <a href="#limits">what a ledger is not</a>.</p>"""
 
 
-def _input(section: Section, position: int, strongest: Mapping[str, xr.Dataset]) -> str:
+_SIDES: Final = {"up": "made this prediction more likely", "down": "made it less likely"}
+
+
+def _input(section: Section, position: int, strongest: Mapping[str, xr.Dataset], element_id: str) -> str:
     example, ledger = section.inputs[position], section.samples.isel(input=position, output=0)
     before, after = float(ledger[names.INITIAL]), float(ledger[names.FINAL])
-    entries = {term: float(ledger[term].sum()) for term in names.TERMS}
+    entries = {term: float(ledger[term].sum()) for term in section.samples.explaind.terms}
     parts = ", ".join(
-        f"{TERM_LABELS[term]} {_signed(value)}"
+        f"{TERM_LABELS[term]} {signed(value)}"
         for term, value in entries.items()
         if value or term == names.RESIDUAL
     )
     summary = (
-        f"Log-probability of this prediction: {_plain(before)} before training (probability {np.exp(before):.1%}), "
-        f"{_plain(after)} after ({np.exp(after):.1%}). The change of {_signed(after - before)} nats is the sum of: {parts}."
+        f"Probability of this prediction: {np.exp(before):.1%} before training, {np.exp(after):.1%} after; as a "
+        f"log-probability {number(before)} and {number(after)}. The change of {signed(after - before)} nats is the sum of: "
+        f"{parts}."
     )
-    lists = ""
-    for title, ranking in strongest.items():
+    lists, labels = "", {}
+    for side, ranking in strongest.items():
         chosen = ranking.isel(input=position, output=0)
-        items = "".join(
-            _sample(section.show_sample(label), label, value)
-            for label, value in zip(chosen[names.SAMPLE].values, chosen["influence"].values, strict=True)
+        items = ""
+        for label, value in zip(chosen[names.SAMPLE].values, chosen["influence"].values, strict=True):
+            if (value > 0) == (side == "up"):
+                labels[label] = (shown := section.show_sample(label)).text
+                items += _sample(shown, label, float(value))
+        none = "<p>None: no training sample did.</p>"
+        lists += (
+            f"<h5>Training samples that {_SIDES[side]} ({'proponents' if side == 'up' else 'opponents'})</h5>"
         )
-        lists += f"<h5>Training samples that {title}</h5><ol class='samples'>{items}</ol>"
-    return f"""<article class="input"><header>{_image(example)}<div><h4>{escape(example.text)}</h4>
-<p>{escape(section.predictions[position])}</p><p class="caption">{escape(summary)}</p></div></header>{lists}</article>"""
+        lists += f"<ol class='samples'>{items}</ol>" if items else none
+    bars = figure(
+        figures.samples(section.samples, k=section.top, input=position, labels=labels, unit="nats"),
+        f"{element_id}-samples-{position}",
+        label=f"Influence of the strongest training samples on {example.text}",
+        caption="The same samples as bars, in nats: blue made the prediction more likely, red less likely.",
+        call=calls.samples(section, position),
+    )
+    opened = " open" if position == 0 else ""
+    return f"""<details class="input" name="{element_id}-inputs"{opened}><summary>{picture(example)}<span>
+<b>{escape(example.text)}</b> {escape(section.predictions[position])}</span></summary>{_values(example)}
+<p class="caption">{escape(summary)}</p>{lists}{bars}</details>"""
 
 
 def _sample(example: Example, label: Any, influence: float) -> str:
     direction = "up" if influence >= 0 else "down"
     return (
-        f"<li>{_image(example)}<b>{escape(example.text)}</b>"
-        f'<span class="{direction}">{_signed(influence)}</span><small>{escape(str(label))}</small></li>'
+        f"<li>{picture(example)}<b>{escape(example.text)}</b>{_values(example)}"
+        f'<span class="{direction}">{signed(influence)}</span><small>{escape(str(label))}</small></li>'
     )
 
 
-def _image(example: Example) -> str:
-    if example.image is None:
+def _values(example: Example) -> str:
+    if not example.table:
         return ""
-    pixels = tf.image.convert_image_dtype(np.clip(example.image, 0, 1), tf.uint8, saturate=True)
-    data = base64.b64encode(tf.io.encode_png(pixels).numpy()).decode("ascii")
-    return f'<img src="data:image/png;base64,{data}" alt="{escape(example.text)}">'
+    return folded("values", table(example.table))
 
 
-def _table(rows: Iterable[tuple[str, str]], *, title: str = "") -> str:
-    """Return a table of (what, value)."""
-    caption = f"<caption>{escape(title)}</caption>" if title else ""
-    cells = "".join(
-        f'<tr><th scope="row">{escape(what)}</th><td>{escape(value)}</td></tr>' for what, value in rows
+def _groups(section: Section, element_id: str) -> str:
+    if section.groups is None:
+        text = (
+            "Training samples were not put into groups for this report. Any label will do, a class or a source, one "
+            "for each training sample:"
+        )
+        return f"<p>{text}</p><pre><code>{escape(calls.groups(section))}</code></pre>"
+    count = section.groups.sizes[names.INPUT]
+    heat = figure(
+        figures.heat_map(section.groups, names.GROUP, unit="nats"),
+        f"{element_id}-group-steps",
+        label=f"Change of the log-probability by {section.grouped_by} of the training samples and training step",
+        caption=f"A row for each {section.grouped_by} of the training samples, a column for each training step. Blue: the "
+        f"gradients of these samples made the finally predicted class more likely in this step; red: less likely. In "
+        f"nats, mean of {count} inputs. Effects of weight decay and the like are not in this figure.",
+        call=calls.groups(section),
+        rows=_rows_by_group(section.groups),
     )
-    return f"<table>{caption}<tbody>{cells}</tbody></table>"
+    return heat
 
 
-def _figure(chart: str, caption: str) -> str:
-    return f"<figure>{chart}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _plain(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
-
-
-def _signed(value: float) -> str:
-    return f"{value:+#.3g}".replace("-", "−")
+def _rows_by_group(groups: xr.Dataset) -> list[tuple[str, str]]:
+    data = groups[names.DATA].mean([names.INPUT, names.OUTPUT])
+    totals = data.sum([dim for dim in data.dims if dim != names.GROUP])
+    return [
+        (str(label), signed(float(value)))
+        for label, value in zip(totals[names.GROUP].values, totals.values, strict=True)
+    ]
 
 
 def _versions(ledger: xr.Dataset) -> str:

@@ -236,6 +236,12 @@ class SampleStore:
         """The samples' labels, shape (samples,): the user's ids, or numbers in order of first appearance."""
         return np.array(self._labels[0])
 
+    @cached_property
+    def row_of_id(self) -> dict[SampleId, int]:
+        """Where each sample, by its id, is stored; of one with several contents, the first."""
+        positions, rows = np.unique(self.id_of_row, return_index=True)
+        return {self._labels[0][position]: int(row) for position, row in zip(positions, rows, strict=True)}
+
     @property
     def id_of_row(self) -> np.ndarray:
         """For each row, the position in :attr:`ids` of the id that it belongs to, shape (rows,).

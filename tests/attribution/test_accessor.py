@@ -1,5 +1,7 @@
 """The accessor on hand-made ledgers, where every number is known."""
 
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -83,3 +85,41 @@ def test_proponents_need_a_sample_axis():
 def test_another_dataset_is_no_ledger():
     with pytest.raises(ValueError, match="no ledger"):
         xr.Dataset({"a": 1}).explaind.check()
+
+
+def test_a_table_of_both_sides_without_those_of_the_other_sign():
+    table = _ledger().explaind.to_pandas(k=3)
+    assert list(table.columns) == ["input", "output", "side", "rank", "sample", "influence"]
+    rows = set(table.itertuples(index=False, name=None))
+    assert rows == {
+        (0, 0, "proponent", 0, "a", 3.0),
+        (0, 0, "proponent", 1, "c", 0.5),
+        (0, 0, "opponent", 0, "b", -1.0),
+        (0, 1, "proponent", 0, "c", 1.0),
+        (0, 1, "opponent", 0, "b", -1.0),
+        (0, 1, "opponent", 1, "a", -0.5),
+    }
+
+
+def test_scores_are_inputs_by_samples():
+    two = xr.concat([_ledger(), _ledger()], "input").assign_coords(input=[0, 1])
+    two.data[1] *= 2
+    scores = two.expand_dims(step=[0]).explaind.scores(output=1)
+    np.testing.assert_array_equal(scores, [[-0.5, -1.0, 1.0], [-1.0, -2.0, 2.0]])
+    with pytest.raises(ValueError, match=r"which of \[0, 1\]"):
+        two.explaind.scores()
+    np.testing.assert_array_equal(two.isel(output=[0]).explaind.scores(), [[3, -1, 0.5], [6, -2, 1]])
+
+
+def test_lit_gets_a_list_of_examples_for_each_input():
+    found = _ledger().explaind.to_lit(lambda sample: {"text": sample.upper()}, k=1, output=1)
+    assert found == [
+        [{"text": "C", "id": "c", "influence": 1.0}, {"text": "B", "id": "b", "influence": -1.0}]
+    ]
+    assert json.loads(json.dumps(found)) == found  # LIT sends them to a browser
+
+
+@pytest.mark.parametrize("ask", ["to_pandas", "scores"])
+def test_interoperation_needs_a_sample_axis(ask: str):
+    with pytest.raises(ValueError, match="no sample axis"):
+        getattr(_ledger().sum("sample").expand_dims(step=[0]).explaind, ask)()

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import Result
 
 import explaind_tf as xtf
-from explaind_tf.cli.asking import are_probabilities, final_outputs
+from explaind_tf.attribution.predictions import are_probabilities, final_outputs
 from tests.helpers import LABELS, X, Y, batches, dense_model, fit
 
 

@@ -382,16 +382,15 @@ class TestMeasures:
 
 class TestReport:
     def test_it_is_written(self, call: Call, logits_run: Path, npz: Path, tmp_path: Path):
-        out = tmp_path / "report.html"
-        result = call(
-            "report", logits_run, "--inputs", npz, "--rows", "1:7", "--out", out, "--shown", 2, "--json"
-        )
+        out, board = tmp_path / "report.html", tmp_path / "board"
+        asked = ("report", logits_run, "--inputs", npz, "--rows", "1:7", "--out", out, "--shown", 2)
+        result = call(*asked, "--tensorboard", board, "--json")
         assert (result.exit_code, result.stderr) == (0, "")
         found = json.loads(result.stdout)
         assert (found["report"], found["agreement"]) == (str(out), 1.0)
         text = out.read_text()
         for part in (
-            "each of 6 held-out inputs",
+            "For each of 6 held-out inputs",
             "input 1",
             "input 2",
             "The model says",
@@ -400,6 +399,7 @@ class TestReport:
         ):
             assert part in text, part
         assert "input 3" not in text
+        assert [path.name for path in board.iterdir() if "tfevents" in path.name]
 
     def test_the_directory_is_looked_for_first(self, call: Call, logits_run: Path, npz: Path, tmp_path: Path):
         result = call("report", logits_run, "--inputs", npz, "--out", tmp_path / "nope" / "report.html")

@@ -55,7 +55,8 @@ def test_demo(runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(DatasetLedger, "check", lambda self: (check(self), checked.append(self)))
     result = runner.invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--seed", "1"])
     assert result.exit_code == 0, result.output
-    assert len(checked) == 2 * 2 * 3  # by the demo and by the report, of two models, three ledgers each
+    # By who accounts and by the report, of two models; the fifth ledger, by weight, is a tree.
+    assert len(checked) == 2 * 2 * 4
     for text in (
         "ResNet-9",
         "Transformer",

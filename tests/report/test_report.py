@@ -2,20 +2,24 @@
 
 import base64
 import dataclasses
+import html
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
-import keras
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 import tensorflow as tf
 
-from explaind_tf import UnbalancedLedgerError, measurements
-from explaind_tf.report import Example, Section, figures, write_report
-from tests.helpers import LABELS, Recorded, X, record
+import explaind_tf as xtf
+from explaind_tf import UnbalancedLedgerError
+from explaind_tf.report import Section, calls, write_report
+from tests.helpers import X
+from tests.report.conftest import HOSTILE
 
-HOSTILE = "<script>alert('x')</script> & \"<img src=http://evil.example/x.png>"
 _VOID = {"meta", "img", "br", "hr", "input", "link", "wbr"}
 
 
@@ -45,29 +49,6 @@ class Reader(HTMLParser):
 
     def count(self, tag: str) -> int:
         return sum(found == tag for found, _ in self.elements)
-
-
-@pytest.fixture(scope="module")
-def section(tmp_path_factory: pytest.TempPathFactory) -> Section:
-    """A section about a tiny model whose texts are all hostile."""
-    ids = [HOSTILE, *(f"sample {i}" for i in range(9))]
-    layers = [keras.layers.Dense(3, activation="tanh"), keras.layers.Dense(2)]
-    recorded: Recorded = record(tmp_path_factory.mktemp("report") / "run", layers, ids=ids)
-    run = recorded.open()
-    log_prob = measurements.log_prob(LABELS[:2])
-    return Section(
-        title=HOSTILE,
-        introduction=HOSTILE,
-        run=run,
-        balance=run.attribute(X, measurements.outputs(), axes=("step",), progress=False),
-        unit=HOSTILE,
-        samples=run.attribute(X[:2], log_prob, axes=("sample",), progress=False),
-        layers=run.attribute(X[:2], log_prob, axes=("layer",), progress=False),
-        inputs=[Example(HOSTILE), Example("a picture", np.full((4, 4, 1), 0.5))],
-        predictions=[HOSTILE, "right"],
-        show_sample=lambda sample_id: Example(f"shown {sample_id}", np.zeros((4, 4, 3))),
-        top=10,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -113,67 +94,62 @@ def test_hostile_text_is_text(reader: Reader):
     text = " ".join(reader.text)
     assert HOSTILE in text  # as a title, a verdict
     assert f"shown {HOSTILE}" in text  # by a sample's id
-    # Plotly, and one for each of the three charts of a section; none of ours says alert.
     scripts = [attributes for tag, attributes in reader.elements if tag == "script"]
-    assert len(scripts) == 1 + 3 * 2
+    # Plotly, the page's own, and the data of each figure, of which there are 6, of each layer and of each input.
+    figures = [attributes for attributes in scripts if attributes.get("type") == "application/json"]
+    assert (len(scripts), len(figures)) == (2 + 2 * (6 + 2 + 2), 2 * (6 + 2 + 2))
     assert all(attributes.get("src") is None for attributes in scripts)
 
 
-def test_charts_escape_their_labels(section: Section):
-    by_layer = figures.terms_by_layer(section.layers)
-    by_layer = by_layer.assign_coords(layer=[HOSTILE] * by_layer.sizes["layer"])
-    chart = figures.layers_chart(by_layer, unit=HOSTILE, element_id="chart")
-    assert "<img" not in chart
-    assert "\\u003cimg" not in chart  # what plotly would read as a tag once JavaScript has parsed it
-    assert "alert('x')" not in chart
+def test_figures_have_no_text_that_plotly_would_read_as_tags(page: str):
+    figures = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.DOTALL)
+    assert len(figures) == 2 * (6 + 2 + 2)
+    assert any("&lt;script" in json.dumps(json.loads(figure)) for figure in figures)  # shown as what it is
+    for figure in figures:
+        assert "<img" not in json.dumps(json.loads(figure))
+        assert "<script" not in json.dumps(json.loads(figure))
+
+
+def test_every_figure_says_how_to_read_it(reader: Reader):
+    plots = [attributes for _, attributes in reader.elements if attributes.get("class") == "plot"]
+    assert len(plots) == 2 * (6 + 2 + 2)
+    for plot in plots:
+        assert plot["role"] == "img"
+        assert plot["tabindex"] == "0"
+        assert plot["aria-label"]
+    text = " ".join(reader.text)
+    assert text.count("Make this figure in Python") == len(plots)
 
 
 def test_it_shows_every_part(reader: Reader):
     text = " ".join(" ".join(reader.text).split())
     for part in (
-        "What was trained",
         "Does it balance?",
         "When did the predictions form?",
         "Where in the model?",
         "From which training data?",
-        "6 steps",
+        "Which kinds of training data, and when?",
+        "Training steps 6",
         "Mean KL divergence",
+        "The residual should be all but invisible",
         "weight decay",
         "proponents",
         "opponents",
         "not the effect of training again",
+        "Each weight of a layer",
     ):
         assert part in text, part
 
 
 def test_images_are_png(reader: Reader):
     images = [attributes for tag, attributes in reader.elements if tag == "img"]
-    # Two sections; two inputs of which one is a picture; ten samples twice for each input.
-    assert len(images) == 2 * (1 + 2 * 2 * 10)
+    # Two sections; two inputs of which one is a picture; each of ten samples raised or lowered each prediction.
+    assert len(images) == 2 * (1 + 2 * 10)
     pixels = tf.io.decode_png(base64.b64decode(images[0]["src"].removeprefix("data:image/png;base64,")))
     assert pixels.shape[:2] == (4, 4)
     grey = next(a for a in images if a["alt"] == "a picture")
     pixels = tf.io.decode_png(base64.b64decode(grey["src"].removeprefix("data:image/png;base64,")))
     np.testing.assert_allclose(pixels, 128, atol=1)
-
-
-def test_lead_by_step_is_a_ledger_of_the_lead(section: Section):
-    leads = figures.lead_by_step(section.balance)
-    final, initial = section.balance.final.values, section.balance.initial.values
-    best = final.argmax(axis=1)
-    rows = np.arange(len(final))
-    # With two classes the mean of the others is the other.
-    np.testing.assert_allclose(leads.final, (final[rows, best] - final[rows, 1 - best]).mean())
-    np.testing.assert_allclose(leads.initial, (initial[rows, best] - initial[rows, 1 - best]).mean())
-    terms = sum(leads[term].sum() for term in ("data", "weight_decay", "residual"))
-    np.testing.assert_allclose(terms, leads.final - leads.initial, rtol=1e-9)  # sums in float64
-    assert leads.data.dims == ("step",)
-
-
-def test_terms_by_layer_add_up(section: Section):
-    by_layer = figures.terms_by_layer(section.layers)
-    moved = (section.layers.final - section.layers.initial - section.layers.residual).mean()
-    np.testing.assert_allclose(sum(by_layer[term].sum() for term in by_layer), moved, rtol=1e-9)
 
 
 def test_different_predictions_are_owned_up_to(section: Section, tmp_path: Path):
@@ -182,19 +158,12 @@ def test_different_predictions_are_owned_up_to(section: Section, tmp_path: Path)
     balance.initial[0] = balance.final[0] = [0.0, 0.001]
     for term in balance.explaind._root.data_vars.keys() - {"initial", "final"}:
         balance[term][0] = 0.0
-    balance.data[0, 1, 0], balance.residual[0, 1, 0] = -0.002, 0.002
+    balance.data[0, 1], balance.residual[0, 1] = -0.002, 0.002
     balance.movement[0] = 10.0
     write_report(tmp_path / "report.html", [dataclasses.replace(section, balance=balance, unit="logits")])
     text = (tmp_path / "report.html").read_text()
     assert "90.0%" in text
-    assert "prefers its own class to that of the machine by 0.001 logits or less" in text
-
-
-def test_missing_axes_are_refused(section: Section):
-    with pytest.raises(ValueError, match="step axis"):
-        figures.lead_by_step(section.layers)
-    with pytest.raises(ValueError, match="layer axis"):
-        figures.terms_by_layer(section.balance)
+    assert "prefers its own to that of the ledger by 0.001 logits or less" in text
 
 
 def test_an_unbalanced_ledger_is_not_reported(section: Section, tmp_path: Path):
@@ -202,6 +171,36 @@ def test_an_unbalanced_ledger_is_not_reported(section: Section, tmp_path: Path):
     with pytest.raises(UnbalancedLedgerError):
         write_report(tmp_path / "report.html", [dataclasses.replace(section, samples=wrong)])
     assert not (tmp_path / "report.html").exists()
+
+
+def test_the_calls_make_the_figures(section: Section, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(xtf, "open_run", lambda path: section.run)  # it has its functions compiled
+    named: dict[str, Any] = {"x": X, "…": None}
+    groups = "groups = dict.fromkeys(run.samples.ids, 'all')"
+    made = {
+        calls.balance(section): go.Waterfall,
+        calls.kernel_machine(section): go.Scatter,
+        calls.steps(section): go.Bar,
+        calls.layer_steps(section): go.Heatmap,
+        calls.layers(section): go.Bar,
+        calls.weights(section, section.run.layers[0]): go.Heatmap,
+        calls.samples(section, 1): go.Bar,
+        re.sub("groups = ….*", groups, calls.groups(section)): go.Heatmap,
+    }
+    for call, kind in made.items():
+        namespace = dict(named)
+        *before, _ = re.split("\n(?=.*plot)", call)
+        exec("\n".join(before), namespace)
+        (drawing,) = (line for line in call.splitlines() if ".plot." in line)
+        assert isinstance(eval(drawing, namespace).data[0], kind), call
+        numbers = call.partition(drawing)[2]
+        exec(numbers, namespace)
+
+
+def test_a_report_without_groups_says_how_to_get_them(section: Section, tmp_path: Path):
+    path = tmp_path / "report.html"
+    write_report(path, [dataclasses.replace(section, groups=None)])
+    assert 'axes=("group", "step")' in html.unescape(path.read_text())
 
 
 def test_nothing_to_report_is_refused(tmp_path: Path):

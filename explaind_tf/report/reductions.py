@@ -1,0 +1,203 @@
+"""From ledgers to the few numbers of a figure. Each keeps the sum: what a figure shows adds up to the change."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import xarray as xr
+
+from explaind_tf import constants as names
+
+# More steps than this are put together: a screen has no room for more bars.
+_MOST_BINS: Final = 250
+
+_UNITS: Final = {
+    "log_prob": "nats",
+    "margin": "nats",
+    "loss": "units of the loss",
+    "outputs": "units of the output",
+}
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Neighbouring steps put together.
+
+    Attributes
+    ----------
+    starts : np.ndarray of int
+        Position of the first step of each bin.
+    centers : np.ndarray of float
+        Where it is drawn.
+    labels : list of str
+        Its steps: ``"12"`` or ``"12–17"``.
+    """
+
+    starts: np.ndarray
+    centers: np.ndarray
+    labels: list[str]
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """Return the sums over the steps of each bin, of an array whose last axis is that of steps."""
+        return np.add.reduceat(values, self.starts, axis=-1)
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Return the means over the steps of each bin."""
+        return self.total(values) / np.diff([*self.starts, values.shape[-1]])
+
+
+def bins_of(steps: np.ndarray, most: int = _MOST_BINS) -> Bins:
+    """Put steps together, as few as it takes to have no more bins than ``most``."""
+    size = -(-len(steps) // most)
+    starts = range(0, len(steps), size)
+    pairs = [(int(steps[start]), int(steps[min(start + size, len(steps)) - 1])) for start in starts]
+    labels = [f"{first}" if first == last else f"{first}–{last}" for first, last in pairs]
+    return Bins(np.array(starts), np.array([(first + last) / 2 for first, last in pairs]), labels)
+
+
+def unit_of(ledger: xr.Dataset | xr.DataTree) -> str:
+    """Return the unit of a ledger's measurement, in words where it has none of its own."""
+    return _UNITS.get(str(ledger.attrs.get("measurement")), "units of the measurement")
+
+
+def check_axis(ledger: xr.Dataset, axis: str) -> None:
+    """Refuse a ledger that lacks an axis.
+
+    Raises
+    ------
+    ValueError
+        With the axes that it has, and what to ask for.
+    """
+    if axis not in ledger.dims:
+        raise ValueError(
+            f'This ledger has no {axis} axis ({dict(ledger.sizes)}). Attribute with axes=("{axis}", …).'
+        )
+
+
+def of_prediction(array: xr.DataArray, input: int | None, output: Hashable | None) -> xr.DataArray:
+    """Return what is about one input and output, or the mean over all of them.
+
+    Raises
+    ------
+    KeyError
+        If there is no such output.
+    IndexError
+        If there is no such input.
+    """
+    for dim, chosen in ((names.INPUT, input), (names.OUTPUT, output)):
+        if dim not in array.dims:
+            continue
+        if chosen is None:
+            array = array.mean(dim)
+        else:
+            array = array.isel({dim: chosen}) if dim == names.INPUT else array.sel({dim: chosen})
+    return array
+
+
+def over(ledger: xr.Dataset, dims: tuple[str, ...], input: int | None, output: Hashable | None) -> xr.Dataset:
+    """Return each term as a mean over inputs and outputs, or of chosen ones, summed over all dims but those given."""
+    terms = {}
+    for term in ledger.explaind.terms:
+        array = of_prediction(ledger[term], input, output)
+        terms[term] = array.sum([dim for dim in array.dims if dim not in dims])
+    return xr.Dataset(terms)
+
+
+def terms_by(
+    ledger: xr.Dataset, axis: str, *, input: int | None = None, output: Hashable | None = None
+) -> xr.Dataset:
+    """Return the terms that have an axis, summed over all other axes, dims (axis,).
+
+    Parameters
+    ----------
+    ledger : xarray.Dataset
+        With that axis.
+    axis : str
+        ``"layer"`` or ``"step"``.
+    input, output : int and label, optional
+        Of one prediction; by default the mean over all.
+
+    Raises
+    ------
+    ValueError
+        If the ledger lacks the axis.
+    """
+    check_axis(ledger, axis)
+    found = over(ledger, (axis,), input, output)
+    return found[[term for term in found if axis in found[term].dims]]
+
+
+def stacks_by_step(
+    ledger: xr.Dataset, by: str, *, input: int | None = None, output: Hashable | None = None
+) -> dict[str, np.ndarray]:
+    """Split the change in each step; the parts add up to it.
+
+    Parameters
+    ----------
+    ledger : xarray.Dataset
+        With a step axis, and the axis ``by`` unless that is ``"term"``.
+    by : {"term", "layer", "group"}
+        What the parts are. What has no such axis is a part of its own, under the name of its term.
+    input, output : int and label, optional
+        Of one prediction; by default the mean over all.
+
+    Returns
+    -------
+    dict of str to np.ndarray
+        Parts, shape (steps,), in the units of the measurement.
+
+    Raises
+    ------
+    ValueError
+        If an axis is missing.
+    """
+    check_axis(ledger, names.STEP)
+    if by == "term":
+        found = over(ledger, (names.STEP,), input, output)
+        return {str(term): _steps(found[term]) for term in found}
+    check_axis(ledger, by)
+    found = over(ledger, (by, names.STEP), input, output)
+    split = [term for term in found if by in found[term].dims]
+    total = sum((found[term] for term in split[1:]), start=found[split[0]]).transpose(by, names.STEP)
+    labels = [str(label) for label in ledger[by].values]
+    parts = dict(zip(labels, total.values, strict=True))
+    return parts | {str(term): _steps(found[term]) for term in found if term not in split}
+
+
+def _steps(array: xr.DataArray) -> np.ndarray:
+    # What has no step axis (momentum from before the run, where samples are kept) is not drawn by step.
+    return array.values if names.STEP in array.dims else np.zeros(0)
+
+
+def strongest(parts: Mapping[str, np.ndarray], most: int, what: str) -> dict[str, np.ndarray]:
+    """Keep the parts that move most, in their order, and put the others together."""
+    if len(parts) <= most:
+        return dict(parts)
+    strength = sorted(parts, key=lambda name: -float(np.abs(parts[name]).sum()))
+    kept = set(strength[: most - 1])
+    others = [values for name, values in parts.items() if name not in kept]
+    chosen = {name: values for name, values in parts.items() if name in kept}
+    return chosen | {f"{len(others)} other {what}": np.sum(others, axis=0)}
+
+
+def as_matrix(values: np.ndarray, most: int = 96) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return the entries of a variable's weights as a matrix that a screen can show.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        Shaped like the variable. The last axis (units, filters) is that of columns, all others are rows.
+    most : int
+        Most rows and columns; where there are more, blocks of neighbouring weights are summed.
+
+    Returns
+    -------
+    tuple
+        The matrix, and how many rows and columns of weights are in one cell.
+    """
+    matrix = values.reshape(-1, values.shape[-1]) if values.ndim > 1 else values.reshape(1, -1)
+    block = (-(-matrix.shape[0] // most), -(-matrix.shape[1] // most))
+    for axis, size in enumerate(block):
+        matrix = np.add.reduceat(matrix, np.arange(0, matrix.shape[axis], size), axis=axis)
+    return matrix, block

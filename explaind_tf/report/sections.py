@@ -1,0 +1,229 @@
+"""From a run and some inputs to a section of the report: the ledgers that it shows."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from explaind_tf import constants as names
+from explaind_tf import measurements
+from explaind_tf.attribution import Run
+from explaind_tf.attribution.predictions import are_probabilities, final_outputs
+from explaind_tf.attribution.question import GroupLabels
+from explaind_tf.pictures import find_picture
+from explaind_tf.report.section import Example, Section
+from explaind_tf.runs import structure as struct
+
+_VALUES_SHOWN = 8
+# More groups are neither legible nor cheap: each takes a gradient and a pass of every step.
+_MOST_GROUPS = 12
+# Log-probabilities of a float32 model sum to 1 by so much.
+_LOG_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the report is to be about.
+
+    Attributes
+    ----------
+    x : array or nested structure of arrays
+        Held-out inputs.
+    y : np.ndarray, optional
+        Their classes; with them the report says which predictions are right.
+    first_row : int
+        Number of the first input, for its name.
+    shown : int or sequence of int
+        Which inputs are shown with their training samples: so many from the first, or these positions.
+    followed : int, optional
+        How many inputs, from the first, are followed by layer and step; by default all.
+    top : int
+        How many proponents and opponents of each input.
+    groups : sequence or mapping, optional
+        As for ``run.attribute``; by default the training samples' classes, where they are 2 to 12.
+    grouped_by : str
+        What the groups are.
+    """
+
+    x: Any
+    y: np.ndarray | None = None
+    first_row: int = 0
+    shown: int | Sequence[int] = 4
+    followed: int | None = None
+    top: int = 5
+    groups: GroupLabels | None = None
+    grouped_by: str = "label"
+
+
+def _no_stage(title: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def account_for(
+    run: Run,
+    asked: Asked,
+    *,
+    title: str,
+    introduction: str,
+    show: Callable[[list[np.ndarray], Any], Example] | None = None,
+    stage: Callable[[str], AbstractContextManager[None]] = _no_stage,
+    **options: Any,
+) -> Section:
+    """Account for a classifier's predictions by step, layer, weight, training sample and group.
+
+    Parameters
+    ----------
+    run : Run
+        Of a classifier: one output (batch, classes) of logits or log-probabilities.
+    asked : Asked
+        Inputs, and how many of them are shown.
+    title, introduction : str
+        Plain text.
+    show : callable, optional
+        From the flat arrays of one input or sample, and its class or None, to what a reader sees of it.
+    stage : callable
+        Told what is being done, for as long as it takes.
+    **options
+        For `Run.attribute`.
+
+    Raises
+    ------
+    ValueError
+        If the model is no such classifier.
+    UnbalancedLedgerError
+        If a ledger does not balance.
+    """
+    _check_classifier(run, asked.x)
+    flat = struct.as_batches(run.manifest.inputs, asked.x, "inputs")
+    show = show or _example
+
+    def some(positions: Any) -> Any:
+        return struct.pack(run.manifest.inputs, [array[positions] for array in flat])
+
+    def ledger(x: Any, measurement: measurements.Measurement, *axes: str, **more: Any) -> Any:
+        found = run.attribute(x, measurement, axes=axes, **more, **options)
+        found.explaind.check()
+        return found
+
+    count = len(flat[0])
+    with stage(f"Account for all outputs of {count} held-out inputs"):
+        balance = ledger(asked.x, measurements.outputs())
+    final = balance[names.FINAL].values
+    predicted = final.argmax(axis=1)
+
+    followed = slice(0, asked.followed)
+    followed_x, followed_prob = some(followed), measurements.log_prob(predicted[followed])
+    with stage(f"Account for {len(predicted[followed])} predictions, by layer and step"):
+        path = ledger(followed_x, followed_prob, names.LAYER, names.STEP)
+
+    shown = np.arange(min(asked.shown, count)) if isinstance(asked.shown, int) else np.asarray(asked.shown)
+    shown_x, shown_prob = some(shown), measurements.log_prob(predicted[shown])
+    with stage(f"Account for {len(shown)} predictions, by training sample"):
+        samples = ledger(shown_x, shown_prob, names.SAMPLE)
+    with stage(f"Account for {len(shown)} predictions, by weight"):
+        weights = ledger(shown_x, shown_prob, names.PARAMETER)
+
+    groups, by_group = asked.groups, None
+    if groups is None:
+        groups = _classes_of_ids(run)
+    if groups is not None:
+        with stage(f"Account for {len(predicted[followed])} predictions, by {asked.grouped_by} and step"):
+            by_group = ledger(followed_x, followed_prob, names.GROUP, names.STEP, groups=groups)
+    with stage("Training curves"):
+        curves = run.curves(progress=options.get("progress", True))
+
+    labels = None if asked.y is None else np.asarray(asked.y).reshape(count, -1)
+    truth = [None if labels is None or labels.shape[1] != 1 else labels[i, 0] for i in shown]
+    return Section(
+        title=title,
+        introduction=introduction,
+        run=run,
+        curves=curves,
+        balance=balance,
+        unit="nats" if _are_log_probabilities(final) else "logits",
+        path=path,
+        samples=samples,
+        weights=weights,
+        groups=by_group,
+        grouped_by=asked.grouped_by,
+        inputs=[
+            _named(show([array[i] for array in flat], label), f"input {asked.first_row + int(i)}")
+            for i, label in zip(shown, truth, strict=True)
+        ],
+        predictions=[_verdict(int(predicted[i]), label) for i, label in zip(shown, truth, strict=True)],
+        show_sample=_shower(run, show),
+        top=asked.top,
+    )
+
+
+def _check_classifier(run: Run, x: Any) -> None:
+    outputs = final_outputs(run, x)
+    if not isinstance(outputs, np.ndarray) or outputs.ndim != 2 or outputs.shape[1] < 2:
+        found = [leaf.shape for leaf in struct.leaves(run.manifest.outputs)]
+        raise ValueError(
+            f"The report is about classifiers, with one output (batch, classes); this model's are of shapes {found} for an "
+            f"input. Use explaind-tf attribute."
+        )
+    if are_probabilities(outputs):
+        raise ValueError(
+            "The report takes the softmax of outputs that are logits or log-probabilities; those of this model look like "
+            "probabilities already. Use explaind-tf attribute --measure log_prob --outputs-are probabilities."
+        )
+
+
+def _are_log_probabilities(final: np.ndarray) -> bool:
+    return bool((np.abs(np.exp(final).sum(axis=1) - 1) < _LOG_TOLERANCE).all())
+
+
+def _class_of(targets: list[np.ndarray]) -> Any:
+    """Return the one number that a sample's targets are, if they are."""
+    return targets[0].item() if len(targets) == 1 and targets[0].size == 1 else None
+
+
+def _classes_of_ids(run: Run) -> dict[Any, str] | None:
+    """Return the class of each sample, if there are some and not too many."""
+    leaves = struct.leaves(run.manifest.targets)
+    if len(leaves) != 1 or np.prod([size or 0 for size in leaves[0].shape]) != 1:
+        return None
+    found = {}
+    for sample_id, row in run.samples.row_of_id.items():
+        label = _class_of([array[0] for array in run.samples.take_flat([row])[1]])
+        found[sample_id] = f"{label:g}"
+        if len(set(found.values())) > _MOST_GROUPS:
+            return None
+    return found if len(set(found.values())) > 1 else None
+
+
+def _shower(run: Run, show: Callable[[list[np.ndarray], Any], Example]) -> Callable[[Any], Example]:
+    """Return the function from a sample's id to what a reader sees of it."""
+    row_of = run.samples.row_of_id
+
+    def show_sample(sample_id: Any) -> Example:
+        inputs, targets = run.samples.take_flat([row_of[sample_id]])
+        return show([array[0] for array in inputs], _class_of([array[0] for array in targets]))
+
+    return show_sample
+
+
+def _named(example: Example, name: str) -> Example:
+    return Example(f"{name}: {example.text}" if example.text else name, example.image, example.table)
+
+
+def _example(arrays: list[np.ndarray], label: Any) -> Example:
+    """Return a picture of what looks like one, and the first numbers of anything else."""
+    text = "" if label is None else f"label {np.asarray(label).item():g}"
+    image = find_picture(arrays)
+    if image is not None:
+        return Example(text, image)
+    values = [value for array in arrays for value in array.reshape(-1)[:_VALUES_SHOWN]][:_VALUES_SHOWN]
+    rest = sum(array.size for array in arrays) - len(values)
+    more = [("…", f"{rest:,} more")] if rest else []
+    return Example(text, table=[*((str(i), f"{value:.3g}") for i, value in enumerate(values)), *more])
+
+
+def _verdict(predicted: int, label: Any) -> str:
+    if label is None:
+        return f"The model says {predicted}."
+    return f"The model says {predicted}: {'right' if predicted == label else f'wrong, it is {label}'}."
