@@ -81,9 +81,9 @@ class Settings:
     models: tuple[Which, ...] = (Which.RESNET9, Which.SGD, Which.TRANSFORMER)
     dataset: Dataset = Dataset.DIGITS
     data_dir: str | None = None
-    steps: int = 150
+    steps: int = 100
     inputs: int = 64
-    width: float = 0.125
+    width: float = 0.0625
     size: int = 32
     nodes: tuple[int, ...] = (1, 10, 100)
     tolerance: float | None = None
@@ -280,9 +280,9 @@ def main(
     model: Annotated[list[Which] | None, typer.Option(help="Which models; may be repeated.")] = None,
     dataset: Annotated[Dataset | None, typer.Option(help="Of the ResNet-9. Default: digits.")] = None,
     data_dir: Annotated[str | None, typer.Option(help="Where TFDS keeps CIFAR-10.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps. Default: 150.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps. Default: 100.")] = None,
     inputs: Annotated[int | None, typer.Option(help="Held-out inputs. Default: 64.")] = None,
-    width: Annotated[float | None, typer.Option(help="Width of the ResNet-9. Default: 0.125.")] = None,
+    width: Annotated[float | None, typer.Option(help="Width of the ResNet-9. Default: 0.0625.")] = None,
     tolerance: Annotated[float | None, typer.Option(help="Of the adaptive nodes.")] = None,
     size: Annotated[int | None, typer.Option(help="Height and width of the digits. Default: 32.")] = None,
 ) -> None:
