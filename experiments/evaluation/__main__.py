@@ -57,9 +57,9 @@ class Settings:
     steps: int = 150
     batch: int = 64
     flipped: float = 0.1
-    subsets: int = 60
-    groups: int = 40
-    repeats: int = 4
+    subsets: int = 50
+    groups: int = 30
+    repeats: int = 3
     seeds: tuple[int, ...] = (0,)
 
 

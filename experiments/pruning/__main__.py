@@ -58,7 +58,7 @@ class Settings:
     """
 
     resnet_steps: int = 150
-    transformer_steps: int = 1000
+    transformer_steps: int = 800
     width: float = 0.125
     size: int = 16
     modulus: int = 29
@@ -220,11 +220,12 @@ def _image(name: str, title: str, found: xr.Dataset) -> Image:
         for axes, measure in zip(row, ("agreement", "kl"), strict=True):
             for method in found.score.values:
                 at = found[measure].sel(score=method, scope=scope)
-                spread_of = at.std("seed", ddof=1) if at.sizes["seed"] > 1 else None
+                spread_of = at.std("seed", ddof=1).values if at.sizes["seed"] > 1 else None
                 axes.errorbar(
                     found.kept, at.mean("seed"), spread_of, marker="o", ms=3, capsize=2, label=method
                 )
             axes.set_xscale("log")
+            axes.set_yscale("log" if measure == "kl" else "linear")
             axes.set_xlabel(f"share of weights kept, {'of all' if scope == 'model' else 'in each layer'}")
             axes.set_ylabel(MEASURES[measure])
     figure.axes[0].legend(fontsize="small")

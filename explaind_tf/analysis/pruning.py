@@ -18,6 +18,7 @@ from explaind_tf import measurements
 from explaind_tf.analysis.comparison import divergence, same_class
 from explaind_tf.analysis.gradients import Gradients
 from explaind_tf.attribution import Run
+from explaind_tf.attribution.ledger import node_path
 from explaind_tf.attribution.model import constants_of, flat_point, pure_model
 from explaind_tf.kernel.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block
@@ -72,7 +73,7 @@ def influence(subject: Subject) -> np.ndarray:
     tree.explaind.check()
     by_variable = []
     for variable in subject.run.variables:
-        node = tree[variable.path]
+        node = tree[node_path(variable.path)]
         total = sum(node[term] for term in tree.explaind.terms if term in node)
         assert isinstance(total, xr.DataArray)
         by_variable.append(abs(total.squeeze(names.OUTPUT)).mean(names.INPUT).values.ravel())

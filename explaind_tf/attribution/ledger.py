@@ -25,6 +25,10 @@ _DESCRIPTIONS = {
     names.STATE: "change by the drift of non-trainable variables (BatchNorm statistics)",
     names.RESIDUAL: "what the other entries do not explain: quadrature error and rounding",
 }
+_TAKEN = {
+    *(names.INPUT, names.OUTPUT, names.SAMPLE, names.TOKEN, names.GROUP, names.STEP),
+    *(names.MOVEMENT, names.INITIAL, names.FINAL, names.STATE, names.RESIDUAL),
+}
 
 
 def build_ledger(
@@ -35,7 +39,7 @@ def build_ledger(
     Returns
     -------
     xarray.Dataset or xarray.DataTree
-        A tree if the parameter axis is kept: totals at the root, and a node for each variable under its path.
+        A tree if the parameter axis is kept: totals at the root, and a node for each variable at its :func:`node_path`.
     """
     coordinates = _coordinates(run, question, measurement, result)
     attributes = _attributes(run, question, measurement, result)
@@ -56,7 +60,7 @@ def build_ledger(
     start = 0
     for variable in run.manifest.variables:
         stop = start + variable.size
-        tree[variable.path] = xr.Dataset(
+        tree[node_path(variable.path)] = xr.Dataset(
             {
                 term: _unflatten(array.isel({names.PARAMETER: slice(start, stop)}), variable.shape)
                 for term, array in by_parameter.items()
@@ -64,6 +68,14 @@ def build_ledger(
         )
         start = stop
     return xr.DataTree.from_dict(tree)
+
+
+def node_path(path: str) -> str:
+    """Return where the tree has a variable: its path, with ``_`` behind names that coordinates and totals have.
+
+    A node of a tree may not be called like a variable of its parent, or like a coordinate that this inherits.
+    """
+    return "/".join(f"{part}_" if part in _TAKEN else part for part in path.split("/"))
 
 
 def _unflatten(array: xr.DataArray, shape: tuple[int, ...]) -> xr.DataArray:
