@@ -101,7 +101,7 @@ class Trainer:
         self._settings, self._split = settings, split
         self._model = _model(settings, 0)
         self._model.optimizer.build(self._model.trainable_variables)
-        self._fresh = [np.array(variable) for variable in self._model.optimizer.variables]
+        self._fresh = [variable.numpy() for variable in self._model.optimizer.variables]
 
     def outcomes(self, subsets: np.ndarray) -> np.ndarray:
         """Return log p(class) of the held-out inputs after training on each subset, shape (repeats, subsets, inputs)."""

@@ -41,6 +41,8 @@ class Settings:
 
     Attributes
     ----------
+    models : tuple of str
+        Names of TASKS.
     resnet_steps, transformer_steps : int
         Training steps.
     width : float
@@ -57,6 +59,7 @@ class Settings:
         Of weights, batches and data.
     """
 
+    models: tuple[str, ...] = ("resnet9", "transformer")
     resnet_steps: int = 150
     transformer_steps: int = 800
     width: float = 0.125
@@ -71,6 +74,7 @@ class Settings:
 
 
 QUICK = Settings(
+    models=("transformer",),
     resnet_steps=3,
     transformer_steps=3,
     width=0.03,
@@ -148,9 +152,9 @@ def measure(name: str, settings: Settings, seed: int, run_dir: Path) -> tuple[st
 
 
 def experiment(settings: Settings, runs_dir: Path) -> Findings:
-    """Prune both models with all seeds."""
+    """Prune the models with all seeds."""
     tables, values, images, conclusions = [], {}, [], []
-    for name in TASKS:
+    for name in settings.models:
         measured = [measure(name, settings, seed, runs_dir / f"{name}-{seed}") for seed in settings.seeds]
         title = measured[0][0]
         whole = [found.attrs["accuracy"] for _, found in measured]
