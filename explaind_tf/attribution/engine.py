@@ -35,8 +35,8 @@ def answer(task: Task, routes: Routes, progress: Progress) -> Result:
     entries = new_entries(task, routes)
     walked = walk_path(task, routes, entries, progress)
     if routes.samples is not None:
-        walk_back(task, routes, entries, walked.rules, progress)
-        check_samples(task, entries, walked.samples_total)
+        total = walk_back(task, routes, entries, walked.rules, progress)
+        check_samples(task, entries, walked.samples_total + total)
     entries.close()
     nodes = sum(rule.node_count for rule in walked.rules.values())
     return Result(entries, walked.movement, nodes, routes.method)

@@ -1,5 +1,6 @@
 """The path sweep of an answer: integrates every step for all inputs and books what each cause did."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from explaind_tf.kernel import sweeps
 from explaind_tf.kernel.contractions import Partition, sum_by_part
 from explaind_tf.kernel.functions import Segment
 from explaind_tf.kernel.quadrature import PathRule
+from explaind_tf.kernel.rules import scalar_products
 
 Rules = dict[tuple[int, int], PathRule]
 
@@ -29,7 +31,7 @@ class Walked:
     movement : np.ndarray
         Largest distance of any output of an input from its start, shape (inputs,).
     samples_total : np.ndarray
-        What all samples together did, shape (inputs, O), if a reverse sweep is to tell them apart; otherwise zero.
+        What all samples together did, shape (inputs, O), if only a reverse sweep tells them apart; otherwise zero.
     """
 
     rules: Rules
@@ -38,13 +40,13 @@ class Walked:
 
 
 def walk_path(task: Task, routes: Routes, entries: Entries, progress: Progress) -> Walked:
-    """Book every term but the samples', which only a reverse sweep can tell apart."""
+    """Book the outputs, the error of the quadrature, and every cause that no reverse sweep tells apart."""
     question = task.question
     rules: Rules = {}
     total = np.zeros_like(entries.arrays[names.INITIAL])
     movement = np.zeros(len(total))
     integrals = sweeps.path_sweep(
-        task.replay.path_steps(question.first, question.stop, grouping=routes.grouping),
+        path_steps(task, routes, question.first, question.stop),
         task.derivatives,
         task.blocks,
         end=task.replay.end(question.stop),
@@ -61,12 +63,51 @@ def walk_path(task: Task, routes: Routes, entries: Entries, progress: Progress) 
             distance = np.abs(integral.end_value - entries.arrays[names.INITIAL][rows]).max(axis=1)
             movement[rows] = np.maximum(movement[rows], distance)
             entries.add(names.RESIDUAL, rows, integral.residual, step)
-            if routes.samples is not None:
-                total[rows] += integral.causes[names.DATA]
-            _book_causes(task, routes, entries, integral)
+            if not routes.splits_late:
+                if routes.samples is not None:
+                    total[rows] += integral.causes[names.DATA]
+                _book_causes(task, routes, entries, integral)
             rules[step, integral.block] = integral.rule
             advance()
     return Walked(rules, movement, total)
+
+
+def path_steps(task: Task, routes: Routes, first: int, stop: int) -> Iterator[sweeps.PathStep]:
+    """Return the steps ``first … stop − 1`` as they are integrated: split into causes, or whole to be split later."""
+    if routes.splits_late:
+        return task.recorded.whole_steps(first, stop)
+    return task.replay.path_steps(first, stop, grouping=routes.grouping)
+
+
+def split_step(
+    task: Task, entries: Entries, step: sweeps.PathStep, piece: Piece, phi: tf.Tensor
+) -> np.ndarray:
+    """Book what each cause but the samples did to a piece in a step that was integrated whole, told by the rows Φ.
+
+    Returns
+    -------
+    np.ndarray
+        What the samples did, shape (inputs, O).
+    """
+    causes = {**step.causes, names.RESIDUAL: step.rest}
+    products = scalar_products(tf.constant(np.stack(list(causes.values()))), phi).numpy().astype(np.float64)
+    totals = dict(zip(causes, products.reshape(len(causes), len(piece.inputs), task.outputs), strict=True))
+    data = totals.pop(names.DATA)
+    by_part = {name: vector for name, vector in step.causes.items() if _has_parts(task, name)}
+    if by_part:
+        kept = sweeps.PathStep(step.number, step.segment, by_part)
+        _book(entries, kept, piece.rows, _of_rows(task, phi, kept.directions, len(piece.inputs)))
+    for name in totals.keys() - by_part.keys():
+        entries.add(name, piece.rows, totals[name], step.number)
+    return data
+
+
+def _has_parts(task: Task, term: str) -> bool:
+    """Tell whether a term beside the samples' is booked by layer or weight."""
+    question = task.question
+    return term != names.DATA and (
+        question.keeps_layers or (question.keeps_parameters and term != names.STATE)
+    )
 
 
 def _book_causes(task: Task, routes: Routes, entries: Entries, integral: sweeps.StepIntegral) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from explaind_tf.attribution.engine import ledger_bytes
-from explaind_tf.attribution.path import path_rows
+from explaind_tf.attribution.path import path_rows, path_steps
 from explaind_tf.attribution.routes import Routes, seconds
 from explaind_tf.attribution.task import Task
 from explaind_tf.kernel import contractions, sweeps
@@ -133,7 +133,7 @@ def _shares(tried: np.ndarray, steps: int) -> np.ndarray:
 def _try_step(task: Task, routes: Routes, number: int) -> tuple[list[Pass], float]:
     """Return the passes of one step, and its nodes for each input."""
     question, derivatives = task.question, task.derivatives
-    (step,) = task.replay.path_steps(number, number + 1, grouping=routes.grouping)
+    (step,) = path_steps(task, routes, number, number + 1)
     transition = task.replay.transition(number)
     block = task.blocks[0]
     share = len(task.everything) / len(block)
@@ -188,7 +188,8 @@ def _path_passes(
         )
 
     directions = step.directions
-    yield f"JVP of {len(directions)} causes, per node", nodes, share * seconds(jvps(directions))
+    what = "the displacement" if routes.splits_late else f"{len(directions)} causes"
+    yield f"JVP of {what}, per node", nodes, share * seconds(jvps(directions))
     if routes.grouping is not None:
         transition, grouping = task.replay.transition(step.number), routes.grouping
         spent = seconds(lambda: task.recorded.group_gradients(transition, grouping))

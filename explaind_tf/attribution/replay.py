@@ -23,6 +23,8 @@ _LARGEST_UNEXPLAINED = 1e-2
 # Weights are rounded at every step, in float32 by some 1e-5 of the step. Where that is more than this share of
 # the tolerance it is integrated on its own, so that the quadrature does not try to refine it away.
 _NOTICEABLE = 1e-2
+# The cause of all of a displacement, before it is split.
+_WHOLE = "all causes"
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,8 @@ class Replay(PathReplay):
         self.law = self._rules.law
         self._derivatives = derivatives
         self._scales: dict[int, np.ndarray] = {}  # a few numbers a step
+        self._largest: dict[int, float] = {}  # the largest step up to each one
+        self._update: tuple[int, Update] | None = None
         self._has_regularizer = derivatives.model.regularizer is not None
         self._sizes = [spec.size for spec in run.manifest.variables]
         self._decay_mask = np.concatenate(
@@ -207,8 +211,11 @@ class Replay(PathReplay):
 
     def update(self, transition: Transition) -> Update:
         """Return the coefficients of a step that updates the weights."""
-        waiting = None if self._rules.clipvalue is None else self._waiting_gradient(transition)
-        return self._coefficients(transition, waiting)
+        if self._rules.clipvalue is not None:
+            return self._coefficients(transition, self._waiting_gradient(transition))
+        if self._update is None or self._update[0] != transition.step:  # asked for twice in a row
+            self._update = transition.step, self._coefficients(transition, None)
+        return self._update[1]
 
     def _coefficients(self, transition: Transition, waiting: np.ndarray | None) -> Update:
         second_moment = transition.second_moment
@@ -302,9 +309,9 @@ class Replay(PathReplay):
         replays = from_batches or self._needs_batches or grouping is not None
         flows = self._flows(grouping)
         begin = 0 if from_batches or self.needs_history(grouping) else first
-        if begin > 0:
+        if begin > 0 and self.law.looks_ahead:
             flows[names.DATA].momentum = self._momentum_before(begin)
-        largest = 0.0
+        largest = self._largest.get(begin, 0.0)
         for step in range(begin, stop):
             transition = self.transition(step)
             for name, gradient in self._gradients(transition, grouping, with_samples=replays).items():
@@ -319,6 +326,21 @@ class Replay(PathReplay):
             self._check_law(step, missed, largest)
             causes[names.EXTERNAL] = transition.theta_end - transition.theta_stepped
             yield self._path_step(transition, causes, unexplained)
+
+    def whole_steps(self, first: int, stop: int) -> Iterator[PathStep]:
+        """Yield the steps ``first … stop − 1`` with all of their displacement as one cause."""
+        largest = 0.0
+        for step in range(first, stop):
+            transition = self.transition(step)
+            largest = max(largest, float(np.linalg.norm(transition.theta_stepped - transition.theta_start)))
+            self._largest[step] = largest
+            segment = self.segment(transition)
+            yield PathStep(step, segment, {_WHOLE: segment.displacement})
+
+    @property
+    def splits_each_alone(self) -> bool:
+        """Whether each step can be split into causes in any order, and each is an update."""
+        return not self.needs_history() and self._rules.accumulates == 1
 
     def needs_history(self, grouping: Grouping | None = None) -> bool:
         """Whether a step can only be split into causes by way of all steps before it.
@@ -361,8 +383,11 @@ class Replay(PathReplay):
         if not transition.updates:
             return {names.DATA: np.zeros_like(flows[names.DATA].momentum)}
         law, rate = self.law, transition.learning_rate
-        waiting = np.sum([_total(flow.waiting) for flow in flows.values()], axis=0)
-        update = self._coefficients(transition, waiting)
+        if self._rules.clipvalue is None:
+            update = self.update(transition)
+        else:
+            waiting = np.sum([_total(flow.waiting) for flow in flows.values()], axis=0)
+            update = self._coefficients(transition, waiting)
         decay = law.decay(tf.constant(transition.theta_start), tf.constant(self._decay_mask), rate)
         causes = {names.WEIGHT_DECAY: decay.numpy()}
         for name, flow in flows.items():

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from explaind_tf import constants as names
 from explaind_tf.attribution.entries import Entries
-from explaind_tf.attribution.path import Rules, path_rows
+from explaind_tf.attribution.path import Rules, path_rows, split_step
 from explaind_tf.attribution.progress import Progress
 from explaind_tf.attribution.routes import Routes
 from explaind_tf.attribution.task import Piece, Task
@@ -16,15 +16,23 @@ from explaind_tf.kernel import contractions, sweeps
 _LARGEST_MISS = 1e-2
 
 
-def walk_back(task: Task, routes: Routes, entries: Entries, rules: Rules, progress: Progress) -> None:
-    """Book the data term, sample by sample (or group by group)."""
+def walk_back(task: Task, routes: Routes, entries: Entries, rules: Rules, progress: Progress) -> np.ndarray:
+    """Book the data term, sample by sample (or group by group), and what the path sweep left to be split.
+
+    Returns
+    -------
+    np.ndarray
+        What all samples did in the steps that were split here, shape (inputs, O).
+    """
+    total = np.zeros_like(entries.arrays[names.INITIAL])
     question, memory = task.question, task.recorded.law.memory
     rows_of = sweeps.rows_by_use if question.step_of == "use" else sweeps.rows_by_effect
     steps = range(question.stop - 1, -1, -1)
     with progress.task("Reverse sweep", len(steps) * len(task.batches_of_pieces)) as advance:
         for pieces in task.batches_of_pieces:
             updates = (s for s in steps if task.replay.transition(s).updates)
-            rows = rows_of((_pull_back(task, routes, s, pieces, rules) for s in updates), memory)
+            pulled = (_pull_back(task, routes, entries, s, pieces, rules, total) for s in updates)
+            rows = rows_of(pulled, memory)
             found: dict[int, tf.Tensor] | None = {}
             for step in steps:
                 # A batch that only accumulated its gradient is used by the update after it.
@@ -36,10 +44,22 @@ def walk_back(task: Task, routes: Routes, entries: Entries, rules: Rules, progre
                     found = dict(zip([step] * len(found), found.values(), strict=True))
                 _book_samples(task, routes, entries, pieces, step, found)
                 advance()
+    return total
 
 
-def _pull_back(task: Task, routes: Routes, step: int, pieces: list[Piece], rules: Rules) -> sweeps.UpdateRows:
-    """Return how the update at ``step`` turns momentum and gradient into the measurements of the pieces."""
+def _pull_back(
+    task: Task,
+    routes: Routes,
+    entries: Entries,
+    step: int,
+    pieces: list[Piece],
+    rules: Rules,
+    total: np.ndarray,
+) -> sweeps.UpdateRows:
+    """Return how the update at ``step`` turns momentum and gradient into the measurements of the pieces.
+
+    A step that is still whole is split by the same rows; what the samples did in it is added to ``total``.
+    """
     transition = task.replay.transition(step)
     update = task.recorded.update(transition)
     if step < task.question.first:
@@ -49,6 +69,10 @@ def _pull_back(task: Task, routes: Routes, step: int, pieces: list[Piece], rules
         path_rows(task, segment, piece, rules[step, piece.block], by_rule=routes.rows_by_rule)
         for piece in pieces
     ]
+    if routes.splits_late:
+        (split,) = task.recorded.path_steps(step, step + 1)
+        for piece, phi in zip(pieces, rows, strict=True):
+            total[piece.rows] += split_step(task, entries, split, piece, phi)
     phi = tf.concat(rows, axis=0)[:, : task.derivatives.model.theta_size]
     dtype = phi.dtype.as_numpy_dtype
     direct = phi * tf.constant(update.direct, phi.dtype) if update.direct else None

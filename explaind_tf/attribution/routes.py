@@ -42,12 +42,15 @@ class Routes:
         How a batch is contracted with the rows Ψ of a reverse sweep, if there is one.
     grouping : Grouping or None
         The groups of a forward sweep, if there is one.
+    splits_late : bool
+        Whether steps are integrated whole, and split into causes by the rows Φ that a reverse sweep makes anyway.
     """
 
     rows_by_rule: bool = False
     parts: PartsRoute | None = None
     samples: contractions.Route | None = None
     grouping: Grouping | None = None
+    splits_late: bool = False
 
     @property
     def method(self) -> str:
@@ -72,9 +75,12 @@ def choose_routes(task: Task) -> Routes:
             of_row = groups.of_id[task.run.samples.id_of_row]
             grouping = Grouping(of_row, len(groups.labels), _are_coupled(task))
     by_rule = needs_rows and _rows_by_rule(task)
+    splits_late = reverse and task.recorded.splits_each_alone
+    in_forward = 1 if groups is None or reverse else len(groups.labels)
     return Routes(
         rows_by_rule=by_rule,
-        parts=_parts_route(task, by_rule, 1 if groups is None or reverse else len(groups.labels)),
+        parts=None if splits_late else _parts_route(task, by_rule, in_forward),
+        splits_late=splits_late,
         samples=_sample_route(task) if reverse else None,
         grouping=grouping,
     )

@@ -48,6 +48,13 @@ class PathStep:
     unexplained: np.ndarray | None = None
 
     @property
+    def rest(self) -> np.ndarray:
+        """What of the displacement no cause explains, shape (Z,)."""
+        return self.segment.displacement - sum(
+            vector.sum(axis=0) if vector.ndim == 2 else vector for vector in self.causes.values()
+        )
+
+    @property
     def directions(self) -> np.ndarray:
         """All directions to integrate along, the causes first, shape (K, Z)."""
         rest = [] if self.unexplained is None else [self.unexplained]

@@ -48,6 +48,11 @@ class Law(Protocol):
         """Share of the momentum that survives a step."""
         ...
 
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether a gradient moves the weights besides through the momentum."""
+        ...
+
     def momentum(self, momentum: tf.Tensor, gradient: tf.Tensor, learning_rate: float) -> tf.Tensor:
         """Return m_s of shape (D,) from m_{s−1} and g_s, both of shape (D,)."""
         ...
@@ -101,6 +106,11 @@ class AdamWLaw:
     def memory(self) -> float:
         """Share β₁ of the momentum that survives a step."""
         return self.beta_1
+
+    @property
+    def looks_ahead(self) -> bool:
+        """False: all goes through the momentum."""
+        return False
 
     def momentum(self, momentum: tf.Tensor, gradient: tf.Tensor, learning_rate: float) -> tf.Tensor:
         """Return m_s = m_{s−1} + (1 − β₁)(g_s − m_{s−1}), shape (D,)."""
@@ -172,7 +182,8 @@ class SGDLaw:
         return float(np.float32(self.momentum_share))
 
     @property
-    def _looks_ahead(self) -> bool:
+    def looks_ahead(self) -> bool:
+        """Whether momentum is Nesterov's."""
         return bool(self.nesterov) and self.momentum_share > 0
 
     def momentum(self, momentum: tf.Tensor, gradient: tf.Tensor, learning_rate: float) -> tf.Tensor:
@@ -182,7 +193,7 @@ class SGDLaw:
 
     def factors(self, second_moment: tf.Tensor | None, learning_rate: float, iteration: int) -> StepFactors:
         """Return gain −η_s, pull 1 (Nesterov: μ) and direct 0 (Nesterov: −η_s)."""
-        if self._looks_ahead:
+        if self.looks_ahead:
             return StepFactors(-learning_rate, tf.constant(self.memory, tf.float64), -learning_rate)
         return StepFactors(-learning_rate, tf.constant(1.0, tf.float64), 0.0)
 

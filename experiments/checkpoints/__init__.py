@@ -1,0 +1,1 @@
+"""Ordinary training, accounted for from its checkpoints."""
