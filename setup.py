@@ -58,6 +58,7 @@ setup(
         "plotly>=6",
         # The demo trains on real handwritten digits, which scikit-learn carries.
         "scikit-learn>=1.5",
+        "scipy>=1.13",
     ],
     extras_require={
         "test": TEST,

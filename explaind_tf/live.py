@@ -11,6 +11,7 @@ from rich.console import Console
 
 from explaind_tf import constants as names
 from explaind_tf.attribution import Run, open_run
+from explaind_tf.errors import RefusedError
 from explaind_tf.pictures import find_picture
 from explaind_tf.recording import PathLogger
 from explaind_tf.runs import structure as struct
@@ -48,7 +49,7 @@ class Explain(keras.callbacks.Callback):
     ValueError
         If ``every`` or ``k`` is no positive number; in training, if the measurement has several outputs.
     RefusedError
-        If TensorBoard is asked for and not installed.
+        If the run is recorded to a URL, or TensorBoard is asked for and not installed.
 
     Notes
     -----
@@ -77,7 +78,12 @@ class Explain(keras.callbacks.Callback):
         for name, value in (("every", every), ("k", k)):
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name} must be a positive number; got {value!r}.")
-        self._logger = logger
+        if not isinstance(logger.run_dir, Path):
+            raise RefusedError(
+                f"Explain reads the run while it is recorded, and of a run at a URL ({logger.run_dir}) the last steps have "
+                f"not been uploaded. Record to a local directory, or attribute when training has ended."
+            )
+        self._run_dir = logger.run_dir
         self._inputs = inputs
         self._measurement = measurement
         self._every, self._k, self._tolerance = every, k, tolerance
@@ -89,7 +95,7 @@ class Explain(keras.callbacks.Callback):
         """Account for the steps since the last time, if it is time."""
         if (epoch + 1) % self._every:
             return
-        run = _open_unfinished(self._logger.run_dir)
+        run = _open_unfinished(self._run_dir)
         count = len(run.steps)
         if count <= self._first:
             return

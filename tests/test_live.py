@@ -80,3 +80,8 @@ def test_one_number_for_each_input(run_dir: Path):
 def test_counts_are_positive(run_dir: Path, option: str):
     with pytest.raises(ValueError, match=f"{option} must be a positive number; got 0"):
         Explain(xtf.PathLogger(run_dir, verbose=False), IMAGES[:1], **{option: 0})
+
+
+def test_a_run_at_a_url_is_refused():
+    with pytest.raises(xtf.RefusedError, match="has ended"):
+        Explain(xtf.PathLogger("memory://explain/run"), np.zeros((1, 3), "float32"))

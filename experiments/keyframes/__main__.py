@@ -3,27 +3,22 @@
 python -m experiments.keyframes [--quick]
 """
 
-import json
-import os
-import shutil
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import keras
 import numpy as np
 import tensorflow as tf
 import typer
-from rich.console import Console
-from rich.table import Table
 
 import explaind_tf as xtf
+from experiments.results import Findings, Out, Quick, Table, carry_out, choose
 from explaind_tf.datasets import digits, modular_addition
 from explaind_tf.models import ModularTransformer, ResNet9
+
+NAME = "keyframes"
 
 
 @dataclass(frozen=True)
@@ -37,12 +32,37 @@ class Case:
 
 
 # XLA draws other random numbers than the replay of single samples does: dropout is refused there.
-CASES = [
+CASES = (
     Case("ResNet-9, BatchNorm", "resnet9", jit_compile=False),
     Case("ResNet-9, BatchNorm, XLA", "resnet9", jit_compile=True),
     Case("Transformer, dropout", "transformer", jit_compile=False, dropout=0.1),
     Case("Transformer, XLA", "transformer", jit_compile=True),
-]
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of the experiment.
+
+    Attributes
+    ----------
+    steps : int
+        Of each run.
+    every : int
+        Steps from one keyframe to the next.
+    tiny : bool
+        Whether models and data are cut down.
+    cases : tuple of Case
+        The models.
+    """
+
+    steps: int = 200
+    every: int = 25
+    tiny: bool = False
+    cases: tuple[Case, ...] = CASES
+
+
+QUICK = Settings(steps=6, every=4, tiny=True, cases=CASES[2:3])
 
 
 @dataclass(frozen=True)
@@ -139,33 +159,43 @@ def compare(case: Case, directory: Path, steps: int, every: int, quick: bool) ->
     )
 
 
+def experiment(settings: Settings, runs_dir: Path) -> Findings:
+    """Compare runs that hold every step with runs that hold keyframes."""
+    found = [
+        compare(case, runs_dir, settings.steps, settings.every, settings.tiny) for case in settings.cases
+    ]
+    return Findings(
+        title="Keyframes: the same ledger from less on the disk",
+        question=(
+            f"The same training of {settings.steps} steps is recorded with all weights of every step, and of every "
+            f"{settings.every}th. Both runs are asked for ledgers by step and layer and by sample."
+        ),
+        conclusions=[
+            f"Runs with keyframes are {min(f.size_ratio for f in found):.1f} to "
+            f"{max(f.size_ratio for f in found):.1f} times smaller.",
+            f"No entry differs by more than {max(f.difference for f in found):.1e} of the movement.",
+        ],
+        tables=[
+            Table(
+                "Size of the dense run over that with keyframes; largest difference of any two entries as a share of the "
+                "movement; drift of the steps trained again; time of attribution over that of the dense run",
+                ("model", "size ÷", "difference", "drift", "time ×"),
+                [(f.name, f.size_ratio, f.difference, f.drift, f.time_ratio) for f in found],
+            )
+        ],
+        values={"cases": [asdict(f) for f in found]},
+    )
+
+
 def main(
-    quick: Annotated[bool, typer.Option("--quick", help="Tiny models and few steps.")] = False,
-    steps: Annotated[int, typer.Option(help="Steps of each run.")] = 200,
-    every: Annotated[int, typer.Option(help="Steps from one keyframe to the next.")] = 25,
-    out: Annotated[Path | None, typer.Option(help="File for the result, as JSON.")] = None,
+    quick: Quick = False,
+    out: Out = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of each run. Default: 200.")] = None,
+    every: Annotated[int | None, typer.Option(help="Steps between keyframes. Default: 25.")] = None,
 ) -> None:
     """Compare runs that hold every step with runs that hold keyframes."""
-    steps, every = (12, 5) if quick else (steps, every)
-    directory = Path(tempfile.mkdtemp(prefix="keyframes-"))
-    table = Table("model", "size ÷", "difference / movement", "drift", "time ×")
-    results = []
-    try:
-        for case in CASES:
-            found = compare(case, directory, steps, every, quick)
-            results.append(asdict(found))
-            table.add_row(
-                found.name,
-                f"{found.size_ratio:.1f}",
-                f"{found.difference:.2g}",
-                f"{found.drift:.2g}",
-                f"{found.time_ratio:.2f}",
-            )
-            if out is not None:
-                out.write_text(json.dumps(results, indent=2) + "\n")
-    finally:
-        shutil.rmtree(directory)
-    Console().print(table)
+    settings = choose(QUICK if quick else Settings(), steps=steps, every=every)
+    carry_out(NAME, experiment, settings, quick=quick, out=out)
 
 
 if __name__ == "__main__":

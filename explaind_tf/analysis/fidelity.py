@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from explaind_tf import constants as names
+from explaind_tf.analysis.comparison import divergence, same_class
 
 Ledger = xr.Dataset | xr.DataTree
 
@@ -89,14 +90,11 @@ def agreement(ledger: Ledger) -> float:
     ValueError
         If the measurement has a single output.
     """
-    model, machine = _class_outputs(ledger)
-    return float((model.argmax(axis=1) == machine.argmax(axis=1)).mean())
+    return same_class(*_class_outputs(ledger))
 
 
 def mean_kl(ledger: Ledger) -> float:
     """Return the mean over inputs of KL(softmax(final) ‖ softmax(reconstruction)).
-
-    Computed in float64 from log-probabilities, so that classes of vanishing probability do no harm.
 
     Parameters
     ----------
@@ -113,8 +111,7 @@ def mean_kl(ledger: Ledger) -> float:
     ValueError
         If the measurement has a single output.
     """
-    model, machine = (_log_softmax(outputs) for outputs in _class_outputs(ledger))
-    return float((np.exp(model) * (model - machine)).sum(axis=1).mean())
+    return divergence(*_class_outputs(ledger))
 
 
 def _class_outputs(ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
@@ -132,8 +129,3 @@ def _class_outputs(ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
 
 def _values(array: xr.DataArray) -> np.ndarray:
     return array.transpose(names.INPUT, names.OUTPUT).values.astype(np.float64)
-
-
-def _log_softmax(outputs: np.ndarray) -> np.ndarray:
-    shifted = outputs - outputs.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

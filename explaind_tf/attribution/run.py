@@ -145,7 +145,8 @@ class Attributable(WeightPath):
             Variables ``initial``, ``final``, ``data``, ``weight_decay``, ``regularizer``, ``carryover``, ``external``,
             ``state`` and ``residual`` (of checkpoints ``weights``, ``state`` and ``residual``, beside the first two), in
             the units of the measurement; positive entries raised it. A tree with one node a variable if
-            ``"parameter"`` is kept. Check it with ``ledger.explaind.check()``.
+            ``"parameter"`` is kept, under its path (``output_`` for ``output`` and so on, where the ledger has a coordinate
+            or a total of that name). Check it with ``ledger.explaind.check()``.
 
         Raises
         ------

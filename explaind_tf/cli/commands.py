@@ -292,7 +292,7 @@ def report(
         section = account_for(
             opened,
             Asked(read.x, read.y, first_row=read.first_row, shown=shown, top=top),
-            title=run.resolve().name,
+            title=opened.run_dir.resolve().name,
             introduction="A recorded run, and inputs that its predictions are accounted for.",
             tolerance=tolerance,
             memory_limit=memory_limit,

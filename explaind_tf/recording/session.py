@@ -351,6 +351,7 @@ class Session:
         """Upload the steps that wait for it."""
         if self._writer is not None:
             self._writer.flush()
+
     def _end_summaries(self) -> None:
         if self._summaries is not None:
             self._summaries.close()

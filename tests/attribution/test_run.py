@@ -2,12 +2,14 @@
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 import xarray as xr
 
 import explaind_tf as xtf
 from explaind_tf import constants as names
+from tests.helpers import X, record
 
 # The same sums in other orders of float32 operations; the requirement is 1e-4 of the movement.
 SAME = 1e-5
@@ -121,6 +123,14 @@ def test_layers_that_were_not_asked_for_stay_in_one_entry(run, problem, totals):
     np.testing.assert_allclose(
         ledger.data.sum("layer"), totals.data, atol=SAME * float(totals.movement.max())
     )
+
+
+def test_variables_may_be_called_like_coordinates(tmp_path):
+    recorded = record(tmp_path / "run", [keras.layers.Dense(2, name="output")], epochs=1)
+    run = recorded.open()
+    tree = run.attribute(X, axes=("parameter",))
+    tree.explaind.check()
+    assert tree[run.layers[0] + "_/kernel"].data.shape == (len(X), 2, 3, 2)
 
 
 def test_a_parameter_ledger_is_a_tree_shaped_like_the_model(run, problem):

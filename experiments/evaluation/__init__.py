@@ -1,0 +1,1 @@
+"""What data influence is good for: detection, and the effect of retraining."""

@@ -1,0 +1,1 @@
+"""Pruning by parameter influence, against other scores."""

@@ -1,0 +1,138 @@
+"""The kernel machine of a run, by fixed nodes or by refinement, and the passes that it takes.
+
+Fixed nodes are no choice that the package offers: it knows the error of each step, and puts nodes where it is. So this is
+written with the functions of the kernel.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+import explaind_tf as xtf
+from explaind_tf import measurements
+from explaind_tf.attribution.model import pure_model
+from explaind_tf.attribution.replay import Replay
+from explaind_tf.kernel import sweeps
+from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.functions import Block
+from explaind_tf.kernel.quadrature import PathRule
+
+# Inputs measured at once.
+_BLOCK = 64
+_MOST_NODES = 2187
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Passes an input and step, on average.
+
+    Attributes
+    ----------
+    derivative_passes : float
+        Nodes: each takes the derivatives of the outputs.
+    forward_passes : float
+        Outputs alone, by which the error of a piece of the path is known.
+    """
+
+    derivative_passes: float
+    forward_passes: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A model's outputs before and after training, and those that its kernel machine gives; shape (inputs, outputs)."""
+
+    initial: np.ndarray
+    outputs: np.ndarray
+    reconstruction: np.ndarray
+    passes: Passes
+
+
+class _Counted(Derivatives):
+    """Derivatives that count the pairs of a node and an input that they are asked for."""
+
+    nodes = values = 0
+
+    def forget(self) -> None:
+        """Count from zero."""
+        self.nodes = self.values = 0
+
+    def path_jvp(self, segment, table, directions, block):
+        self.nodes += len(table.members)
+        return super().path_jvp(segment, table, directions, block)
+
+    def measure_at(self, segment, table, block):
+        self.values += len(table.members)
+        return super().measure_at(segment, table, block)
+
+    def measure(self, point, constants, block):
+        self.values += len(block)
+        return super().measure(point, constants, block)
+
+
+class Machines:
+    """The kernel machines of a run for some inputs.
+
+    Parameters
+    ----------
+    run : xtf.Run
+        The run.
+    x : np.ndarray
+        Inputs.
+    """
+
+    def __init__(self, run: xtf.Run, x: np.ndarray) -> None:
+        self._derivatives = _Counted(pure_model(run, measurements.outputs()))
+        self._replay = Replay(run, self._derivatives)
+        self._blocks = [Block([x[first : first + _BLOCK]], []) for first in range(0, len(x), _BLOCK)]
+        self._steps = len(run.steps)
+        self._initial, self._final = self._outputs(0), self._outputs(self._steps)
+
+    def by_fixed_nodes(self, nodes: int) -> Machine:
+        """Return the one with the midpoints of as many equal intervals, for each input and step."""
+        self._derivatives.forget()
+        rules = [_midpoints(len(block), nodes) for block in self._blocks]
+        explained = np.zeros(self._initial.shape)
+        for step in self._replay.path_steps(0, self._steps):
+            # All causes in one direction: only their sum is asked for.
+            direction = sum(step.causes.values())[None]
+            found = [
+                sweeps.integrate_directions(step.segment, direction, self._derivatives, block, rule)[0]
+                for block, rule in zip(self._blocks, rules, strict=True)
+            ]
+            explained += np.concatenate(found)
+        return self._machine(explained)
+
+    def by_refinement(self, tolerance: float) -> Machine:
+        """Return the one that ``run.attribute`` makes to a tolerance."""
+        self._derivatives.forget()
+        explained = np.zeros(self._initial.shape)
+        integrals = sweeps.path_sweep(
+            self._replay.path_steps(0, self._steps),
+            self._derivatives,
+            self._blocks,
+            end=self._replay.end(self._steps),
+            count=self._steps,
+            tolerance=tolerance,
+            max_nodes=_MOST_NODES,
+        )
+        for integral in integrals:
+            first = integral.block * _BLOCK
+            explained[first : first + _BLOCK] += sum(integral.causes.values())
+        return self._machine(explained)
+
+    def _outputs(self, step: int) -> np.ndarray:
+        point = self._replay.end(step)
+        found = [self._derivatives.measure(*point, block).numpy() for block in self._blocks]
+        return np.concatenate(found).astype(np.float64)
+
+    def _machine(self, explained: np.ndarray) -> Machine:
+        pairs = len(explained) * self._steps
+        passes = Passes(self._derivatives.nodes / pairs, self._derivatives.values / pairs)
+        return Machine(self._initial, self._final, self._initial + explained, passes)
+
+
+def _midpoints(inputs: int, nodes: int) -> PathRule:
+    places = (np.arange(nodes) + 0.5) / nodes
+    splits = (np.arange(inputs + 1) * nodes).astype(np.int32)
+    return PathRule(np.tile(places, inputs), np.full(inputs * nodes, 1 / nodes), splits)

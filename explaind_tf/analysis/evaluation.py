@@ -1,0 +1,251 @@
+"""What a method of data attribution is good for, measured alike for every method.
+
+A method is a function of held-out inputs and their labels that gives the influence of each training sample on log p(y|x),
+shape (inputs, samples). The samples are in the order of ``run.samples.ids``. What it claims is put to the test by detection
+(of mislabelled samples, classes, shortcuts) and by retraining without some of the samples (Ilyas et al., arXiv:2202.00622:
+the linear datamodelling score). The ledger describes the training that took place; that it also foretells another training
+is no part of its theorem, and is measured here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy.stats import rankdata
+
+from explaind_tf import constants as names
+from explaind_tf import measurements
+from explaind_tf.analysis.gradients import Gradients
+from explaind_tf.attribution import Run
+
+# (inputs, labels) -> (inputs, samples)
+Influence = Callable[[Any, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of data attribution.
+
+    Attributes
+    ----------
+    influence : callable
+        Of held-out inputs and their labels, the influence of each training sample, shape (inputs, samples).
+    is_signed : bool
+        Whether samples with *low* values are suspect, since they lowered the probability of what is right. The values of
+        other methods are amounts: samples with high ones are suspect.
+    """
+
+    influence: Influence
+    is_signed: bool
+
+    def suspicion(self, x: Any, y: np.ndarray) -> np.ndarray:
+        """Return how suspect each training sample is of being mislabelled, by held-out inputs, shape (samples,)."""
+        mean = self.influence(x, y).mean(axis=0)
+        return -mean if self.is_signed else mean
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its bootstrap percentile interval of 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+
+def methods(
+    run: Run, *, checkpoints: int = 10, tolerance: float = 1e-2, seed: int = 0
+) -> Mapping[str, Method]:
+    """Return all methods for a run, by name.
+
+    Parameters
+    ----------
+    run : Run
+        With one row in the sample store for each id. Of a model whose samples do not interact, and whose targets are
+        class numbers.
+    checkpoints : int
+        Steps, evenly spaced, at whose weights TracIn looks (Pruthi et al., arXiv:2002.08484).
+    tolerance : float
+        Of the ledgers.
+    seed : int
+        Of what is random.
+
+    Raises
+    ------
+    ValueError
+        If several samples share an id, or samples interact.
+    """
+    samples, last = len(run.samples), len(run.steps)
+    if not np.array_equal(run.samples.id_of_row, np.arange(samples)):
+        raise ValueError("Samples of this run share ids: the loss of an id is not defined.")
+    gradients = Gradients(run)
+    own, targets = run.samples.take(np.arange(samples))
+    labels = np.asarray(targets).reshape(samples)
+
+    def ledger(x: Any, y: np.ndarray, axes: Sequence[str]) -> np.ndarray:
+        found = run.attribute(x, measurements.log_prob(y), axes=axes, tolerance=tolerance, progress=False)
+        found.explaind.check()
+        data = found[names.DATA]
+        assert isinstance(data, xr.DataArray)
+        return data.squeeze(names.OUTPUT).values
+
+    def tracin(x: Any, y: np.ndarray) -> np.ndarray:
+        steps = np.unique(np.linspace(0, last - 1, checkpoints).round().astype(int))
+        rates = [run.step_store.transition(int(step)).learning_rate for step in steps]
+        return sum(
+            (rate * _products(gradients, int(step), x, y) for rate, step in zip(rates, steps, strict=True)),
+            start=np.zeros((len(y), samples)),
+        )
+
+    def of_itself(influence: Influence) -> Influence:
+        # The same for every input; asked for once.
+        amounts: list[np.ndarray] = []
+
+        def repeated(x: Any, y: np.ndarray) -> np.ndarray:
+            if not amounts:
+                amounts.append(np.diagonal(influence(own, labels)))
+            return np.tile(amounts[0], (len(y), 1))
+
+        return repeated
+
+    def data(x: Any, y: np.ndarray) -> np.ndarray:
+        return ledger(x, y, (names.SAMPLE,))
+
+    rng = np.random.default_rng(seed)
+    return {
+        "data influence": Method(data, is_signed=True),
+        "absolute influence": Method(
+            lambda x, y: np.abs(ledger(x, y, (names.SAMPLE, names.STEP))).sum(axis=-1), is_signed=False
+        ),
+        "self-influence": Method(of_itself(data), is_signed=False),
+        "TracIn": Method(tracin, is_signed=True),
+        "TracIn, self": Method(of_itself(tracin), is_signed=False),
+        "gradient dot": Method(lambda x, y: _products(gradients, last, x, y), is_signed=True),
+        "gradient cosine": Method(lambda x, y: _products(gradients, last, x, y, cosine=True), is_signed=True),
+        "loss": Method(lambda x, y: np.tile(gradients.losses(last), (len(y), 1)), is_signed=False),
+        "random": Method(lambda x, y: rng.normal(size=(len(y), samples)), is_signed=True),
+    }
+
+
+def mislabelled(method: Method, x: Any, y: np.ndarray, is_wrong: np.ndarray, *, seed: int = 0) -> Interval:
+    """Return the area under the ROC curve with which suspicion tells mislabelled training samples.
+
+    Parameters
+    ----------
+    method : Method
+        Of the run.
+    x, y : arrays
+        Held-out inputs, rightly labelled.
+    is_wrong : np.ndarray of bool
+        Whether the label of a sample was wrong, shape (samples,).
+    seed : int
+        Of the bootstrap, over samples.
+    """
+    suspicion = method.suspicion(x, y)
+    return bootstrap(
+        lambda rows: float(auc(suspicion[None, rows], is_wrong[None, rows])[0]), (len(suspicion),), seed
+    )
+
+
+def retrieval(influence: np.ndarray, is_relevant: np.ndarray, *, seed: int = 0) -> Interval:
+    """Return the mean over inputs of the area under the ROC curve with which influence tells relevant samples.
+
+    Parameters
+    ----------
+    influence : np.ndarray
+        Shape (inputs, samples).
+    is_relevant : np.ndarray of bool
+        Samples of the same class, for example, shape (inputs, samples).
+    seed : int
+        Of the bootstrap, over inputs.
+    """
+    areas = auc(influence, is_relevant)
+    return bootstrap(lambda rows: float(areas[rows].mean()), (len(areas),), seed)
+
+
+def datamodelling(
+    influence: np.ndarray, subsets: np.ndarray, outcomes: np.ndarray, *, seed: int = 0
+) -> Interval:
+    """Return the linear datamodelling score: how well sums of influence rank the outcomes of retraining.
+
+    For each input Spearman's correlation, over subsets S, of Σ_{k∈S} influence_k with the measurement after training on S;
+    the mean over inputs. With subsets that each leave out one group, it is the score of leave-group-out.
+
+    Parameters
+    ----------
+    influence : np.ndarray
+        Shape (inputs, samples).
+    subsets : np.ndarray of bool
+        Which samples a model was trained on, shape (subsets, samples).
+    outcomes : np.ndarray
+        The measurement after that training, shape (subsets, inputs).
+    seed : int
+        Of the bootstrap, over subsets and inputs.
+    """
+    foretold = influence @ subsets.T
+    found = outcomes.T
+
+    def score(rows: np.ndarray, chosen: np.ndarray) -> float:
+        return float(rank_correlation(*(v[np.ix_(rows, chosen)] for v in (foretold, found))).mean())
+
+    return bootstrap(score, foretold.shape, seed)
+
+
+def auc(scores: np.ndarray, is_positive: np.ndarray) -> np.ndarray:
+    """Return the area under the ROC curve of each row: how likely a positive one scores higher; ties count half.
+
+    Parameters
+    ----------
+    scores, is_positive : np.ndarray
+        Shape (rows, samples). A row without positive or negative samples has no area: NaN.
+    """
+    positive = is_positive.sum(axis=1)
+    ranks = np.where(is_positive, rankdata(scores, axis=1), 0).sum(axis=1)
+    pairs = (positive * (is_positive.shape[1] - positive)).astype(np.float64)
+    return (ranks - positive * (positive + 1) / 2) / np.where(pairs > 0, pairs, np.nan)
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return Spearman's correlation of each row of two arrays; zero where a row is constant."""
+    a, b = (rankdata(values, axis=1) - (values.shape[1] + 1) / 2 for values in (a, b))
+    scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return (a * b).sum(axis=1) / np.where(scale > 0, scale, np.inf)
+
+
+def bootstrap(
+    statistic: Callable[..., float], counts: Sequence[int], seed: int, *, resamples: int = 500
+) -> Interval:
+    """Return a statistic with its percentile interval under resampling of each of its axes with replacement.
+
+    Parameters
+    ----------
+    statistic : callable
+        Of rows of each axis.
+    counts : sequence of int
+        Lengths of the axes.
+    seed, resamples : int
+        Of the bootstrap.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [statistic(*(rng.integers(0, count, count) for count in counts)) for _ in range(resamples)]
+    # A draw without one of the two classes has no statistic.
+    low, high = np.nanquantile(drawn, (0.025, 0.975))
+    return Interval(statistic(*(np.arange(count) for count in counts)), float(low), float(high))
+
+
+def _products(gradients: Gradients, step: int, x: Any, y: np.ndarray, *, cosine: bool = False) -> np.ndarray:
+    """Return −⟨∇f, ∇ℓ_k⟩ at the weights before a step: to first order, what a step on ℓ_k adds to f. (inputs, samples)."""
+    rows = gradients.of_measurements(step, x, y)
+    if cosine:
+        rows = _normalised(rows)
+    found = []
+    for _, of_losses in gradients.of_losses(step):
+        found.append(-rows @ (_normalised(of_losses) if cosine else of_losses).T)
+    return np.concatenate(found, axis=1).astype(np.float64)
+
+
+def _normalised(rows: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths > 0, lengths, 1)
