@@ -18,6 +18,7 @@ import xarray as xr
 
 from experiments.grokking import figures
 from experiments.grokking.interventions import GENERALISES, Retrained, retrain, swap
+from experiments.grokking.numbers import first_at, phase_numbers
 from experiments.grokking.study import (
     INNER,
     LAYERS,
@@ -119,7 +120,7 @@ def _findings(
     group = trained.task.group
     over_steps = looked.invariances(group)
     by_chance = looked.invariances(shuffled(group, settings.seed))
-    phases = [_phase(trained, looked, name) for name in trained.windows]
+    phases = [phase_numbers(trained, looked, name) for name in trained.windows]
     starts = looked.kernel.step.values.tolist()
     spectra = np.array([found.spectrum for found in over_steps])
     last = looked.of_phase(list(trained.windows.values())[-1], group)
@@ -201,29 +202,6 @@ def _findings(
     )
 
 
-def _phase(trained: Trained, looked: Looked, name: str) -> dict[str, Any]:
-    """Return the numbers of a phase."""
-    window = trained.windows[name]
-    in_phase = looked.balance.sel(step=looked.balance.step.isin(list(window)))
-    outer = np.array([layer in OUTER for layer in looked.cosines.layer.values])
-    values = looked.cosines.sel(window=name).values
-    pairs = np.triu(np.ones_like(values, bool), 1)
-    both = outer[:, None] & outer
-    found = looked.of_phase(window, trained.task.group)
-    return {
-        "phase": name,
-        "first": window.start,
-        "last": window.stop - 1,
-        "data": float(in_phase.sel(term="data").sum()),
-        "weight_decay": float(in_phase.sel(term="weight_decay").sum()),
-        "outer_cosine": float(values[pairs & both].mean()),
-        "other_cosine": float(values[pairs & ~both].mean()),
-        "circulant_share": found.share,
-        "chance": found.chance,
-        "concentration": found.concentration(),
-    }
-
-
 def _paper_findings(
     trained: Trained,
     phases: Sequence[Mapping[str, Any]],
@@ -233,13 +211,10 @@ def _paper_findings(
     """Return the paper's findings, whether they are seen by a criterion, and what was measured."""
     first, last = phases[0], phases[-1]
     back = [-phase["weight_decay"] / phase["data"] for phase in phases]
-    steps = trained.curve.step.values
+    steps = trained.curve.step.values.tolist()
     outer = "embedding, last linear map, unembedding"
     gains = np.subtract(swapped[outer], swapped["as it was"])
-    reached = {
-        name: next((int(s) for s, a in zip(steps, swapped[name], strict=True) if a >= GENERALISES), None)
-        for name in (outer, "as it was")
-    }
+    reached = {name: first_at(steps, swapped[name]) for name in (outer, "as it was")}
     new, pipeline = (_mean_steps(retrained[name]) for name in ("nothing", "inner layers of the end"))
     when = (
         f"Training accuracy 1 was reached at step {trained.phases.memorised}, validation accuracy {GENERALISES} at step "

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from explaind_tf.datasets import cyclic_table, subtraction_table, symmetric_table
+from explaind_tf.datasets import cyclic_table, dihedral_table, subtraction_table, symmetric_table
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,13 @@ def subtraction(p: int) -> Task:
     return Task(f"subtraction modulo {p}", subtraction_table(p), cyclic_table(p), "frequency")
 
 
+def symmetries(sides: int) -> Task:
+    """Products of the symmetries of a regular polygon."""
+    table = dihedral_table(sides)
+    return Task(f"symmetries of a polygon of {sides} sides", table, table, "irreducible representation")
+
+
 def composition(degree: int) -> Task:
     """Products of permutations."""
     table = symmetric_table(degree)
-    return Task(f"composition in S{degree}", table, table, "irreducible representation")
+    return Task(f"composition of permutations of {degree} things", table, table, "irreducible representation")

@@ -96,24 +96,29 @@ def components(table: Table) -> npt.NDArray[np.float64]:
 
     Components are the smallest spaces of functions that stay what they are when the argument is multiplied from either
     side: for numbers modulo n the waves of one frequency, else those of an irreducible representation (and its complex
-    conjugate). They come ordered by the character of element 1 over its dimension, from the constants down: of numbers
-    modulo n by frequency, 0, 1, … n // 2.
+    conjugate). The constants come first, the others by the character, over its dimension, of the first element that is
+    not the identity, from the largest down: of numbers modulo n by frequency, 1, 2, … n // 2.
 
     Raises
     ------
     ValueError
         If the table is not that of a group.
     """
-    _, inverse = _identity_and_inverse(table)
-    n = len(table)
+    identity, inverse = _identity_and_inverse(table)
+    n, other = len(table), 0 if identity else 1
     # Convolution with a function that is constant on conjugacy classes is a multiple of the identity on each component.
-    weights = np.random.default_rng(0).normal(size=n)
-    conjugates = table[table[:, :], inverse[:, None]]  # [x, g] = x g x⁻¹
-    weights = weights[np.minimum(conjugates.min(axis=0), conjugates.min(axis=0)[inverse])]
+    conjugates = table[table, inverse[:, None]]  # [x, g] = x g x⁻¹
+    names = conjugates.min(axis=0)
+    weights = np.random.default_rng(0).normal(size=n)[np.minimum(names, names[inverse])]
     values, vectors = np.linalg.eigh(weights[table[inverse]])
     starts = np.flatnonzero(np.diff(values, prepend=-np.inf) > _SAME * np.abs(values).max())
     found = [part @ part.T for part in np.split(vectors, starts[1:], axis=1)]
-    return np.array(sorted(found, key=lambda projector: -projector[0, 1] / projector[0, 0]))
+
+    def place(projector: npt.NDArray[np.float64]) -> tuple[bool, float]:
+        at_identity = projector[identity]
+        return not np.allclose(projector, 1 / n), -at_identity[other] / at_identity[identity]
+
+    return np.array(sorted(found, key=place))
 
 
 def _identity_and_inverse(table: Table) -> tuple[int, npt.NDArray[np.integer]]:

@@ -4,6 +4,7 @@ from explaind_tf.datasets.cifar2 import cifar2
 from explaind_tf.datasets.digits import digits
 from explaind_tf.datasets.operations import (
     cyclic_table,
+    dihedral_table,
     modular_addition,
     operation,
     subtraction_table,
@@ -14,6 +15,7 @@ __all__ = [
     "cifar2",
     "cyclic_table",
     "digits",
+    "dihedral_table",
     "modular_addition",
     "operation",
     "subtraction_table",

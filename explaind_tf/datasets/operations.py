@@ -144,6 +144,30 @@ def subtraction_table(p: int) -> Table:
     return cyclic_table(p)[:, -np.arange(p)]
 
 
+def dihedral_table(n: int) -> Table:
+    """Return the table of the dihedral group: the 2n symmetries of a regular polygon of n sides. Not commutative.
+
+    Element ``r`` below n is the rotation by r sides; element ``n + r`` is this rotation after a reflection.
+    ``table[a, b]`` is the number of the symmetry that applies b first, then a.
+
+    Parameters
+    ----------
+    n : int
+        Sides of the polygon, at least 3.
+
+    Raises
+    ------
+    ValueError
+        If ``n`` is below 3.
+    """
+    if n < 3:
+        raise ValueError(f"`n`, the sides of the polygon, must be at least 3. Received: n={n}.")
+    flip, turn = np.divmod(np.arange(2 * n), n)
+    # A reflection turns what follows it the other way round.
+    turned = turn[:, None] + np.where(flip[:, None] == 1, -turn, turn)
+    return turned % n + n * (flip[:, None] ^ flip)
+
+
 def symmetric_table(degree: int) -> Table:
     """Return the table of the symmetric group: all permutations of ``degree`` things, in lexicographic order.
 

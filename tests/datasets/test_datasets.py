@@ -13,6 +13,7 @@ from explaind_tf.datasets import (
     cifar2,
     cyclic_table,
     digits,
+    dihedral_table,
     modular_addition,
     operation,
     subtraction_table,
@@ -88,7 +89,15 @@ class TestOperations:
         for a, b in np.ndindex(6, 6):
             assert elements[table[a, b]] == tuple(elements[a][i] for i in elements[b])
 
-    @pytest.mark.parametrize("table", [cyclic_table(6), symmetric_table(4)])
+    def test_symmetries_of_a_polygon(self):
+        table = dihedral_table(5)
+        corners = [lambda i, r=r: (i + r) % 5 for r in range(5)]
+        corners += [lambda i, r=r: (r - i) % 5 for r in range(5)]
+        images = [[move(i) for i in range(5)] for move in corners]
+        for a, b in np.ndindex(10, 10):
+            assert images[table[a, b]] == [images[a][i] for i in images[b]]
+
+    @pytest.mark.parametrize("table", [cyclic_table(6), dihedral_table(4), symmetric_table(4)])
     def test_groups(self, table):
         numbers = np.arange(len(table))
         np.testing.assert_array_equal(table[0], numbers)
@@ -107,6 +116,10 @@ class TestOperations:
     def test_refuses_what_is_no_table(self, table):
         with pytest.raises(ValueError, match="square array of whole numbers"):
             operation(table, num_train=1)
+
+    def test_refuses_what_is_no_polygon(self):
+        with pytest.raises(ValueError, match="n=2"):
+            dihedral_table(2)
 
     @pytest.mark.parametrize("degree", [1, 7])
     def test_refuses_other_degrees(self, degree):
