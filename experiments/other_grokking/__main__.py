@@ -55,11 +55,18 @@ class Settings:
 
     operations: tuple[str, ...] = ("subtraction", "symmetries", "composition")
     p: int = 113
-    sides: int = 59
+    sides: int = 31
     degree: int = 4
     subtraction: Training = field(default_factory=Training)
     symmetries: Training = field(
-        default_factory=lambda: Training(num_train=7000, steps=800, learning_rate=2e-3, embedding_scale=1.0)
+        default_factory=lambda: Training(
+            num_train=2700,
+            num_test=1144,
+            steps=1500,
+            learning_rate=2e-3,
+            weight_decay=2.0,
+            embedding_scale=1.0,
+        )
     )
     composition: Training = field(
         default_factory=lambda: Training(num_train=400, num_test=176, embedding_scale=1.0)
