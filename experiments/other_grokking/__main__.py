@@ -54,10 +54,18 @@ class Settings:
     """
 
     operations: tuple[str, ...] = ("subtraction", "symmetries", "composition")
-    p: int = 113
+    p: int = 67
     sides: int = 31
     degree: int = 4
-    subtraction: Training = field(default_factory=Training)
+    subtraction: Training = field(
+        default_factory=lambda: Training(
+            num_train=2200,
+            steps=750,
+            learning_rate=2e-3,
+            weight_decay=2.0,
+            embedding_scale=1.0,
+        )
+    )
     symmetries: Training = field(
         default_factory=lambda: Training(
             num_train=2700,
@@ -69,7 +77,7 @@ class Settings:
         )
     )
     composition: Training = field(
-        default_factory=lambda: Training(num_train=400, num_test=176, embedding_scale=1.0)
+        default_factory=lambda: Training(num_train=400, num_test=176, steps=400, embedding_scale=1.0)
     )
     looking: Looking = field(default_factory=Looking)
     last: int = 100
