@@ -138,7 +138,7 @@ class Looked:
         return [invariance(values, self.answers, table) for values in self.kernel.values]
 
     def of_phase(self, window: range, table: np.ndarray) -> Invariance:
-        """Return what is invariant of the kernel of a phase."""
+        """Return what is invariant of the kernel of a phase: of the windows that begin in it."""
         starts = self.kernel.step.values
         chosen = np.isin(starts, list(window))
         return invariance(self.kernel.values[chosen].sum(axis=0), self.answers, table)
