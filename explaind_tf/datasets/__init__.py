@@ -2,6 +2,22 @@
 
 from explaind_tf.datasets.cifar2 import cifar2
 from explaind_tf.datasets.digits import digits
-from explaind_tf.datasets.modular import modular_addition
+from explaind_tf.datasets.operations import (
+    cyclic_table,
+    dihedral_table,
+    modular_addition,
+    operation,
+    subtraction_table,
+    symmetric_table,
+)
 
-__all__ = ["cifar2", "digits", "modular_addition"]
+__all__ = [
+    "cifar2",
+    "cyclic_table",
+    "digits",
+    "dihedral_table",
+    "modular_addition",
+    "operation",
+    "subtraction_table",
+    "symmetric_table",
+]

@@ -9,7 +9,16 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from explaind_tf.datasets import cifar2, digits, modular_addition
+from explaind_tf.datasets import (
+    cifar2,
+    cyclic_table,
+    digits,
+    dihedral_table,
+    modular_addition,
+    operation,
+    subtraction_table,
+    symmetric_table,
+)
 from explaind_tf.datasets.cifar2 import CIFAR10_CLASSES
 
 
@@ -55,7 +64,7 @@ class TestModularAddition:
         [
             ({"p": 1}, "p=1"),
             ({"num_train": 0}, "num_train=0"),
-            ({"num_train": 50}, "p \\* p = 49.*num_train=50"),
+            ({"num_train": 50}, "7 \\* 7 = 49.*num_train=50"),
             ({"num_train": 40, "num_test": 10}, "9 pairs.*num_test=10"),
             ({"num_train": 40, "num_test": -1}, "num_test=-1"),
         ],
@@ -63,6 +72,59 @@ class TestModularAddition:
     def test_refuses(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             modular_addition(**{"p": 7, **arguments})
+
+
+class TestOperations:
+    def test_addition_and_subtraction_undo_each_other(self):
+        plus, minus = cyclic_table(7), subtraction_table(7)
+        numbers = np.arange(7)
+        assert [plus[minus[a, b], b] for a in numbers for b in numbers] == [
+            a for a in numbers for _ in numbers
+        ]
+        assert (minus != minus.T).any()
+
+    def test_permutations_compose(self):
+        table = symmetric_table(3)
+        elements = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
+        for a, b in np.ndindex(6, 6):
+            assert elements[table[a, b]] == tuple(elements[a][i] for i in elements[b])
+
+    def test_symmetries_of_a_polygon(self):
+        table = dihedral_table(5)
+        corners = [lambda i, r=r: (i + r) % 5 for r in range(5)]
+        corners += [lambda i, r=r: (r - i) % 5 for r in range(5)]
+        images = [[move(i) for i in range(5)] for move in corners]
+        for a, b in np.ndindex(10, 10):
+            assert images[table[a, b]] == [images[a][i] for i in images[b]]
+
+    @pytest.mark.parametrize("table", [cyclic_table(6), dihedral_table(4), symmetric_table(4)])
+    def test_groups(self, table):
+        numbers = np.arange(len(table))
+        np.testing.assert_array_equal(table[0], numbers)
+        np.testing.assert_array_equal(np.sort(table), np.tile(numbers, (len(table), 1)))
+        np.testing.assert_array_equal(table[table], table[:, table])  # (ab)c = a(bc)
+
+    def test_spells_any_table(self):
+        table = symmetric_table(3)
+        (x, y), (x_test, _) = operation(table, num_train=20, seed=3)
+        assert len(x) + len(x_test) == 36
+        a, sign, b, equals = x.T
+        assert (sign == 6).all() and (equals == 7).all()
+        np.testing.assert_array_equal(y, table[a, b])
+
+    @pytest.mark.parametrize("table", [np.zeros((2, 3), int), [[0, 2], [1, 0]], [[0.0, 1.0], [1.0, 0.0]]])
+    def test_refuses_what_is_no_table(self, table):
+        with pytest.raises(ValueError, match="square array of whole numbers"):
+            operation(table, num_train=1)
+
+    def test_refuses_what_is_no_polygon(self):
+        with pytest.raises(ValueError, match="n=2"):
+            dihedral_table(2)
+
+    @pytest.mark.parametrize("degree", [1, 7])
+    def test_refuses_other_degrees(self, degree):
+        with pytest.raises(ValueError, match=f"degree={degree}"):
+            symmetric_table(degree)
 
 
 class TestDigits:

@@ -1,0 +1,1 @@
+"""A class that joins the data half-way; see ``__main__``."""

@@ -1,0 +1,289 @@
+"""Add a class to the data half-way through training, and account for when and where it acts.
+
+python -m experiments.dynamics [--quick]
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import typer
+import xarray as xr
+from matplotlib.figure import Figure
+
+import explaind_tf as xtf
+from experiments.results import (
+    Findings,
+    Image,
+    Out,
+    Quick,
+    Seeds,
+    Table,
+    carry_out,
+    choose,
+    new_figure,
+    spread,
+)
+from explaind_tf.datasets import digits
+
+NAME = "dynamics"
+LAYERS = ("conv_1", "conv_2", "hidden", "logits")
+LATE, OTHERS = "late class", "other classes"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of the experiment.
+
+    Attributes
+    ----------
+    late : int
+        The digit that is missing at first.
+    before, after : int
+        Training steps without and with it.
+    inputs : int
+        Held-out digits of the late class that are accounted for, and as many others.
+    early : int
+        Steps after its introduction that count as its beginning.
+    """
+
+    late: int = 7
+    before: int = 150
+    after: int = 150
+    batch: int = 64
+    inputs: int = 20
+    early: int = 10
+    tolerance: float = 1e-3
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+QUICK = Settings(before=4, after=4, batch=16, inputs=2, early=2, tolerance=1e-2, seeds=(0,))
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What was recorded and found with one seed.
+
+    Attributes
+    ----------
+    data : xr.DataArray
+        Mean change of the log-probability of the right class by the gradients of training digits, in nats:
+        ``of`` whose held-out digits, by ``group`` of training digits, ``layer`` and ``step``.
+    probability : xr.DataArray
+        Mean log-probability of the right class before each step (and after the last), ``of`` × ``step``, in nats.
+    """
+
+    data: xr.DataArray
+    probability: xr.DataArray
+
+
+def build(seed: int) -> keras.Model:
+    """Return a compiled network of two convolutions and two dense layers."""
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(16, 3, activation="relu", name="conv_1"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(32, 2, activation="relu", name="conv_2"),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu", name="hidden"),
+            layers.Dense(10, name="logits"),
+        ]
+    )
+    model.compile(
+        xtf.PathAdamW(2e-3, weight_decay=0.01),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return model
+
+
+def record(settings: Settings, run_dir: Path, seed: int) -> Recorded:
+    """Train on a stream that a class joins, and account for held-out digits.
+
+    Raises
+    ------
+    UnbalancedLedgerError
+        If the ledger does not balance.
+    """
+    (x, y), (x_test, y_test) = digits(seed=seed)
+    ids = np.arange(len(y))
+
+    def stream(chosen: np.ndarray, steps: int) -> tf.data.Dataset:
+        dataset = tf.data.Dataset.from_tensor_slices((ids[chosen], (x[chosen], y[chosen])))
+        return dataset.shuffle(len(ids), seed=seed).repeat().batch(settings.batch).take(steps)
+
+    is_late = y == settings.late
+    dataset = stream(~is_late, settings.before).concatenate(stream(np.ones_like(is_late), settings.after))
+    model, logger = build(seed), xtf.PathLogger(run_dir, verbose=False)
+    model.fit(logger.tap(dataset), callbacks=[logger], verbose=0, shuffle=False)
+    run = xtf.open_run(run_dir)
+    rows = {
+        LATE: np.flatnonzero(y_test == settings.late)[: settings.inputs],
+        OTHERS: np.flatnonzero(y_test != settings.late)[: settings.inputs],
+    }
+    chosen = np.concatenate(list(rows.values()))
+    ledger = run.attribute(
+        x_test[chosen],
+        xtf.measurements.log_prob(y_test[chosen]),
+        axes=("group", "layer", "step"),
+        groups={i: LATE if late else OTHERS for i, late in zip(ids, is_late, strict=True)},
+        tolerance=settings.tolerance,
+    )
+    assert isinstance(ledger, xr.Dataset)
+    ledger.explaind.check()
+    of = np.repeat(list(rows), [len(r) for r in rows.values()])
+    ledger = ledger.isel(output=0).assign_coords(
+        layer=[path.rsplit("/", 1)[-1] for path in ledger.layer.values], of=("input", of)
+    )
+    # The ledger holds what each step did; summed up it gives the log-probabilities, without a look at the model.
+    terms = [ledger[term] for term in ledger.explaind.terms]
+    moved = sum(term.sum([d for d in term.dims if d not in ("input", "step")]) for term in terms)
+    assert isinstance(moved, xr.DataArray)
+    values = np.concatenate(
+        [ledger.initial.values[:, None], moved.transpose("input", "step").values], axis=1
+    ).cumsum(axis=1)
+    probability = xr.DataArray(values, dims=("input", "step"), coords={"of": ("input", of)})
+    return Recorded(
+        data=ledger.data.groupby("of").mean("input").sel(of=list(rows), layer=list(LAYERS)),
+        probability=probability.groupby("of").mean("input").sel(of=list(rows)),
+    )
+
+
+def measure(settings: Settings, found: Recorded) -> dict[str, Any]:
+    """Return the numbers of one seed."""
+    data, start = found.data, settings.before
+    late = abs(data.sel(group=LATE)).sum(["of", "layer"])
+    acting = np.flatnonzero(late.values)
+    own = data.sel(group=LATE, of=LATE)
+    early, later = (
+        abs(own.sel(step=slice(*steps))).sum("step")
+        for steps in ((start, start + settings.early - 1), (start + settings.early, None))
+    )
+    return {
+        "share_before": float(late.sel(step=slice(None, start - 1)).sum() / late.sum()),
+        "first_step": int(late.step.values[acting[0]]),
+        "own_gain": float(own.sum()),
+        "own_loss_before": float(data.sel(group=OTHERS, of=LATE, step=slice(None, start - 1)).sum()),
+        "effect_on_others": float(data.sel(group=LATE, of=OTHERS).sum()),
+        "early_layers": {layer: float(early.sel(layer=layer) / early.sum()) for layer in LAYERS},
+        "later_layers": {layer: float(later.sel(layer=layer) / later.sum()) for layer in LAYERS},
+    }
+
+
+def experiment(settings: Settings, runs_dir: Path) -> Findings:
+    """Record and account for each seed."""
+    recorded = {seed: record(settings, runs_dir / f"seed-{seed}", seed) for seed in settings.seeds}
+    measured = {seed: measure(settings, found) for seed, found in recorded.items()}
+    first = recorded[settings.seeds[0]]
+
+    def over_seeds(*keys: str) -> str:
+        return spread([_at(values, keys) for values in measured.values()])
+
+    largest_share = max(values["share_before"] for values in measured.values())
+    first_steps = sorted({values["first_step"] for values in measured.values()})
+    titles = {
+        "when": f"The digit {settings.late} joins the data at step {settings.before}",
+        "where": f"Layers through which training digits {settings.late} act",
+    }
+    return Findings(
+        title="A class that joins the data half-way",
+        question=(
+            f"A small convolutional network learns handwritten digits. Its training data hold no {settings.late} during "
+            f"the first {settings.before} steps, and all digits during the {settings.after} steps after them. A forward "
+            f"sweep splits the data term of held-out digits over two groups of training digits, by layer and step. Does the "
+            f"late class act when it is there, and only then, and through which layers?"
+        ),
+        conclusions=[
+            (
+                f"The share of the late class' influence before its introduction is {largest_share!r} with "
+                f"{len(measured)} seed(s); its first entry that is not zero is of step {', '.join(map(str, first_steps))}."
+            ),
+            (
+                f"The other classes moved the log-probability of held-out digits {settings.late} by "
+                f"{over_seeds('own_loss_before')} nats before; the late class raised it by {over_seeds('own_gain')} nats, "
+                f"and moved that of other digits by {over_seeds('effect_on_others')} nats."
+            ),
+            (
+                f"In the first {settings.early} steps of the class {over_seeds('early_layers', 'logits')} of its influence "
+                f"on its own digits went through the last layer, later {over_seeds('later_layers', 'logits')}."
+            ),
+        ],
+        tables=[
+            Table(
+                f"Share of the influence of training digits {settings.late} on held-out ones that goes through each layer "
+                f"(sum of absolute mean changes by step; mean ± standard deviation of {len(measured)} seed(s)).",
+                ["layer", f"first {settings.early} steps", "later"],
+                [
+                    [layer, over_seeds("early_layers", layer), over_seeds("later_layers", layer)]
+                    for layer in LAYERS
+                ],
+            ),
+        ],
+        values={"seeds": {str(seed): values for seed, values in measured.items()}},
+        images=[
+            Image("when", titles["when"], _when(settings, first, titles["when"])),
+            Image("where", titles["where"], _where(settings, first, titles["where"])),
+        ],
+        arrays=_arrays(first),
+    )
+
+
+def _at(values: Mapping[str, Any], keys: tuple[str, ...]) -> float:
+    found: Any = values
+    for key in keys:
+        found = found[key]
+    return float(found)
+
+
+def _arrays(found: Recorded) -> xr.Dataset:
+    arrays = xr.Dataset({"data": found.data, "log_probability": found.probability.rename(step="steps_done")})
+    # Zarr has a stable type for strings as objects, not for those of a fixed length.
+    names = {name: value.astype(object) for name, value in arrays.coords.items() if value.dtype.kind in "UT"}
+    return arrays.assign_coords(names)
+
+
+def _when(settings: Settings, found: Recorded, title: str) -> Figure:
+    figure = new_figure(10, 3.6)
+    left, right = figure.subplots(1, 2)
+    for of, style in ((LATE, "-"), (OTHERS, "--")):
+        left.plot(found.probability.sel(of=of), style, label=f"held-out digits of the {of}")
+    left.set(xlabel="training step", ylabel="log-probability of the right class (nats)")
+    for group, colour in ((LATE, "C3"), (OTHERS, "C0")):
+        values = found.data.sel(group=group, of=LATE).sum("layer").cumsum("step")
+        right.plot(found.data.step, values, colour, label=f"training digits of the {group}")
+    right.set(xlabel="training step", ylabel="nats, summed up over steps")
+    right.set_title(f"what moves held-out digits {settings.late}", fontsize=10)
+    for axes in (left, right):
+        axes.axvline(settings.before, color="0.5", linewidth=0.8, linestyle=":")
+        axes.legend(fontsize=8)
+    figure.suptitle(title)
+    return figure
+
+
+def _where(settings: Settings, found: Recorded, title: str) -> Figure:
+    figure = new_figure(10, 3.4)
+    for axes, of in zip(figure.subplots(1, 2), (LATE, OTHERS), strict=True):
+        for layer in LAYERS:
+            values = found.data.sel(group=LATE, of=of, layer=layer).cumsum("step")
+            axes.plot(found.data.step, values, label=layer)
+        axes.axvline(settings.before, color="0.5", linewidth=0.8, linestyle=":")
+        axes.set_title(f"on held-out digits of the {of}", fontsize=10)
+        axes.set(xlabel="training step", ylabel="nats, summed up over steps")
+        axes.legend(fontsize=8)
+    figure.suptitle(title)
+    return figure
+
+
+def main(quick: Quick = False, out: Out = None, seeds: Seeds = None) -> None:
+    """Add a class to the data half-way through training, and account for when and where it acts."""
+    carry_out(NAME, experiment, choose(QUICK if quick else Settings(), seeds=seeds), quick=quick, out=out)
+
+
+if __name__ == "__main__":
+    typer.run(main)

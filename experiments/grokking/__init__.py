@@ -1,0 +1,1 @@
+"""Grokking of modular addition: phases, kernel and interventions; see ``__main__``."""

@@ -1,0 +1,38 @@
+"""Numbers of a run by phase."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.grokking.interventions import GENERALISES
+from experiments.grokking.study import OUTER, Looked, Trained
+from explaind_tf.analysis import first_reaching
+
+
+def first_at(steps: Sequence[int], accuracies: Sequence[float]) -> int | None:
+    """Return the first step at which a model generalises; None if it never does."""
+    return first_reaching(steps, accuracies, GENERALISES)
+
+
+def phase_numbers(trained: Trained, looked: Looked, name: str) -> dict[str, Any]:
+    """Return the numbers of a phase."""
+    window = trained.windows[name]
+    in_phase = looked.balance.sel(step=looked.balance.step.isin(list(window)))
+    outer = np.array([layer in OUTER for layer in looked.cosines.layer.values])
+    values = looked.cosines.sel(window=name).values
+    pairs = np.triu(np.ones_like(values, bool), 1)
+    both = outer[:, None] & outer
+    found = looked.of_phase(window, trained.task.group)
+    return {
+        "phase": name,
+        "first": window.start,
+        "last": window.stop - 1,
+        "data": float(in_phase.sel(term="data").sum()),
+        "weight_decay": float(in_phase.sel(term="weight_decay").sum()),
+        "outer_cosine": float(values[pairs & both].mean()),
+        "other_cosine": float(values[pairs & ~both].mean()),
+        "circulant_share": found.share,
+        "chance": found.chance,
+        "concentration": found.concentration(),
+    }

@@ -1,0 +1,1 @@
+"""Grokking of other operations than addition; see ``__main__``."""
