@@ -16,7 +16,7 @@ TEST = [
     "hypothesis>=6.100",
     "ruff>=0.8",
     "mypy>=1.13",
-    "scikit-learn>=1.5",
+    *EXPERIMENTS,
 ]
 
 setup(
