@@ -1,96 +1,58 @@
 """Train a small byte-level language model, and account for it by depth, step and training text.
 
-    python -m experiments.language [--quick]
+    python -m experiments.language [--quick] [--keep DIRECTORY]
 
 Asks of one training run whether the two phases that the paper (arXiv:2505.20076) finds in the pretraining of EuroLLM are
 there (MLPs of outer blocks first, attention of intermediate blocks later); whether sparse checkpoints give the influences
 that a recording of every step gives; and which bytes of training text a few continuations come from.
 """
 
-import dataclasses
-import json
-import os
-import time
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import keras
 import numpy as np
 import typer
 import xarray as xr
-from matplotlib.figure import Figure
 
 import explaind_tf as xtf
-from experiments.language import continuations, figures, layers
+from experiments.language import figures, wording
+from experiments.language.continuations import CONTINUATIONS, Account, account, pose
+from experiments.language.depth import Depth, account_for_depth
 from experiments.language.measuring import log_prob
-from experiments.language.training import (
-    QUICK,
-    RUN_DIR,
-    Settings,
-    Text,
-    checkpoint,
-    choose_text,
-    record,
-)
+from experiments.language.training import QUICK, RUN_DIR, Settings, Text, choose_text, record
+from experiments.results import Findings, Image, Out, Quick, carry_out, choose
+
+NAME = "language"
+INPUTS_FILE = "inputs.npz"
 
 
-def by_depth_and_step(
-    settings: Settings, text: Text, out: Path, model: keras.Model, run: xtf.Run
-) -> tuple[dict[str, Any], dict[str, Figure]]:
-    """Account for held-out text by part of the model and step: from the recording, and from checkpoints."""
-    each = np.full(text.probes.y.shape, 1 / settings.length)
-    measurement = log_prob("mean log-probability of a byte", text.probes.y, each)
-
-    def ask(path: Any) -> xr.Dataset:
-        ledger = path.attribute(
-            text.probes.x, measurement, axes=("layer", "step"), tolerance=settings.tolerance
-        )
-        ledger.explaind.check()
-        return ledger
-
-    ledger = ask(run)
-    ledger.to_zarr(out / "layers.zarr", consolidated=False)
-    parts = layers.influence(ledger, settings.blocks)
-    series, found = [], []
-    for every in (settings.every, *settings.thinned):
-        paths = [checkpoint(out, step) for step in range(0, settings.steps + 1, every)]
-        series.append(layers.influence(ask(xtf.open_checkpoints(paths, model)), settings.blocks))
-        found.append(layers.agreement(every, series[-1], parts))
-    turn = layers.turn_of(layers.binned(parts, settings.every))
-    shares = layers.binned(layers.shares(parts), settings.every) / settings.every
-    initial = float(ledger.initial.mean())
-    mean = parts.mean("input").sum("step")
-    result = {
-        "held_out_log_prob": {"initial": initial, "final": float(ledger.final.mean())},
-        "largest_residual_over_movement": float(
-            (abs(ledger.explaind.total("residual")) / ledger.movement).max()
+def experiment(settings: Settings, runs_dir: Path) -> Findings:
+    """Train, and answer the three questions."""
+    text = choose_text(settings)
+    np.savez(runs_dir / INPUTS_FILE, x=text.probes.x, y=text.probes.y)
+    model = record(settings, text, runs_dir)
+    run = xtf.open_run(runs_dir / RUN_DIR)
+    depth = account_for_depth(settings, text, runs_dir, model, run)
+    accounts = account_for_continuations(settings, text, runs_dir, run)
+    return Findings(
+        title="Language model",
+        question=wording.question(settings, model.count_params()),
+        conclusions=wording.conclusions(settings, depth, accounts),
+        tables=wording.tables(depth, accounts),
+        values={"depth": depth.to_json(), "continuations": [each.to_json() for each in accounts]},
+        images=_images(settings, depth, accounts),
+        arrays=xr.Dataset(
+            {"influence": depth.parts, "from_checkpoints": depth.series[0].rename(step="interval")}
         ),
-        "quadrature_nodes": int(ledger.attrs["quadrature_nodes"]),
-        "by_cause": {term: float(ledger.explaind.total(term).mean()) for term in ledger.explaind.terms},
-        "by_kind": layers.by_kind(mean),
-        "by_component": dict(zip(mean.component.values.tolist(), mean.values.tolist(), strict=True)),
-        "absolute_share_by_kind": layers.by_kind(layers.shares(parts).mean("step")),
-        "phases_recorded": layers.phases(shares, turn, settings.blocks).to_json(),
-        "phases_checkpoints": layers.phases(layers.shares(series[0]), turn, settings.blocks).to_json(),
-        "agreement": [dataclasses.asdict(each) for each in found],
-    }
-    drawn = {
-        "learning": figures.learning(parts, initial),
-        "depth": figures.depth(parts, settings.every),
-        "phases": figures.phases(parts, series[0], settings.every, turn, settings.blocks),
-        "agreement": figures.agreement(found, series, parts),
-    }
-    return result, drawn
+    )
 
 
-def by_token(
-    settings: Settings, text: Text, out: Path, run: xtf.Run
-) -> tuple[list[dict[str, Any]], dict[str, Figure]]:
-    """Account for continuations by training window and byte."""
-    asked = continuations.CONTINUATIONS[: settings.continuations]
-    questions = continuations.pose(asked, settings.length)
+def account_for_continuations(settings: Settings, text: Text, out: Path, run: xtf.Run) -> list[Account]:
+    """Account for continuations by training window and byte; the ledger is kept in ``out/tokens.zarr``."""
+    asked = CONTINUATIONS[: settings.continuations]
+    questions = pose(asked, settings.length)
+    np.savez(out / "continuations.npz", x=questions.x, y=questions.y, asked=questions.asked)
     ledger = run.attribute(
         questions.x,
         log_prob("log-probability of a continuation", questions.y, questions.asked),
@@ -100,45 +62,59 @@ def by_token(
     assert isinstance(ledger, xr.Dataset)
     ledger.explaind.check()
     ledger.to_zarr(out / "tokens.zarr", consolidated=False)
-    accounts = [
-        continuations.account(ledger, row, each, text.train, settings.shown) for row, each in enumerate(asked)
+    return [account(ledger, row, each, text.train, settings.shown) for row, each in enumerate(asked)]
+
+
+def _images(settings: Settings, depth: Depth, accounts: list[Account]) -> list[Image]:
+    every, blocks = settings.save_every, settings.blocks
+    return [
+        Image(
+            "learning",
+            "The held-out log-probability over the steps, and what attention, MLPs and the rest did to it",
+            figures.learning(depth.parts, depth.initial),
+        ),
+        Image(
+            "depth",
+            "What each part of the model did to the held-out log-probability, by step and in the whole training",
+            figures.depth(depth.parts, every),
+        ),
+        Image(
+            "phases",
+            "Share of the absolute influence of an outer and an inner block's MLP and attention over the steps",
+            figures.phases(depth.parts, depth.series[0], every, depth.stages, blocks),
+        ),
+        Image(
+            "checkpoints",
+            "Influence from checkpoints against that of the recorded steps, and how they differ by their distance",
+            figures.agreement(depth.agreement, depth.series, depth.parts),
+        ),
+        Image(
+            "continuations",
+            "The windows of training text that raised each continuation most, byte by byte",
+            figures.continuations(accounts),
+        ),
     ]
-    return [account.to_json() for account in accounts], {"continuations": figures.continuations(accounts)}
 
 
 def main(
-    quick: Annotated[bool, typer.Option("--quick", help="A tiny model and few steps.")] = False,
-    seed: Annotated[int, typer.Option(help="Of weights and order of the text.")] = 0,
-    out: Annotated[
-        Path, typer.Option(help="New directory for the run, ledgers, figures and numbers.")
-    ] = Path("runs/language"),
+    quick: Quick = False,
+    out: Out = None,
+    seed: Annotated[int, typer.Option(help="Of weights, order of the text and held-out windows.")] = 0,
+    keep: Annotated[
+        Path | None, typer.Option(help="New directory to keep the run, its inputs and the ledgers in.")
+    ] = None,
 ) -> None:
-    """Train, account, and write numbers and figures."""
-    settings = dataclasses.replace(QUICK if quick else Settings(), seed=seed)
-    out.mkdir(parents=True)
-    start = time.perf_counter()
-    text = choose_text(settings)
-    np.savez(out / "inputs.npz", x=text.probes.x, y=text.probes.y)
-    model = record(settings, text, out)
-    trained = time.perf_counter()
-    run = xtf.open_run(out / RUN_DIR)
-    depth, drawn = by_depth_and_step(settings, text, out, model, run)
-    accounted = time.perf_counter()
-    tokens, more = by_token(settings, text, out, run)
-    ended = time.perf_counter()
-    for name, figure in (drawn | more).items():
-        figures.save(figure, out / f"{name}.png")
-    (out / "results.json").write_text(
-        json.dumps(
-            {
-                "depth": depth,
-                "tokens": tokens,
-                "seconds": [trained - start, accounted - trained, ended - accounted],
-            },
-            indent=2,
-        )
-        + "\n"
-    )
+    """Account for a small language model by depth, step and training text."""
+    settings = choose(QUICK if quick else Settings(), seed=seed)
+    if keep is None:
+        carry_out(NAME, experiment, settings, quick=quick, out=out)
+        return
+    keep.mkdir(parents=True)
+    carry_out(NAME, partial(_in, keep), settings, quick=quick, out=out)
+
+
+def _in(directory: Path, settings: Settings, _: Path) -> Findings:
+    return experiment(settings, directory)
 
 
 if __name__ == "__main__":

@@ -118,9 +118,9 @@ class Account:
     sources: tuple[Source, ...]
 
     @property
-    def lift(self) -> float:
-        """How many times the influence of an average byte one has where the text is the same."""
-        return self.same_influence / self.same_tokens if self.same_tokens else float("nan")
+    def lift(self) -> float | None:
+        """How many times the influence of an average byte one has where the text is the same; None if it never is."""
+        return self.same_influence / self.same_tokens if self.same_tokens else None
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers, and the ids and influences of the sources."""

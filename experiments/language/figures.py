@@ -1,7 +1,6 @@
 """The figures of the experiment. Each says in its title what it shows."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -23,6 +22,7 @@ from experiments.language.layers import (
     block_shares,
     shares,
 )
+from experiments.results import new_figure
 from explaind_tf import constants as names
 
 _COLORS = {
@@ -33,17 +33,11 @@ _COLORS = {
     NORMS: "tab:gray",
 }
 _GROUP_COLORS = dict(zip(GROUPS, ("tab:blue", "lightskyblue", "tab:red", "tab:orange"), strict=True))
-_DPI = 100
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG of few colours' size."""
-    figure.savefig(path, dpi=_DPI)
 
 
 def learning(parts: xr.DataArray, initial: float) -> Figure:
     """Draw how the held-out log-probability rose, and which parts of the model raised it."""
-    figure = Figure((8, 4.5), layout="constrained")
+    figure = new_figure(8, 4.5)
     axes = figure.subplots()
     mean = parts.mean(names.INPUT)
     steps = np.arange(1, mean.sizes[names.STEP] + 1)
@@ -70,7 +64,7 @@ def depth(parts: xr.DataArray, every: int) -> Figure:
     """Draw what each part did in each interval, and in all of the training."""
     mean = binned(parts, every).mean(names.INPUT)
     rows = list(mean[COMPONENT].values)
-    figure = Figure((9, 5.2), layout="constrained")
+    figure = new_figure(9, 5.2)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     largest = float(abs(mean).max())
     image = left.imshow(
@@ -90,23 +84,27 @@ def depth(parts: xr.DataArray, every: int) -> Figure:
     return figure
 
 
-def phases(parts: xr.DataArray, checkpoints: xr.DataArray, every: int, turn: int, blocks: int) -> Figure:
-    """Draw the share of one block of each group over time."""
-    recorded = block_shares(binned(shares(parts), every) / every, blocks)
-    sparse = block_shares(shares(checkpoints), blocks)
-    figure = Figure((8, 4.5), layout="constrained")
+def phases(
+    parts: xr.DataArray, checkpoints: xr.DataArray, every: int, stages: Mapping[str, range], blocks: int
+) -> Figure:
+    """Draw the share of one block of each group over time, on a logarithmic axis: most is learned at first."""
+    smooth = shares(parts).rolling({names.STEP: every}, center=True, min_periods=1).mean()
+    recorded, sparse = block_shares(smooth, blocks), block_shares(shares(checkpoints), blocks)
+    figure = new_figure(8, 4.5)
     axes = figure.subplots()
-    middle = every * (np.arange(len(recorded[GROUPS[0]])) + 0.5)
+    middles = every * (np.arange(checkpoints.sizes[names.STEP]) + 0.5)
     for group in GROUPS:
         color = _GROUP_COLORS[group]
-        axes.plot(middle, 100 * recorded[group], color=color, linewidth=2, label=group)
-        axes.plot(middle, 100 * sparse[group], "o--", color=color, linewidth=0.7, markersize=3.5)
-    axes.axvline(every * turn, color="black", linewidth=0.8, linestyle=":")
-    axes.annotate("half learned", (every * turn, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8)
+        axes.plot(np.arange(1, parts.sizes[names.STEP] + 1), 100 * recorded[group], color=color, label=group)
+        axes.plot(middles, 100 * sparse[group], "o", color=color, markersize=3)
+    for stage, steps in stages.items():
+        axes.axvline(steps.start + 1, color="black", linewidth=0.8, linestyle=":")
+        axes.annotate(f" {stage}", (steps.start + 1, 0.98), xycoords=("data", "axes fraction"), va="top")
     axes.set(
-        xlabel="training step (lines: each step; dots: sparse checkpoints)",
+        xlabel=f"training step (lines: as recorded, mean of {every} steps; dots: from checkpoints every {every} steps)",
         ylabel="share of all absolute influence, %",
         title="Share of one block: first and last blocks (outer) against those between (inner)",
+        xscale="log",
     )
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8)
@@ -115,7 +113,7 @@ def phases(parts: xr.DataArray, checkpoints: xr.DataArray, every: int, turn: int
 
 def agreement(found: Sequence[Agreement], series: Sequence[xr.DataArray], parts: xr.DataArray) -> Figure:
     """Draw entries of checkpoints against those recorded, for the closest and the furthest checkpoints."""
-    figure = Figure((11, 4), layout="constrained")
+    figure = new_figure(11, 4)
     columns = figure.subplots(1, 3)
     for axes, at in zip(columns, (0, -1), strict=False):
         _scatter(axes, found[at], series[at], binned(parts, found[at].every))
@@ -136,10 +134,10 @@ def agreement(found: Sequence[Agreement], series: Sequence[xr.DataArray], parts:
 
 
 def _scatter(axes: Axes, found: Agreement, checkpoints: xr.DataArray, recorded: xr.DataArray) -> None:
-    for part in recorded[COMPONENT].values:
-        at = {COMPONENT: part}
-        color = _COLORS[part.split()[0]]
-        axes.plot(recorded.sel(at).values.ravel(), checkpoints.sel(at).values.ravel(), ".", color=color, ms=3)
+    for kind, color in _COLORS.items():
+        at = {COMPONENT: [part for part in recorded[COMPONENT].values if part.split()[0] == kind]}
+        pair = (recorded.sel(at).values.ravel(), checkpoints.sel(at).values.ravel())
+        axes.plot(*pair, ".", color=color, markersize=3, label=kind)
     ends = [float(recorded.min()), float(recorded.max())]
     axes.plot(ends, ends, color="black", linewidth=0.7)
     axes.set(
@@ -147,15 +145,15 @@ def _scatter(axes: Axes, found: Agreement, checkpoints: xr.DataArray, recorded: 
         ylabel="from checkpoints, nats a byte",
         title=f"every {found.every} steps: correlation {found.correlation:.3f}",
     )
+    axes.legend(fontsize=7, markerscale=3)
 
 
 def continuations(accounts: Sequence[Account]) -> Figure:
     """Draw for each continuation the windows that raised it most, each byte in the colour of its influence."""
     shown = len(accounts[0].sources)
     length = len(accounts[0].sources[0].text)
-    figure = Figure(
-        (max(5, 0.16 * length + 2.6), 0.3 * (shown + 2.2) * len(accounts) + 0.5), layout="constrained"
-    )
+    height = 0.3 * (shown + 2.2) * len(accounts) + 0.5
+    figure = new_figure(max(7, 0.16 * length + 2.6), height)
     rows = np.atleast_1d(figure.subplots(len(accounts), 1))
     for axes, each in zip(rows, accounts, strict=True):
         values = np.stack([source.influence for source in each.sources])

@@ -1,6 +1,7 @@
 """Influence by depth and step: from the recording, and from sparse checkpoints of the same training."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,62 +131,79 @@ def block_shares(share: xr.DataArray, blocks: int) -> dict[str, np.ndarray]:
     return {group: share.sel({COMPONENT: members(group, blocks)}).mean(COMPONENT).values for group in GROUPS}
 
 
+# Stages of learning, by the share of the whole rise that was made when each of them ended.
+STAGES = {"early": 0.5, "middle": 0.9, "late": 1.0}
+
+
 @dataclass(frozen=True)
 class Phases:
-    """The paper's picture in numbers: shares of one block of each group in the first and the second half of learning.
+    """The paper's picture in numbers: shares of one block of each group in the stages of learning.
 
     Attributes
     ----------
-    turn : int
-        Intervals in the first half: by their end half of the rise of the held-out log-probability was made.
-    early, late : dict
-        For each of GROUPS the mean share of a block.
+    share : dict
+        For each of STAGES, for each of GROUPS, the share of a block in the absolute influence, mean over steps.
     """
 
-    turn: int
-    early: dict[str, float]
-    late: dict[str, float]
+    share: dict[str, dict[str, float]]
 
     @property
     def early_leader(self) -> str:
-        """The group whose blocks had the largest share in the first half."""
-        return max(self.early, key=self.early.__getitem__)
+        """The group whose blocks had the largest share at first."""
+        return max(GROUPS, key=self.share["early"].__getitem__)
 
     @property
     def growth(self) -> dict[str, float]:
-        """Late over early share of each group."""
-        return {group: self.late[group] / self.early[group] for group in self.early}
+        """Late over middle share of each group."""
+        return {group: self.share["late"][group] / self.share["middle"][group] for group in GROUPS}
 
     @property
     def grower(self) -> str:
         """The group whose share grew most."""
-        return max(self.growth, key=self.growth.__getitem__)
+        return max(GROUPS, key=self.growth.__getitem__)
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers, and whether the two findings of the paper are seen."""
         return {
-            "intervals_in_first_half": self.turn,
-            "block_share_early": self.early,
-            "block_share_late": self.late,
-            "growth": self.growth,
+            "block_share": self.share,
+            "late_over_middle": self.growth,
             "outer_mlp_leads_early": self.early_leader == "outer MLP",
             "inner_attention_grows": self.growth["inner attention"] > 1,
             "inner_attention_grows_most": self.grower == "inner attention",
         }
 
 
-def phases(share: xr.DataArray, turn: int, blocks: int) -> Phases:
-    """Average the shares of blocks over the intervals before and after the turn."""
-    each = block_shares(share, blocks)
-    early, late = (
-        {group: float(values[part].mean()) for group, values in each.items()}
-        for part in (slice(turn), slice(turn, None))
-    )
-    return Phases(turn, early, late)
-
-
-def turn_of(parts: xr.DataArray) -> int:
-    """Return after how many intervals half of the rise of the mean over inputs was made; at least 1, and not all."""
+def stages_of(parts: xr.DataArray) -> dict[str, range]:
+    """Return the steps of each of STAGES, by the mean over inputs of all parts together. None is empty."""
     curve = parts.sum(COMPONENT).mean(names.INPUT).cumsum(names.STEP).values
-    half = int(np.argmax(curve >= curve[-1] / 2)) + 1
-    return min(half, len(curve) - 1)
+    stages, begin = {}, 0
+    for left, (stage, made) in zip(reversed(range(len(STAGES))), STAGES.items(), strict=True):
+        end = int(np.argmax(curve >= made * curve[-1])) + 1 if left else len(curve)
+        end = min(max(end, begin + 1), len(curve) - left)
+        stages[stage] = range(begin, end)
+        begin = end
+    return stages
+
+
+def phases(share: xr.DataArray, stages: Mapping[str, range], every: int, blocks: int) -> Phases:
+    """Average the shares of blocks over the steps of each stage.
+
+    Parameters
+    ----------
+    share : xarray.DataArray
+        By steps (``every`` being 1) or intervals of ``every`` steps.
+    stages : mapping
+        Of :func:`stages_of`. Each of their steps has the shares of the interval that it is in.
+    every : int
+        Steps of an interval.
+    blocks : int
+        Of the model.
+    """
+    each = block_shares(share, blocks)
+    at = {stage: np.asarray(steps) // every for stage, steps in stages.items()}
+    return Phases(
+        {
+            stage: {group: float(each[group][intervals].mean()) for group in GROUPS}
+            for stage, intervals in at.items()
+        }
+    )

@@ -28,9 +28,11 @@ class Settings:
     learning_rate, weight_decay : float
         The learning rate rises over the first twentieth of the steps and falls to nothing on a cosine.
     every : int
-        Steps from one keyframe of the recording, and from one checkpoint, to the next.
+        Steps from one keyframe of the recording to the next.
+    save_every : int
+        Steps from one checkpoint to the next.
     thinned : tuple of int
-        Steps from one checkpoint to the next in the thinner series that are compared; multiples of ``every``.
+        The same in the thinner series that are compared; multiples of ``save_every``.
     probes : int
         Held-out windows that are accounted for.
     continuations, shown : int
@@ -51,6 +53,7 @@ class Settings:
     learning_rate: float = 3e-3
     weight_decay: float = 0.1
     every: int = 25
+    save_every: int = 10
     thinned: tuple[int, ...] = (50, 100, 200, 400)
     probes: int = 16
     continuations: int = 6
@@ -68,7 +71,8 @@ QUICK = Settings(
     num_heads=2,
     d_mlp=32,
     learning_rate=1e-2,
-    every=2,
+    every=4,
+    save_every=2,
     thinned=(),
     probes=2,
     continuations=2,
@@ -127,7 +131,7 @@ def record(settings: Settings, text: Text, out: Path) -> keras.Model:
     pattern.parent.mkdir(parents=True)
     model.save_weights(checkpoint(out, 0))
     saver = keras.callbacks.ModelCheckpoint(
-        pattern, save_weights_only=True, save_freq=settings.every, verbose=0
+        pattern, save_weights_only=True, save_freq=settings.save_every, verbose=0
     )
     windows = tf.data.Dataset.from_tensor_slices((text.train.ids, (text.train.x, text.train.y)))
     batches = windows.batch(settings.batch, drop_remainder=True)
