@@ -32,7 +32,6 @@ CONTINUATIONS = (
     Continuation("        retu", "rn"),
     Continuation("        if x is No", "ne"),
     Continuation("            raise ValueErr", "or("),
-    Continuation("    for name in na", "mes:"),
 )
 
 

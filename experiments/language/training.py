@@ -43,8 +43,8 @@ class Settings:
         Of the weights, the order of the training windows and the choice of the held-out ones.
     """
 
-    steps: int = 400
-    batch: int = 32
+    steps: int = 300
+    batch: int = 24
     length: int = 64
     blocks: int = 6
     d_model: int = 128
@@ -54,9 +54,9 @@ class Settings:
     weight_decay: float = 0.1
     every: int = 25
     save_every: int = 10
-    thinned: tuple[int, ...] = (50, 100, 200, 400)
-    probes: int = 16
-    continuations: int = 6
+    thinned: tuple[int, ...] = (50, 300)
+    probes: int = 10
+    continuations: int = 5
     shown: int = 4
     tolerance: float = 1e-2
     seed: int = 0
