@@ -48,10 +48,21 @@ def influence(ledger: xr.Dataset, blocks: int) -> xr.DataArray:
     In the units of the measurement; positive raised it.
     """
     terms = [ledger[term] for term in ledger.explaind.terms if names.LAYER in ledger[term].dims]
-    total = sum(terms[1:], start=terms[0]).squeeze(names.OUTPUT, drop=True)
+    total = (
+        sum(terms[1:], start=terms[0])
+        .squeeze(names.OUTPUT, drop=True)
+        .reset_coords(names.MOVEMENT, drop=True)
+    )
     of_layer = [component(layer) for layer in total[names.LAYER].values]
     parts = total.assign_coords({COMPONENT: (names.LAYER, of_layer)}).groupby(COMPONENT).sum()
-    return parts.sel({COMPONENT: components(blocks)}).transpose(names.INPUT, COMPONENT, names.STEP)
+    ordered = np.array(
+        components(blocks), object
+    )  # zarr has a stable type for objects, not for fixed lengths
+    return (
+        parts.sel({COMPONENT: ordered})
+        .assign_coords({COMPONENT: ordered})
+        .transpose(names.INPUT, COMPONENT, names.STEP)
+    )
 
 
 def binned(steps: xr.DataArray, size: int) -> xr.DataArray:

@@ -107,7 +107,7 @@ def make_model(settings: Settings) -> keras.Model:
         d_mlp=settings.d_mlp,
     )
     schedule = keras.optimizers.schedules.CosineDecay(
-        0.0,
+        settings.learning_rate / 20,
         settings.steps,
         warmup_target=settings.learning_rate,
         warmup_steps=max(1, settings.steps // 20),
