@@ -54,9 +54,9 @@ def learning(parts: xr.DataArray, initial: float) -> Figure:
     axes.set(
         xlabel="training step",
         ylabel="nats a byte since the start",
-        title=f"What raised the log-probability of held-out text above its {initial:.2f} at the start",
+        title=f"What raised the log-probability of held-out text from {initial:.2f} nats a byte at the start",
     )
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="center right", bbox_to_anchor=(1, 0.6))
     return figure
 
 
@@ -67,15 +67,19 @@ def depth(parts: xr.DataArray, every: int) -> Figure:
     figure = new_figure(9, 5.2)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     largest = float(abs(mean).max())
+    power = 10.0 ** np.floor(np.log10(largest))
     image = left.imshow(
         mean.values,
         aspect="auto",
         cmap="RdBu",
-        norm=SymLogNorm(largest / 100, vmin=-largest, vmax=largest),
+        norm=SymLogNorm(power / 10, vmin=-largest, vmax=largest),
         extent=(0, every * mean.sizes[names.STEP], len(rows) - 0.5, -0.5),
     )
     left.set(xlabel="training step", title="by step", yticks=range(len(rows)), yticklabels=rows)
-    figure.colorbar(image, ax=left, location="bottom", shrink=0.7, label="nats a byte in an interval")
+    bar = figure.colorbar(image, ax=left, location="bottom", shrink=0.7, label="nats a byte in an interval")
+    ticks = [-power, -power / 10, 0, power / 10, power]
+    bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    bar.minorticks_off()
     totals = mean.sum(names.STEP)
     right.barh(range(len(rows)), totals.values, color=[_COLORS[row.split()[0]] for row in rows])
     right.axvline(0, color="black", linewidth=0.5)
