@@ -1,5 +1,6 @@
 """The models of the paper's experiments, as plain Keras models (arXiv:2505.20076)."""
 
+from explaind_tf.models.language import LanguageTransformer
 from explaind_tf.models.resnet9 import ResNet9
 from explaind_tf.models.transformer import (
     CausalSelfAttention,
@@ -7,4 +8,4 @@ from explaind_tf.models.transformer import (
     PositionEmbedding,
 )
 
-__all__ = ["CausalSelfAttention", "ModularTransformer", "PositionEmbedding", "ResNet9"]
+__all__ = ["CausalSelfAttention", "LanguageTransformer", "ModularTransformer", "PositionEmbedding", "ResNet9"]

@@ -42,6 +42,8 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
     )
 
 
+# Keras 3.15 copies variables to NumPy 2 in a way that the latter deprecates, where it saves weights.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_quick_runs(tmp_path: Path, name):
     module = importlib.import_module(f"experiments.{name}.__main__")

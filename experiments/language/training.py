@@ -1,0 +1,145 @@
+"""Train a byte-level Transformer on the standard library: recorded with keyframes, and saved as sparse checkpoints."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import explaind_tf as xtf
+from explaind_tf.datasets import Windows, standard_library
+from explaind_tf.models import LanguageTransformer
+
+RUN_DIR = "run"
+CHECKPOINT = "step-{batch}.weights.h5"  # as keras.callbacks.ModelCheckpoint fills it in
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of the experiment; the defaults are those of the full run.
+
+    Attributes
+    ----------
+    steps, batch : int
+        Training steps, and windows of text in a batch. Each window is seen once.
+    length, blocks, d_model, num_heads, d_mlp : int
+        Of the model, see :func:`explaind_tf.models.LanguageTransformer`.
+    learning_rate, weight_decay : float
+        The learning rate rises over the first twentieth of the steps and falls to nothing on a cosine.
+    every : int
+        Steps from one keyframe of the recording to the next.
+    save_every : int
+        Steps from one checkpoint to the next.
+    thinned : tuple of int
+        The same in the thinner series that are compared; multiples of ``save_every``.
+    probes : int
+        Held-out windows that are accounted for.
+    continuations, shown : int
+        Continuations that are accounted for, and windows of training text shown for each.
+    tolerance : float
+        Largest residual as a share of the movement.
+    seed : int
+        Of the weights, the order of the training windows and the choice of the held-out ones.
+    """
+
+    steps: int = 300
+    batch: int = 24
+    length: int = 64
+    blocks: int = 6
+    d_model: int = 128
+    num_heads: int = 4
+    d_mlp: int = 512
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.1
+    every: int = 25
+    save_every: int = 10
+    thinned: tuple[int, ...] = (50, 300)
+    probes: int = 10
+    continuations: int = 5
+    shown: int = 4
+    tolerance: float = 1e-2
+    seed: int = 0
+
+
+QUICK = Settings(
+    steps=6,
+    batch=4,
+    length=16,
+    blocks=3,
+    d_model=16,
+    num_heads=2,
+    d_mlp=32,
+    learning_rate=1e-2,
+    every=4,
+    save_every=2,
+    thinned=(),
+    probes=2,
+    continuations=2,
+    shown=2,
+)
+
+
+@dataclass(frozen=True)
+class Text:
+    """The text of the experiment: windows in the order of training, and those that are held out."""
+
+    train: Windows
+    probes: Windows
+
+
+def choose_text(settings: Settings) -> Text:
+    """Return as many random windows of training text as the steps take, and held-out ones to account for."""
+    rng = np.random.default_rng(settings.seed)
+    train, test = standard_library(settings.length)
+    rows = rng.permutation(len(train))[: settings.steps * settings.batch]
+    return Text(train.take(rows), test.take(rng.permutation(len(test))[: settings.probes]))
+
+
+def make_model(settings: Settings) -> keras.Model:
+    """Return the model, compiled, with weights by the seed."""
+    keras.utils.set_random_seed(settings.seed)
+    model = LanguageTransformer(
+        seq_len=settings.length,
+        blocks=settings.blocks,
+        d_model=settings.d_model,
+        num_heads=settings.num_heads,
+        d_mlp=settings.d_mlp,
+    )
+    schedule = keras.optimizers.schedules.CosineDecay(
+        settings.learning_rate / 20,
+        settings.steps,
+        warmup_target=settings.learning_rate,
+        warmup_steps=max(1, settings.steps // 20),
+    )
+    optimizer = xtf.PathAdamW(schedule, weight_decay=settings.weight_decay, beta_2=0.98, global_clipnorm=1.0)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def record(settings: Settings, text: Text, out: Path) -> keras.Model:
+    """Train, recorded in ``out/run`` and with checkpoints in ``out/checkpoints``. Both are of the same training.
+
+    Returns
+    -------
+    keras.Model
+        Trained.
+    """
+    model = make_model(settings)
+    logger = xtf.PathLogger(out / RUN_DIR, every=settings.every)
+    pattern = out / "checkpoints" / CHECKPOINT
+    pattern.parent.mkdir(parents=True)
+    model.save_weights(checkpoint(out, 0))
+    saver = keras.callbacks.ModelCheckpoint(
+        pattern, save_weights_only=True, save_freq=settings.save_every, verbose=0
+    )
+    windows = tf.data.Dataset.from_tensor_slices((text.train.ids, (text.train.x, text.train.y)))
+    batches = windows.batch(settings.batch, drop_remainder=True)
+    # One epoch: ModelCheckpoint counts the batches of an epoch.
+    model.fit(logger.tap(batches), epochs=1, callbacks=[logger, saver], verbose=0, shuffle=False)
+    return model
+
+
+def checkpoint(out: Path, step: int) -> Path:
+    """Return where the weights after so many steps were saved."""
+    return out / "checkpoints" / CHECKPOINT.format(batch=step)
