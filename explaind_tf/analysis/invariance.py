@@ -41,7 +41,18 @@ class Invariance:
     spectrum: npt.NDArray[np.float64]
 
     def concentration(self, k: int = 5) -> float:
-        """Return the share of the k largest components of the spectrum."""
+        """Return how much of the spectrum is in few components.
+
+        Parameters
+        ----------
+        k : int
+            How many.
+
+        Returns
+        -------
+        float
+            Share of the k largest, between 0 and 1.
+        """
         return float(np.sort(self.spectrum)[-k:].sum())
 
 
@@ -92,12 +103,22 @@ def invariance(kernel: npt.NDArray[np.floating], rows: npt.NDArray[np.integer], 
 
 
 def components(table: Table) -> npt.NDArray[np.float64]:
-    """Return the projectors on the components of functions on a group, shape (components, n, n).
+    """Return the projectors on the components of functions on a group.
 
     Components are the smallest spaces of functions that stay what they are when the argument is multiplied from either
     side: for numbers modulo n the waves of one frequency, else those of an irreducible representation (and its complex
     conjugate). The constants come first, the others by the character, over its dimension, of the first element that is
     not the identity, from the largest down: of numbers modulo n by frequency, 1, 2, … n // 2.
+
+    Parameters
+    ----------
+    table : array of int, shape (n, n)
+        Of the group: ``table[g, h]`` is the number of gh.
+
+    Returns
+    -------
+    array, shape (components, n, n)
+        Symmetric; they add up to the identity.
 
     Raises
     ------

@@ -42,7 +42,22 @@ class Phases:
 
 
 def first_reaching(steps: Sequence[int], values: npt.ArrayLike, level: float) -> int | None:
-    """Return the first of the steps at which a curve is at a level or above; None if it never is."""
+    """Find when a curve first comes to a level.
+
+    Parameters
+    ----------
+    steps : sequence of int
+        At which it was measured, ascending.
+    values : array, shape (steps,)
+        The curve.
+    level : float
+        To reach, or to exceed.
+
+    Returns
+    -------
+    int or None
+        The first of the steps; None if the level is never reached.
+    """
     reached = np.flatnonzero(np.asarray(values) >= level)
     return int(steps[reached[0]]) if len(reached) else None
 

@@ -117,6 +117,11 @@ def cyclic_table(p: int) -> Table:
     p : int
         The modulus, at least 2.
 
+    Returns
+    -------
+    array of int, shape (p, p)
+        Numbers from 0 to p − 1.
+
     Raises
     ------
     ValueError
@@ -136,6 +141,11 @@ def subtraction_table(p: int) -> Table:
     p : int
         The modulus, at least 2.
 
+    Returns
+    -------
+    array of int, shape (p, p)
+        Numbers from 0 to p − 1.
+
     Raises
     ------
     ValueError
@@ -154,6 +164,11 @@ def dihedral_table(n: int) -> Table:
     ----------
     n : int
         Sides of the polygon, at least 3.
+
+    Returns
+    -------
+    array of int, shape (2n, 2n)
+        Numbers of elements.
 
     Raises
     ------
@@ -177,6 +192,11 @@ def symmetric_table(degree: int) -> Table:
     ----------
     degree : int
         Things permuted, from 2 to 6: the table has (degree!)² entries.
+
+    Returns
+    -------
+    array of int, shape (degree!, degree!)
+        Numbers of elements.
 
     Raises
     ------

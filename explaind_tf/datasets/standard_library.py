@@ -39,7 +39,18 @@ class Windows:
         return len(self.x)
 
     def take(self, rows: npt.NDArray[np.integer]) -> "Windows":
-        """Return some of the windows, in the order of ``rows``."""
+        """Return some of the windows.
+
+        Parameters
+        ----------
+        rows : array of int, shape (k,)
+            Their positions.
+
+        Returns
+        -------
+        Windows
+            In the order of ``rows``.
+        """
         return Windows(self.x[rows], self.y[rows], self.ids[rows])
 
 
