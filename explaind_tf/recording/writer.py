@@ -219,6 +219,7 @@ class RunWriter:
         self._writers = {}
         for kind in SHARD_NAMES:
             path = self._place.path_of(_next_file(kind, self._manifest.shards))
+            path.unlink(missing_ok=True)  # of a program that ended before it could name it
             self._writers[kind] = RecordWriter(path)
 
     def _name_open_shards(self) -> None:

@@ -32,6 +32,7 @@ def test_info(call: Call, logits_run: Path, run_url: str):
     )
     assert local == wanted
     assert found == wanted | {"run": run_url}
+    assert run_url in call("info", run_url).stdout
 
 
 def test_verify(call: Call, run_url: str):

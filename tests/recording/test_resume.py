@@ -136,6 +136,15 @@ def test_complete_run_goes_on_too(run_dir: Path):
     run.verify(progress=False)
 
 
+def test_run_goes_on_after_a_fit_that_was_killed_before_it_was_named(run_dir: Path):
+    train(run_dir, epochs=1)
+    (run_dir / "steps-00001.tfrecord.tmp").write_bytes(b"part")
+    train(run_dir, epochs=1, resume=True)
+    run = xtf.open_run(run_dir)
+    assert len(run.steps) == 2 * STEPS_AN_EPOCH
+    run.verify_files()
+
+
 def test_what_others_changed_at_the_end_is_external_in_a_run_that_goes_on(run_dir: Path):
     class Average(keras.callbacks.Callback):
         def on_train_end(self, logs: Any = None) -> None:
