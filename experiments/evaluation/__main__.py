@@ -97,7 +97,15 @@ def detect_shortcut(split: Split, settings: Settings, runs_dir: Path) -> dict[st
 
 
 def experiment(settings: Settings, runs_dir: Path) -> Findings:
-    """Evaluate all methods on all tasks."""
+    """Evaluate all methods on all tasks.
+
+    Raises
+    ------
+    ValueError
+        If there is more than one seed: intervals are over samples, inputs and subsets.
+    """
+    if len(settings.seeds) != 1:
+        raise ValueError(f"The evaluation is of one training; got the seeds {settings.seeds}.")
     seed = settings.seeds[0]
     split = Split.of(settings, seed)
     found: dict[str, Mapping[str, Interval]] = {
