@@ -215,7 +215,7 @@ def _paper_findings(
     outer = "embedding, last linear map, unembedding"
     gains = np.subtract(swapped[outer], swapped["as it was"])
     reached = {name: first_at(steps, swapped[name]) for name in (outer, "as it was")}
-    new, pipeline = (_mean_steps(retrained[name]) for name in ("nothing", "inner layers of the end"))
+    new, pipeline = (retrained[name] for name in ("nothing", "inner layers of the end"))
     when = (
         f"Training accuracy 1 was reached at step {trained.phases.memorised}, validation accuracy {GENERALISES} at step "
         f"{trained.phases.generalised}."
@@ -252,8 +252,10 @@ def _paper_findings(
         ),
         (
             "Around the learnt pipeline the outer layers learn sooner",
-            pipeline is not None and pipeline < (new or np.inf),
-            f"Mean steps until they generalised: {_or_never(pipeline)}; of a wholly new model: {_or_never(new)}.",
+            all(_rank(one) < _rank(other) for one, other in zip(pipeline, new, strict=True)),
+            f"Steps until they generalised, with each seed: {_steps(pipeline)}; of a wholly new model: {_steps(new)}. Best "
+            f"validation accuracy: {spread([max(run.accuracies) for run in pipeline])}, and "
+            f"{spread([max(run.accuracies) for run in new])}.",
         ),
     ]
 
@@ -341,10 +343,9 @@ def _arrays(trained: Trained, looked: Looked, spectra: np.ndarray) -> xr.Dataset
     return arrays.assign_coords(names)
 
 
-def _mean_steps(runs: Sequence[Retrained]) -> float | None:
-    """Return the mean steps until they generalised; None if one did not."""
-    steps = [run.steps for run in runs if run.steps is not None]
-    return float(np.mean(steps)) if len(steps) == len(runs) else None
+def _rank(run: Retrained) -> tuple[float, float]:
+    """Return what is smaller for a model that learnt sooner or, if none generalised, further."""
+    return (np.inf if run.steps is None else run.steps, -max(run.accuracies))
 
 
 def _or_never(steps: float | None) -> str:
