@@ -210,7 +210,7 @@ def _paper_findings(
 ) -> list[tuple[str, bool, str]]:
     """Return the paper's findings, whether they are seen by a criterion, and what was measured."""
     first, last = phases[0], phases[-1]
-    back = [-phase["weight_decay"] / phase["data"] for phase in phases]
+    back = -last["weight_decay"] / last["data"]
     steps = trained.curve.step.values.tolist()
     outer = "embedding, last linear map, unembedding"
     gains = np.subtract(swapped[outer], swapped["as it was"])
@@ -226,7 +226,7 @@ def _paper_findings(
         ("It memorises first and generalises later", trained.phases is not None, when),
         (
             "Data and weight decay balance in the last phase",
-            trained.phases is not None and 0.5 < back[-1] < 1.5,
+            trained.phases is not None and 0.5 < back < 1.5,
             f"In the last phase the data moved right held-out answers by {last['data']:.2f} nats, weight decay by "
             f"{last['weight_decay']:.2f}; in the first it was {first['data']:.2f} and {first['weight_decay']:.2f}.",
         ),
