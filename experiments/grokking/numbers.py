@@ -19,8 +19,8 @@ def phase_numbers(trained: Trained, looked: Looked, name: str) -> dict[str, Any]
     """Return the numbers of a phase."""
     window = trained.windows[name]
     in_phase = looked.balance.sel(step=looked.balance.step.isin(list(window)))
-    # The position embedding's few vectors are shared by all inputs. It is opposed to all other layers at the end, which
-    # would make any choice of others look aligned.
+    # The position embedding's few vectors are shared by all inputs. Where it is opposed to all other layers, any choice of
+    # these would look aligned beside the pairs that it is in.
     layers = [layer for layer in LAYERS if layer != "position_embedding"]
     outer = np.array([layer in OUTER for layer in layers])
     values = looked.cosines.sel({"window": name, "layer": layers, "other_layer": layers}).values
