@@ -15,17 +15,14 @@ _COLOURS = dict(zip(LAYERS, ("C0", "C7", "C1", "C2", "C3", "C4"), strict=True))
 
 
 def mark_phases(axes: Axes, trained: Trained) -> None:
-    """Mark the steps at which the model had memorised and generalised."""
+    """Mark the steps at which training accuracy 1 and validation accuracy 0.99 were reached."""
     if trained.phases is None:
         return
-    for step, name in (
-        (trained.phases.memorised, "training accuracy 1"),
-        (trained.phases.generalised, "validation accuracy 0.99"),
-    ):
+    steps = (trained.phases.memorised, trained.phases.generalised)
+    for step in steps:
         axes.axvline(step, color="0.5", linewidth=0.8, linestyle=":")
-        axes.annotate(
-            name, (step, 1), xycoords=("data", "axes fraction"), rotation=90, fontsize=7, va="top", ha="right"
-        )
+    above = axes.secondary_xaxis("top")
+    above.set_xticks(steps, ["memorised", "generalised"], fontsize=7)
 
 
 def curves(trained: Trained, title: str) -> Figure:

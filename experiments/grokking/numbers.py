@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.grokking.interventions import GENERALISES
-from experiments.grokking.study import OUTER, Looked, Trained
+from experiments.grokking.study import LAYERS, OUTER, Looked, Trained
 from explaind_tf.analysis import first_reaching
 
 
@@ -19,8 +19,11 @@ def phase_numbers(trained: Trained, looked: Looked, name: str) -> dict[str, Any]
     """Return the numbers of a phase."""
     window = trained.windows[name]
     in_phase = looked.balance.sel(step=looked.balance.step.isin(list(window)))
-    outer = np.array([layer in OUTER for layer in looked.cosines.layer.values])
-    values = looked.cosines.sel(window=name).values
+    # The position embedding's few vectors are shared by all inputs. Where it is opposed to all other layers, any choice of
+    # these would look aligned beside the pairs that it is in.
+    layers = [layer for layer in LAYERS if layer != "position_embedding"]
+    outer = np.array([layer in OUTER for layer in layers])
+    values = looked.cosines.sel({"window": name, "layer": layers, "other_layer": layers}).values
     pairs = np.triu(np.ones_like(values, bool), 1)
     both = outer[:, None] & outer
     found = looked.of_phase(window, trained.task.group)

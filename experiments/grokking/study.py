@@ -49,8 +49,7 @@ class Training:
     width : int
         Depth of the residual stream; the MLP is eight times as wide.
     embedding_scale : float
-        Factor on the initial token embedding. With 1 the model memorises and generalises at about the same time;
-        with larger ones it memorises first.
+        Factor on the initial token embedding: the larger, the longer it memorises before it generalises.
     """
 
     num_train: int = 4000

@@ -176,7 +176,7 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
             ),
             Table(
                 "By phase: mean change of the log-probability of a right held-out answer by data and weight decay, in nats, "
-                "and the mean cosine of the influences of outer layers, and of other pairs.",
+                "and the mean cosine of the influences of outer layers, and of other pairs but the position embedding's.",
                 [
                     "operation",
                     "phase",
