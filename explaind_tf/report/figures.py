@@ -186,8 +186,7 @@ def steps(
     """
     unit = unit or reductions.unit_of(ledger)
     by = by or next((axis for axis in (names.LAYER, names.GROUP) if axis in ledger.dims), "term")
-    parts = reductions.stacks_by_step(ledger, by, input=input, output=output)
-    parts = {name: values for name, values in parts.items() if np.any(values)}
+    stacks = reductions.stacks_by_step(ledger, by, input=input, output=output)
     bins = reductions.bins_of(ledger[names.STEP].values)
     panels = [name for name in ("loss", "learning_rate") if curves is not None and name in curves]
     figure = make_subplots(
@@ -196,18 +195,16 @@ def steps(
         vertical_spacing=0.06,
         row_heights=[1 - 0.2 * len(panels), *[0.2] * len(panels)],
     )
-    labels = {} if by == "term" else {str(label) for label in ledger[by].values}
-    known = {name: TERM_LABELS[name] for name in parts if name in TERM_LABELS and name not in labels}
-    unsplit = {name: parts.pop(name) for name in known} if by != "term" else {}
-    chosen = reductions.strongest(parts, len(_PART_COLORS), f"{by}s") | unsplit
-    colors = iter(_PART_COLORS)
-    for name, values in chosen.items():
-        label = known.get(name, str(name))
+    parts = {name: values for name, values in stacks.parts.items() if np.any(values)}
+    chosen = reductions.strongest(parts, len(_PART_COLORS), f"{by}s")
+    colored = [(*part, color) for part, color in zip(chosen.items(), _PART_COLORS, strict=False)]
+    terms = [(TERM_LABELS[term], values, _TERM_COLORS[term]) for term, values in stacks.terms.items()]
+    for label, values, color in (*colored, *(term for term in terms if np.any(term[1]))):
         figure.add_bar(
             x=bins.centers,
             y=bins.total(values),
             name=_short(label),
-            marker={"color": _TERM_COLORS[name] if name in known else next(colors), "line": {"width": 0}},
+            marker={"color": color, "line": {"width": 0}},
             customdata=bins.labels,
             hovertemplate=f"step %{{customdata}}, {escape(label)}: %{{y:+.4g}}<extra></extra>",
             row=1,
@@ -319,7 +316,7 @@ def heat_map(
         If the ledger lacks an axis.
     """
     unit = unit or reductions.unit_of(ledger)
-    parts = reductions.stacks_by_step(ledger, axis, input=input, output=output)
+    parts = reductions.stacks_by_step(ledger, axis, input=input, output=output).parts
     labels = [str(label) for label in ledger[axis].values]
     bins = reductions.bins_of(ledger[names.STEP].values)
     values = np.stack([bins.total(parts[label]) for label in labels])

@@ -5,7 +5,8 @@ from typing import Final
 
 import plotly.offline
 
-# The policy keeps the page honest: a browser would refuse anything from elsewhere.
+# The policy keeps the page honest: a browser would refuse anything from elsewhere. The library comes last, so that the
+# text is there before it is parsed.
 _PAGE: Final = Template(
     """<!DOCTYPE html>
 <html lang="en">
@@ -17,10 +18,10 @@ _PAGE: Final = Template(
  style-src 'unsafe-inline'; img-src data: blob:">
 <title>$title</title>
 <style>$style</style>
-<script>$plotly</script>
 </head>
 <body>
 $body
+<script>$plotly</script>
 <script>$script</script>
 </body>
 </html>

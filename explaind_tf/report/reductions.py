@@ -47,6 +47,22 @@ class Bins:
         return self.total(values) / np.diff([*self.starts, values.shape[-1]])
 
 
+@dataclass(frozen=True)
+class Stacks:
+    """The change in each step, split; all of it together is the whole change.
+
+    Attributes
+    ----------
+    parts : dict of str to np.ndarray
+        Of each layer or group, shape (steps,), in the units of the measurement.
+    terms : dict of str to np.ndarray
+        Of each term that is not split over them. Apart, since a layer may be called like a term.
+    """
+
+    parts: dict[str, np.ndarray]
+    terms: dict[str, np.ndarray]
+
+
 def bins_of(steps: np.ndarray, most: int = _MOST_BINS) -> Bins:
     """Put steps together, as few as it takes to have no more bins than ``most``."""
     size = -(-len(steps) // most)
@@ -130,22 +146,22 @@ def terms_by(
 
 def stacks_by_step(
     ledger: xr.Dataset, by: str, *, input: int | None = None, output: Hashable | None = None
-) -> dict[str, np.ndarray]:
-    """Split the change in each step; the parts add up to it.
+) -> Stacks:
+    """Split the change in each step.
 
     Parameters
     ----------
     ledger : xarray.Dataset
         With a step axis, and the axis ``by`` unless that is ``"term"``.
     by : {"term", "layer", "group"}
-        What the parts are. What has no such axis is a part of its own, under the name of its term.
+        What the parts are; with ``"term"`` there are none but terms.
     input, output : int and label, optional
         Of one prediction; by default the mean over all.
 
     Returns
     -------
-    dict of str to np.ndarray
-        Parts, shape (steps,), in the units of the measurement.
+    Stacks
+        Which add up to the change in each step.
 
     Raises
     ------
@@ -155,19 +171,19 @@ def stacks_by_step(
     check_axis(ledger, names.STEP)
     if by == "term":
         found = over(ledger, (names.STEP,), input, output)
-        return {str(term): _steps(found[term]) for term in found}
+        return Stacks({}, _by_step(found, list(found)))
     check_axis(ledger, by)
     found = over(ledger, (by, names.STEP), input, output)
     split = [term for term in found if by in found[term].dims]
     total = sum((found[term] for term in split[1:]), start=found[split[0]]).transpose(by, names.STEP)
     labels = [str(label) for label in ledger[by].values]
     parts = dict(zip(labels, total.values, strict=True))
-    return parts | {str(term): _steps(found[term]) for term in found if term not in split}
+    return Stacks(parts, _by_step(found, [term for term in found if term not in split]))
 
 
-def _steps(array: xr.DataArray) -> np.ndarray:
+def _by_step(found: xr.Dataset, terms: list[Hashable]) -> dict[str, np.ndarray]:
     # What has no step axis (momentum from before the run, where samples are kept) is not drawn by step.
-    return array.values if names.STEP in array.dims else np.zeros(0)
+    return {str(term): found[term].values for term in terms if names.STEP in found[term].dims}
 
 
 def strongest(parts: Mapping[str, np.ndarray], most: int, what: str) -> dict[str, np.ndarray]:

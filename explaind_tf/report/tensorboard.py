@@ -34,11 +34,10 @@ def write_tensorboard(directory: str | Path, section: Section) -> None:
     for ledger in (section.path, section.samples):
         ledger.explaind.check()
     file = EventFile(directory)
-    by_layer = reductions.stacks_by_step(section.path, names.LAYER)
-    by_cause = reductions.stacks_by_step(section.path, "term")
-    layers = {str(label) for label in section.path[names.LAYER].values}
-    curves = {f"by layer/{name}": values for name, values in by_layer.items() if name in layers}
-    curves |= {f"by cause/{name}": values for name, values in by_cause.items() if len(values)}
+    by_layer = reductions.stacks_by_step(section.path, names.LAYER).parts
+    by_cause = reductions.stacks_by_step(section.path, "term").terms
+    curves = {f"by layer/{name}": values for name, values in by_layer.items()}
+    curves |= {f"by cause/{name}": values for name, values in by_cause.items()}
     curves |= {f"training/{name}": array.values for name, array in section.curves.items()}
     for i, step in enumerate(section.path[names.STEP].values.tolist()):
         file.scalars({name: float(values[i]) for name, values in curves.items()}, step)

@@ -78,6 +78,15 @@ def test_many_layers_are_put_together_and_still_add_up():
     np.testing.assert_allclose(drawn, change(found) - without_steps(found), rtol=1e-9)
 
 
+def test_a_layer_may_be_called_like_a_term():
+    found = by_layer_and_step().assign_coords(layer=["residual", "data", "x"])
+    figure = figures.steps(found)
+    assert [trace.name for trace in figure.data] == ["residual", "data", "x", "residual"]
+    np.testing.assert_allclose(
+        sum(trace.y.sum() for trace in figure.data), change(found) - without_steps(found), rtol=1e-9
+    )
+
+
 def test_curves_are_drawn_over_the_same_steps():
     found = by_layer_and_step().isel(step=slice(2, 5))
     curves = xr.Dataset(
