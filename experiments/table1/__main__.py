@@ -83,7 +83,7 @@ class Settings:
     data_dir: str | None = None
     steps: int = 100
     inputs: int = 64
-    width: float = 0.0625
+    width: float = 0.125
     size: int = 32
     nodes: tuple[int, ...] = (1, 10, 100)
     tolerance: float | None = None
@@ -243,7 +243,7 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
         conclusions=[_conclusion(model) for model in models],
         tables=[
             Table(
-                "Share of equal predictions, mean KL divergence (nats), largest residual as a share of the movement. "
+                "Share of equal predictions, mean KL divergence (nats), largest residual over the change of its input's logits. "
                 "Passes: derivatives (nodes) and forward passes, on average over inputs and steps",
                 (
                     "model",
@@ -282,7 +282,7 @@ def main(
     data_dir: Annotated[str | None, typer.Option(help="Where TFDS keeps CIFAR-10.")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps. Default: 100.")] = None,
     inputs: Annotated[int | None, typer.Option(help="Held-out inputs. Default: 64.")] = None,
-    width: Annotated[float | None, typer.Option(help="Width of the ResNet-9. Default: 0.0625.")] = None,
+    width: Annotated[float | None, typer.Option(help="Width of the ResNet-9. Default: 0.125.")] = None,
     tolerance: Annotated[float | None, typer.Option(help="Of the adaptive nodes.")] = None,
     size: Annotated[int | None, typer.Option(help="Height and width of the digits. Default: 32.")] = None,
 ) -> None:
