@@ -61,6 +61,11 @@ class Settings:
     tolerance: float = 1e-2
     seed: int = 0
 
+    @property
+    def warmup(self) -> int:
+        """Steps in which the learning rate rises."""
+        return max(1, self.steps // 20)
+
 
 QUICK = Settings(
     steps=6,
@@ -110,7 +115,7 @@ def make_model(settings: Settings) -> keras.Model:
         settings.learning_rate / 20,
         settings.steps,
         warmup_target=settings.learning_rate,
-        warmup_steps=max(1, settings.steps // 20),
+        warmup_steps=settings.warmup,
     )
     optimizer = xtf.PathAdamW(schedule, weight_decay=settings.weight_decay, beta_2=0.98, global_clipnorm=1.0)
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))

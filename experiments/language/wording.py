@@ -34,7 +34,7 @@ def conclusions(settings: Settings, depth: Depth, accounts: Sequence[Account]) -
     """Return what to conclude, a sentence each. All that depends on the run is computed from it."""
     return [
         _who_learned(depth),
-        _outer_first(depth),
+        _outer_first(settings, depth),
         _attention_later(depth),
         _by_checkpoints(depth),
         _same_text(accounts),
@@ -167,15 +167,21 @@ def _who_learned(depth: Depth) -> str:
     )
 
 
-def _outer_first(depth: Depth) -> str:
+def _outer_first(settings: Settings, depth: Depth) -> str:
     phases = depth.recorded
     early = phases.share["early"]
     seen = "is seen" if phases.early_leader == "outer MLP" else "is not seen"
+    last = depth.stages["early"].stop
+    caution = (
+        " These steps are few, and within the warm-up of the learning rate."
+        if last <= settings.warmup
+        else ""
+    )
     return (
         f'"MLPs of outer blocks first" {seen}: while the first half of the rise was made '
         f"({_steps(depth.stages['early'])}), an outer MLP had {early['outer MLP']:.1%} of the absolute influence, an inner "
         f"MLP {early['inner MLP']:.1%}, an outer attention {early['outer attention']:.1%} and an inner one "
-        f"{early['inner attention']:.1%}. These steps are few, and within the warm-up of the learning rate."
+        f"{early['inner attention']:.1%}.{caution}"
     )
 
 

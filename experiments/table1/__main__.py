@@ -243,7 +243,7 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
         conclusions=[_conclusion(model) for model in models],
         tables=[
             Table(
-                "Share of equal predictions, mean KL divergence (nats), largest residual over the change of its input's logits. "
+                "Share of equal predictions, mean KL (nats), largest residual over the change of the input's logits. "
                 "Passes: derivatives (nodes) and forward passes, on average over inputs and steps",
                 (
                     "model",
