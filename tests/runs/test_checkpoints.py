@@ -1,6 +1,5 @@
 """Series of checkpoints without Keras: which files there are, in which order, and how many of them are in memory."""
 
-import gc
 import weakref
 from pathlib import Path
 
@@ -68,7 +67,6 @@ def test_two_are_in_memory_at_most_whichever_way_they_are_walked():
         __hash__ = object.__hash__
 
     def read(path):
-        gc.collect()
         assert len(alive) <= 1  # this one is the second
         arrays = [values(path)[0], np.zeros((), np.int64).view(Tracked)]
         alive.add(arrays[1])
