@@ -139,7 +139,7 @@ def _by_continuation(accounts: Sequence[Account]) -> Table:
     return Table(
         "Continuations (after the bar): probability before and after training; influence of all training text in nats, and "
         f"of the bytes that raised and lowered it; share of the bytes that follow the same {SAME - 1} bytes, their share of "
-        "the net influence, and the ratio of the two; share of the strongest hundredth of the windows. Shares of the net may "
+        "the net influence, and the ratio of the two; share of the strongest hundredth of the windows. Shares of it may "
         "exceed 100 %: what others lowered is taken off it",
         (
             "continuation",
