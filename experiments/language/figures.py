@@ -156,8 +156,8 @@ def continuations(accounts: Sequence[Account]) -> Figure:
     """Draw for each continuation the windows that raised it most, each byte in the colour of its influence."""
     shown = len(accounts[0].sources)
     length = len(accounts[0].sources[0].text)
-    height = 0.3 * (shown + 2.2) * len(accounts) + 0.5
-    figure = new_figure(max(7, 0.16 * length + 2.6), height)
+    height = 0.26 * (shown + 2.2) * len(accounts) + 0.5
+    figure = new_figure(max(7, 0.145 * length + 2.4), height)
     rows = np.atleast_1d(figure.subplots(len(accounts), 1))
     for axes, each in zip(rows, accounts, strict=True):
         values = np.stack([source.influence for source in each.sources])
@@ -167,7 +167,7 @@ def continuations(accounts: Sequence[Account]) -> Figure:
             for x, letter in enumerate(readable(source.text)):
                 strong = abs(source.influence[x]) > 0.6 * largest
                 axes.text(
-                    x, y, letter, ha="center", va="center", family="monospace", fontsize=8,
+                    x, y, letter, ha="center", va="center", family="monospace", fontsize=7,
                     color="white" if strong else "black", parse_math=False,
                 )  # fmt: skip
         labels = [source.id for source in each.sources]

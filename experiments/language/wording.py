@@ -138,8 +138,9 @@ def _by_continuation(accounts: Sequence[Account]) -> Table:
     ]
     return Table(
         "Continuations (after the bar): probability before and after training; influence of all training text in nats, and "
-        f"of the bytes that raised and lowered it; share of the bytes that follow the same {SAME - 1} bytes, share of the "
-        "influence that they have, and the ratio of the two; share of the strongest hundredth of the windows",
+        f"of the bytes that raised and lowered it; share of the bytes that follow the same {SAME - 1} bytes, their share of "
+        "the net influence, and the ratio of the two; share of the strongest hundredth of the windows. Shares of it may "
+        "exceed 100 %: what others lowered is taken off it",
         (
             "continuation",
             "before",
@@ -192,13 +193,11 @@ def _attention_later(depth: Depth) -> str:
     early, middle, late = (phases.share[stage] for stage in layers.STAGES)
     leader = max(late, key=late.__getitem__)
     return (
-        f'"Then attention of intermediate blocks", a share that grows, {seen}: of the absolute influence a block of them '
-        f"had {early[group]:.1%} early, {middle[group]:.1%} in the middle and {late[group]:.1%} late (late over middle "
-        f"{phases.growth[group]:.2f}, the largest being {phases.grower} with {phases.growth[phases.grower]:.2f}); but the "
-        f"largest share of a block was that of {leader} then, too, with {late[leader]:.1%}."
-        if leader != group
-        else f'"Then attention of intermediate blocks" {seen}: of the absolute influence a block of them had '
-        f"{early[group]:.1%} early, {middle[group]:.1%} in the middle and {late[group]:.1%} late, the largest share of all."
+        f'"Then attention of intermediate blocks", a share that grows, {seen} after the middle: of the absolute influence a '
+        f"block of them had {early[group]:.1%} early, {middle[group]:.1%} in the middle and {late[group]:.1%} late. That is "
+        f"{phases.growth[group]:.2f} times its middle share (the largest growth of the four is that of {phases.grower}) and "
+        f"{late[group] / early[group]:.2f} times its early one; late, too, the largest share is that of a block's {leader}, "
+        f"with {late[leader]:.1%}."
     )
 
 
@@ -218,19 +217,28 @@ def _by_checkpoints(depth: Depth) -> str:
 
 def _same_text(accounts: Sequence[Account]) -> str:
     tokens = np.mean([each.same_tokens for each in accounts])
-    influence = np.mean([each.same_influence for each in accounts])
-    target = np.mean([each.same_target_influence for each in accounts])
+    same = np.mean([each.data * each.same_influence for each in accounts])
+    target = np.mean([each.data * each.same_target_influence for each in accounts])
+    net = np.mean([each.data for each in accounts])
     return (
-        f"Of the influence on continuations, {influence:.0%} on average is that of the {tokens:.2%} of the training bytes "
-        f"at which the text is the same ({SAME} bytes), and {target:.0%} that of all places where the byte is the same."
+        f"Predicting the same byte anywhere in the training text did {target:+,.0f} nats to a continuation (mean), "
+        f"and predicting any other byte {net - target:+,.0f}; the {tokens:.2%} of the "
+        f"training bytes at which the text is the same ({SAME} bytes) did {same:+,.0f}, against {net:+.1f} net of all."
     )
 
 
 def _spread_out(accounts: Sequence[Account]) -> str:
-    top = np.mean([each.top_windows_influence for each in accounts])
-    pulled = np.mean([-each.pulled / each.pushed for each in accounts])
-    meaning = "examples, not the whole source" if top < 0.5 else "most of the source"
+    pushed, pulled, net, top = (
+        np.mean(values)
+        for values in (
+            [each.pushed for each in accounts],
+            [each.pulled for each in accounts],
+            [each.data for each in accounts],
+            [each.data * each.top_windows_influence for each in accounts],
+        )
+    )
     return (
-        f"The strongest hundredth of the windows has {top:.0%} of the net influence on average, and for each nat by which "
-        f"bytes raised a continuation others lowered it by {pulled:.2f}: the top windows are {meaning} of a prediction."
+        f"What a continuation gained is a difference of much larger influences: single bytes raised it by {pushed:,.0f} "
+        f"nats and lowered it by {-pulled:,.0f}, {net:.1f} net (means), and the strongest hundredth of the windows alone "
+        f"did {top:+,.0f}. The windows at the top are examples of what raised a continuation; they are no share of it."
     )
