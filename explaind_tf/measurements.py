@@ -82,14 +82,25 @@ def as_measurement(measurement: Any) -> Measurement:
 
 @dataclass(frozen=True)
 class _OfOutput:
-    """A function of one of the model's outputs. Equal ones are compiled once."""
+    """A function of one of the model's outputs, or of one of its positions. Equal ones are compiled once."""
 
     measurement: str
     function: Callable[..., tf.Tensor]
     output: str | int | None
+    position: int | None = None
 
     def __call__(self, model_outputs: Any, *targets: tf.Tensor) -> tf.Tensor:
-        return self.function(self._pick(model_outputs), *targets)
+        values = self._pick(model_outputs)
+        return self.function(values if self.position is None else self._at_position(values), *targets)
+
+    def _at_position(self, values: tf.Tensor) -> tf.Tensor:
+        assert self.position is not None
+        if values.shape.rank is None or values.shape.rank < 3:
+            raise ValueError(
+                f"{self.measurement} is of position {self.position}, and the model's output has the shape {values.shape}: "
+                f"positions are those of sequences, (batch, positions, ...). Leave position= out."
+            )
+        return values[:, self.position]
 
     def _pick(self, model_outputs: Any) -> tf.Tensor:
         flat = tf.nest.flatten(model_outputs)
@@ -108,20 +119,29 @@ class _OfOutput:
         )
 
 
-def outputs() -> Measurement:
+def outputs(*, position: int | None = None) -> Measurement:
     """All outputs of the model as they are (logits, log-probabilities, ...).
 
     Outputs of more than one axis are flattened to (batch, O); several are put side by side (dicts by sorted key).
+
+    Parameters
+    ----------
+    position : int, optional
+        Of a model with one output (batch, positions, ...), only what it returns at this position; −1 is the last one.
 
     Returns
     -------
     Measurement
         In the units of the model's output.
     """
+    if position is not None:
+        return Measurement("outputs", _OfOutput("outputs", _flat_output, None, position))
     return Measurement("outputs", _flat_outputs)
 
 
-def log_prob(y: Any, *, from_logits: bool = True, output: str | int | None = None) -> Measurement:
+def log_prob(
+    y: Any, *, from_logits: bool = True, output: str | int | None = None, position: int | None = None
+) -> Measurement:
     """Log-probability of class ``y[i]`` for input i, in nats, shape (batch, 1).
 
     With logits z it is z_y − log Σ_c exp(z_c). Positive entries of the ledger made the class more probable.
@@ -135,6 +155,9 @@ def log_prob(y: Any, *, from_logits: bool = True, output: str | int | None = Non
         returns probabilities.
     output : str or int, optional
         Which output, by its key or its position, if the model has several.
+    position : int, optional
+        Of a model that returns classes at each position of a sequence, (batch, positions, classes): which position; −1
+        is the last one.
 
     Returns
     -------
@@ -144,10 +167,11 @@ def log_prob(y: Any, *, from_logits: bool = True, output: str | int | None = Non
     Raises
     ------
     ValueError
-        If the labels are not whole numbers, or the model's outputs are not (batch, classes).
+        If the labels are not whole numbers, or the model's outputs are not (batch, classes) or, with ``position``,
+        (batch, positions, classes).
     """
     function = _log_prob_of_logits if from_logits else _log_of_probability
-    return Measurement("log_prob", _OfOutput("log_prob", function, output), (_labels(y),))
+    return Measurement("log_prob", _OfOutput("log_prob", function, output, position), (_labels(y),))
 
 
 def margin(y: Any, *, output: str | int | None = None) -> Measurement:

@@ -70,3 +70,14 @@ def test_class_measurements_refuse_models_of_one_output(make):
 def test_something_else_is_no_measurement():
     with pytest.raises(TypeError, match=r"measurements\.log_prob"):
         measurements.as_measurement("log_prob")
+
+
+def test_a_position_of_a_sequence():
+    logits = tf.constant(np.random.default_rng(0).normal(size=(2, 3, 4)))
+    np.testing.assert_array_equal(measurements.outputs(position=-1)(logits), logits[:, -1])
+    of_position = measurements.log_prob([1, 3], position=1)
+    of_classes = measurements.log_prob([1, 3])
+    labels = of_classes.targets[0]
+    np.testing.assert_array_equal(of_position(logits, labels), of_classes(logits[:, 1], labels))
+    with pytest.raises(ValueError, match="positions are those of sequences"):
+        measurements.outputs(position=0)(logits[:, 0])

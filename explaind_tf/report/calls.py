@@ -5,7 +5,7 @@ from textwrap import dedent
 from explaind_tf.report.section import Section
 
 # `x` stands for the reader's inputs; everything else is in the calls.
-_OUTPUTS = "outputs = run.attribute(x, xtf.measurements.outputs(), tolerance={tolerance:g})"
+_OUTPUTS = "outputs = run.attribute(x, xtf.measurements.outputs({position}), tolerance={tolerance:g})"
 _PREDICTED = 'predicted = outputs.final.argmax("output").values'
 
 
@@ -67,18 +67,23 @@ def _head(section: Section) -> list[str]:
     return [
         "import explaind_tf as xtf  # x: the inputs, as the model takes them",
         f"run = xtf.open_run({str(section.run.run_dir)!r})",
-        _OUTPUTS.format(tolerance=section.balance.attrs["tolerance"]),
+        _OUTPUTS.format(tolerance=section.balance.attrs["tolerance"], position=_position(section)),
     ]
+
+
+def _position(section: Section) -> str:
+    return "" if section.position is None else f"position={section.position}"
 
 
 def _about_predictions(section: Section, axes: str, ends: str, *, before: str = "", more: str = "") -> str:
     tolerance = section.path.attrs["tolerance"]
     kept = f"axes=({axes}), " if axes else ""
+    predicted = ", ".join(part for part in ("predicted", _position(section)) if part)
     lines = [
         *_head(section),
         _PREDICTED,
         before,
-        f"ledger = run.attribute(x, xtf.measurements.log_prob(predicted), {kept}tolerance={tolerance:g}{more})",
+        f"ledger = run.attribute(x, xtf.measurements.log_prob({predicted}), {kept}tolerance={tolerance:g}{more})",
         ends,
     ]
     return "\n".join(line for line in lines if line)

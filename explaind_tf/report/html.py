@@ -114,13 +114,14 @@ def _section(section: Section, element_id: str) -> str:
 def _what(section: Section) -> str:
     run = section.run
     weights = sum(variable.size for variable in run.variables)
-    facts = table(
-        [
-            ("Training steps", f"{len(run.steps):,}"),
-            ("Distinct training samples used", f"{len(run.samples):,}"),
-            (f"Trainable weights, in {len(run.layers)} layers", f"{weights:,}"),
-        ]
-    )
+    rows = [
+        ("Training steps", f"{len(run.steps):,}"),
+        ("Distinct training samples used", f"{len(run.samples):,}"),
+        (f"Trainable weights, in {len(run.layers)} layers", f"{weights:,}"),
+    ]
+    if section.position is not None:
+        rows.append(("Predictions are those at", "the last position of each input"))
+    facts = table(rows)
     return f"{facts}<p class='caption'>Recorded in <code>{escape(str(run.run_dir))}</code></p>"
 
 

@@ -63,6 +63,8 @@ class Section:
         From a label of the sample axis to an ``Example``.
     top : int
         How many proponents and opponents to show.
+    position : int or None
+        Of a sequence, the position whose prediction the ledgers are about.
     """
 
     title: str
@@ -80,3 +82,4 @@ class Section:
     groups: xr.Dataset | None = None
     grouped_by: str = ""
     top: int = 5
+    position: int | None = None

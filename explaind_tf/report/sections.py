@@ -76,7 +76,8 @@ def account_for(
     Parameters
     ----------
     run : Run
-        Of a classifier: one output (batch, classes) of logits or log-probabilities.
+        Of a classifier: one output (batch, classes) of logits or log-probabilities, or (batch, positions, classes), of which
+        the last position is accounted for.
     asked : Asked
         Inputs, and how many of them are shown.
     title, introduction : str
@@ -95,7 +96,7 @@ def account_for(
     UnbalancedLedgerError
         If a ledger does not balance.
     """
-    _check_classifier(run, asked.x)
+    position = _position_of(run, asked.x)
     flat = struct.as_batches(run.manifest.inputs, asked.x, "inputs")
     show = show or _example
 
@@ -109,17 +110,20 @@ def account_for(
 
     count = len(flat[0])
     with stage(f"Account for all outputs of {count} held-out inputs"):
-        balance = ledger(asked.x, measurements.outputs())
+        balance = ledger(asked.x, measurements.outputs(position=position))
     final = balance[names.FINAL].values
     predicted = final.argmax(axis=1)
 
     followed = slice(0, asked.followed)
-    followed_x, followed_prob = some(followed), measurements.log_prob(predicted[followed])
+    followed_x, followed_prob = (
+        some(followed),
+        measurements.log_prob(predicted[followed], position=position),
+    )
     with stage(f"Account for {len(predicted[followed])} predictions, by layer and step"):
         path = ledger(followed_x, followed_prob, names.LAYER, names.STEP)
 
     shown = np.arange(min(asked.shown, count)) if isinstance(asked.shown, int) else np.asarray(asked.shown)
-    shown_x, shown_prob = some(shown), measurements.log_prob(predicted[shown])
+    shown_x, shown_prob = some(shown), measurements.log_prob(predicted[shown], position=position)
     with stage(f"Account for {len(shown)} predictions, by training sample"):
         samples = ledger(shown_x, shown_prob, names.SAMPLE)
     with stage(f"Account for {len(shown)} predictions, by weight"):
@@ -135,6 +139,8 @@ def account_for(
         curves = run.curves(progress=options.get("progress", True))
 
     labels = None if asked.y is None else np.asarray(asked.y).reshape(count, -1)
+    if labels is not None and position is not None:
+        labels = labels[:, position, None]
     truth = [None if labels is None or labels.shape[1] != 1 else labels[i, 0] for i in shown]
     return Section(
         title=title,
@@ -155,22 +161,25 @@ def account_for(
         predictions=[_verdict(int(predicted[i]), label) for i, label in zip(shown, truth, strict=True)],
         show_sample=_shower(run, show),
         top=asked.top,
+        position=position,
     )
 
 
-def _check_classifier(run: Run, x: Any) -> None:
+def _position_of(run: Run, x: Any) -> int | None:
+    """Return which position of a sequence is predicted, None for a classifier of whole inputs; refuse anything else."""
     outputs = final_outputs(run, x)
-    if not isinstance(outputs, np.ndarray) or outputs.ndim != 2 or outputs.shape[1] < 2:
+    if not isinstance(outputs, np.ndarray) or outputs.ndim not in (2, 3) or outputs.shape[-1] < 2:
         found = [leaf.shape for leaf in struct.leaves(run.manifest.outputs)]
         raise ValueError(
-            f"The report is about classifiers, with one output (batch, classes); this model's are of shapes {found} for an "
-            f"input. Use explaind-tf attribute."
+            f"The report is about classifiers, with one output (batch, classes) or (batch, positions, classes); this "
+            f"model's are of shapes {found} for an input. Use explaind-tf attribute."
         )
     if are_probabilities(outputs):
         raise ValueError(
             "The report takes the softmax of outputs that are logits or log-probabilities; those of this model look like "
             "probabilities already. Use explaind-tf attribute --measure log_prob --outputs-are probabilities."
         )
+    return -1 if outputs.ndim == 3 else None
 
 
 def _are_log_probabilities(final: np.ndarray) -> bool:
