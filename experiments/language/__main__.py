@@ -20,11 +20,11 @@ from experiments.language import figures, wording
 from experiments.language.continuations import CONTINUATIONS, Account, account, pose
 from experiments.language.depth import Depth, account_for_depth
 from experiments.language.measuring import log_prob
+from experiments.language.report import INPUTS_FILE
 from experiments.language.training import QUICK, RUN_DIR, Settings, Text, choose_text, record
 from experiments.results import Findings, Image, Out, Quick, carry_out, choose
 
 NAME = "language"
-INPUTS_FILE = "inputs.npz"
 
 
 def experiment(settings: Settings, runs_dir: Path) -> Findings:

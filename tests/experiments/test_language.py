@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments.language import layers
+from experiments.language import layers, report
 from experiments.language.continuations import Continuation, account, pose, same_places
 from experiments.language.training import QUICK, Settings, make_model
 from explaind_tf.datasets import Windows
@@ -158,3 +158,8 @@ def test_an_account_adds_up():
     assert found.sources[0].text == b"self"
     nowhere = account(ledger, 0, Continuation("qqq", "q"), train, shown=1)
     assert nowhere.lift is None and nowhere.same_influence == 0
+
+
+def test_the_report_shows_bytes_as_text():
+    window = np.frombuffer("a = 1\nb".encode("latin-1"), np.uint8).astype(np.int32)
+    assert report.show([window], None).text == "a = 1⏎b"
