@@ -47,11 +47,18 @@ def run_table(facts: Facts) -> Table:
         "outputs": "\n".join(map(_tensor, facts["outputs"])),
         "axes": ", ".join(facts["axes"]) or "none: the run has no whole step",
         "size on disk": f"{facts['bytes']:,} bytes",
-        "environment": ", ".join(f"{key} {value}" for key, value in facts["environment"].items()),
+        "environment": ", ".join(_fact(key, value) for key, value in facts["environment"].items()),
     }
     for what, value in rows.items():
         table.add_row(what, escape(str(value)))
     return table
+
+
+def _fact(name: str, value: Any) -> str:
+    """Return a fact and what it is made of in words."""
+    if isinstance(value, dict):
+        return f"{name.replace('_', ' ')}: " + ", ".join(f"{key} {part:.2g}" for key, part in value.items())
+    return f"{name} {', '.join(value) if isinstance(value, list) else value}"
 
 
 def _tensor(tensor: Facts) -> str:
