@@ -67,7 +67,7 @@ class Settings:
     modulus: int = 29
     depth: int = 64
     hidden: int = 128
-    scored: int = 32
+    scored: int = 128
     tested: int = 500
     kept: tuple[float, ...] = (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -193,7 +193,7 @@ def main(
     quick: Quick = False,
     out: Out = None,
     seeds: Seeds = None,
-    scored: Annotated[int | None, typer.Option(help="Training samples to score by. Default: 32.")] = None,
+    scored: Annotated[int | None, typer.Option(help="Training samples to score by. Default: 128.")] = None,
 ) -> None:
     """Prune by parameter influence, magnitude, gradient × weight, Fisher information, and at random."""
     settings = choose(QUICK if quick else Settings(), seeds=seeds, scored=scored)
