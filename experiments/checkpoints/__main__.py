@@ -39,6 +39,8 @@ class Settings:
         Held-out inputs accounted for.
     tolerance : float
         Of the ledger.
+    forms : tuple of str
+        What ModelCheckpoint saves by, the ends of file names.
     seeds : tuple of int
         Of weights, batches and the split; the first is used.
     """
@@ -48,10 +50,11 @@ class Settings:
     epochs: int = 15
     inputs: int = 50
     tolerance: float = 1e-2
+    forms: tuple[str, ...] = FORMS
     seeds: tuple[int, ...] = (0,)
 
 
-QUICK = Settings(width=0.05, size=12, epochs=3, inputs=4)
+QUICK = Settings(width=0.03, size=12, epochs=1, inputs=1, tolerance=0.1, forms=FORMS[:1])
 
 
 def train(settings: Settings, directory: Path) -> tuple[keras.Model, np.ndarray, np.ndarray]:
@@ -68,7 +71,7 @@ def train(settings: Settings, directory: Path) -> tuple[keras.Model, np.ndarray,
         keras.callbacks.ModelCheckpoint(
             directory / f"epoch-{{epoch:02d}}.{form}", save_weights_only=form == "weights.h5"
         )
-        for form in FORMS
+        for form in settings.forms
     ]
     batches = tf.data.Dataset.from_tensor_slices(train).shuffle(len(train[0]), seed=settings.seeds[0])
     model.fit(batches.batch(64), epochs=settings.epochs, callbacks=savers, shuffle=False, verbose=0)
@@ -80,7 +83,7 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
     model, x, y = train(settings, runs_dir)
     of = xtf.measurements.log_prob(y)
     ledgers = []
-    for form in FORMS:
+    for form in settings.forms:
         series = xtf.open_checkpoints(str(runs_dir / f"epoch-*.{form}"), model)
         ledger = series.attribute(x, of, axes=("layer", "step"), tolerance=settings.tolerance)
         ledger.explaind.check()
@@ -91,7 +94,7 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
         "residual_of_movement": _largest(ledger.explaind.total("residual") / ledger.movement),
         "final_against_predict": _largest(ledger.final.values[:, 0] - expected),
         "difference_of_forms": max(
-            _largest((ledger[name] - ledgers[1][name]) / ledger.movement) for name in ledger.data_vars
+            _largest((ledger[name] - ledgers[-1][name]) / ledger.movement) for name in ledger.data_vars
         ),
         "movement": float(ledger.movement.mean()),
         "by_weights": float(ledger.explaind.total("weights").mean()),

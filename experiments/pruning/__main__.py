@@ -245,7 +245,7 @@ def _areas(found: xr.Dataset) -> xr.DataArray:
 
 def _best(found: xr.Dataset) -> str:
     areas = _areas(found)
-    return str(areas.score.values[int(areas.argmax())])
+    return str(areas.score.values[int(areas.values.argmax())])
 
 
 def _conclusion(title: str, found: xr.Dataset, whole: list[float]) -> str:

@@ -75,12 +75,10 @@ def decay_after_the_step(patch: pytest.MonkeyPatch) -> None:
 def current_batch_size_on_carried_momentum(patch: pytest.MonkeyPatch) -> None:
     """Keeps a momentum of sums over samples, and divides all of it by the size of the current batch."""
     causes_right, update_right = Replay._causes, Replay.update
-    size_before: list[int] = []
 
     def causes(self: Replay, transition: Any, flows: Any, replays: bool) -> Any:
         size = len(transition.rows)
-        ratio = size_before[-1] / size if transition.step else 1.0
-        size_before.append(size)
+        ratio = len(self.transition(transition.step - 1).rows) / size if transition.step else 1.0
         for flow in flows.values():
             flow.momentum = flow.momentum * ratio
         return causes_right(self, transition, flows, replays)
