@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 SLOTS = 64
+# Elements of a buffer that is read in all slots sooner than in one.
+_SMALL = 1024
 
 
 class StepScalars(NamedTuple):
@@ -64,7 +66,7 @@ class RingBuffer:
 
     def holds(self, iteration: int) -> bool:
         """Tell whether values were noted at that counter and are still there."""
-        return int(self._iterations.numpy()[iteration % self._slots]) == iteration
+        return int(_value(self._iterations)[iteration % self._slots]) == iteration
 
     def read(self, iteration: int) -> list[np.ndarray]:
         """Return what was noted at ``iteration`` (the optimizer's raw counter before that step).
@@ -80,5 +82,16 @@ class RingBuffer:
                 f"read them after every execution of at most that many."
             )
         slot = iteration % self._slots
-        # One operation on the variable; indexing it would read all slots first.
-        return [buffer.gather_nd([slot]).numpy() for buffer in self.buffers]
+        return [_at(buffer, slot) for buffer in self.buffers]
+
+
+def _at(buffer: tf.Variable, slot: int) -> np.ndarray:
+    if buffer.shape.num_elements() <= _SMALL:
+        return _value(buffer)[slot]
+    # One operation on the variable; indexing it would read all slots first.
+    return buffer.gather_nd([slot]).numpy()
+
+
+def _value(variable: tf.Variable) -> np.ndarray:
+    """Return a copy; ``Variable.numpy()`` takes ten times as long to do so."""
+    return tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype).numpy()

@@ -80,7 +80,7 @@ class StepObserver:
 
     def iteration(self) -> int:
         """Return the optimizer's raw counter."""
-        return int(self._optimizer._iterations.numpy())
+        return int(values_of([self._optimizer._iterations.value])[0])
 
     def weights(self) -> np.ndarray:
         """Return θ as it is now."""

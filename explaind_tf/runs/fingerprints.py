@@ -7,6 +7,8 @@ import numpy as np
 
 from explaind_tf.runs.examples import as_buffer
 
+_EMPTY = -1
+
 
 def fingerprint(arrays: Sequence[np.ndarray]) -> int:
     """Return the 64-bit fingerprint of one sample: BLAKE2b over dtype, shape and bytes of its tensors.
@@ -14,8 +16,7 @@ def fingerprint(arrays: Sequence[np.ndarray]) -> int:
     Signed, as TFRecord features are. Two different samples among a million share one with a probability
     of 3e-8.
     """
-    parts = ((f"{array.dtype.str}{array.shape}".encode(), array.tobytes()) for array in arrays)
-    return _digest(b"".join(part for pair in parts for part in pair))
+    return _digest(b"".join(part for array in arrays for part in (_head(array[None]), array.tobytes())))
 
 
 def _digest(content: bytes) -> int:
@@ -33,25 +34,37 @@ class BatchFingerprints:
     _MOST_REMEMBERED = 2**16  # samples: some 40 MB
 
     def __init__(self) -> None:
+        self._form: list[bytes] = []
         self._known = ContentTable(0)
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """Return the fingerprints of a batch, given its tensors (batch, ...), int64 of shape (batch,)."""
-        rows = _rows(arrays)
-        width = rows.shape[1]
+        form = [_head(array) for array in arrays]
+        bodies = [as_buffer(array).reshape(len(array), array[:1].nbytes) for array in arrays]
+
+        def digest(i: int) -> int:
+            parts = (part for head, body in zip(form, bodies, strict=True) for part in (head, body[i].tobytes()))
+            return _digest(b"".join(parts))
+
+        width = sum(body.shape[1] for body in bodies)
         if width > self._LARGEST_REMEMBERED:
-            return np.array([_digest(row.tobytes()) for row in rows], np.int64)
-        if self._known.width != width:  # sequences may be padded anew in each batch
-            self._known = ContentTable(width, self._MOST_REMEMBERED)
-        return self._known.values_of(rows, lambda i: _digest(rows[i].tobytes()))
+            return np.array([digest(i) for i in range(len(arrays[0]))], np.int64)
+        if self._form != form:  # sequences may be padded anew in each batch
+            self._form, self._known = form, ContentTable(width, self._MOST_REMEMBERED)
+        return self._known.values_of(np.concatenate(bodies, axis=1), digest)
+
+
+def _head(array: np.ndarray) -> bytes:
+    """Return what the digest of each sample of a batch says of a tensor beside its bytes."""
+    return f"{array.dtype.str}{array.shape[1:]}".encode()
 
 
 class ContentTable:
     """Numbers by content, looked up for many contents at once.
 
-    A dictionary takes a Python object for each content. Here the contents lie in one array, sorted by a hash. The hash
-    finds a candidate, and all of its bytes are compared: where two contents share a hash, the number of one of them is made
-    anew each time. Contents of eight bytes never do, for their hash can be undone.
+    A dictionary takes a Python object for each content, and a call for each that is looked up. Here the contents lie in one
+    array, in the order of their hashes, and an open-addressed table of places tells where: all contents of a batch are
+    compared at once, in full, and those that met another one of the same hash go on to the next place.
 
     Parameters
     ----------
@@ -61,6 +74,8 @@ class ContentTable:
         Most contents to remember.
     """
 
+    _PLACES_PER_CONTENT = 4
+
     def __init__(self, width: int, limit: int | None = None) -> None:
         self.width = width
         self._limit = limit
@@ -69,9 +84,10 @@ class ContentTable:
         self._factors = np.random.default_rng(0).integers(1, 2**63, words, np.uint64) * np.uint64(
             2
         ) + np.uint64(1)
-        self._hashes = np.zeros(0, np.uint64)
         self._words = np.zeros((0, words), np.uint64)
         self._values = np.zeros(0, np.int64)
+        self._at_place = np.full(1, _EMPTY, np.int64)  # which content, by place; the last place is empty
+        self._bits = 0
         self._recent: dict[bytes, int] = {}  # not sorted in yet
 
     def __len__(self) -> int:
@@ -87,7 +103,10 @@ class ContentTable:
         make : callable
             Gives the number of a content that is not known, by its position in the batch. It is asked in order.
         """
-        values, is_known = self._look_up(contents)
+        found = self._look_up(self._as_words(contents))
+        values = np.zeros(len(contents), np.int64)
+        is_known = found != _EMPTY
+        values[is_known] = self._values[found[is_known]]
         for i in np.flatnonzero(~is_known).tolist():
             content = contents[i].tobytes()
             value = self._recent.get(content)
@@ -101,40 +120,48 @@ class ContentTable:
             self._sort_in()
         return values
 
-    def _look_up(self, contents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if not len(self._values):
-            return np.zeros(len(contents), np.int64), np.zeros(len(contents), bool)
-        words = self._as_words(contents)
-        at = np.searchsorted(self._hashes, self._hash(words))
-        at = np.minimum(at, len(self._values) - 1)
-        return self._values[at], (self._words[at] == words).all(axis=1)
+    def _look_up(self, words: np.ndarray) -> np.ndarray:
+        """Return which content each one is, shape (batch,)."""
+        places = self._first_places(words)
+        found = self._at_place[places]
+        left = np.flatnonzero(found != _EMPTY)
+        while left.size:
+            left = left[(self._words[found[left]] != words[left]).any(axis=1)]
+            places[left] += 1
+            found[left] = self._at_place[places[left]]
+            left = left[found[left] != _EMPTY]
+        return found
 
     def _sort_in(self) -> None:
         new = np.frombuffer(b"".join(self._recent), np.uint8).reshape(len(self._recent), self.width)
         words = np.concatenate([self._words, self._as_words(new)])
         values = np.concatenate([self._values, np.fromiter(self._recent.values(), np.int64)])
-        hashes = self._hash(words)
-        order = np.argsort(hashes, kind="stable")
-        self._hashes, self._words, self._values = hashes[order], words[order], values[order]
+        count = len(values)
+        self._bits = (self._PLACES_PER_CONTENT * count - 1).bit_length()
+        places = self._first_places(words)
+        order = np.argsort(places, kind="stable")
+        # Each takes its own place, or the next one after the content before it.
+        numbers = np.arange(count)
+        taken = np.maximum.accumulate(places[order] - numbers) + numbers
+        self._at_place = np.full(max(2**self._bits, taken[-1] + 1) + 1, _EMPTY)
+        self._at_place[taken] = numbers
+        self._words, self._values = words[order], values[order]
         self._recent = {}
 
+    def _first_places(self, words: np.ndarray) -> np.ndarray:
+        """Return the place where the search for each content begins: the highest bits of its hash."""
+        if not self._bits:
+            return np.zeros(len(words), np.int64)
+        return (self._hash(words) >> np.uint64(64 - self._bits)).astype(np.int64)
+
     def _as_words(self, contents: np.ndarray) -> np.ndarray:
-        return np.pad(contents, [(0, 0), (0, -self.width % 8)]).view(np.uint64)
+        padded = np.zeros((len(contents), 8 * self._words.shape[1]), np.uint8)
+        padded[:, : self.width] = contents
+        return padded.view(np.uint64)
 
     def _hash(self, words: np.ndarray) -> np.ndarray:
         hashes = np.zeros(len(words), np.uint64)
         for column, factor in zip(words.T, self._factors, strict=True):
-            hashes = (hashes ^ column) * factor
             hashes ^= hashes >> np.uint64(32)  # low bits must not depend on low bits alone
+            hashes = (hashes ^ column) * factor
         return hashes
-
-
-def _rows(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Return what the digest of each sample is taken of, uint8 of shape (batch, bytes)."""
-    count = len(arrays[0])
-    pieces: list[np.ndarray] = []
-    for array in arrays:
-        head = np.frombuffer(f"{array.dtype.str}{array.shape[1:]}".encode(), np.uint8)
-        body = as_buffer(array).reshape(count, array[:1].nbytes)
-        pieces += [np.broadcast_to(head, (count, len(head))), body]
-    return np.concatenate(pieces, axis=1)

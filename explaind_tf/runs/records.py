@@ -22,6 +22,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from explaind_tf.errors import RunFormatError
+from explaind_tf.runs.aside import Aside
 from explaind_tf.runs.examples import Buffers
 from explaind_tf.runs.files import AnyPath, open_file
 
@@ -30,7 +31,7 @@ _CRC = struct.Struct("<I")
 _HEADER_BYTES = _LENGTH.size + _CRC.size
 FRAME_BYTES = _HEADER_BYTES + _CRC.size
 _MASK_DELTA = 0xA282EAD8
-# Written, hashed and summed piece by piece, while a piece is in the processor's cache. Handing Linux 6.18 the 18 MB of
+# Written and summed piece by piece, while a piece is in the processor's cache. Handing Linux 6.18 the 18 MB of
 # a large model's step in one write took several times as long.
 _PIECE_BYTES = 2**18
 _SMALL_BYTES = 2**16
@@ -57,12 +58,12 @@ class RecordWriter:
         self.path = path
         self.count = 0
         self.size = 0
-        self._hash = hashlib.sha256()
         self._small = bytearray()  # what waits to be written in one piece
         # What Python would buffer could neither be taken back nor kept from being written later, were the disk full.
         self._file: FileIO = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by close()
         # An interrupted training closes nothing: the file is closed when nobody holds the writer.
         weakref.finalize(self, self._file.close)
+        self._aside = Aside(self._file.fileno())
 
     def write(self, data: bytes | Buffers) -> None:
         """Append one record and hand it to the operating system, so that a killed process keeps it."""
@@ -76,34 +77,38 @@ class RecordWriter:
         OSError
             If they cannot all be written (the disk is full). The file is then as it was before.
         """
-        before = self.count, self.size, self._hash.copy()
+        before = self.count, self.size
+        written: Buffers = []
         try:
             for data in records:
-                self._write_record([data] if isinstance(data, bytes) else data)
+                written += self._write_record([data] if isinstance(data, bytes) else data)
                 self.count += 1
             self._flush()
         except OSError:
-            self.count, self.size, self._hash = before
+            self.count, self.size = before
             self._small.clear()
             self._file.truncate(self.size)
             self._file.seek(self.size)
             raise
+        self._aside.take(written)
 
-    def _write_record(self, parts: Buffers) -> None:
-        header = _LENGTH.pack(sum(len(part) for part in parts))
+    def _write_record(self, parts: Buffers) -> Buffers:
+        """Append one record, and return all of its bytes."""
+        length = _LENGTH.pack(sum(len(part) for part in parts))
+        header = length + _CRC.pack(_masked_crc(length))
         self._append(header)
-        self._append(_CRC.pack(_masked_crc(header)))
         crc = 0
         for part in parts:
             for start in range(0, len(part), _PIECE_BYTES):
                 piece = part[start : start + _PIECE_BYTES]
                 crc = google_crc32c.extend(crc, piece)
                 self._append(piece)
-        self._append(_CRC.pack(_masked(crc)))
+        footer = _CRC.pack(_masked(crc))
+        self._append(footer)
+        return [header, *parts, footer]
 
     def _append(self, piece: bytes | np.ndarray) -> None:
         data = piece.data if isinstance(piece, np.ndarray) else piece
-        self._hash.update(data)
         self.size += len(data)
         if len(data) < _SMALL_BYTES:
             self._small += data
@@ -114,8 +119,9 @@ class RecordWriter:
         self._write_out(data)
 
     def _flush(self) -> None:
-        self._write_out(self._small)
-        self._small.clear()
+        if self._small:
+            self._write_out(self._small)
+            self._small.clear()
 
     def _write_out(self, data: bytes | bytearray | memoryview) -> None:
         with memoryview(data) as view:
@@ -126,7 +132,7 @@ class RecordWriter:
     @property
     def sha256(self) -> str:
         """SHA-256 of everything written so far, as hexadecimal digits."""
-        return self._hash.hexdigest()
+        return self._aside.sha256
 
     def sync(self) -> None:
         """Force what was written to the disk."""
@@ -135,6 +141,7 @@ class RecordWriter:
     def close(self) -> None:
         """Force the file to the disk and close it."""
         if not self._file.closed:
+            self._aside.wait()
             self.sync()
             self._file.close()
 

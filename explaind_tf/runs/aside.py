@@ -1,0 +1,64 @@
+"""What is done about a file's bytes once they are written, beside the thread that writes them."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+Pieces = Sequence[bytes | np.ndarray]
+
+# Less than this is hashed sooner than it is handed over.
+_SMALL_BYTES = 2**15
+# Written between two times that the page cache is told to let go.
+_CACHED_BYTES = 2**23
+
+
+class Aside:
+    """Hashes what was written to a file, and has the operating system's cache give it up, while training goes on.
+
+    Nobody reads a record soon, and a long run would push the data that it trains on out of the page cache. On a virtual
+    machine whose memory is lent page by page, each page that was new to the cache took 9 µs: 0.4 GB/s instead of 4.
+
+    Parameters
+    ----------
+    file : int
+        Its descriptor, open until :meth:`wait` has returned for the last time.
+    """
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self._cached_bytes = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="aside")
+        self._pending: Future[None] | None = None
+
+    def take(self, pieces: Pieces) -> None:
+        """Take pieces that were written after those before, and must not be changed from now on."""
+        self.wait()  # so that those of one call at most are held
+        if sum(len(piece) for piece in pieces) < _SMALL_BYTES:
+            self._work(pieces)
+        else:
+            self._pending = self._thread.submit(self._work, pieces)
+
+    def wait(self) -> None:
+        """Return when nothing is left to do."""
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of all pieces, as hexadecimal digits."""
+        self.wait()
+        return self._hash.hexdigest()
+
+    def _work(self, pieces: Pieces) -> None:
+        for piece in pieces:
+            self._hash.update(piece.data if isinstance(piece, np.ndarray) else piece)
+            self._cached_bytes += len(piece)
+        if self._cached_bytes >= _CACHED_BYTES and hasattr(os, "posix_fadvise"):
+            # What is not on the disk yet is sent there, and given up the next time.
+            os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_DONTNEED)
+            self._cached_bytes = 0
