@@ -43,7 +43,9 @@ class BatchFingerprints:
         bodies = [as_buffer(array).reshape(len(array), array[:1].nbytes) for array in arrays]
 
         def digest(i: int) -> int:
-            parts = (part for head, body in zip(form, bodies, strict=True) for part in (head, body[i].tobytes()))
+            parts = (
+                part for head, body in zip(form, bodies, strict=True) for part in (head, body[i].tobytes())
+            )
             return _digest(b"".join(parts))
 
         width = sum(body.shape[1] for body in bodies)

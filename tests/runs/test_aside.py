@@ -1,0 +1,52 @@
+"""What is done about written bytes beside the thread that writes them."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from explaind_tf.runs.aside import _CACHED_BYTES, _SMALL_BYTES, Aside
+from explaind_tf.runs.records import RecordFile, RecordWriter, file_sha256
+
+
+def test_pieces_of_all_sizes_are_hashed_in_order(tmp_path):
+    rng = np.random.default_rng(0)
+    pieces = [
+        rng.integers(0, 256, size, np.uint8) for size in (3, 2 * _SMALL_BYTES, 0, 100, _CACHED_BYTES, 7)
+    ]
+    with open(tmp_path / "file", "wb") as file:
+        aside = Aside(file.fileno())
+        for piece in pieces:
+            aside.take([piece, piece.tobytes()])
+        expected = hashlib.sha256(b"".join(piece.tobytes() * 2 for piece in pieces)).hexdigest()
+        assert aside.sha256 == expected
+
+
+def test_a_record_that_did_not_fit_is_not_in_the_hash(tmp_path, monkeypatch):
+    path, large = tmp_path / "records", bytes(4 * _SMALL_BYTES)
+    writer = RecordWriter(path)
+    writer.write(large)
+    with monkeypatch.context() as patch:
+
+        def full(data):
+            raise OSError("no space left on device")
+
+        patch.setattr(writer, "_write_out", full)
+        with pytest.raises(OSError, match="no space"):
+            writer.write(large)
+    writer.write(b"after")
+    writer.close()
+    assert writer.sha256 == file_sha256(path)
+    file = RecordFile(path, 2)
+    assert [file.read(i) for i in range(2)] == [large, b"after"]
+
+
+def test_what_left_the_cache_is_read_as_it_was_written(tmp_path):
+    path = tmp_path / "records"
+    writer = RecordWriter(path)
+    records = [np.full(_CACHED_BYTES // 3, i, np.uint8).tobytes() for i in range(7)]
+    for record in records:
+        writer.write(record)
+    assert [RecordFile(path, None).read(i) for i in range(7)] == records  # while it is open
+    writer.close()
+    assert writer.sha256 == file_sha256(path)
