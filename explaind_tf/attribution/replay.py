@@ -143,6 +143,7 @@ class PathReplay(ABC):
 
     def __init__(self, run: WeightPath) -> None:
         self._path = run
+        self._last: tuple[int, Segment] | None = None
 
     def transition(self, step: int) -> Transition:
         """Return the record of a step."""
@@ -156,10 +157,14 @@ class PathReplay(ABC):
         )
 
     def segment(self, transition: Transition) -> Segment:
-        """Return the path of a step."""
+        """Return the path of a step; the last one is kept, for a step asks for it several times."""
+        if self._last is not None and self._last[0] == transition.step:
+            return self._last[1]
         start = flat_point(self._path, transition.theta_start, transition.state_start)
         end = flat_point(self._path, transition.theta_end, transition.state_end)
-        return Segment(start, end, end - start, constants_of(self._path, transition.state_start))
+        segment = Segment(start, end, end - start, constants_of(self._path, transition.state_start))
+        self._last = (transition.step, segment)
+        return segment
 
     @abstractmethod
     def path_steps(self, first: int, stop: int, *, grouping: Grouping | None = None) -> Iterator[PathStep]:

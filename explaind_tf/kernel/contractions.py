@@ -18,8 +18,10 @@ from explaind_tf.kernel.rules import scalar_products
 Partition = Sequence[Sequence[tuple[int, int]]]
 Route = Literal["rules", "loop", "jvp", "token_jvp"]
 
-# Gradients of single samples held at once.
-CHUNK_BYTES = 256 * 2**20
+# What gradients of single samples may take at once.
+CHUNK_BYTES = 768 * 2**20
+# They take a third of it, unless that is for fewer samples than these: products with so few vectors wait for memory.
+_ENOUGH = 128
 
 
 def contract(
@@ -60,12 +62,13 @@ def contract(
         parts = [jvp(point, constants, batch, tf.pad(directions, padding)) for directions in masked]
         return tf.stack(parts, axis=-1).numpy().astype(np.float64)
     pieces = []
+    at = tf.constant(point)  # converted once, not for each chunk
     for part in _chunks(_bytes_per_sample(derivatives, route), batch, chunk_bytes):
         if route == "rules":
-            by_variable = derivatives.contract(point, constants, batch.part(*part), rows)
+            by_variable = derivatives.contract(at, constants, batch.part(*part), rows)
             pieces.append(sum_by_part(by_variable.numpy(), derivatives, partition))
         else:
-            gradients = derivatives.sample_gradients(point, constants, batch.part(*part), by_rule=False)
+            gradients = derivatives.sample_gradients(at, constants, batch.part(*part), by_rule=False)
             products = [_product_by_part(rows, gradients, slices) for slices in partition]
             pieces.append(tf.stack(products, axis=-1).numpy().astype(np.float64))
     return np.concatenate(pieces, axis=1)
@@ -129,6 +132,7 @@ def _bytes_per_sample(derivatives: Derivatives, route: Route) -> int:
 
 def _chunks(bytes_per_sample: int, batch: Batch, chunk_bytes: int) -> Iterator[tuple[int, int]]:
     """Yield chunks of about equal size."""
-    most = max(1, chunk_bytes // bytes_per_sample)
+    wanted = max(_ENOUGH, chunk_bytes // 3 // bytes_per_sample)
+    most = max(1, min(wanted, chunk_bytes // bytes_per_sample))
     count = -(-len(batch) // most)
     yield from itertools.pairwise(np.linspace(0, len(batch), count + 1).round().astype(int).tolist())

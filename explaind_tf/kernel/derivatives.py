@@ -127,7 +127,7 @@ class Derivatives:
         if by_rule:
             return self._by_rule(self._path_rows_by_rule, segment, rule, block, stacked)
         dtype = self.model.dtype.as_numpy_dtype
-        path = (segment.start, segment.displacement, rule.nodes.astype(dtype), rule.weights.astype(dtype))
+        path = (*segment.line, rule.nodes.astype(dtype), rule.weights.astype(dtype))
         return self._path_rows(*path, rule.splits, segment.constants, block.inputs, block.targets)
 
     def path_products(
@@ -166,7 +166,7 @@ class Derivatives:
 
     def _pairs(self, segment: Segment, table: NodeTable) -> tuple[Any, ...]:
         nodes = table.nodes.astype(self.model.dtype.as_numpy_dtype)
-        return segment.start, segment.displacement, nodes, table.splits, table.members
+        return *segment.line, nodes, table.splits, table.members
 
     # Training losses at a point.
 

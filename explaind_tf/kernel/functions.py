@@ -1,5 +1,6 @@
 """What the kernel needs to know about a model: pure functions of its variables, flat the point z = (θ, u)."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -116,6 +117,11 @@ class Segment:
     end: np.ndarray
     displacement: np.ndarray
     constants: list[np.ndarray]
+
+    @functools.cached_property
+    def line(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Start and displacement as tensors: a step calls for them many times, and each call would copy the arrays."""
+        return tf.constant(self.start), tf.constant(self.displacement)
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,7 @@ def path_sweep(
     """
     states: list[_BlockState] = []
     for position, step in enumerate(steps):
+        directions = tf.constant(step.directions)
         for index, block in enumerate(blocks):
             if position == 0:
                 states.append(_begin(step.segment, derivatives, block, end))
@@ -148,7 +149,7 @@ def path_sweep(
             budget = _budget(state, tolerance, remaining=count - position, count=count)
             unit = _unit_in_last_place(derivatives.model.dtype, state.value, end_value)
             rule, integrals = integrate(
-                _at_nodes(partial(derivatives.path_jvp, directions=step.directions), step.segment, block),
+                _at_nodes(partial(derivatives.path_jvp, directions=directions), step.segment, block),
                 _at_nodes(derivatives.measure_at, step.segment, block),
                 state.value,
                 end_value,
