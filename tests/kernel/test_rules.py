@@ -345,6 +345,11 @@ ON_IMAGES = {
     "Conv2D, strides": lambda: layers.Conv2D(D, (3, 2), strides=2, padding="same"),
     "Conv2D, dilation": lambda: layers.Conv2D(D, 2, dilation_rate=2, padding="same"),
     "Conv2D, dilation, not padded": lambda: layers.Conv2D(D, 2, dilation_rate=(2, 1)),
+    # As many filters as places, or more: one product of patches instead of one by one.
+    "Conv2D, many filters": lambda: layers.Conv2D(20, (3, 2), padding="same"),
+    "Conv2D, many filters, strides": lambda: layers.Conv2D(7, 2, strides=(2, 1)),
+    "Conv2D, many filters, strides, padded": lambda: layers.Conv2D(9, 3, strides=2, padding="same"),
+    "Conv2D, many filters, dilation": lambda: layers.Conv2D(20, 2, dilation_rate=(2, 1)),
     "DepthwiseConv2D": lambda: layers.DepthwiseConv2D(3, depth_multiplier=2),
     "DepthwiseConv2D, strides": lambda: layers.DepthwiseConv2D(3, strides=2, padding="same"),
     "SeparableConv2D": lambda: layers.SeparableConv2D(D, 3),
