@@ -227,7 +227,7 @@ def _working_bytes(task: Task, routes: Routes) -> int:
     point = model.point_size * model.dtype.size
     needed = 12 * point + _ACTIVATIONS * len(task.blocks[0]) * task.run.graphs.forward_bytes_per_input
     if routes.samples is not None:
-        needed += _ROWS * _rows_at_once(task) * point + task.chunk_bytes
+        needed += _ROWS * _rows_at_once(task) * point + contractions.STRETCH * task.chunk_bytes
     elif routes.parts == "rows":
         needed += _ROWS * len(next(task.pieces(0)).inputs) * task.outputs * point
     if routes.grouping is not None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from explaind_tf.attribution.question import Question
 from explaind_tf.attribution.replay import PathReplay, Replay
-from explaind_tf.kernel.contractions import CHUNK_BYTES
+from explaind_tf.kernel.contractions import CHUNK_BYTES, STRETCH
 from explaind_tf.kernel.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block
 from explaind_tf.kernel.quadrature import PathRule
@@ -20,7 +20,7 @@ _ROWS_BYTES = 512 * 2**20
 _BLOCK_BYTES = 256 * 2**20
 _LARGEST_BLOCK = 1024
 # Shares of a limit on memory.
-_ROWS_SHARE, _BLOCK_SHARE, _CHUNK_SHARE = 1 / 10, 1 / 20, 1 / 10
+_ROWS_SHARE, _BLOCK_SHARE, _CHUNK_SHARE = 1 / 10, 1 / 20, 1 / 10 / STRETCH
 
 
 @dataclass(frozen=True)

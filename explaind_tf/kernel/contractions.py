@@ -18,15 +18,16 @@ from explaind_tf.kernel.rules import scalar_products
 Partition = Sequence[Sequence[tuple[int, int]]]
 Route = Literal["rules", "loop", "jvp", "token_jvp"]
 
-# What gradients of single samples may take at once.
-CHUNK_BYTES = 768 * 2**20
-# They take a third of it, unless that is for fewer samples than these: products with so few vectors wait for memory.
+# Gradients of single samples held at once.
+CHUNK_BYTES = 256 * 2**20
+# A product with few vectors waits for memory: where a chunk has fewer than these, it may be so many times as large.
 _ENOUGH = 128
+STRETCH = 3
 
 
 def contract(
     derivatives: Derivatives,
-    point: np.ndarray,
+    point: np.ndarray | tf.Tensor,
     constants: list[np.ndarray],
     batch: Batch,
     rows: tf.Tensor,
@@ -48,7 +49,7 @@ def contract(
         ``"jvp"``: one derivative of the batch's losses a row and part, right for coupled samples;
         ``"token_jvp"``: the same for the losses of positions.
     chunk_bytes : int
-        Bytes that gradients of single samples may take at once.
+        Bytes that gradients of single samples may take at once; ``STRETCH`` times as many where it is for few of them.
 
     Returns
     -------
@@ -62,13 +63,14 @@ def contract(
         parts = [jvp(point, constants, batch, tf.pad(directions, padding)) for directions in masked]
         return tf.stack(parts, axis=-1).numpy().astype(np.float64)
     pieces = []
-    at = tf.constant(point)  # converted once, not for each chunk
-    for part in _chunks(_bytes_per_sample(derivatives, route), batch, chunk_bytes):
+    bytes_per_sample = _bytes_per_sample(derivatives, route)
+    enough = min(_ENOUGH * bytes_per_sample, STRETCH * chunk_bytes)
+    for part in _chunks(bytes_per_sample, batch, max(chunk_bytes, enough)):
         if route == "rules":
-            by_variable = derivatives.contract(at, constants, batch.part(*part), rows)
+            by_variable = derivatives.contract(point, constants, batch.part(*part), rows)
             pieces.append(sum_by_part(by_variable.numpy(), derivatives, partition))
         else:
-            gradients = derivatives.sample_gradients(at, constants, batch.part(*part), by_rule=False)
+            gradients = derivatives.sample_gradients(point, constants, batch.part(*part), by_rule=False)
             products = [_product_by_part(rows, gradients, slices) for slices in partition]
             pieces.append(tf.stack(products, axis=-1).numpy().astype(np.float64))
     return np.concatenate(pieces, axis=1)
@@ -103,7 +105,7 @@ def _masked(rows: tf.Tensor, part: Sequence[tuple[int, int]]) -> tf.Tensor:
 
 def gradient_chunks(
     derivatives: Derivatives,
-    point: np.ndarray,
+    point: np.ndarray | tf.Tensor,
     constants: list[np.ndarray],
     batch: Batch,
     route: Route,
@@ -132,7 +134,6 @@ def _bytes_per_sample(derivatives: Derivatives, route: Route) -> int:
 
 def _chunks(bytes_per_sample: int, batch: Batch, chunk_bytes: int) -> Iterator[tuple[int, int]]:
     """Yield chunks of about equal size."""
-    wanted = max(_ENOUGH, chunk_bytes // 3 // bytes_per_sample)
-    most = max(1, min(wanted, chunk_bytes // bytes_per_sample))
+    most = max(1, chunk_bytes // bytes_per_sample)
     count = -(-len(batch) // most)
     yield from itertools.pairwise(np.linspace(0, len(batch), count + 1).round().astype(int).tolist())
