@@ -11,7 +11,7 @@ from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.optimizers.laws import Law, clip_ratio
 from explaind_tf.optimizers.recorder import StepScalars
 from explaind_tf.runs.step_records import Snapshot
-from explaind_tf.runs.variables import TrainingVariables, flat_or_none, values_of
+from explaind_tf.runs.variables import TrainingVariables, flat_or_none, views_of
 
 
 @dataclass(frozen=True)
@@ -80,19 +80,26 @@ class StepObserver:
 
     def iteration(self) -> int:
         """Return the optimizer's raw counter."""
-        return int(values_of([self._optimizer._iterations.value])[0])
+        return int(views_of([self._optimizer._iterations.value])[0])
 
-    def weights(self) -> np.ndarray:
-        """Return θ as it is now."""
-        return _flat(values_of(self.variables.parameters))
+    def changed_weights(self, known: np.ndarray) -> np.ndarray | None:
+        """Return θ as it is now, None if it is as known, shape (D,)."""
+        values = views_of(self.variables.parameters)
+        stops = np.cumsum([value.size for value in values])[:-1]
+        if all(map(np.array_equal, [value.reshape(-1) for value in values], np.split(known, stops))):
+            return None
+        return _flat(values)
 
-    def state(self) -> list[np.ndarray]:
-        """Return the non-trainable variables as they are now."""
-        return values_of(self.variables.state)
+    def changed_state(self, known: list[np.ndarray]) -> list[np.ndarray] | None:
+        """Return the non-trainable variables as they are now, None if they are as known."""
+        values = views_of(self.variables.state)
+        if all(map(np.array_equal, values, known)):
+            return None
+        return [np.array(value) for value in values]
 
     def momentum(self) -> np.ndarray | None:
         """Return m as it is now, None where the optimizer has none."""
-        return flat_or_none(values_of(self.variables.momentum))
+        return flat_or_none(views_of(self.variables.momentum))
 
     def outcome(self, iteration: int) -> StepOutcome:
         """Return what the step at a raw counter value led to.

@@ -237,10 +237,9 @@ class Session:
         self._notice_changes()
 
     def _notice_changes(self) -> None:
-        theta, state = self._observer.weights(), self._observer.state()
         self._before = (
-            None if np.array_equal(theta, self._last.theta) else theta,
-            None if _all_equal(state, self._last.state) else state,
+            self._observer.changed_weights(self._last.theta),
+            self._observer.changed_state(self._last.state),
         )
 
     def after_execution(self) -> None:
@@ -373,10 +372,6 @@ def _nameless(value: Any, with_decay: bool) -> Any:
 
 def _same(first: np.ndarray | None, second: np.ndarray | None) -> bool:
     return first is second or (first is not None and second is not None and np.array_equal(first, second))
-
-
-def _all_equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def _environment(model: keras.Model) -> dict[str, Any]:

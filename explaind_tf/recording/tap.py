@@ -7,6 +7,7 @@ takes one entry for each step that the optimizer counted, always from the newest
 
 import threading
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,16 +24,24 @@ from explaind_tf.runs.structure import Structure
 
 @dataclass(frozen=True)
 class TappedBatch:
-    """One batch as it went to training, flat."""
+    """One batch as it went to training, flat.
+
+    The fingerprints are taken beside the training step: reading them waits for that.
+    """
 
     inputs: list[np.ndarray]
     targets: list[np.ndarray]
     weights: list[np.ndarray]
-    fingerprints: np.ndarray
+    hashed: Future[np.ndarray]
     ids: list[SampleId] | None
 
+    @property
+    def fingerprints(self) -> np.ndarray:
+        """Of each sample, shape (batch,)."""
+        return self.hashed.result()
+
     def __len__(self) -> int:
-        return len(self.fingerprints)
+        return len(self.inputs[0])
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,7 @@ class Tap:
         self._queue: deque[TappedBatch] = deque()
         self._is_open = False
         self._fingerprints = BatchFingerprints()
+        self._hashing = ThreadPoolExecutor(1, thread_name_prefix="fingerprints")
         self.dataset = self._watch(dataset)
 
     def _watch(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -125,9 +135,10 @@ class Tap:
         x_stop = len(struct.leaves(self.inputs))
         y_stop = x_stop + len(struct.leaves(self.targets))
         contents, weights = arrays[:y_stop], arrays[y_stop:]
-        batch = TappedBatch(contents[:x_stop], contents[x_stop:], weights, self._fingerprints(contents), ids)
         with self._lock:
             if generation == self._generation:
+                hashed = self._hashing.submit(self._fingerprints, contents)
+                batch = TappedBatch(contents[:x_stop], contents[x_stop:], weights, hashed, ids)
                 self._queue.append(batch)
         return np.int64(0)
 

@@ -86,7 +86,7 @@ class ContentTable:
         self._factors = np.random.default_rng(0).integers(1, 2**63, words, np.uint64) * np.uint64(
             2
         ) + np.uint64(1)
-        self._words = np.zeros((0, words), np.uint64)
+        self._words = np.zeros((words, 0), np.uint64)  # word by word: what is compared lies side by side
         self._values = np.zeros(0, np.int64)
         self._at_place = np.full(1, _EMPTY, np.int64)  # which content, by place; the last place is empty
         self._bits = 0
@@ -126,17 +126,25 @@ class ContentTable:
         """Return which content each one is, shape (batch,)."""
         places = self._first_places(words)
         found = self._at_place[places]
-        left = np.flatnonzero(found != _EMPTY)
+        left = np.flatnonzero(self._is_another(found, words))
         while left.size:
-            left = left[(self._words[found[left]] != words[left]).any(axis=1)]
             places[left] += 1
             found[left] = self._at_place[places[left]]
-            left = left[found[left] != _EMPTY]
+            left = left[self._is_another(found[left], words[:, left])]
         return found
+
+    def _is_another(self, found: np.ndarray, words: np.ndarray) -> np.ndarray:
+        """Tell which contents met another one, shape (batch,)."""
+        is_another = np.zeros(len(found), bool)
+        if len(self._values):
+            for known, wanted in zip(self._words, words, strict=True):
+                is_another |= known[found] != wanted
+            is_another &= found != _EMPTY
+        return is_another
 
     def _sort_in(self) -> None:
         new = np.frombuffer(b"".join(self._recent), np.uint8).reshape(len(self._recent), self.width)
-        words = np.concatenate([self._words, self._as_words(new)])
+        words = np.concatenate([self._words, self._as_words(new)], axis=1)
         values = np.concatenate([self._values, np.fromiter(self._recent.values(), np.int64)])
         count = len(values)
         self._bits = (self._PLACES_PER_CONTENT * count - 1).bit_length()
@@ -147,23 +155,24 @@ class ContentTable:
         taken = np.maximum.accumulate(places[order] - numbers) + numbers
         self._at_place = np.full(max(2**self._bits, taken[-1] + 1) + 1, _EMPTY)
         self._at_place[taken] = numbers
-        self._words, self._values = words[order], values[order]
+        self._words, self._values = words[:, order], values[order]
         self._recent = {}
 
     def _first_places(self, words: np.ndarray) -> np.ndarray:
         """Return the place where the search for each content begins: the highest bits of its hash."""
         if not self._bits:
-            return np.zeros(len(words), np.int64)
+            return np.zeros(words.shape[1], np.int64)
         return (self._hash(words) >> np.uint64(64 - self._bits)).astype(np.int64)
 
     def _as_words(self, contents: np.ndarray) -> np.ndarray:
-        padded = np.zeros((len(contents), 8 * self._words.shape[1]), np.uint8)
+        """Return the contents' bytes, filled up with zeros, as whole words: shape (words, batch)."""
+        padded = np.zeros((len(contents), 8 * len(self._words)), np.uint8)
         padded[:, : self.width] = contents
-        return padded.view(np.uint64)
+        return np.ascontiguousarray(padded.view(np.uint64).T)
 
     def _hash(self, words: np.ndarray) -> np.ndarray:
-        hashes = np.zeros(len(words), np.uint64)
-        for column, factor in zip(words.T, self._factors, strict=True):
+        hashes = np.zeros(words.shape[1], np.uint64)
+        for word, factor in zip(words, self._factors, strict=True):
             hashes ^= hashes >> np.uint64(32)  # low bits must not depend on low bits alone
-            hashes = (hashes ^ column) * factor
+            hashes = (hashes ^ word) * factor
         return hashes

@@ -78,10 +78,10 @@ class RecordWriter:
             If they cannot all be written (the disk is full). The file is then as it was before.
         """
         before = self.count, self.size
-        written: Buffers = []
+        self._aside.begin()
         try:
             for data in records:
-                written += self._write_record([data] if isinstance(data, bytes) else data)
+                self._write_record([data] if isinstance(data, bytes) else data)
                 self.count += 1
             self._flush()
         except OSError:
@@ -89,13 +89,14 @@ class RecordWriter:
             self._small.clear()
             self._file.truncate(self.size)
             self._file.seek(self.size)
+            self._aside.take_back()
             raise
-        self._aside.take(written)
+        self._aside.end()
 
-    def _write_record(self, parts: Buffers) -> Buffers:
-        """Append one record, and return all of its bytes."""
+    def _write_record(self, parts: Buffers) -> None:
         length = _LENGTH.pack(sum(len(part) for part in parts))
         header = length + _CRC.pack(_masked_crc(length))
+        self._aside.take([header, *parts])
         self._append(header)
         crc = 0
         for part in parts:
@@ -104,8 +105,8 @@ class RecordWriter:
                 crc = google_crc32c.extend(crc, piece)
                 self._append(piece)
         footer = _CRC.pack(_masked(crc))
+        self._aside.take([footer])
         self._append(footer)
-        return [header, *parts, footer]
 
     def _append(self, piece: bytes | np.ndarray) -> None:
         data = piece.data if isinstance(piece, np.ndarray) else piece

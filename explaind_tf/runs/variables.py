@@ -26,10 +26,10 @@ class TrainingVariables:
 
     def snapshot(self) -> Snapshot:
         """Return copies of all variables as they are now."""
-        return self.pack([value for group in self.by_group().values() for value in values_of(group)])
+        return self.pack([value for group in self.by_group().values() for value in views_of(group)])
 
     def pack(self, values: Sequence[np.ndarray]) -> Snapshot:
-        """Return the snapshot of values that are given in order."""
+        """Return the snapshot of values that are given in order, as copies."""
         left = iter(values)
         weights, state, momentum, second_moment, accumulated, optimizer = (
             [next(left) for _ in group] for group in self.by_group().values()
@@ -37,11 +37,11 @@ class TrainingVariables:
         waiting = flat_or_none(accumulated)
         return Snapshot(
             theta=np.concatenate([array.reshape(-1) for array in weights]),
-            state=state,
+            state=[np.array(value) for value in state],
             momentum=flat_or_none(momentum),
             second_moment=flat_or_none(second_moment),
             accumulated=waiting if waiting is not None and waiting.any() else None,
-            optimizer=optimizer,
+            optimizer=[np.array(value) for value in optimizer],
         )
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -62,9 +62,12 @@ class TrainingVariables:
         _set(self.state, state)
 
 
-def values_of(variables: Sequence[tf.Variable]) -> list[np.ndarray]:
-    """Return copies of variables as they are now; `Variable.numpy()` takes ten times as long to do so."""
-    return [tf.raw_ops.ReadVariableOp(resource=v.handle, dtype=v.dtype).numpy() for v in variables]
+def views_of(variables: Sequence[tf.Variable]) -> list[np.ndarray]:
+    """Return variables as they are now, without copies; while a view lives, the next change of its variable makes one.
+
+    `Variable.numpy()` takes ten times as long.
+    """
+    return [np.asarray(tf.raw_ops.ReadVariableOp(resource=v.handle, dtype=v.dtype)) for v in variables]
 
 
 def flat_or_none(arrays: Sequence[np.ndarray]) -> np.ndarray | None:

@@ -17,7 +17,10 @@ def test_pieces_of_all_sizes_are_hashed_in_order(tmp_path):
     with open(tmp_path / "file", "wb") as file:
         aside = Aside(file.fileno())
         for piece in pieces:
-            aside.take([piece, piece.tobytes()])
+            aside.begin()
+            aside.take([piece])
+            aside.take([piece.tobytes()])
+            aside.end()
         expected = hashlib.sha256(b"".join(piece.tobytes() * 2 for piece in pieces)).hexdigest()
         assert aside.sha256 == expected
 

@@ -66,7 +66,7 @@ class TestBatchFingerprints:
         assert of_batch([x.astype(np.int64)]).tolist() == [fingerprint([row]) for row in x.astype(np.int64)]
 
     def test_a_hash_is_no_proof(self, monkeypatch):
-        monkeypatch.setattr(ContentTable, "_hash", lambda self, words: np.zeros(len(words), np.uint64))
+        monkeypatch.setattr(ContentTable, "_hash", lambda self, words: np.zeros(words.shape[1], np.uint64))
         of_batch, x = BatchFingerprints(), np.arange(5)
         for _ in range(3):
             assert of_batch([x]).tolist() == [fingerprint([value]) for value in x]
