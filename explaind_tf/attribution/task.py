@@ -18,7 +18,7 @@ from explaind_tf.runs import WeightPath
 # of inputs a few times, and gradients of single samples once.
 _ROWS_BYTES = 512 * 2**20
 _BLOCK_BYTES = 256 * 2**20
-_LARGEST_BLOCK = 1024
+_LARGEST_BLOCK = 4096
 # Shares of a limit on memory.
 _ROWS_SHARE, _BLOCK_SHARE, _CHUNK_SHARE = 1 / 10, 1 / 20, 1 / 10 / STRETCH
 
