@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from explaind_tf.runs.aside import _CACHED_BYTES, _SMALL_BYTES, Aside
+from explaind_tf.runs.aside import _CACHED_BYTES, _LARGE_BYTES, _SMALL_BYTES, Aside
 from explaind_tf.runs.records import RecordFile, RecordWriter, file_sha256
 
 
@@ -25,8 +25,11 @@ def test_pieces_of_all_sizes_are_hashed_in_order(tmp_path):
         assert aside.sha256 == expected
 
 
-def test_a_record_that_did_not_fit_is_not_in_the_hash(tmp_path, monkeypatch):
-    path, large = tmp_path / "records", bytes(4 * _SMALL_BYTES)
+@pytest.mark.parametrize(
+    "size", [4 * _SMALL_BYTES, 2 * _LARGE_BYTES]
+)  # taken whole, or hashed while it is written
+def test_a_record_that_did_not_fit_is_not_in_the_hash(tmp_path, monkeypatch, size):
+    path, large = tmp_path / "records", bytes(size)
     writer = RecordWriter(path)
     writer.write(large)
     with monkeypatch.context() as patch:
