@@ -11,7 +11,7 @@ operations without a rule, a ``map_fn`` differentiates one example at a time; wh
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -69,31 +69,31 @@ class Derivatives:
         trained = [*samples, weights]  # the scales, too, are a vector of any length
         path = [point, point, weights]
 
-        self._measure = _compile(self._at(model.measure), [point, *measured])
+        self._measure = _Compiled(self._at(model.measure), [point, *measured])
         pairs = [point, point, weights, integers, integers]
-        self._measure_at = _compile(self._build_measure_at, [*pairs, *measured])
+        self._measure_at = _Compiled(self._build_measure_at, [*pairs, *measured])
         self._path_jvp, *self._path_jvp_of_few = (
-            _compile(
+            _Compiled(
                 self._build_path_jvp, [*pairs, tf.TensorSpec((k, model.point_size), model.dtype), *measured]
             )
             for k in (None, *range(1, _LAID_OUT + 1))
         )
-        self._path_rows = _compile(self._build_path_rows, [*path, weights, integers, *measured])
+        self._path_rows = _Compiled(self._build_path_rows, [*path, weights, integers, *measured])
         by_node = [*pairs, weights, tf.TensorSpec((None, None), tf.int32), *measured]
-        self._path_rows_by_rule = _compile(self._build_path_rows_by_rule, by_node)
-        self._path_products = _compile(self._build_path_products, [directions, *by_node])
-        self._losses = _compile(self._at(model.losses), [point, *trained])
-        self._loss_scales = _compile(self._at(model.loss_scales), [point, *samples])
-        self._loss_gradient = _compile(self._build_loss_gradient, [point, weights, *trained])
-        self._loss_jvp = _compile(self._jvp_of(model.losses), [point, directions, *trained])
+        self._path_rows_by_rule = _Compiled(self._build_path_rows_by_rule, by_node)
+        self._path_products = _Compiled(self._build_path_products, [directions, *by_node])
+        self._losses = _Compiled(self._at(model.losses), [point, *trained])
+        self._loss_scales = _Compiled(self._at(model.loss_scales), [point, *samples])
+        self._loss_gradient = _Compiled(self._build_loss_gradient, [point, weights, *trained])
+        self._loss_jvp = _Compiled(self._jvp_of(model.losses), [point, directions, *trained])
         if model.token_losses is not None:
-            self._token_losses = _compile(self._at(model.token_losses), [point, *trained])
-            self._token_jvp = _compile(self._jvp_of(model.token_losses), [point, directions, *trained])
-        self._sample_gradients = _compile(self._build_sample_gradients, [point, *trained])
-        self._sample_gradients_by_rule = _compile(self._build_sample_gradients_by_rule, [point, *trained])
-        self._contract = _compile(self._build_contraction, [point, rows, *trained])
-        self._coupled_gradients = _compile(self._build_coupled_gradients, [point, *trained])
-        self._regularizer_gradient = _compile(self._build_regularizer_gradient, [point, constants, x])
+            self._token_losses = _Compiled(self._at(model.token_losses), [point, *trained])
+            self._token_jvp = _Compiled(self._jvp_of(model.token_losses), [point, directions, *trained])
+        self._sample_gradients = _Compiled(self._build_sample_gradients, [point, *trained])
+        self._sample_gradients_by_rule = _Compiled(self._build_sample_gradients_by_rule, [point, *trained])
+        self._contract = _Compiled(self._build_contraction, [point, rows, *trained])
+        self._coupled_gradients = _Compiled(self._build_coupled_gradients, [point, *trained])
+        self._regularizer_gradient = _Compiled(self._build_regularizer_gradient, [point, constants, x])
 
     # Measurements along a segment.
 
@@ -453,5 +453,22 @@ def _arguments(batch: Batch) -> tuple[Any, ...]:
     return batch.inputs, batch.targets, batch.weights, batch.scales
 
 
-def _compile(function: Callable[..., tf.Tensor], signature: list[Any]) -> Any:
-    return tf.function(function, input_signature=signature, autograph=False)
+class _Compiled:
+    """A compiled function of one signature, traced when it is called first.
+
+    Where there is but one trace, TensorFlow need not look for the right one: a third of what calling a small one takes.
+    """
+
+    def __init__(self, function: Callable[..., tf.Tensor], signature: list[Any]) -> None:
+        self._function = tf.function(function, input_signature=signature, autograph=False)
+
+    @cached_property
+    def _traced(self) -> Any:
+        return self._function.get_concrete_function()
+
+    def __call__(self, *arguments: Any) -> tf.Tensor:
+        return self._traced(*arguments)
+
+    def experimental_get_tracing_count(self) -> int:
+        """Return how often it was traced, as TensorFlow calls it."""
+        return int(self._function.experimental_get_tracing_count())
