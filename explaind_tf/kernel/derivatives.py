@@ -72,12 +72,12 @@ class Derivatives:
         self._measure = _Compiled(self._at(model.measure), [point, *measured])
         pairs = [point, point, weights, integers, integers]
         self._measure_at = _Compiled(self._build_measure_at, [*pairs, *measured])
-        self._path_jvp, *self._path_jvp_of_few = (
-            _Compiled(
+        self._path_jvp = {
+            k: _Compiled(
                 self._build_path_jvp, [*pairs, tf.TensorSpec((k, model.point_size), model.dtype), *measured]
             )
             for k in (None, *range(1, _LAID_OUT + 1))
-        )
+        }
         self._path_rows = _Compiled(self._build_path_rows, [*path, weights, integers, *measured])
         by_node = [*pairs, weights, tf.TensorSpec((None, None), tf.int32), *measured]
         self._path_rows_by_rule = _Compiled(self._build_path_rows_by_rule, by_node)
@@ -107,8 +107,7 @@ class Derivatives:
 
     def path_jvp(self, segment: Segment, table: NodeTable, directions: Any, block: Block) -> tf.Tensor:
         """Return ∂f/∂z (z(t)) · d for directions (K, Z) at such pairs, shape (m, K, O)."""
-        count = len(directions)
-        compiled = self._path_jvp_of_few[count - 1] if count <= _LAID_OUT else self._path_jvp
+        compiled = self._path_jvp.get(len(directions), self._path_jvp[None])
         pairs = self._pairs(segment, table)
         return compiled(*pairs, directions, segment.constants, block.inputs, block.targets)
 

@@ -86,14 +86,14 @@ class StepObserver:
         """Return θ as it is now, None if it is as known, shape (D,)."""
         values = views_of(self.variables.parameters)
         stops = np.cumsum([value.size for value in values])[:-1]
-        if all(map(np.array_equal, [value.reshape(-1) for value in values], np.split(known, stops))):
+        if _all_equal([value.reshape(-1) for value in values], np.split(known, stops)):
             return None
         return _flat(values)
 
     def changed_state(self, known: list[np.ndarray]) -> list[np.ndarray] | None:
         """Return the non-trainable variables as they are now, None if they are as known."""
         values = views_of(self.variables.state)
-        if all(map(np.array_equal, values, known)):
+        if _all_equal(values, known):
             return None
         return [np.array(value) for value in values]
 
@@ -214,6 +214,10 @@ def _decay(law: Law, theta: np.ndarray, mask: np.ndarray, learning_rate: float) 
 
 def _unless_equal(vector: np.ndarray | None, other: np.ndarray) -> np.ndarray | None:
     return None if vector is None or np.array_equal(vector, other) else vector
+
+
+def _all_equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def _size(vector: np.ndarray) -> float:

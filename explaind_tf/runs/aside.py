@@ -58,18 +58,21 @@ class Aside:
         if self._pending or self._taken_bytes >= _SMALL_BYTES:
             self._hand_over()
         else:
-            self._work(self._taken)
-            self._taken, self._taken_bytes = [], 0
+            self._work(self._drained())
 
     def take_back(self) -> None:
         """Forget what was taken since :meth:`begin`: it could not be written."""
         self.wait()
-        self._taken, self._taken_bytes = [], 0
+        self._drained()
         self._hash = self._hash_before
 
     def _hand_over(self) -> None:
-        self._pending.append(self._thread.submit(self._work, self._taken))
-        self._taken, self._taken_bytes = [], 0
+        self._pending.append(self._thread.submit(self._work, self._drained()))
+
+    def _drained(self) -> Pieces:
+        """Return what was taken and not handed over, and let go of it."""
+        pieces, self._taken, self._taken_bytes = self._taken, [], 0
+        return pieces
 
     def wait(self) -> None:
         """Return when nothing is left to do of what was handed over."""

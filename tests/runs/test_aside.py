@@ -25,9 +25,8 @@ def test_pieces_of_all_sizes_are_hashed_in_order(tmp_path):
         assert aside.sha256 == expected
 
 
-@pytest.mark.parametrize(
-    "size", [4 * _SMALL_BYTES, 2 * _LARGE_BYTES]
-)  # taken whole, or hashed while it is written
+# What is hashed once it is written, and what is hashed meanwhile.
+@pytest.mark.parametrize("size", [4 * _SMALL_BYTES, 2 * _LARGE_BYTES])
 def test_a_record_that_did_not_fit_is_not_in_the_hash(tmp_path, monkeypatch, size):
     path, large = tmp_path / "records", bytes(size)
     writer = RecordWriter(path)
