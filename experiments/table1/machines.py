@@ -135,4 +135,5 @@ class Machines:
 def _midpoints(inputs: int, nodes: int) -> PathRule:
     places = (np.arange(nodes) + 0.5) / nodes
     splits = (np.arange(inputs + 1) * nodes).astype(np.int32)
-    return PathRule(np.tile(places, inputs), np.full(inputs * nodes, 1 / nodes), splits)
+    count = inputs * nodes
+    return PathRule(np.tile(places, inputs), np.full(count, 1 / nodes), splits, np.zeros(count))

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from explaind_tf.kernel.examples import ExampleGradients
 from explaind_tf.kernel.functions import Batch, Block, PureModel, Segment
+from explaind_tf.kernel.kinks import averaged, has_kinks
 from explaind_tf.kernel.quadrature import NodeTable, PathRule
 
 # Iterations of a map_fn that may run at once. Each holds the activations of one backward pass.
@@ -67,10 +68,10 @@ class Derivatives:
         measured = [constants, x, list(model.measure_targets)]
         samples = [constants, x, list(model.loss_targets), list(model.loss_weights)]
         trained = [*samples, weights]  # the scales, too, are a vector of any length
-        path = [point, point, weights]
+        path = [point, point, weights, weights]
 
         self._measure = _Compiled(self._at(model.measure), [point, *measured])
-        pairs = [point, point, weights, integers, integers]
+        pairs = [point, point, weights, weights, integers, integers]
         self._measure_at = _Compiled(self._build_measure_at, [*pairs, *measured])
         self._path_jvp = {
             k: _Compiled(
@@ -96,6 +97,11 @@ class Derivatives:
         self._regularizer_gradient = _Compiled(self._build_regularizer_gradient, [point, constants, x])
 
     # Measurements along a segment.
+
+    @cached_property
+    def has_kinks(self) -> bool:
+        """Whether derivatives differ where nodes reach to both sides."""
+        return has_kinks(self._measure.graph)
 
     def measure(self, point: Any, constants: list[Any], block: Block) -> tf.Tensor:
         """Return f, shape (batch, O)."""
@@ -138,8 +144,10 @@ class Derivatives:
         if by_rule:
             return self._by_rule(self._path_rows_by_rule, segment, rule, block, stacked)
         dtype = self.model.dtype.as_numpy_dtype
-        path = (*segment.line, rule.nodes.astype(dtype), rule.weights.astype(dtype))
-        return self._path_rows(*path, rule.splits, segment.constants, block.inputs, block.targets)
+        nodes = (array.astype(dtype) for array in (rule.nodes, rule.reach, rule.weights))
+        return self._path_rows(
+            *segment.line, *nodes, rule.splits, segment.constants, block.inputs, block.targets
+        )
 
     def path_products(
         self, segment: Segment, rule: PathRule, directions: Any, block: Block, *, stacked: int = 1
@@ -176,8 +184,9 @@ class Derivatives:
         return total
 
     def _pairs(self, segment: Segment, table: NodeTable) -> tuple[Any, ...]:
-        nodes = table.nodes.astype(self.model.dtype.as_numpy_dtype)
-        return *segment.line, nodes, table.splits, table.members
+        dtype = self.model.dtype.as_numpy_dtype
+        nodes, reach = table.nodes.astype(dtype), table.reach.astype(dtype)
+        return *segment.line, nodes, reach, table.splits, table.members
 
     # Training losses at a point.
 
@@ -268,11 +277,32 @@ class Derivatives:
     def _build_measure_at(self, *pairs_and_measured):
         return self._at_nodes(lambda outputs, point: outputs, (), *pairs_and_measured)
 
-    def _build_path_jvp(self, start, displacement, nodes, splits, members, directions, constants, x, targets):
+    def _measured_at(
+        self,
+        point: tf.Tensor,
+        reach: tf.Tensor,
+        displacement: tf.Tensor,
+        constants: list[tf.Tensor],
+        x: list[tf.Tensor],
+        targets: list[tf.Tensor],
+        variables: list[tf.Tensor] | None = None,
+    ) -> tf.Tensor:
+        """Return f at a node, whose kinks are averaged as far as it reaches; by default of the variables of the point."""
+        model = self.model
+        return averaged(
+            lambda own: model.measure(own, constants, x, targets),
+            model.unpack(point) if variables is None else variables,
+            lambda: (model.unpack(point - reach * displacement), model.unpack(point + reach * displacement)),
+            reach > 0,
+        )
+
+    def _build_path_jvp(
+        self, start, displacement, nodes, reach, splits, members, directions, constants, x, targets
+    ):
         def derivatives(outputs: tf.Tensor, point: tf.Tensor) -> tf.Tensor:
             return tf.transpose(_jvp_many(outputs, point, directions), (1, 0, 2))
 
-        pairs = (start, displacement, nodes, splits, members)
+        pairs = (start, displacement, nodes, reach, splits, members)
         return self._at_nodes(derivatives, (None,), *pairs, constants, x, targets)
 
     def _at_nodes(
@@ -282,15 +312,15 @@ class Derivatives:
         *pairs_and_measured,
     ) -> tf.Tensor:
         """Return a function of outputs and point at each pair of a node and an input, shape (m, *shape, O)."""
-        start, displacement, nodes, splits, members, constants, x, targets = pairs_and_measured
-        measure = self._at(self.model.measure)
-        width = measure(start, constants, x, targets).shape[1]
+        start, displacement, nodes, reach, splits, members, constants, x, targets = pairs_and_measured
+        width = self._at(self.model.measure)(start, constants, x, targets).shape[1]
 
         def add_node(node: tf.Tensor, found: tf.TensorArray) -> list[Any]:
             own = members[splits[node] : splits[node + 1]]
             inputs, labels = ([tf.gather(a, own) for a in part] for part in (x, targets))
             point = start + nodes[node] * displacement
-            return [node + 1, found.write(node, function(measure(point, constants, inputs, labels), point))]
+            outputs = self._measured_at(point, reach[node], displacement, constants, inputs, labels)
+            return [node + 1, found.write(node, function(outputs, point))]
 
         empty = tf.TensorArray(
             self.model.dtype, tf.size(nodes), infer_shape=False, element_shape=(None, *shape, width)
@@ -300,16 +330,14 @@ class Derivatives:
         )
         return found.concat()
 
-    def _build_path_rows(self, start, displacement, nodes, weights, splits, constants, x, targets):
-        measure = self._at(self.model.measure)
-
+    def _build_path_rows(self, start, displacement, nodes, reach, weights, splits, constants, x, targets):
         def one_input(example: tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]) -> tf.Tensor:
             inputs, labels = ([part[None] for part in parts] for parts in example[:2])
             first, stop = example[2:]
 
             def rows_at(node: tf.Tensor) -> tf.Tensor:
                 point = start + nodes[node] * displacement
-                outputs = measure(point, constants, inputs, labels)[0]
+                outputs = self._measured_at(point, reach[node], displacement, constants, inputs, labels)[0]
                 cotangents = weights[node] * tf.eye(tf.shape(outputs)[0], dtype=outputs.dtype)
                 return tf.map_fn(
                     lambda cotangent: _vjp(outputs, point, cotangent),
@@ -348,7 +376,7 @@ class Derivatives:
         return tf.reshape(products, (-1, width, tf.shape(directions)[0], len(shaped)))
 
     def _stacked_examples(
-        self, start, displacement, nodes, splits, members, weights, places, constants, x, targets
+        self, start, displacement, nodes, reach, splits, members, weights, places, constants, x, targets
     ) -> tuple[ExampleGradients, list[tf.Tensor], int]:
         """Return one example for each input and output, and what their gradients at all nodes are made of.
 
@@ -363,8 +391,11 @@ class Derivatives:
             inputs, labels = (
                 [tf.repeat(tf.gather(a, own), width, axis=0) for a in part] for part in (x, targets)
             )
-            variables = model.unpack(start + nodes[node] * displacement)
-            outputs = model.measure(variables, constants, inputs, labels)
+            point = start + nodes[node] * displacement
+            variables = model.unpack(point)
+            outputs = self._measured_at(
+                point, reach[node], displacement, constants, inputs, labels, variables
+            )
             share = tf.repeat(weights[splits[node] : splits[node + 1]], width)[:, None]
             cotangent = tf.tile(tf.eye(width, dtype=outputs.dtype), [tf.size(own), 1]) * share
             count = tf.size(own) * width
@@ -464,6 +495,11 @@ class _Compiled:
     @cached_property
     def _traced(self) -> Any:
         return self._function.get_concrete_function()
+
+    @property
+    def graph(self) -> tf.Graph:
+        """What it was traced to."""
+        return self._traced.graph
 
     def __call__(self, *arguments: Any) -> tf.Tensor:
         return self._traced(*arguments)

@@ -3,6 +3,9 @@
 The midpoints of 3ᵏ equal intervals contain those of 3ᵏ⁻¹: nothing that was evaluated is thrown away. Where
 the integrand jumps (ReLU, max-pooling) their plain mean converges like 1/n, and no rule does better. Where it
 is smooth, Romberg's extrapolation of the same nodes converges at a high order.
+
+A node may *reach* to both sides: an activation with a kink then has there its mean slope over the piece of the step
+that the node stands for (:mod:`explaind_tf.kernel.kinks`), and jumps no longer hinder.
 """
 
 import functools
@@ -34,8 +37,8 @@ class NodeTable:
 
     Attributes
     ----------
-    nodes : np.ndarray
-        Each node once, ascending, shape (n,).
+    nodes, reach : np.ndarray
+        Each node once, ascending, and how far it reaches to both sides, shape (n,).
     splits, members : np.ndarray of int32
         Node j belongs to the inputs ``members[splits[j] : splits[j + 1]]``; shapes (n + 1,), (m,).
     order : np.ndarray of int
@@ -43,6 +46,7 @@ class NodeTable:
     """
 
     nodes: np.ndarray
+    reach: np.ndarray
     splits: np.ndarray
     members: np.ndarray
     order: np.ndarray
@@ -56,16 +60,23 @@ class NodeTable:
             stop = max(stop, first + 1)
             pairs = slice(int(self.splits[first]), int(self.splits[stop]))
             splits = self.splits[first : stop + 1] - self.splits[first]
-            yield pairs, NodeTable(self.nodes[first:stop], splits, self.members[pairs], self.order[pairs])
+            own = slice(first, stop)
+            table = NodeTable(
+                self.nodes[own], self.reach[own], splits, self.members[pairs], self.order[pairs]
+            )
+            yield pairs, table
             first = stop
 
 
-def by_node(nodes: np.ndarray, owners: np.ndarray) -> NodeTable:
-    """Sort pairs of nodes and inputs, each of shape (m,), so that inputs with the same node stand together."""
-    order = np.argsort(nodes, kind="stable")
-    used, starts = np.unique(nodes[order], return_index=True)
-    splits = np.append(starts, len(nodes)).astype(np.int32)
-    return NodeTable(used, splits, owners[order].astype(np.int32), order)
+def by_node(nodes: np.ndarray, owners: np.ndarray, reach: np.ndarray | None = None) -> NodeTable:
+    """Sort pairs of nodes and inputs, all of shape (m,), so that inputs with the same node and reach stand together."""
+    if reach is None:
+        reach = np.zeros_like(nodes)
+    order = np.lexsort((reach, nodes))
+    nodes, reach = nodes[order], reach[order]
+    is_next = (np.diff(nodes, prepend=-1.0) != 0) | (np.diff(reach, prepend=-1.0) != 0)
+    splits = np.append(np.flatnonzero(is_next), len(nodes)).astype(np.int32)
+    return NodeTable(nodes[is_next], reach[is_next], splits, owners[order].astype(np.int32), order)
 
 
 @dataclass(frozen=True)
@@ -78,25 +89,37 @@ class PathRule:
         Shape (m,), nodes in [0, 1].
     splits : np.ndarray of int32
         Input i has those at ``splits[i] : splits[i + 1]``, shape (batch + 1,).
+    reach : np.ndarray
+        How far each node reaches to both sides, shape (m,).
     """
 
     nodes: np.ndarray
     weights: np.ndarray
     splits: np.ndarray
+    reach: np.ndarray
 
     @classmethod
-    def of_pairs(cls, owners: np.ndarray, nodes: np.ndarray, weights: np.ndarray, count: int) -> "PathRule":
-        """Return the rule of ``count`` inputs from pairs in any order."""
+    def of_pairs(
+        cls,
+        owners: np.ndarray,
+        nodes: np.ndarray,
+        weights: np.ndarray,
+        count: int,
+        reach: np.ndarray | None = None,
+    ) -> "PathRule":
+        """Return the rule of ``count`` inputs from pairs in any order; by default they reach nowhere."""
+        if reach is None:
+            reach = np.zeros_like(nodes)
         order = np.lexsort((nodes, owners))
         splits = np.searchsorted(owners[order], np.arange(count + 1)).astype(np.int32)
-        return cls(nodes[order], weights[order], splits)
+        return cls(nodes[order], weights[order], splits, reach[order])
 
     @classmethod
     def same(cls, count: int, level: int = 0, order: int = 0) -> "PathRule":
         """Return the rule by which ``count`` inputs all have the nodes of a level; by default the middle alone."""
         nodes, weights = nodes_and_weights(level, order)
         splits = (np.arange(count + 1) * len(nodes)).astype(np.int32)
-        return cls(np.tile(nodes, count), np.tile(weights, count), splits)
+        return cls(np.tile(nodes, count), np.tile(weights, count), splits, np.zeros(count * len(nodes)))
 
     @property
     def node_count(self) -> int:
@@ -111,9 +134,7 @@ class PathRule:
     def part(self, start: int, stop: int) -> "PathRule":
         """Return the rule of the inputs ``start … stop − 1``."""
         first, last = self.splits[start], self.splits[stop]
-        return PathRule(
-            self.nodes[first:last], self.weights[first:last], self.splits[start : stop + 1] - first
-        )
+        return self._taken(slice(first, last), self.splits[start : stop + 1] - first)
 
     def rounds(self, most: int) -> Iterator[tuple[np.ndarray, "PathRule"]]:
         """Yield parts that are worth a table of inputs by nodes, ``most`` nodes at most: the inputs (b,), and their rule.
@@ -128,13 +149,13 @@ class PathRule:
             counts = np.minimum(left[members], size)
             pairs = np.concatenate([f + np.arange(c) for f, c in zip(first[members], counts, strict=True)])
             splits = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-            yield members, PathRule(self.nodes[pairs], self.weights[pairs], splits)
+            yield members, self._taken(pairs, splits)
             first[members] += counts
             left[members] -= counts
 
     def by_node(self) -> tuple[NodeTable, np.ndarray]:
         """Return the pairs by node, and their weights in that order."""
-        table = by_node(self.nodes, self.owners)
+        table = by_node(self.nodes, self.owners, self.reach)
         return table, self.weights[table.order]
 
     def places(self, table: NodeTable) -> np.ndarray:
@@ -145,3 +166,6 @@ class PathRule:
             table.order, kind="stable"
         )
         return found
+
+    def _taken(self, pairs: slice | np.ndarray, splits: np.ndarray) -> "PathRule":
+        return PathRule(self.nodes[pairs], self.weights[pairs], splits, self.reach[pairs])
