@@ -133,7 +133,7 @@ class Machines:
 
 
 def _midpoints(inputs: int, nodes: int) -> PathRule:
-    places = (np.arange(nodes) + 0.5) / nodes
-    splits = (np.arange(inputs + 1) * nodes).astype(np.int32)
-    count = inputs * nodes
-    return PathRule(np.tile(places, inputs), np.full(count, 1 / nodes), splits, np.zeros(count))
+    places = np.tile((np.arange(nodes) + 0.5) / nodes, inputs)
+    return PathRule.of_pairs(
+        np.repeat(np.arange(inputs), nodes), places, np.full(len(places), 1 / nodes), inputs
+    )

@@ -68,10 +68,11 @@ class Derivatives:
         measured = [constants, x, list(model.measure_targets)]
         samples = [constants, x, list(model.loss_targets), list(model.loss_weights)]
         trained = [*samples, weights]  # the scales, too, are a vector of any length
-        path = [point, point, weights, weights]
+        pieces = tf.TensorSpec((None, 2), model.dtype)
+        path = [point, point, weights, pieces]
 
         self._measure = _Compiled(self._at(model.measure), [point, *measured])
-        pairs = [point, point, weights, weights, integers, integers]
+        pairs = [point, point, weights, pieces, integers, integers]
         self._measure_at = _Compiled(self._build_measure_at, [*pairs, *measured])
         self._path_jvp = {
             k: _Compiled(
@@ -100,7 +101,7 @@ class Derivatives:
 
     @cached_property
     def has_kinks(self) -> bool:
-        """Whether derivatives differ where nodes reach to both sides."""
+        """Whether the measurement has kinks that are averaged where nodes stand for a piece."""
         return has_kinks(self._measure.graph)
 
     def measure(self, point: Any, constants: list[Any], block: Block) -> tf.Tensor:
@@ -144,7 +145,7 @@ class Derivatives:
         if by_rule:
             return self._by_rule(self._path_rows_by_rule, segment, rule, block, stacked)
         dtype = self.model.dtype.as_numpy_dtype
-        nodes = (array.astype(dtype) for array in (rule.nodes, rule.reach, rule.weights))
+        nodes = (array.astype(dtype) for array in (rule.nodes, rule.pieces, rule.weights))
         return self._path_rows(
             *segment.line, *nodes, rule.splits, segment.constants, block.inputs, block.targets
         )
@@ -185,8 +186,8 @@ class Derivatives:
 
     def _pairs(self, segment: Segment, table: NodeTable) -> tuple[Any, ...]:
         dtype = self.model.dtype.as_numpy_dtype
-        nodes, reach = table.nodes.astype(dtype), table.reach.astype(dtype)
-        return *segment.line, nodes, reach, table.splits, table.members
+        nodes, pieces = table.nodes.astype(dtype), table.pieces.astype(dtype)
+        return *segment.line, nodes, pieces, table.splits, table.members
 
     # Training losses at a point.
 
@@ -277,32 +278,31 @@ class Derivatives:
     def _build_measure_at(self, *pairs_and_measured):
         return self._at_nodes(lambda outputs, point: outputs, (), *pairs_and_measured)
 
-    def _measured_at(
+    def _measured(
         self,
-        point: tf.Tensor,
-        reach: tf.Tensor,
-        displacement: tf.Tensor,
+        variables: list[tf.Tensor],
+        line: tuple[tf.Tensor, tf.Tensor],
+        piece: tf.Tensor,
         constants: list[tf.Tensor],
         x: list[tf.Tensor],
         targets: list[tf.Tensor],
-        variables: list[tf.Tensor] | None = None,
     ) -> tf.Tensor:
-        """Return f at a node, whose kinks are averaged as far as it reaches; by default of the variables of the point."""
-        model = self.model
+        """Return f of the variables at a node, whose derivatives see kinks averaged over the piece it stands for."""
+        start, displacement = line
         return averaged(
-            lambda own: model.measure(own, constants, x, targets),
-            model.unpack(point) if variables is None else variables,
-            lambda: (model.unpack(point - reach * displacement), model.unpack(point + reach * displacement)),
-            reach > 0,
+            lambda own: self.model.measure(own, constants, x, targets),
+            variables,
+            lambda: tuple(self.model.unpack(start + end * displacement) for end in (piece[0], piece[1])),
+            piece[1] > piece[0],
         )
 
     def _build_path_jvp(
-        self, start, displacement, nodes, reach, splits, members, directions, constants, x, targets
+        self, start, displacement, nodes, pieces, splits, members, directions, constants, x, targets
     ):
         def derivatives(outputs: tf.Tensor, point: tf.Tensor) -> tf.Tensor:
             return tf.transpose(_jvp_many(outputs, point, directions), (1, 0, 2))
 
-        pairs = (start, displacement, nodes, reach, splits, members)
+        pairs = (start, displacement, nodes, pieces, splits, members)
         return self._at_nodes(derivatives, (None,), *pairs, constants, x, targets)
 
     def _at_nodes(
@@ -312,14 +312,15 @@ class Derivatives:
         *pairs_and_measured,
     ) -> tf.Tensor:
         """Return a function of outputs and point at each pair of a node and an input, shape (m, *shape, O)."""
-        start, displacement, nodes, reach, splits, members, constants, x, targets = pairs_and_measured
+        start, displacement, nodes, pieces, splits, members, constants, x, targets = pairs_and_measured
         width = self._at(self.model.measure)(start, constants, x, targets).shape[1]
 
         def add_node(node: tf.Tensor, found: tf.TensorArray) -> list[Any]:
             own = members[splits[node] : splits[node + 1]]
             inputs, labels = ([tf.gather(a, own) for a in part] for part in (x, targets))
             point = start + nodes[node] * displacement
-            outputs = self._measured_at(point, reach[node], displacement, constants, inputs, labels)
+            variables, line = self.model.unpack(point), (start, displacement)
+            outputs = self._measured(variables, line, pieces[node], constants, inputs, labels)
             return [node + 1, found.write(node, function(outputs, point))]
 
         empty = tf.TensorArray(
@@ -330,14 +331,15 @@ class Derivatives:
         )
         return found.concat()
 
-    def _build_path_rows(self, start, displacement, nodes, reach, weights, splits, constants, x, targets):
+    def _build_path_rows(self, start, displacement, nodes, pieces, weights, splits, constants, x, targets):
         def one_input(example: tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]) -> tf.Tensor:
             inputs, labels = ([part[None] for part in parts] for parts in example[:2])
             first, stop = example[2:]
 
             def rows_at(node: tf.Tensor) -> tf.Tensor:
                 point = start + nodes[node] * displacement
-                outputs = self._measured_at(point, reach[node], displacement, constants, inputs, labels)[0]
+                variables, line = self.model.unpack(point), (start, displacement)
+                outputs = self._measured(variables, line, pieces[node], constants, inputs, labels)[0]
                 cotangents = weights[node] * tf.eye(tf.shape(outputs)[0], dtype=outputs.dtype)
                 return tf.map_fn(
                     lambda cotangent: _vjp(outputs, point, cotangent),
@@ -376,7 +378,7 @@ class Derivatives:
         return tf.reshape(products, (-1, width, tf.shape(directions)[0], len(shaped)))
 
     def _stacked_examples(
-        self, start, displacement, nodes, reach, splits, members, weights, places, constants, x, targets
+        self, start, displacement, nodes, pieces, splits, members, weights, places, constants, x, targets
     ) -> tuple[ExampleGradients, list[tf.Tensor], int]:
         """Return one example for each input and output, and what their gradients at all nodes are made of.
 
@@ -391,11 +393,8 @@ class Derivatives:
             inputs, labels = (
                 [tf.repeat(tf.gather(a, own), width, axis=0) for a in part] for part in (x, targets)
             )
-            point = start + nodes[node] * displacement
-            variables = model.unpack(point)
-            outputs = self._measured_at(
-                point, reach[node], displacement, constants, inputs, labels, variables
-            )
+            variables, line = model.unpack(start + nodes[node] * displacement), (start, displacement)
+            outputs = self._measured(variables, line, pieces[node], constants, inputs, labels)
             share = tf.repeat(weights[splits[node] : splits[node + 1]], width)[:, None]
             cotangent = tf.tile(tf.eye(width, dtype=outputs.dtype), [tf.size(own), 1]) * share
             count = tf.size(own) * width

@@ -1,31 +1,46 @@
-"""Activations with a kink, differentiated by their mean slope over a piece of a step.
+"""Operations with kinks, differentiated by their mean slope over a piece of a step.
 
-Within a step a ReLU's slope jumps, from 0 to 1 say, where what it reads crosses zero. A node sees one of the two, and its
-error falls only like the piece that it stands for. But what a ReLU reads is almost linear in t over a short piece, and
-then the *mean* of its slope is known without finding the kink:
+Within a step the slope of a ReLU jumps, from 0 to 1 say, where what it reads crosses zero. A node sees one of the two, and
+its error falls only like the piece that it stands for. But what a ReLU reads is almost linear in t over a short piece,
+and then the *mean* of its slope is known without finding the kink:
 
     ∫ relu′(x(t)) dt / (t₁ − t₀) = (relu(x(t₁)) − relu(x(t₀))) / (x(t₁) − x(t₀)).
 
-Backward passes that use it see no jump, and the error falls like the square of the piece, or faster, as if the model were
-smooth. Where no kink is crossed the mean slope is the slope, to the bit. It takes two more forward passes a node.
+A maximum passes its gradient on to the largest of its elements. If that is i at one end and j at the other, it changes
+over where x_i and x_j cross: i is the largest for the share s = d₀ / (d₀ + d₁) of the piece, d₀ = x_i − x_j at its start and
+d₁ = x_j − x_i at its end.
+
+Backward passes that use both see no jump, and the error falls as if the model were smooth. Where no kink is crossed, the
+mean slope is the slope. It takes two more forward passes a node. Kinks of other operations, and those within loops, stay.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
-# Each reads one tensor, element by element.
-_KINKED: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
+Function = Callable[[Sequence[tf.Tensor]], tf.Tensor]
+
+# Element by element, of one tensor.
+_ACTIVATIONS: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
     "Relu": lambda operation, x: tf.nn.relu(x),
     "Relu6": lambda operation, x: tf.nn.relu6(x),
     "LeakyRelu": lambda operation, x: tf.nn.leaky_relu(x, operation.get_attr("alpha")),
 }
-
-Function = Callable[[Sequence[tf.Tensor]], tf.Tensor]
+# The largest elements of the first tensor they read.
+_MAXIMA: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
+    "Max": lambda operation, x: tf.reduce_max(x, operation.inputs[1], operation.get_attr("keep_dims")),
+    "MaxPool": lambda operation, x: tf.raw_ops.MaxPool(
+        input=x,
+        **{name: operation.get_attr(name) for name in ("ksize", "strides", "explicit_paddings")},
+        padding=operation.get_attr("padding").decode(),
+        data_format=operation.get_attr("data_format").decode(),
+    ),
+}
 
 
 def has_kinks(graph: tf.Graph) -> bool:
-    """Tell whether a graph has activations that can be averaged."""
+    """Tell whether a graph has kinks that can be averaged."""
     return bool(_kinked(graph))
 
 
@@ -33,9 +48,9 @@ def averaged(
     function: Function,
     variables: Sequence[tf.Tensor],
     ends: Callable[[], tuple[Sequence[tf.Tensor], Sequence[tf.Tensor]]],
-    reaches: tf.Tensor,
+    has_length: tf.Tensor,
 ) -> tf.Tensor:
-    """Return ``function(variables)``, whose derivatives use mean slopes between both ends of a piece of the path.
+    """Return ``function(variables)``, whose derivatives use mean slopes over a piece of the path.
 
     Parameters
     ----------
@@ -44,31 +59,36 @@ def averaged(
     variables : sequence of tf.Tensor
         Those at the node.
     ends : callable
-        Returns those at both ends.
-    reaches : tf.Tensor
-        Whether the piece has a length; otherwise slopes are those at the node, and the ends are not looked at.
+        Returns those at both ends of the piece.
+    has_length : tf.Tensor
+        Whether there is such a piece; otherwise slopes are those at the node, and the ends are not looked at.
     """
     outputs, kinked = _built(function, variables)
     if not kinked:
         return outputs
 
-    def mean_slopes() -> list[tf.Tensor]:
+    def over_piece() -> list[list[tf.Tensor]]:
         lower, upper = (_built(function, end)[1] for end in ends())
         return [
-            _mean_slope(own, first.inputs[0], last.inputs[0])
+            _rule(own).over_piece(own, first.inputs[0], last.inputs[0])
             for own, first, last in zip(kinked, lower, upper, strict=True)
         ]
 
-    def slopes() -> list[tf.Tensor]:
-        return [_slope(own, own.inputs[0]) for own in kinked]
+    def at_node() -> list[list[tf.Tensor]]:
+        return [_rule(own).at_node(own) for own in kinked]
 
-    for operation, slope in zip(kinked, tf.cond(reaches, mean_slopes, slopes), strict=True):
-        outputs = _replaced(operation, slope, outputs)
+    for operation, slope in zip(kinked, tf.cond(has_length, over_piece, at_node), strict=True):
+        outputs = _replaced(operation, _rule(operation).pull_back(operation, slope), outputs)
     return outputs
 
 
 def _kinked(graph: tf.Graph) -> list[tf.Operation]:
-    return [operation for operation in graph.get_operations() if operation.type in _KINKED]
+    return [
+        operation
+        for operation in graph.get_operations()
+        if (operation.type in _ACTIVATIONS or operation.type in _MAXIMA)
+        and operation.inputs[0].dtype.is_floating
+    ]
 
 
 def _built(function: Function, variables: Sequence[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Operation]]:
@@ -79,22 +99,76 @@ def _built(function: Function, variables: Sequence[tf.Tensor]) -> tuple[tf.Tenso
     return outputs, _kinked(graph)[before:]
 
 
-def _slope(operation: tf.Operation, x: tf.Tensor) -> tf.Tensor:
-    (slope,) = tf.gradients(_KINKED[operation.type](operation, x), x)
-    return slope
+def _gradient(made: tf.Tensor, x: tf.Tensor, upstream: tf.Tensor | None = None) -> tf.Tensor:
+    (gradient,) = tf.gradients(made, x, grad_ys=upstream)
+    return gradient
 
 
-def _mean_slope(operation: tf.Operation, first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
-    """Return the mean slope over a straight line between both ends."""
-    function, middle = _KINKED[operation.type], operation.inputs[0]
-    is_crossed = _slope(operation, first) != _slope(operation, last)
-    run = tf.where(is_crossed, last - first, tf.ones_like(first))
-    rise = function(operation, last) - function(operation, first)
-    return tf.where(is_crossed, rise / run, _slope(operation, middle))
+class _Activation:
+    """Slopes: one tensor, by which gradients are multiplied."""
+
+    @staticmethod
+    def at_node(operation: tf.Operation) -> list[tf.Tensor]:
+        return [_Activation._slope(operation, operation.inputs[0])]
+
+    @staticmethod
+    def over_piece(operation: tf.Operation, first: tf.Tensor, last: tf.Tensor) -> list[tf.Tensor]:
+        function, slope = _ACTIVATIONS[operation.type], _Activation._slope
+        is_crossed = slope(operation, first) != slope(operation, last)
+        run = tf.where(is_crossed, last - first, tf.ones_like(first))
+        rise = function(operation, last) - function(operation, first)
+        return [tf.where(is_crossed, rise / run, slope(operation, operation.inputs[0]))]
+
+    @staticmethod
+    def pull_back(operation: tf.Operation, slope: list[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
+        return lambda upstream: upstream * slope[0]
+
+    @staticmethod
+    def _slope(operation: tf.Operation, x: tf.Tensor) -> tf.Tensor:
+        return _gradient(_ACTIVATIONS[operation.type](operation, x), x)
 
 
-def _replaced(operation: tf.Operation, slope: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-    """Let all that reads an operation read it with another slope, and return what the outputs are then."""
+class _Maximum:
+    """Slopes: what was read at both ends of the piece, and for which share of it the largest at its start stay so."""
+
+    @staticmethod
+    def at_node(operation: tf.Operation) -> list[tf.Tensor]:
+        x = operation.inputs[0]
+        return [x, x, tf.ones_like(operation.outputs[0])]
+
+    @staticmethod
+    def over_piece(operation: tf.Operation, first: tf.Tensor, last: tf.Tensor) -> list[tf.Tensor]:
+        function = _MAXIMA[operation.type]
+
+        def lead(at: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+            """Return by how much the largest ``at`` one end exceed there those of the ``other`` end."""
+            made = function(operation, other)
+            dummy = tf.zeros_like(made)
+            return function(operation, at) - _gradient(_gradient(made, other, dummy), dummy, at)
+
+        at_first, at_last = lead(first, last), lead(last, first)
+        total = at_first + at_last
+        return [first, last, tf.where(total > 0, at_first / total, tf.ones_like(total))]
+
+    @staticmethod
+    def pull_back(operation: tf.Operation, slope: list[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
+        first, last, share = slope
+
+        def pulled(upstream: tf.Tensor) -> tf.Tensor:
+            parts = ((first, upstream * share), (last, upstream * (1 - share)))
+            return tf.add_n([_gradient(_MAXIMA[operation.type](operation, x), x, own) for x, own in parts])
+
+        return pulled
+
+
+def _rule(operation: tf.Operation) -> Any:
+    return _Activation if operation.type in _ACTIVATIONS else _Maximum
+
+
+def _replaced(
+    operation: tf.Operation, pull_back: Callable[[tf.Tensor], tf.Tensor], outputs: tf.Tensor
+) -> tf.Tensor:
+    """Let all that reads an operation read it with another gradient, and return what the outputs are then."""
     made = operation.outputs[0]
     readers = [
         (reader, index)
@@ -105,7 +179,7 @@ def _replaced(operation: tf.Operation, slope: tf.Tensor, outputs: tf.Tensor) -> 
 
     @tf.custom_gradient
     def passed(_: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        return made, lambda upstream: upstream * slope
+        return made, pull_back
 
     replacement = passed(operation.inputs[0])
     for reader, index in readers:

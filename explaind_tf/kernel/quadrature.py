@@ -4,8 +4,8 @@ The midpoints of 3ᵏ equal intervals contain those of 3ᵏ⁻¹: nothing that w
 the integrand jumps (ReLU, max-pooling) their plain mean converges like 1/n, and no rule does better. Where it
 is smooth, Romberg's extrapolation of the same nodes converges at a high order.
 
-A node may *reach* to both sides: an activation with a kink then has there its mean slope over the piece of the step
-that the node stands for (:mod:`explaind_tf.kernel.kinks`), and jumps no longer hinder.
+A node may stand for a *piece* of the step: kinks then have their mean slope over it (:mod:`explaind_tf.kernel.kinks`), and
+jumps no longer hinder.
 """
 
 import functools
@@ -37,8 +37,10 @@ class NodeTable:
 
     Attributes
     ----------
-    nodes, reach : np.ndarray
-        Each node once, ascending, and how far it reaches to both sides, shape (n,).
+    nodes : np.ndarray
+        Each node and piece once, ascending, shape (n,).
+    pieces : np.ndarray
+        Where the piece that each stands for begins and ends, shape (n, 2); the same place twice for none.
     splits, members : np.ndarray of int32
         Node j belongs to the inputs ``members[splits[j] : splits[j + 1]]``; shapes (n + 1,), (m,).
     order : np.ndarray of int
@@ -46,7 +48,7 @@ class NodeTable:
     """
 
     nodes: np.ndarray
-    reach: np.ndarray
+    pieces: np.ndarray
     splits: np.ndarray
     members: np.ndarray
     order: np.ndarray
@@ -62,21 +64,26 @@ class NodeTable:
             splits = self.splits[first : stop + 1] - self.splits[first]
             own = slice(first, stop)
             table = NodeTable(
-                self.nodes[own], self.reach[own], splits, self.members[pairs], self.order[pairs]
+                self.nodes[own], self.pieces[own], splits, self.members[pairs], self.order[pairs]
             )
             yield pairs, table
             first = stop
 
 
-def by_node(nodes: np.ndarray, owners: np.ndarray, reach: np.ndarray | None = None) -> NodeTable:
-    """Sort pairs of nodes and inputs, all of shape (m,), so that inputs with the same node and reach stand together."""
-    if reach is None:
-        reach = np.zeros_like(nodes)
-    order = np.lexsort((reach, nodes))
-    nodes, reach = nodes[order], reach[order]
-    is_next = (np.diff(nodes, prepend=-1.0) != 0) | (np.diff(reach, prepend=-1.0) != 0)
+def by_node(nodes: np.ndarray, owners: np.ndarray, pieces: np.ndarray | None = None) -> NodeTable:
+    """Sort pairs of nodes and inputs, shape (m,), so that inputs with the same node and piece (m, 2) stand together."""
+    pieces = _none(nodes) if pieces is None else pieces
+    order = np.lexsort((pieces[:, 1], pieces[:, 0], nodes))
+    places = np.concatenate([nodes[:, None], pieces], axis=1)[order]
+    is_next = (np.diff(places, axis=0, prepend=-1.0) != 0).any(axis=1)
     splits = np.append(np.flatnonzero(is_next), len(nodes)).astype(np.int32)
-    return NodeTable(nodes[is_next], reach[is_next], splits, owners[order].astype(np.int32), order)
+    used = places[is_next]
+    return NodeTable(used[:, 0], used[:, 1:], splits, owners[order].astype(np.int32), order)
+
+
+def _none(nodes: np.ndarray) -> np.ndarray:
+    """Return pieces without length."""
+    return np.stack([nodes, nodes], axis=1)
 
 
 @dataclass(frozen=True)
@@ -89,14 +96,14 @@ class PathRule:
         Shape (m,), nodes in [0, 1].
     splits : np.ndarray of int32
         Input i has those at ``splits[i] : splits[i + 1]``, shape (batch + 1,).
-    reach : np.ndarray
-        How far each node reaches to both sides, shape (m,).
+    pieces : np.ndarray
+        Those that the nodes stand for, shape (m, 2).
     """
 
     nodes: np.ndarray
     weights: np.ndarray
     splits: np.ndarray
-    reach: np.ndarray
+    pieces: np.ndarray
 
     @classmethod
     def of_pairs(
@@ -105,21 +112,21 @@ class PathRule:
         nodes: np.ndarray,
         weights: np.ndarray,
         count: int,
-        reach: np.ndarray | None = None,
+        pieces: np.ndarray | None = None,
     ) -> "PathRule":
-        """Return the rule of ``count`` inputs from pairs in any order; by default they reach nowhere."""
-        if reach is None:
-            reach = np.zeros_like(nodes)
+        """Return the rule of ``count`` inputs from pairs in any order."""
+        pieces = _none(nodes) if pieces is None else pieces
         order = np.lexsort((nodes, owners))
         splits = np.searchsorted(owners[order], np.arange(count + 1)).astype(np.int32)
-        return cls(nodes[order], weights[order], splits, reach[order])
+        return cls(nodes[order], weights[order], splits, pieces[order])
 
     @classmethod
     def same(cls, count: int, level: int = 0, order: int = 0) -> "PathRule":
         """Return the rule by which ``count`` inputs all have the nodes of a level; by default the middle alone."""
         nodes, weights = nodes_and_weights(level, order)
         splits = (np.arange(count + 1) * len(nodes)).astype(np.int32)
-        return cls(np.tile(nodes, count), np.tile(weights, count), splits, np.zeros(count * len(nodes)))
+        nodes = np.tile(nodes, count)
+        return cls(nodes, np.tile(weights, count), splits, _none(nodes))
 
     @property
     def node_count(self) -> int:
@@ -155,7 +162,7 @@ class PathRule:
 
     def by_node(self) -> tuple[NodeTable, np.ndarray]:
         """Return the pairs by node, and their weights in that order."""
-        table = by_node(self.nodes, self.owners, self.reach)
+        table = by_node(self.nodes, self.owners, self.pieces)
         return table, self.weights[table.order]
 
     def places(self, table: NodeTable) -> np.ndarray:
@@ -168,4 +175,4 @@ class PathRule:
         return found
 
     def _taken(self, pairs: slice | np.ndarray, splits: np.ndarray) -> "PathRule":
-        return PathRule(self.nodes[pairs], self.weights[pairs], splits, self.reach[pairs])
+        return PathRule(self.nodes[pairs], self.weights[pairs], splits, self.pieces[pairs])

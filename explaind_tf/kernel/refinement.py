@@ -9,10 +9,12 @@ uses 1 to 100 fixed nodes for all inputs).
 Where three nodes of a cell tell that the integrand is smooth, Romberg's extrapolation is used, and more nodes of the same
 cell instead of smaller cells. Which is better is known, too, from the completeness error.
 
-Where a model's kinks can be averaged (:mod:`explaind_tf.kernel.kinks`), that comes first: in what one node in the middle
-does not explain well enough, nodes reach to both sides as far as the piece that they stand for.
+Where a model's kinks can be averaged (:mod:`explaind_tf.kernel.kinks`), all that needs more than one plain node in the
+middle is integrated by nodes that stand for a piece of the cell: one for the whole cell, then two for its halves, at the
+places of Gauss and Legendre, then the same in each third. Twice or thrice the nodes then do what took hundreds.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -20,8 +22,10 @@ import numpy as np
 
 from explaind_tf.kernel.quadrature import PathRule, nodes_and_weights
 
-# Values of pairs of a node and an input: (nodes (m,), inputs (m,), reach (m,)) -> (m, ...).
+# Values of pairs of a node and an input: (nodes (m,), inputs (m,), pieces (m, 2)) -> (m, ...).
 AtNodes = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+# The input, node, weight and piece of each of some pairs.
+_Pairs = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 # Places along a step are counted in 3⁻¹⁶ of it, finer than float32 tells apart.
 _UNITS = 3**16
@@ -32,22 +36,58 @@ _SHARE = 0.4
 _SMOOTH = 0.1
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """Pieces of steps with 3**depth nodes each, and the best rule found for each.
+@dataclass(frozen=True, eq=False)
+class _Formula:
+    """A rule of quadrature for a cell, in units of its width.
 
     Attributes
     ----------
-    depth : int
+    nodes : np.ndarray
+        Shape (n,).
+    pieces : np.ndarray
+        Where the piece that each stands for begins and ends, shape (n, 2): the same place twice if kinks are not averaged.
+    weights : np.ndarray
+        One row for each order of extrapolation, shape (orders, n).
+    """
+
+    nodes: np.ndarray
+    pieces: np.ndarray
+    weights: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of nodes."""
+        return len(self.nodes)
+
+
+@functools.lru_cache(maxsize=_MOST_DEPTH + 1)
+def _midpoints(depth: int) -> _Formula:
+    """Return the middles of 3**depth pieces; those of less depth are among them."""
+    weights = [nodes_and_weights(depth, order)[1] for order in range(depth + 1)]
+    nodes = nodes_and_weights(depth, 0)[0]
+    return _Formula(nodes, np.stack([nodes, nodes], axis=1), np.stack(weights))
+
+
+_GAUSS_NODE = 0.5 - np.sqrt(3) / 6
+_WHOLE = _Formula(np.array([0.5]), np.array([[0.0, 1.0]]), np.ones((1, 1)))
+_HALVES = _Formula(
+    np.array([_GAUSS_NODE, 1 - _GAUSS_NODE]), np.array([[0.0, 0.5], [0.5, 1.0]]), np.full((1, 2), 0.5)
+)
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Pieces of steps integrated by the same formula, and the best order found for each.
+
+    Attributes
+    ----------
+    formula : _Formula
         The same for all of them.
-    reaches : bool
-        Whether nodes reach as far as the piece that they stand for, also the same for all of them.
     owner, left, width : np.ndarray of int
         The input, and where the cell begins and how wide it is in units, shape (c,).
     start, end : np.ndarray
         f at both ends, shape (c, O).
     values : np.ndarray
-        The integrand at the nodes, shape (c, 3**depth, K, O).
+        The integrand at the nodes, shape (c, n, K, O).
     order : np.ndarray of int
         Of the extrapolation, shape (c,).
     integral, error : np.ndarray
@@ -58,8 +98,7 @@ class _Cells:
         Whether extrapolation pays, shape (c,).
     """
 
-    depth: int
-    reaches: bool
+    formula: _Formula
     owner: np.ndarray
     left: np.ndarray
     width: np.ndarray
@@ -80,20 +119,36 @@ class _Cells:
         """Return some of the cells."""
         if is_kept.all():
             return self
-        arrays = {name: value[is_kept] for name, value in vars(self).items() if name not in _SHARED}
-        return _Cells(self.depth, self.reaches, **arrays)
+        arrays = {name: value[is_kept] for name, value in vars(self).items() if name != "formula"}
+        return _Cells(self.formula, **arrays)
 
-    def pairs(self, is_kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return the input, node, weight and reach of each node of some cells, end to end."""
-        rules = np.stack([nodes_and_weights(self.depth, j)[1] for j in range(self.depth + 1)])
-        weights = rules[self.order[is_kept]] * (self.width[is_kept] / _UNITS)[:, None]
-        places = _places(self.left[is_kept], self.width[is_kept], self.depth)
-        reach = _reach(self.width[is_kept], self.depth, self.reaches)
-        return np.repeat(self.owner[is_kept], 3**self.depth), places.ravel(), weights.ravel(), reach
+    @property
+    def is_deepened(self) -> np.ndarray:
+        """Whether refinement gives cells of midpoints more of them, rather than cut them into three, shape (c,)."""
+        return (len(self.formula) == 1) | (self.is_smooth & (len(self.formula) < 3**_MOST_DEPTH))
 
+    @property
+    def averages(self) -> bool:
+        """Whether the nodes stand for pieces, over which kinks are averaged."""
+        return self.formula in (_WHOLE, _HALVES)
 
-# What is the same for all cells of a group.
-_SHARED = ("depth", "reaches")
+    def is_cut(self, *, has_kinks: bool) -> np.ndarray:
+        """Return whether refinement cuts cells into three, shape (c,)."""
+        if self.averages or has_kinks:
+            return np.full(len(self), self.formula is _HALVES)
+        return ~self.is_deepened
+
+    def added(self, *, has_kinks: bool) -> np.ndarray:
+        """Return how many more nodes refinement makes of each cell, shape (c,)."""
+        if self.averages:
+            return np.full(len(self), 2 * len(_HALVES) if self.formula is _HALVES else 1)
+        return np.zeros(len(self), int) if has_kinks else self.is_deepened * 2 * len(self.formula)
+
+    def pairs(self, is_kept: np.ndarray) -> _Pairs:
+        """Return the input, node, weight and piece of each node of some cells, end to end."""
+        left, width = self.left[is_kept], self.width[is_kept]
+        weights = self.formula.weights[self.order[is_kept]] * (width / _UNITS)[:, None]
+        return *_places(self.formula, self.owner[is_kept], left, width), weights.ravel()
 
 
 @dataclass(frozen=True)
@@ -104,16 +159,6 @@ class _Path:
     measure: AtNodes
     budget: np.ndarray
     has_kinks: bool
-
-    def averages(self, cells: _Cells) -> bool:
-        """Tell whether refinement lets the nodes of cells reach to both sides, which makes no more of them."""
-        return self.has_kinks and not cells.reaches
-
-    def deepens(self, cells: _Cells) -> np.ndarray:
-        """Tell whether refinement gives a cell more nodes, rather than cut it into three, shape (c,)."""
-        if self.averages(cells):
-            return np.zeros(len(cells), bool)
-        return (cells.depth == 0) | (cells.is_smooth & (cells.depth < _MOST_DEPTH))
 
 
 def integrate(
@@ -132,8 +177,8 @@ def integrate(
     Parameters
     ----------
     integrand : callable
-        ∂f/∂z (z(t)) · d_k at pairs of a node and an input, shape (m, K, O). Where a node reaches to both sides, kinks have
-        their mean slopes there.
+        ∂f/∂z (z(t)) · d_k at pairs of a node and an input, shape (m, K, O). Where a node stands for a piece, kinks have
+        their mean slopes over it.
     measure : callable
         f(z(t)) at such pairs, shape (m, O).
     start, end : np.ndarray
@@ -145,7 +190,7 @@ def integrate(
     max_nodes : int
         Most nodes of one input; what is left then stays in the error.
     has_kinks : bool
-        Whether the integrand changes where nodes reach.
+        Whether the integrand depends on the pieces.
 
     Returns
     -------
@@ -158,23 +203,22 @@ def integrate(
     every = np.arange(count)
     whole = np.full(count, _UNITS)
     path = _Path(integrand, measure, budget, has_kinks)
-    values = integrand(np.full(count, 0.5), every, np.zeros(count))[:, None]
-    cells = [_evaluated(path, 0, False, every, np.zeros_like(whole), whole, start, end, values)]
-    integrals = np.zeros((count, *values.shape[2:]))
-    pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+    cells = [_integrated(path, _midpoints(0), every, np.zeros_like(whole), whole, start, end)]
+    integrals = np.zeros_like(cells[0].integral)
+    pairs: list[_Pairs] = []
     while cells:
         error, largest, nodes = np.zeros(start.shape), np.zeros(count), np.zeros(count, int)
-        can_grow = [_can_grow(c, rounding) for c in cells]
+        can_grow = [_can_grow(path, c, rounding) for c in cells]
         for c, is_free in zip(cells, can_grow, strict=True):
             _add_by_owner(error, c.owner, c.error)
             np.maximum.at(largest, c.owner, np.where(is_free, c.size, 0))
-            np.add.at(nodes, c.owner, 3**c.depth)
+            np.add.at(nodes, c.owner, len(c.formula))
         worst = [
             is_free & (c.size >= _SHARE * largest[c.owner])
             for c, is_free in zip(cells, can_grow, strict=True)
         ]
         for c, is_worst in zip(cells, worst, strict=True):
-            np.add.at(nodes, c.owner, is_worst * path.deepens(c) * 2 * 3**c.depth)
+            np.add.at(nodes, c.owner, is_worst * c.added(has_kinks=has_kinks))
         is_going = (np.max(np.abs(error) / budget, axis=1) > 1) & (largest > 0) & (nodes <= max_nodes)
         refined: list[_Cells] = []
         for c, is_worst in zip(cells, worst, strict=True):
@@ -184,8 +228,8 @@ def integrate(
             refined += _refined(path, c.where(is_going[c.owner] & is_worst))
             refined.append(c.where(is_going[c.owner] & ~is_worst))
         cells = _merged(refined)
-    owners, nodes_of_pairs, weights, reach = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    rule = PathRule.of_pairs(owners, nodes_of_pairs, weights, count, reach)
+    owners, nodes_of_pairs, pieces, weights = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    rule = PathRule.of_pairs(owners, nodes_of_pairs, weights, count, pieces)
     return rule, np.moveaxis(integrals, 1, 0)
 
 
@@ -201,21 +245,38 @@ def _add_by_owner(total: np.ndarray, owner: np.ndarray, values: np.ndarray) -> N
         total[owners] += np.add.reduceat(values[order], starts, axis=0)
 
 
-def _places(left: np.ndarray, width: np.ndarray, depth: int) -> np.ndarray:
-    # In whole numbers, so that inputs which share a node share it to the bit.
-    halves = 2 * np.arange(3**depth) + 1
-    return (2 * left[:, None] + (width // 3**depth)[:, None] * halves) / (2 * _UNITS)
+def _places(
+    formula: _Formula, owner: np.ndarray, left: np.ndarray, width: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the input, node and piece of each node of cells, end to end."""
+
+    def along(fractions: np.ndarray) -> np.ndarray:
+        # In whole numbers, so that inputs which share a node share it to the bit.
+        return np.rint(2 * (left[:, None] + width[:, None] * fractions)) / (2 * _UNITS)
+
+    pieces = np.stack([along(formula.pieces[:, 0]), along(formula.pieces[:, 1])], axis=-1)
+    return np.repeat(owner, len(formula)), along(formula.nodes).ravel(), pieces.reshape(-1, 2)
 
 
-def _reach(width: np.ndarray, depth: int, reaches: bool) -> np.ndarray:
-    """Return how far the nodes of cells reach, end to end."""
-    return np.repeat((width // 3**depth) * reaches / (2 * _UNITS), 3**depth)
+def _integrated(
+    path: _Path,
+    formula: _Formula,
+    owner: np.ndarray,
+    left: np.ndarray,
+    width: np.ndarray,
+    start: np.ndarray,
+    end: np.ndarray,
+) -> _Cells:
+    """Return cells whose integrand is evaluated at all nodes of a formula."""
+    owners, nodes, pieces = _places(formula, owner, left, width)
+    found = path.integrand(nodes, owners, pieces)
+    values = found.reshape(len(owner), len(formula), *found.shape[1:])
+    return _evaluated(path, formula, owner, left, width, start, end, values)
 
 
 def _evaluated(
     path: _Path,
-    depth: int,
-    reaches: bool,
+    formula: _Formula,
     owner: np.ndarray,
     left: np.ndarray,
     width: np.ndarray,
@@ -224,41 +285,44 @@ def _evaluated(
     values: np.ndarray,
 ) -> _Cells:
     """Return cells with the order of extrapolation whose error is smallest."""
-    budget = path.budget[owner]
-    share = (width / _UNITS)[:, None, None]
-    if depth == 0:  # most cells are the whole step of an input, and stay so
+    budget, share = path.budget[owner], (width / _UNITS)[:, None, None]
+    if len(formula) == 1:  # most cells are the whole step of an input, and stay so
         integral = values[:, 0] * share
         error = (end - start) - integral.sum(axis=1)
         size = np.max(np.abs(error) / budget, axis=1)
         order = np.zeros(len(owner), int)
         return _Cells(
-            depth, reaches, owner, left, width, start, end, values,
+            formula, owner, left, width, start, end, values,
             order, integral, error, size, order.astype(bool),
         )  # fmt: skip
-    rules = [nodes_and_weights(depth, order)[1] for order in range(depth + 1)]
-    integrals = np.stack([np.einsum("n,cnko->cko", rule, values) * share for rule in rules])
+    integrals = np.stack([np.einsum("n,cnko->cko", rule, values) * share for rule in formula.weights])
     errors = (end - start) - integrals.sum(axis=2)
     sizes = np.max(np.abs(errors) / budget, axis=2)
     order = np.argmin(sizes, axis=0)
     best = (order, np.arange(len(owner)))
-    is_smooth = (order == depth) & (sizes[best] <= _SMOOTH * sizes[0])
+    is_smooth = (order == len(sizes) - 1) & (sizes[best] <= _SMOOTH * sizes[0])
     return _Cells(
-        depth, reaches, owner, left, width, start, end, values,
+        formula, owner, left, width, start, end, values,
         order, integrals[best], errors[best], sizes[best], is_smooth,
     )  # fmt: skip
 
 
-def _can_grow(cells: _Cells, rounding: float) -> np.ndarray:
-    return (np.max(np.abs(cells.error), axis=1) > rounding) & (cells.width >= 3 ** (cells.depth + 1))
+def _can_grow(path: _Path, cells: _Cells, rounding: float) -> np.ndarray:
+    # Each third of a cell is off by as much rounding as the whole: what is cut because of it would be cut on and on.
+    limit = rounding * np.where(cells.is_cut(has_kinks=path.has_kinks), 2, 1)
+    return (np.max(np.abs(cells.error), axis=1) > limit) & (cells.width >= 3 * len(cells.formula))
 
 
 def _refined(path: _Path, cells: _Cells) -> list[_Cells]:
-    """Return the cells refined: averaged at first, then with more nodes where that pays, and else cut into three."""
+    """Return the cells by the next formula, or cut into three where there is none that pays."""
     if not len(cells):
         return []
-    if path.averages(cells):
-        return [_averaged(path, cells)]
-    deeper, parts = path.deepens(cells), []
+    place = (cells.owner, cells.left, cells.width, cells.start, cells.end)
+    if cells.formula is _HALVES:
+        return [_integrated(path, _HALVES, *_thirds(path, cells))]
+    if path.has_kinks:
+        return [_integrated(path, _HALVES if cells.averages else _WHOLE, *place)]
+    deeper, parts = cells.is_deepened, []
     if deeper.any():
         parts.append(_deepened(path, cells.where(deeper)))
     if not deeper.all():
@@ -266,66 +330,54 @@ def _refined(path: _Path, cells: _Cells) -> list[_Cells]:
     return parts
 
 
-def _averaged(path: _Path, cells: _Cells) -> _Cells:
-    """Return the cells with the same nodes, which now reach to both sides."""
-    places, reach = _places(cells.left, cells.width, cells.depth), _reach(cells.width, cells.depth, True)
-    found = path.integrand(places.ravel(), np.repeat(cells.owner, 3**cells.depth), reach)
+def _deepened(path: _Path, cells: _Cells) -> _Cells:
+    """Return cells with three times as many midpoints, of which every third is known."""
+    count = 3 * len(cells.formula)
+    formula = _midpoints(round(np.log(count) / np.log(3)))
+    is_new = np.arange(count) % 3 != 1
+    owners, nodes, pieces = _places(formula, cells.owner, cells.left, cells.width)
+    is_asked = np.tile(is_new, len(cells))
+    found = path.integrand(nodes[is_asked], owners[is_asked], pieces[is_asked])
+    values = np.empty((len(cells), count, *cells.values.shape[2:]))
+    values[:, ~is_new] = cells.values
+    values[:, is_new] = found.reshape(len(cells), -1, *found.shape[1:])
     return _evaluated(
-        path, cells.depth, True, cells.owner, cells.left, cells.width, cells.start, cells.end,
-        found.reshape(cells.values.shape),
+        path, formula, cells.owner, cells.left, cells.width, cells.start, cells.end, values
     )  # fmt: skip
 
 
-def _deepened(path: _Path, cells: _Cells) -> _Cells:
-    """Return the cells with three times as many nodes; those that they had are kept, unless they reached too far."""
-    depth = cells.depth + 1
-    places = _places(cells.left, cells.width, depth)
-    is_new = (np.arange(3**depth) % 3 != 1) | cells.reaches
-    reach = _reach(cells.width, depth, cells.reaches).reshape(places.shape)[:, is_new]
-    found = path.integrand(
-        places[:, is_new].ravel(), np.repeat(cells.owner, int(is_new.sum())), reach.ravel()
-    )
-    values = np.empty((len(cells), 3**depth, *cells.values.shape[2:]))
-    values[:, 1::3] = cells.values
-    values[:, is_new] = found.reshape(len(cells), -1, *found.shape[1:])
-    return _evaluated(
-        path, depth, cells.reaches, cells.owner, cells.left, cells.width, cells.start, cells.end, values
-    )
-
-
 def _split(path: _Path, cells: _Cells) -> _Cells:
-    """Return the cells cut into three, without any new node."""
-    width = cells.width // 3
+    """Return cells of midpoints cut into three, without any new node."""
+    formula = _midpoints(round(np.log(len(cells.formula)) / np.log(3)) - 1)
+    values = cells.values.reshape(3 * len(cells), -1, *cells.values.shape[2:])
+    return _evaluated(path, formula, *_thirds(path, cells), values)
+
+
+def _thirds(path: _Path, cells: _Cells) -> tuple[np.ndarray, ...]:
+    """Return owner, left, width, start and end of the thirds of cells."""
+    width, owners = cells.width // 3, np.repeat(cells.owner, 2)
     inner = np.stack([cells.left + width, cells.left + 2 * width], axis=1)
-    owners = np.repeat(cells.owner, 2)
-    found = path.measure((inner / _UNITS).ravel(), owners, np.zeros(len(owners)))
-    ends = np.concatenate(
-        [cells.start[:, None], found.reshape(len(cells), 2, -1), cells.end[:, None]], axis=1
-    )
+    places = inner.ravel() / _UNITS
+    found = path.measure(places, owners, np.stack([places, places], axis=1)).reshape(len(cells), 2, -1)
+    ends = np.concatenate([cells.start[:, None], found, cells.end[:, None]], axis=1)
     lefts = np.concatenate([cells.left[:, None], inner], axis=1)
 
     def flat(array: np.ndarray) -> np.ndarray:
         return array.reshape(3 * len(cells), *array.shape[2:])
 
-    return _evaluated(
-        path, cells.depth - 1, cells.reaches, np.repeat(cells.owner, 3), flat(lefts), np.repeat(width, 3),
-        flat(ends[:, :-1]), flat(ends[:, 1:]),
-        cells.values.reshape(3 * len(cells), -1, *cells.values.shape[2:]),
-    )  # fmt: skip
+    return np.repeat(cells.owner, 3), flat(lefts), np.repeat(width, 3), flat(ends[:, :-1]), flat(ends[:, 1:])
 
 
 def _merged(cells: Iterable[_Cells]) -> list[_Cells]:
-    """Return cells of the same depth and kind of nodes together."""
-    groups: dict[tuple[int, bool], list[_Cells]] = {}
+    """Return cells of the same formula together."""
+    groups: dict[_Formula, list[_Cells]] = {}
     for c in cells:
         if len(c):
-            groups.setdefault((c.depth, c.reaches), []).append(c)
+            groups.setdefault(c.formula, []).append(c)
     return [alike[0] if len(alike) == 1 else _concatenated(alike) for alike in groups.values()]
 
 
 def _concatenated(cells: list[_Cells]) -> _Cells:
-    first = cells[0]
-    arrays = {
-        name: np.concatenate([getattr(c, name) for c in cells]) for name in vars(first) if name not in _SHARED
-    }
-    return _Cells(first.depth, first.reaches, **arrays)
+    names = [name for name in vars(cells[0]) if name != "formula"]
+    arrays = {name: np.concatenate([getattr(c, name) for c in cells]) for name in names}
+    return _Cells(cells[0].formula, **arrays)

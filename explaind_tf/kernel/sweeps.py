@@ -193,8 +193,8 @@ def _unit_in_last_place(dtype: tf.DType, *values: np.ndarray) -> float:
 def _at_nodes(function: Callable[..., tf.Tensor], segment: Segment, block: Block) -> AtNodes:
     """Return a function of the derivatives' as one of pairs of a node and an input, in any order."""
 
-    def at_nodes(nodes: np.ndarray, owners: np.ndarray, reach: np.ndarray) -> np.ndarray:
-        table = by_node(nodes, owners, reach)
+    def at_nodes(nodes: np.ndarray, owners: np.ndarray, pieces: np.ndarray) -> np.ndarray:
+        table = by_node(nodes, owners, pieces)
         found = function(segment=segment, table=table, block=block).numpy()
         values = np.empty(found.shape)
         values[table.order] = found

@@ -78,7 +78,10 @@ def test_parts_of_a_table_are_all_of_it_and_small(pairs, most):
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(1, 12))
 def test_rounds_hold_every_pair_once_and_tables_are_a_third_full(counts, most):
     splits = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    rule = PathRule(np.linspace(0, 1, splits[-1]), np.arange(splits[-1]) + 1.0, splits, np.zeros(splits[-1]))
+    pairs = np.repeat(np.arange(len(splits) - 1), np.diff(splits))
+    rule = PathRule.of_pairs(
+        pairs, np.linspace(0, 1, splits[-1]), np.arange(splits[-1]) + 1.0, len(splits) - 1
+    )
     found = [[] for _ in counts]
     for number, (members, part) in enumerate(rule.rounds(most)):
         table, weights = part.by_node()

@@ -13,11 +13,11 @@ class _Family:
         self._function, self._derivative, self._exponents = function, derivative, np.asarray(exponents)
         self.evaluated = np.zeros(len(self._exponents), int)
 
-    def integrand(self, nodes, owners, reach):
+    def integrand(self, nodes, owners, pieces):
         np.add.at(self.evaluated, owners, 1)
         return self._derivative(nodes, self._exponents[owners])[:, None, None]
 
-    def measure(self, nodes, owners, reach=None):
+    def measure(self, nodes, owners, pieces=None):
         return self._function(nodes, self._exponents[owners])[:, None]
 
     def integrate(self, budget, *, max_nodes=729, rounding=1e-15):
