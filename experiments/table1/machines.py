@@ -59,6 +59,9 @@ class _Counted(Derivatives):
 
     def path_jvp(self, segment, table, directions, block):
         self.nodes += len(table.members)
+        # Where a node stands for a piece, the ends of it are measured, too.
+        has_piece = np.repeat(table.pieces[:, 1] > table.pieces[:, 0], np.diff(table.splits))
+        self.values += 2 * int(has_piece.sum())
         return super().path_jvp(segment, table, directions, block)
 
     def measure_at(self, segment, table, block):

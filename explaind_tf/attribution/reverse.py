@@ -33,7 +33,7 @@ def walk_back(task: Task, routes: Routes, entries: Entries, rules: Rules, progre
             updates = (s for s in steps if task.replay.transition(s).updates)
             pulled = (_pull_back(task, routes, entries, s, pieces, rules, total) for s in updates)
             rows = rows_of(pulled, memory)
-            found: dict[int, tf.Tensor] | None = {}
+            found: dict[int, sweeps.UseRows] | None = {}
             for step in steps:
                 # A batch that only accumulated its gradient is used by the update after it.
                 if task.replay.transition(step).updates:
@@ -63,7 +63,7 @@ def _pull_back(
     transition = task.replay.transition(step)
     update = task.recorded.update(transition)
     if step < task.question.first:
-        return sweeps.UpdateRows(step, None, None, update.gain, update.scale)
+        return sweeps.UpdateRows(step, None, update.pull, update.direct, update.gain, update.scale)
     segment = task.replay.segment(transition)
     rows = [
         path_rows(task, segment, piece, rules[step, piece.block], by_rule=routes.rows_by_rule)
@@ -74,9 +74,7 @@ def _pull_back(
         for piece, phi in zip(pieces, rows, strict=True):
             total[piece.rows] += split_step(task, entries, split, piece, phi)
     phi = tf.concat(rows, axis=0)[:, : task.derivatives.model.theta_size]
-    dtype = phi.dtype.as_numpy_dtype
-    direct = phi * tf.constant(update.direct, phi.dtype) if update.direct else None
-    return sweeps.UpdateRows(step, phi * update.pull.astype(dtype), direct, update.gain, update.scale)
+    return sweeps.UpdateRows(step, phi, update.pull, update.direct, update.gain, update.scale)
 
 
 def _book_samples(
@@ -85,7 +83,7 @@ def _book_samples(
     entries: Entries,
     pieces: list[Piece],
     step: int,
-    rows_by_effect: dict[int, tf.Tensor],
+    rows_by_effect: dict[int, sweeps.UseRows],
 ) -> None:
     if not rows_by_effect:
         return
@@ -98,15 +96,16 @@ def _book_samples(
     arguments = (task.derivatives, segment.line[0], segment.constants, batch)
     if task.question.keeps_parameters:
         for chunk, gradients in contractions.gradient_chunks(*arguments, routes.samples, task.chunk_bytes):
-            for effect, rows in rows_by_effect.items():
-                products = rows[:, None, :].numpy().astype(np.float64) * gradients.numpy()
+            for effect, use in rows_by_effect.items():
+                products = (use.factor * use.rows.numpy().astype(np.float64))[:, None, :] * gradients.numpy()
                 _book_rows(task, entries, pieces, positions[chunk], products, effect)
         return
     partition = contractions.within(task.question.partition, task.derivatives.model.theta_size)
-    stacked = tf.concat(list(rows_by_effect.values()), axis=0)
+    stacked = tf.concat([use.rows for use in rows_by_effect.values()], axis=0)
     values = contractions.contract(*arguments, stacked, partition, routes.samples, task.chunk_bytes)
-    for effect, part in zip(rows_by_effect, np.split(values, len(rows_by_effect)), strict=True):
-        kept = part if task.question.keeps_layers else part[..., 0]
+    parts = np.split(values, len(rows_by_effect))
+    for (effect, use), part in zip(rows_by_effect.items(), parts, strict=True):
+        kept = use.factor * (part if task.question.keeps_layers else part[..., 0])
         _book_rows(task, entries, pieces, positions, kept, effect)
 
 

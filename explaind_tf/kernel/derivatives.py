@@ -80,7 +80,7 @@ class Derivatives:
             )
             for k in (None, *range(1, _LAID_OUT + 1))
         }
-        self._path_rows = _Compiled(self._build_path_rows, [*path, weights, integers, *measured])
+        self._path_rows = _Compiled(self._build_path_rows, [*path, weights, integers, integers, *measured])
         by_node = [*pairs, weights, tf.TensorSpec((None, None), tf.int32), *measured]
         self._path_rows_by_rule = _Compiled(self._build_path_rows_by_rule, by_node)
         self._path_products = _Compiled(self._build_path_products, [directions, *by_node])
@@ -119,7 +119,14 @@ class Derivatives:
         return compiled(*pairs, directions, segment.constants, block.inputs, block.targets)
 
     def path_rows(
-        self, segment: Segment, rule: PathRule, block: Block, *, by_rule: bool, stacked: int = 1
+        self,
+        segment: Segment,
+        rule: PathRule,
+        block: Block,
+        *,
+        by_rule: bool,
+        stacked: int = 1,
+        outputs: np.ndarray | None = None,
     ) -> tf.Tensor:
         """Return Φ = Σ_j weights_ij · ∂f_i/∂z (z(nodes_j)), one row a measurement, shape (batch, O, Z).
 
@@ -136,6 +143,8 @@ class Derivatives:
         stacked : int
             Nodes of one input whose activations are held at once. By rules, their gradients are summed within the
             products that make them: the more, the faster.
+        outputs : np.ndarray of int, optional
+            Which ones; by default all. One by one, only these are differentiated.
 
         Raises
         ------
@@ -143,12 +152,15 @@ class Derivatives:
             If the model has no rules.
         """
         if by_rule:
-            return self._by_rule(self._path_rows_by_rule, segment, rule, block, stacked)
+            rows = self._by_rule(self._path_rows_by_rule, segment, rule, block, stacked)
+            return rows if outputs is None else tf.gather(rows, outputs, axis=1)
         dtype = self.model.dtype.as_numpy_dtype
         nodes = (array.astype(dtype) for array in (rule.nodes, rule.pieces, rule.weights))
-        return self._path_rows(
-            *segment.line, *nodes, rule.splits, segment.constants, block.inputs, block.targets
-        )
+        if outputs is None:
+            one = self.measure(segment.start, segment.constants, block.take(slice(0, 1)))
+            outputs = np.arange(one.shape[1])
+        path = (*segment.line, *nodes, rule.splits, outputs.astype(np.int32))
+        return self._path_rows(*path, segment.constants, block.inputs, block.targets)
 
     def path_products(
         self, segment: Segment, rule: PathRule, directions: Any, block: Block, *, stacked: int = 1
@@ -288,11 +300,14 @@ class Derivatives:
         targets: list[tf.Tensor],
     ) -> tf.Tensor:
         """Return f of the variables at a node, whose derivatives see kinks averaged over the piece it stands for."""
-        start, displacement = line
+
+        def at(place: tf.Tensor) -> list[tf.Tensor]:
+            return self.model.unpack(line[0] + place * line[1])
+
         return averaged(
             lambda own: self.model.measure(own, constants, x, targets),
             variables,
-            lambda: tuple(self.model.unpack(start + end * displacement) for end in (piece[0], piece[1])),
+            lambda: (at(piece[0]), at(piece[1])),
             piece[1] > piece[0],
         )
 
@@ -331,7 +346,9 @@ class Derivatives:
         )
         return found.concat()
 
-    def _build_path_rows(self, start, displacement, nodes, pieces, weights, splits, constants, x, targets):
+    def _build_path_rows(
+        self, start, displacement, nodes, pieces, weights, splits, asked, constants, x, targets
+    ):
         def one_input(example: tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]) -> tf.Tensor:
             inputs, labels = ([part[None] for part in parts] for parts in example[:2])
             first, stop = example[2:]
@@ -340,7 +357,7 @@ class Derivatives:
                 point = start + nodes[node] * displacement
                 variables, line = self.model.unpack(point), (start, displacement)
                 outputs = self._measured(variables, line, pieces[node], constants, inputs, labels)[0]
-                cotangents = weights[node] * tf.eye(tf.shape(outputs)[0], dtype=outputs.dtype)
+                cotangents = weights[node] * tf.one_hot(asked, tf.shape(outputs)[0], dtype=outputs.dtype)
                 return tf.map_fn(
                     lambda cotangent: _vjp(outputs, point, cotangent),
                     cotangents,

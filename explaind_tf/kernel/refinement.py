@@ -353,7 +353,7 @@ def _split(path: _Path, cells: _Cells) -> _Cells:
     return _evaluated(path, formula, *_thirds(path, cells), values)
 
 
-def _thirds(path: _Path, cells: _Cells) -> tuple[np.ndarray, ...]:
+def _thirds(path: _Path, cells: _Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return owner, left, width, start and end of the thirds of cells."""
     width, owners = cells.width // 3, np.repeat(cells.owner, 2)
     inner = np.stack([cells.left + width, cells.left + 2 * width], axis=1)

@@ -23,6 +23,8 @@ from explaind_tf.kernel.refinement import AtNodes, integrate
 _ROUNDED = 2
 # Share of the tolerance that the quadrature may use; the rest is left to rounding.
 _QUADRATURE_SHARE = 0.8
+# Elements of rows from which it pays to compile what is done with them at each step.
+_WORTH_FUSING = 2**22
 
 
 @dataclass(frozen=True)
@@ -226,11 +228,13 @@ class UpdateRows:
     ----------
     step : int
         Step number.
-    momentum : tf.Tensor or None
-        What a unit of momentum moves the measurements by in this very step, shape (F, D); None for a step that is not
+    phi : tf.Tensor or None
+        What a unit of each weight moves the measurements by in this very step, shape (F, D); None for a step that is not
         accounted for.
-    gradient : tf.Tensor or None
-        What a unit of gradient moves them by besides, shape (F, D); None for nothing.
+    pull : np.ndarray
+        What a unit of momentum moves a weight by, shape (D,) or ().
+    direct : float
+        What a unit of gradient moves it by besides.
     gain : float
         What a unit of gradient adds to the momentum.
     scale : np.ndarray
@@ -238,23 +242,46 @@ class UpdateRows:
     """
 
     step: int
-    momentum: tf.Tensor | None
-    gradient: tf.Tensor | None
+    phi: tf.Tensor | None
+    pull: np.ndarray
+    direct: float
     gain: float
     scale: np.ndarray
 
-    def of_use(self, psi: tf.Tensor) -> tf.Tensor:
-        """Return what a unit of this update's batch gradient does through the rows Ψ of its momentum."""
-        return psi * (np.asarray(self.gain * self.scale).astype(psi.dtype.as_numpy_dtype))
+    def of_use(self, psi: tf.Tensor, share: float = 1.0, *, is_direct: bool) -> "UseRows":
+        """Return what a unit of this update's batch gradient does through a share of the rows Ψ of its momentum.
 
-    def of_direct(self) -> tf.Tensor | None:
-        """Return what a unit of this update's batch gradient does besides, in this step."""
-        if self.gradient is None:
-            return None
-        return self.gradient * self.scale.astype(self.gradient.dtype.as_numpy_dtype)
+        Parameters
+        ----------
+        psi : tf.Tensor
+            Shape (F, D).
+        share : float
+            Which one.
+        is_direct : bool
+            Whether to add what it does besides, in this step.
+        """
+        if self.scale.ndim == 0 and not (is_direct and self.direct):
+            return UseRows(psi, share * self.gain * float(self.scale))
+        dtype = psi.dtype.as_numpy_dtype
+        rows = psi * np.asarray(share * self.gain * self.scale).astype(dtype)
+        if is_direct and self.direct:
+            assert self.phi is not None, "only what is accounted for does something directly"
+            rows = rows + self.phi * np.asarray(self.direct * self.scale).astype(dtype)
+        return UseRows(rows)
 
 
-def rows_by_use(updates: Iterable[UpdateRows], memory: float) -> Iterator[dict[int, tf.Tensor]]:
+@dataclass(frozen=True)
+class UseRows:
+    """What the use of a batch's gradient does to measurements: rows (F, D), times a factor.
+
+    The factor is kept apart: rows are as large as the model times the measurements, and their products with samples small.
+    """
+
+    rows: tf.Tensor
+    factor: float = 1.0
+
+
+def rows_by_use(updates: Iterable[UpdateRows], memory: float) -> Iterator[dict[int, UseRows]]:
     """Yield for each update i, filed under its step, the rows gain_i Ψ_i + what it does directly.
 
     Ψ_i = memory · Ψ_{i+1} + Φ_i ⊙ pull_i. A sample's influence through its use at update i, in step i and in all later
@@ -268,40 +295,52 @@ def rows_by_use(updates: Iterable[UpdateRows], memory: float) -> Iterator[dict[i
         Share of the momentum that survives an update (β₁).
     """
     psi: tf.Tensor | None = None
-    age = 0  # updates since the last one that is accounted for
+    left = 1.0  # of Ψ, since the last update that is accounted for
     for update in updates:
-        age = 0 if update.momentum is not None else age + 1
-        if psi is not None:
-            psi = psi * tf.constant(memory, psi.dtype)
-            if memory**age < np.finfo(psi.dtype.as_numpy_dtype).eps:
+        if update.phi is not None:
+            psi, left = _recall(psi, update, memory * left), 1.0
+        elif psi is not None:
+            left *= memory
+            if left < np.finfo(psi.dtype.as_numpy_dtype).eps:
                 return
-        if update.momentum is not None:
-            psi = update.momentum if psi is None else psi + update.momentum
-        if psi is None:
-            yield {}
-            continue
-        rows, direct = update.of_use(psi), update.of_direct()
-        yield {update.step: rows if direct is None else rows + direct}
+        is_direct = update.phi is not None
+        yield {} if psi is None else {update.step: update.of_use(psi, left, is_direct=is_direct)}
 
 
-def rows_by_effect(updates: Iterable[UpdateRows], memory: float) -> Iterator[dict[int, tf.Tensor]]:
+def rows_by_effect(updates: Iterable[UpdateRows], memory: float) -> Iterator[dict[int, UseRows]]:
     """Yield, for each update i, the rows of each effect step s ≥ i: memory^(updates between) · gain_i · Φ_s ⊙ pull_s.
 
     Holds the rows of all effect steps until their weight falls below rounding.
     """
     window: deque[tuple[int, int, tf.Tensor]] = deque()
     for position, update in enumerate(updates):
-        if update.momentum is not None:
-            window.appendleft((position, update.step, update.momentum))
+        if update.phi is not None:
+            window.appendleft((position, update.step, _recall(None, update, memory)))
         while (
             window and memory ** (position - window[-1][0]) < np.finfo(window[-1][2].dtype.as_numpy_dtype).eps
         ):
             window.pop()
-        rows = {
-            effect: update.of_use(pulled * tf.constant(memory ** (position - later), pulled.dtype))
+        yield {
+            effect: update.of_use(pulled, memory ** (position - later), is_direct=effect == update.step)
             for later, effect, pulled in window
         }
-        direct = update.of_direct()
-        if direct is not None:
-            rows[update.step] = rows[update.step] + direct
-        yield rows
+
+
+def _recall(psi: tf.Tensor | None, update: UpdateRows, memory: float) -> tf.Tensor:
+    """Return memory · Ψ + Φ ⊙ pull."""
+    assert update.phi is not None
+    dtype = update.phi.dtype
+    pull = tf.constant(update.pull.astype(dtype.as_numpy_dtype))
+    if psi is None:
+        return update.phi * pull
+    advance = _advance_fused if update.phi.shape.num_elements() >= _WORTH_FUSING else _advance
+    return advance(psi, tf.constant(memory, dtype), update.phi, pull)
+
+
+def _add_pulled(psi: tf.Tensor, memory: tf.Tensor, phi: tf.Tensor, pull: tf.Tensor) -> tf.Tensor:
+    return psi * memory + phi * pull
+
+
+_advance = tf.function(_add_pulled, autograph=False, reduce_retracing=True)
+# One pass over memory instead of three; compiling takes as long as that saves on some GB of rows.
+_advance_fused = tf.function(_add_pulled, autograph=False, jit_compile=True)

@@ -84,7 +84,7 @@ class RecordWriter:
                 self._write_record([data] if isinstance(data, bytes) else data)
                 self.count += 1
             self._flush()
-        except OSError:
+        except BaseException:  # an interrupt, too, would leave half a record for the next one to follow
             self.count, self.size = before
             self._small.clear()
             self._file.truncate(self.size)

@@ -27,17 +27,19 @@ def test_pieces_of_all_sizes_are_hashed_in_order(tmp_path):
 
 # What is hashed once it is written, and what is hashed meanwhile.
 @pytest.mark.parametrize("size", [4 * _SMALL_BYTES, 2 * _LARGE_BYTES])
-def test_a_record_that_did_not_fit_is_not_in_the_hash(tmp_path, monkeypatch, size):
+@pytest.mark.parametrize("error", [OSError("no space left on device"), KeyboardInterrupt("stopped")])
+def test_a_record_that_was_not_written_to_its_end_is_taken_back(tmp_path, monkeypatch, size, error):
     path, large = tmp_path / "records", bytes(size)
     writer = RecordWriter(path)
     writer.write(large)
     with monkeypatch.context() as patch:
 
-        def full(data):
-            raise OSError("no space left on device")
+        def half(data):
+            writer._file.write(data[: len(data) // 2])
+            raise error
 
-        patch.setattr(writer, "_write_out", full)
-        with pytest.raises(OSError, match="no space"):
+        patch.setattr(writer, "_write_out", half)
+        with pytest.raises(type(error), match=str(error)):
             writer.write(large)
     writer.write(b"after")
     writer.close()

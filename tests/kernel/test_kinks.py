@@ -1,0 +1,243 @@
+"""Mean slopes of kinks against integrals of many plain nodes, in float64."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.functions import Block, PureModel, Segment
+from explaind_tf.kernel.quadrature import PathRule, nodes_and_weights
+from explaind_tf.kernel.refinement import integrate
+from explaind_tf.kernel.sweeps import integrate_directions
+
+SIDE, INPUTS = 4, 5
+
+
+def _derivatives(function, shapes, inputs):
+    return Derivatives(
+        PureModel(
+            measure=lambda variables, constants, x, targets: function(variables, x[0]),
+            losses=None,
+            loss_scales=None,
+            regularizer=None,
+            trained=tuple(tf.TensorSpec(shape, tf.float64) for shape in shapes),
+            state=(),
+            constants=(),
+            inputs=(tf.TensorSpec((None, *inputs), tf.float64),),
+            measure_targets=(),
+            loss_targets=(),
+        )
+    )
+
+
+def _segment(shapes, rng, step=1.0):
+    size = sum(int(np.prod(shape)) for shape in shapes)
+    start, displacement = rng.normal(size=size), step * rng.normal(size=size)
+    return Segment(start, start + displacement, displacement, [])
+
+
+def _one_node(count, piece=(0.0, 1.0)):
+    """Return one node in the middle for each input, which stands for a piece."""
+    middle = np.full(count, 0.5)
+    return PathRule.of_pairs(np.arange(count), middle, np.ones(count), count, np.tile(piece, (count, 1)))
+
+
+def _missed(derivatives, segment, block, rule):
+    """Return what of the change of the measurement a rule does not explain, shape (inputs, outputs)."""
+    start, end = (derivatives.measure(point, [], block).numpy() for point in (segment.start, segment.end))
+    explained = integrate_directions(segment, segment.displacement[None], derivatives, block, rule)[0]
+    return end - start - explained
+
+
+def _two_by_two(images):
+    return tf.nn.max_pool2d(images, 2, 2, "VALID")
+
+
+# Each reads what is linear in the weights, and so in t.
+_LINEAR = {
+    "relu": lambda v, x: tf.nn.relu(x @ v[0]),
+    "relu6": lambda v, x: tf.nn.relu6(3 * x @ v[0]),
+    "leaky_relu": lambda v, x: 2 * tf.nn.leaky_relu(x @ v[0], 0.3),
+    "two readers": lambda v, x: (lambda y: tf.concat([y, 3 * y[:, :1]], axis=1))(tf.nn.relu(x @ v[0])),
+    "maximum of two": lambda v, x: tf.reduce_max(tf.reshape(x @ v[0], (-1, 3, 2)), axis=2),
+}
+
+
+@pytest.mark.parametrize("name", _LINEAR)
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_one_node_explains_a_kink_anywhere_in_what_is_linear_along_the_path(name, seed):
+    rng = np.random.default_rng(seed)
+    shapes = [(SIDE, 6)]
+    derivatives = _COMPILED.setdefault(name, _derivatives(_LINEAR[name], shapes, (SIDE,)))
+    assert derivatives.has_kinks
+    segment, block = _segment(shapes, rng, 3.0), Block([rng.normal(size=(INPUTS, SIDE))], [])
+    if name == "relu6":  # two kinks in one piece are beyond it
+        segment = _segment(shapes, rng, 0.1)
+    np.testing.assert_allclose(_missed(derivatives, segment, block, _one_node(INPUTS)), 0, atol=1e-12)
+
+
+_COMPILED: dict = {}
+
+
+_NETWORKS = {
+    "dense": (lambda v, x: tf.nn.relu(tf.reshape(x, (-1, 16)) @ v[0]) @ v[1], [(16, 8), (8, 3)], (16,)),
+    "two layers": (
+        lambda v, x: tf.nn.relu(tf.nn.relu(x @ v[0]) @ v[1] + x) @ v[2],
+        [(8, 8), (8, 8), (8, 3)],
+        (8,),
+    ),
+    "pooled": (
+        lambda v, x: tf.reduce_max(tf.nn.relu(tf.nn.conv2d(_two_by_two(
+            tf.nn.conv2d(x, v[0], 1, "SAME")), v[1], 1, "SAME")), axis=(1, 2)) @ v[2],
+        [(3, 3, 2, 4), (3, 3, 4, 4), (4, 3)],
+        (6, 6, 2),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _NETWORKS)
+def test_rows_products_and_derivatives_of_pieces_are_those_of_hundreds_of_nodes(name):
+    function, shapes, inputs = _NETWORKS[name]
+    rng = np.random.default_rng(1)
+    derivatives, segment = _derivatives(function, shapes, inputs), _segment(shapes, rng, 0.03)
+    block = Block([rng.normal(size=(INPUTS, *inputs))], [])
+    owners = np.repeat(np.arange(INPUTS), 2)
+    place = 0.5 - np.sqrt(3) / 6
+    halves = PathRule.of_pairs(
+        owners,
+        np.tile([place, 1 - place], INPUTS),
+        np.full(2 * INPUTS, 0.5),
+        INPUTS,
+        np.tile([[0.0, 0.5], [0.5, 1.0]], (INPUTS, 1)),
+    )
+    rows = derivatives.path_rows(segment, halves, block, by_rule=False).numpy()
+    exact = derivatives.path_rows(segment, PathRule.same(INPUTS, 6), block, by_rule=False).numpy()
+    plain = derivatives.path_rows(segment, PathRule.same(INPUTS, 1), block, by_rule=False).numpy()
+    # Every element of Φ, and not only its product with the displacement, which refinement looks at.
+    assert np.linalg.norm(rows - exact) < 0.2 * np.linalg.norm(plain - exact)
+    directions = rng.normal(size=(2, len(segment.start)))
+    for stacked in (1, 2):
+        by_rule = derivatives.path_rows(segment, halves, block, by_rule=True, stacked=stacked)
+        np.testing.assert_allclose(by_rule, rows, atol=1e-12)
+        products = derivatives.path_products(segment, halves, directions, block, stacked=stacked).numpy()
+        expected = np.einsum("boz,kz->bok", rows, directions)
+        np.testing.assert_allclose(products.sum(axis=-1), expected, atol=1e-11)
+    for count in (2, 5):  # laid out, and in a loop
+        several = rng.normal(size=(count, len(segment.start)))
+        integrals = integrate_directions(segment, several, derivatives, block, halves)
+        np.testing.assert_allclose(integrals, np.einsum("boz,kz->kbo", rows, several), atol=1e-11)
+
+
+@pytest.mark.parametrize("name", _NETWORKS)
+def test_where_no_kink_is_crossed_mean_slopes_are_the_slopes(name):
+    function, shapes, inputs = _NETWORKS[name]
+    rng = np.random.default_rng(2)
+    derivatives, segment = _derivatives(function, shapes, inputs), _segment(shapes, rng, 1e-9)
+    block = Block([rng.normal(size=(INPUTS, *inputs))], [])
+    plain, mean = (
+        derivatives.path_rows(segment, rule, block, by_rule=True).numpy()
+        for rule in (PathRule.same(INPUTS), _one_node(INPUTS))
+    )
+    assert np.abs(plain).max() > 0
+    np.testing.assert_array_equal(mean, plain)
+
+
+def test_a_model_without_kinks_knows_it():
+    smooth = _derivatives(lambda v, x: tf.tanh(x @ v[0]), [(SIDE, 3)], (SIDE,))
+    counted = _derivatives(
+        lambda v, x: (x @ v[0]) * tf.cast(tf.reduce_max(tf.shape(x)), x.dtype), [(SIDE, 3)], (SIDE,)
+    )
+    assert not smooth.has_kinks
+    assert not counted.has_kinks  # a maximum of whole numbers
+
+
+class _Kink:
+    """f(t) = Σ max(eʳᵗ − c, 0) for inputs with as many thresholds c each, whose slopes are averaged over pieces."""
+
+    def __init__(self, thresholds, rate=1.0):
+        thresholds = np.asarray(thresholds)
+        self._thresholds = thresholds[:, None] if thresholds.ndim == 1 else thresholds
+        self._rate = rate
+
+    def _read(self, nodes, owners):
+        return np.exp(self._rate * nodes)[:, None] - self._thresholds[owners]
+
+    def integrand(self, nodes, owners, pieces):
+        first, last = (self._read(pieces[:, end], owners) for end in (0, 1))
+        is_crossed = (first > 0) != (last > 0)
+        rise = np.maximum(last, 0) - np.maximum(first, 0)
+        slope = np.where(
+            is_crossed, rise / np.where(is_crossed, last - first, 1.0), self._read(nodes, owners) > 0
+        )
+        return (slope.sum(axis=1) * self._rate * np.exp(self._rate * nodes))[:, None, None]
+
+    def measure(self, nodes, owners, pieces=None):
+        return np.maximum(self._read(nodes, owners), 0).sum(axis=1)[:, None]
+
+    def integrate(self, budget, *, has_kinks, max_nodes=729, rounding=1e-15):
+        every = np.arange(len(self._thresholds))
+        start, end = self.measure(0.0 * every, every), self.measure(1.0 + 0 * every, every)
+        rule, integrals = integrate(
+            self.integrand,
+            self.measure,
+            start,
+            end,
+            budget=np.full(start.shape, budget),
+            rounding=rounding,
+            max_nodes=max_nodes,
+            has_kinks=has_kinks,
+        )
+        values = self.integrand(rule.nodes, rule.owners, rule.pieces)[:, 0, 0]
+        again = np.bincount(rule.owners, rule.weights * values, minlength=len(every))
+        np.testing.assert_allclose(again, integrals[0, :, 0], atol=1e-12)
+        return rule, (end - start - integrals.sum(axis=0))[:, 0]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(1.01, 2.7), min_size=1, max_size=6),
+    st.sampled_from([1e-1, 1e-2, 1e-3, 1e-5, 1e-7]),
+)
+def test_averaged_kinks_are_integrated_to_the_budget(thresholds, budget):
+    rule, error = _Kink(thresholds).integrate(budget, has_kinks=True)
+    assert np.abs(error).max() <= budget * (1 + 1e-9)
+    for owner in range(
+        len(thresholds)
+    ):  # the weights of an input cover the step, and its pieces do where it has any
+        own = rule.owners == owner
+        np.testing.assert_allclose(rule.weights[own].sum(), 1, atol=1e-12)
+        lengths = np.diff(rule.pieces[own], axis=1)
+        assert lengths.sum() == pytest.approx(1, abs=1e-6) or not lengths.any()
+
+
+def test_averaged_kinks_take_two_nodes_where_plain_ones_take_many():
+    thresholds = np.random.default_rng(0).uniform(1.0, 1.1, (3, 40))
+    averaged, plain = (
+        _Kink(thresholds, rate=0.1).integrate(1e-3, has_kinks=kinks)[0] for kinks in (True, False)
+    )
+    assert np.diff(averaged.splits).max() <= 2
+    assert np.diff(plain.splits).min() >= 20
+
+
+def test_an_input_that_one_plain_node_explains_is_not_averaged():
+    family = _Kink([0.5, 1.5])
+    rule, _ = family.integrate(0.08, has_kinks=True)
+    assert not np.diff(rule.pieces[rule.owners == 0], axis=1).any()
+    assert np.diff(rule.pieces[rule.owners == 1], axis=1).all()
+
+
+def test_averaging_ends_at_the_most_nodes_and_at_rounding():
+    for most in (1, 2, 5, 6, 20):
+        rule, _ = _Kink([1.5, 1.7]).integrate(1e-16, has_kinks=True, max_nodes=most, rounding=1e-20)
+        assert np.diff(rule.splits).max() <= most
+    rule, _ = _Kink([1.5]).integrate(1e-9, has_kinks=True, rounding=1.0)
+    assert rule.node_count == 1
+
+
+def test_nodes_of_the_table_of_midpoints_stand_for_no_piece():
+    nodes, weights = nodes_and_weights(1, 0)
+    rule = PathRule.of_pairs(np.zeros(3, int), nodes, weights, 1)
+    np.testing.assert_array_equal(rule.pieces, np.stack([nodes, nodes], axis=1))
