@@ -58,8 +58,8 @@ class Settings:
     inputs : dict of int to int
         Inputs (measurements, for log-probabilities) of each row.
     tolerance : dict of int to float
-        Tolerance of a row's ledgers, where it is not the default of ``attribute``. A network of ReLUs and max-pooling has
-        a kink in every step, and takes some ten times as many nodes for a tenth of the tolerance.
+        Tolerance of a row's ledgers, where it is not the default of ``attribute``. The first steps of a deep network are
+        long and bent, and take some twice as many nodes for a tenth of the tolerance.
     groups : int
         Groups of samples in row 8.
     repeats : int

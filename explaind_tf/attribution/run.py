@@ -132,7 +132,7 @@ class Attributable(WeightPath):
             Bytes that the computation may take beside the ledger itself; by default half of the machine's memory. Less
             memory means smaller blocks, and more passes.
         max_nodes : int
-            Most quadrature nodes for one input in one step; powers of 3 are used.
+            Most quadrature nodes for one input in one step.
         out : str, Path or UPath, optional
             Zarr store to write to, or its URL, block by block of inputs, instead of keeping the ledger in memory. A call
             that was interrupted is repeated as it was: it goes on where it ended. What is returned reads from the store.

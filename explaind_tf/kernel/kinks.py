@@ -15,7 +15,6 @@ mean slope is the slope. It takes two more forward passes a node. Kinks of other
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import tensorflow as tf
 
@@ -161,7 +160,7 @@ class _Maximum:
         return pulled
 
 
-def _rule(operation: tf.Operation) -> Any:
+def _rule(operation: tf.Operation) -> "type[_Activation] | type[_Maximum]":
     return _Activation if operation.type in _ACTIVATIONS else _Maximum
 
 

@@ -1,0 +1,65 @@
+"""The ledger of a network with ReLUs and pooling, recorded under a schedule, with clipping and ragged batches."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import explaind_tf as xtf
+from explaind_tf.attribution import routes
+
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(name="recorded", scope="module")
+def _recorded(tmp_path_factory):
+    keras.utils.set_random_seed(1)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(10, 4, 4, 2)).astype("float32")
+    y = rng.integers(0, 3, 10)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((4, 4, 2)),
+            layers.Conv2D(20, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(24, 2, padding="same"),
+            layers.LeakyReLU(),
+            layers.GlobalMaxPooling2D(),
+            layers.Dense(3),
+        ]
+    )
+    schedule = keras.optimizers.schedules.CosineDecay(3e-3, 9)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(xtf.PathAdamW(schedule, clipnorm=1.0), loss=loss)
+    run_dir = tmp_path_factory.mktemp("kinks") / "run"
+    logger = xtf.PathLogger(run_dir, verbose=False)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(10, seed=0).batch(4)
+    model.fit(logger.tap(dataset), epochs=3, callbacks=[logger], verbose=0, shuffle=False)
+    return run_dir, x[:5]
+
+
+def _ledger(run_dir, x, axes):
+    ledger = xtf.open_run(run_dir).attribute(x, axes=axes, progress=False, tolerance=TOLERANCE)
+    ledger.explaind.check()
+    return ledger
+
+
+def test_few_nodes_explain_a_step_of_a_model_with_kinks(recorded):
+    ledger = _ledger(*recorded, ("step",))
+    assert ledger.attrs["quadrature_nodes"] <= 2.5 * ledger.sizes["input"] * ledger.sizes["step"]
+
+
+def test_samples_by_rules_by_a_loop_and_by_step_are_the_same(recorded, monkeypatch):
+    axes = ("sample", "layer")
+    by_rule, by_step = _ledger(*recorded, axes), _ledger(*recorded, ("step",))
+    assert "rules" in by_rule.attrs["method"]
+    movement = float(by_rule.movement.max())
+    whole = by_rule.data.sum(("sample", "layer"))
+    # Each is as exact as the tolerance, and they share the path sweep's nodes.
+    assert float(abs(whole - by_step.data.sum("step")).max()) < TOLERANCE * movement
+    monkeypatch.setattr(routes.trials, "sample_rules_hold", lambda *_: False)
+    monkeypatch.setattr(routes.trials, "row_rules_hold", lambda *_: False)
+    by_loop = _ledger(*recorded, axes)
+    assert "rules" not in by_loop.attrs["method"]
+    np.testing.assert_allclose(by_rule.data, by_loop.data, atol=1e-5 * movement)
