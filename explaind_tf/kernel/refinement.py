@@ -14,17 +14,17 @@ middle is integrated by nodes that stand for a piece of the cell: one for the wh
 places of Gauss and Legendre, then the same in each third. Twice or thrice the nodes then do what took hundreds.
 """
 
-import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from explaind_tf.kernel.quadrature import PathRule, nodes_and_weights
+from explaind_tf.kernel.formulas import HALVES, WHOLE, Formula, midpoints
+from explaind_tf.kernel.quadrature import PathRule
 
 # Values of pairs of a node and an input: (nodes (m,), inputs (m,), pieces (m, 2)) -> (m, ...).
 AtNodes = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-# The input, node, weight and piece of each of some pairs.
+# The input, node, piece and weight of each of some pairs.
 _Pairs = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 # Places along a step are counted in 3⁻¹⁶ of it, finer than float32 tells apart.
@@ -36,51 +36,13 @@ _SHARE = 0.4
 _SMOOTH = 0.1
 
 
-@dataclass(frozen=True, eq=False)
-class _Formula:
-    """A rule of quadrature for a cell, in units of its width.
-
-    Attributes
-    ----------
-    nodes : np.ndarray
-        Shape (n,).
-    pieces : np.ndarray
-        Where the piece that each stands for begins and ends, shape (n, 2): the same place twice if kinks are not averaged.
-    weights : np.ndarray
-        One row for each order of extrapolation, shape (orders, n).
-    """
-
-    nodes: np.ndarray
-    pieces: np.ndarray
-    weights: np.ndarray
-
-    def __len__(self) -> int:
-        """Return the number of nodes."""
-        return len(self.nodes)
-
-
-@functools.lru_cache(maxsize=_MOST_DEPTH + 1)
-def _midpoints(depth: int) -> _Formula:
-    """Return the middles of 3**depth pieces; those of less depth are among them."""
-    weights = [nodes_and_weights(depth, order)[1] for order in range(depth + 1)]
-    nodes = nodes_and_weights(depth, 0)[0]
-    return _Formula(nodes, np.stack([nodes, nodes], axis=1), np.stack(weights))
-
-
-_GAUSS_NODE = 0.5 - np.sqrt(3) / 6
-_WHOLE = _Formula(np.array([0.5]), np.array([[0.0, 1.0]]), np.ones((1, 1)))
-_HALVES = _Formula(
-    np.array([_GAUSS_NODE, 1 - _GAUSS_NODE]), np.array([[0.0, 0.5], [0.5, 1.0]]), np.full((1, 2), 0.5)
-)
-
-
 @dataclass(frozen=True)
 class _Cells:
     """Pieces of steps integrated by the same formula, and the best order found for each.
 
     Attributes
     ----------
-    formula : _Formula
+    formula : Formula
         The same for all of them.
     owner, left, width : np.ndarray of int
         The input, and where the cell begins and how wide it is in units, shape (c,).
@@ -98,7 +60,7 @@ class _Cells:
         Whether extrapolation pays, shape (c,).
     """
 
-    formula: _Formula
+    formula: Formula
     owner: np.ndarray
     left: np.ndarray
     width: np.ndarray
@@ -125,27 +87,27 @@ class _Cells:
     @property
     def is_deepened(self) -> np.ndarray:
         """Whether refinement gives cells of midpoints more of them, rather than cut them into three, shape (c,)."""
-        return (len(self.formula) == 1) | (self.is_smooth & (len(self.formula) < 3**_MOST_DEPTH))
+        return (self.formula.depth == 0) | (self.is_smooth & (self.formula.depth < _MOST_DEPTH))
 
     @property
     def averages(self) -> bool:
         """Whether the nodes stand for pieces, over which kinks are averaged."""
-        return self.formula in (_WHOLE, _HALVES)
+        return self.formula in (WHOLE, HALVES)
 
     def is_cut(self, *, has_kinks: bool) -> np.ndarray:
         """Return whether refinement cuts cells into three, shape (c,)."""
         if self.averages or has_kinks:
-            return np.full(len(self), self.formula is _HALVES)
+            return np.full(len(self), self.formula is HALVES)
         return ~self.is_deepened
 
     def added(self, *, has_kinks: bool) -> np.ndarray:
         """Return how many more nodes refinement makes of each cell, shape (c,)."""
         if self.averages:
-            return np.full(len(self), 2 * len(_HALVES) if self.formula is _HALVES else 1)
+            return np.full(len(self), 2 * len(HALVES) if self.formula is HALVES else len(HALVES) - len(WHOLE))
         return np.zeros(len(self), int) if has_kinks else self.is_deepened * 2 * len(self.formula)
 
     def pairs(self, is_kept: np.ndarray) -> _Pairs:
-        """Return the input, node, weight and piece of each node of some cells, end to end."""
+        """Return the input, node, piece and weight of each node of some cells, end to end."""
         left, width = self.left[is_kept], self.width[is_kept]
         weights = self.formula.weights[self.order[is_kept]] * (width / _UNITS)[:, None]
         return *_places(self.formula, self.owner[is_kept], left, width), weights.ravel()
@@ -203,7 +165,7 @@ def integrate(
     every = np.arange(count)
     whole = np.full(count, _UNITS)
     path = _Path(integrand, measure, budget, has_kinks)
-    cells = [_integrated(path, _midpoints(0), every, np.zeros_like(whole), whole, start, end)]
+    cells = [_integrated(path, midpoints(0), every, np.zeros_like(whole), whole, start, end)]
     integrals = np.zeros_like(cells[0].integral)
     pairs: list[_Pairs] = []
     while cells:
@@ -246,7 +208,7 @@ def _add_by_owner(total: np.ndarray, owner: np.ndarray, values: np.ndarray) -> N
 
 
 def _places(
-    formula: _Formula, owner: np.ndarray, left: np.ndarray, width: np.ndarray
+    formula: Formula, owner: np.ndarray, left: np.ndarray, width: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the input, node and piece of each node of cells, end to end."""
 
@@ -260,7 +222,7 @@ def _places(
 
 def _integrated(
     path: _Path,
-    formula: _Formula,
+    formula: Formula,
     owner: np.ndarray,
     left: np.ndarray,
     width: np.ndarray,
@@ -276,7 +238,7 @@ def _integrated(
 
 def _evaluated(
     path: _Path,
-    formula: _Formula,
+    formula: Formula,
     owner: np.ndarray,
     left: np.ndarray,
     width: np.ndarray,
@@ -318,10 +280,10 @@ def _refined(path: _Path, cells: _Cells) -> list[_Cells]:
     if not len(cells):
         return []
     place = (cells.owner, cells.left, cells.width, cells.start, cells.end)
-    if cells.formula is _HALVES:
-        return [_integrated(path, _HALVES, *_thirds(path, cells))]
+    if cells.formula is HALVES:
+        return [_integrated(path, HALVES, *_thirds(path, cells))]
     if path.has_kinks:
-        return [_integrated(path, _HALVES if cells.averages else _WHOLE, *place)]
+        return [_integrated(path, HALVES if cells.averages else WHOLE, *place)]
     deeper, parts = cells.is_deepened, []
     if deeper.any():
         parts.append(_deepened(path, cells.where(deeper)))
@@ -332,13 +294,12 @@ def _refined(path: _Path, cells: _Cells) -> list[_Cells]:
 
 def _deepened(path: _Path, cells: _Cells) -> _Cells:
     """Return cells with three times as many midpoints, of which every third is known."""
-    count = 3 * len(cells.formula)
-    formula = _midpoints(round(np.log(count) / np.log(3)))
-    is_new = np.arange(count) % 3 != 1
+    formula = midpoints(cells.formula.depth + 1)
+    is_new = np.arange(len(formula)) % 3 != 1
     owners, nodes, pieces = _places(formula, cells.owner, cells.left, cells.width)
     is_asked = np.tile(is_new, len(cells))
     found = path.integrand(nodes[is_asked], owners[is_asked], pieces[is_asked])
-    values = np.empty((len(cells), count, *cells.values.shape[2:]))
+    values = np.empty((len(cells), len(formula), *cells.values.shape[2:]))
     values[:, ~is_new] = cells.values
     values[:, is_new] = found.reshape(len(cells), -1, *found.shape[1:])
     return _evaluated(
@@ -348,7 +309,7 @@ def _deepened(path: _Path, cells: _Cells) -> _Cells:
 
 def _split(path: _Path, cells: _Cells) -> _Cells:
     """Return cells of midpoints cut into three, without any new node."""
-    formula = _midpoints(round(np.log(len(cells.formula)) / np.log(3)) - 1)
+    formula = midpoints(cells.formula.depth - 1)
     values = cells.values.reshape(3 * len(cells), -1, *cells.values.shape[2:])
     return _evaluated(path, formula, *_thirds(path, cells), values)
 
@@ -370,7 +331,7 @@ def _thirds(path: _Path, cells: _Cells) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 def _merged(cells: Iterable[_Cells]) -> list[_Cells]:
     """Return cells of the same formula together."""
-    groups: dict[_Formula, list[_Cells]] = {}
+    groups: dict[Formula, list[_Cells]] = {}
     for c in cells:
         if len(c):
             groups.setdefault(c.formula, []).append(c)
