@@ -138,6 +138,12 @@ class PathRule:
         """The input of each pair, shape (m,)."""
         return np.repeat(np.arange(len(self.splits) - 1), np.diff(self.splits))
 
+    @property
+    def is_averaged(self) -> np.ndarray:
+        """Whether nodes of an input stand for pieces, shape (batch,)."""
+        has_piece = self.pieces[:, 1] > self.pieces[:, 0]
+        return np.bincount(self.owners, has_piece, minlength=len(self.splits) - 1) > 0
+
     def part(self, start: int, stop: int) -> "PathRule":
         """Return the rule of the inputs ``start … stop − 1``."""
         first, last = self.splits[start], self.splits[stop]

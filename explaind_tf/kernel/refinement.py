@@ -132,7 +132,7 @@ def integrate(
     budget: np.ndarray,
     rounding: float,
     max_nodes: int,
-    has_kinks: bool = False,
+    averaged: np.ndarray | None = None,
 ) -> tuple[PathRule, np.ndarray]:
     """Integrate K causes over t in [0, 1] until their sum explains the change of each input.
 
@@ -151,8 +151,9 @@ def integrate(
         Error of f: cells that err by less are left alone.
     max_nodes : int
         Most nodes of one input; what is left then stays in the error.
-    has_kinks : bool
-        Whether the integrand depends on the pieces.
+    averaged : np.ndarray of bool, optional
+        Inputs whose kinks are averaged from the first, shape (batch,), where one plain node is not expected to do. None if
+        the integrand does not depend on pieces.
 
     Returns
     -------
@@ -162,11 +163,10 @@ def integrate(
         Shape (K, batch, O).
     """
     count = len(start)
-    every = np.arange(count)
-    whole = np.full(count, _UNITS)
+    has_kinks = averaged is not None
     path = _Path(integrand, measure, budget, has_kinks)
-    cells = [_integrated(path, midpoints(0), every, np.zeros_like(whole), whole, start, end)]
-    integrals = np.zeros_like(cells[0].integral)
+    cells = _first_cells(path, start, end, np.zeros(count, bool) if averaged is None else averaged)
+    integrals = np.zeros((count, *cells[0].integral.shape[1:]))
     pairs: list[_Pairs] = []
     while cells:
         error, largest, nodes = np.zeros(start.shape), np.zeros(count), np.zeros(count, int)
@@ -193,6 +193,17 @@ def integrate(
     owners, nodes_of_pairs, pieces, weights = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     rule = PathRule.of_pairs(owners, nodes_of_pairs, weights, count, pieces)
     return rule, np.moveaxis(integrals, 1, 0)
+
+
+def _first_cells(path: _Path, start: np.ndarray, end: np.ndarray, averaged: np.ndarray) -> list[_Cells]:
+    """Return the whole step of each input, by one node in the middle."""
+    cells = []
+    for formula, is_own in ((midpoints(0), ~averaged), (WHOLE, averaged)):
+        own = np.flatnonzero(is_own)
+        if own.size:
+            width = np.full(len(own), _UNITS)
+            cells.append(_integrated(path, formula, own, np.zeros_like(width), width, start[own], end[own]))
+    return cells
 
 
 def _add_by_owner(total: np.ndarray, owner: np.ndarray, values: np.ndarray) -> None:

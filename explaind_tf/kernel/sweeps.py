@@ -23,6 +23,8 @@ from explaind_tf.kernel.refinement import AtNodes, integrate
 _ROUNDED = 2
 # Share of the tolerance that the quadrature may use; the rest is left to rounding.
 _QUADRATURE_SHARE = 0.8
+# Steps after which one plain node is tried again where it did not do.
+_TRIED_EVERY = 10
 # Elements of rows from which it pays to compile what is done with them at each step.
 _WORTH_FUSING = 2**22
 
@@ -92,12 +94,16 @@ class StepIntegral:
 
 @dataclass
 class _BlockState:
-    """Where a block of inputs stands between two steps."""
+    """Where a block of inputs stands between two steps.
+
+    ``averaged`` are the inputs whose kinks had to be averaged in the step before, and most probably must be again.
+    """
 
     initial: np.ndarray
     value: np.ndarray
     movement: np.ndarray
     error: np.ndarray
+    averaged: np.ndarray
 
 
 def path_sweep(
@@ -158,12 +164,14 @@ def path_sweep(
                 budget=np.maximum(budget, unit),
                 rounding=_ROUNDED * unit,
                 max_nodes=max_nodes,
-                has_kinks=derivatives.has_kinks,
+                averaged=state.averaged if derivatives.has_kinks else None,
             )
             causes = step.by_cause(integrals)
             integral = StepIntegral(step, index, rule, state.value, end_value, causes)
             state.value = end_value
             state.error = state.error + integral.residual
+            # Now and then all are tried without.
+            state.averaged = rule.is_averaged & ((position + 1) % _TRIED_EVERY != 0)
             yield integral
 
 
@@ -172,7 +180,8 @@ def _begin(
 ) -> _BlockState:
     initial = _measure(derivatives, segment.start, segment.constants, block)
     final = _measure(derivatives, *end, block)
-    return _BlockState(initial, initial, np.max(np.abs(final - initial), axis=1), np.zeros_like(initial))
+    movement, nobody = np.max(np.abs(final - initial), axis=1), np.zeros(len(block), bool)
+    return _BlockState(initial, initial, movement, np.zeros_like(initial), nobody)
 
 
 def _measure(derivatives: Derivatives, point: np.ndarray, constants: list, block: Block) -> np.ndarray:
@@ -304,7 +313,9 @@ def rows_by_use(updates: Iterable[UpdateRows], memory: float) -> Iterator[dict[i
             if left < np.finfo(psi.dtype.as_numpy_dtype).eps:
                 return
         is_direct = update.phi is not None
-        yield {} if psi is None else {update.step: update.of_use(psi, left, is_direct=is_direct)}
+        found = {} if psi is None else {update.step: update.of_use(psi, left, is_direct=is_direct)}
+        del update  # its rows are as large as Ψ, and the next ones are made before it would be let go
+        yield found
 
 
 def rows_by_effect(updates: Iterable[UpdateRows], memory: float) -> Iterator[dict[int, UseRows]]:
@@ -320,10 +331,12 @@ def rows_by_effect(updates: Iterable[UpdateRows], memory: float) -> Iterator[dic
             window and memory ** (position - window[-1][0]) < np.finfo(window[-1][2].dtype.as_numpy_dtype).eps
         ):
             window.pop()
-        yield {
+        found = {
             effect: update.of_use(pulled, memory ** (position - later), is_direct=effect == update.step)
             for later, effect, pulled in window
         }
+        del update
+        yield found
 
 
 def _recall(psi: tf.Tensor | None, update: UpdateRows, memory: float) -> tf.Tensor:

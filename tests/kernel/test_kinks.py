@@ -177,8 +177,10 @@ class _Kink:
     def measure(self, nodes, owners, pieces=None):
         return np.maximum(self._read(nodes, owners), 0).sum(axis=1)[:, None]
 
-    def integrate(self, budget, *, has_kinks, max_nodes=729, rounding=1e-15):
+    def integrate(self, budget, *, has_kinks=True, averaged=None, max_nodes=729, rounding=1e-15):
         every = np.arange(len(self._thresholds))
+        if has_kinks and averaged is None:
+            averaged = np.zeros(len(every), bool)
         start, end = self.measure(0.0 * every, every), self.measure(1.0 + 0 * every, every)
         rule, integrals = integrate(
             self.integrand,
@@ -188,7 +190,7 @@ class _Kink:
             budget=np.full(start.shape, budget),
             rounding=rounding,
             max_nodes=max_nodes,
-            has_kinks=has_kinks,
+            averaged=averaged,
         )
         values = self.integrand(rule.nodes, rule.owners, rule.pieces)[:, 0, 0]
         again = np.bincount(rule.owners, rule.weights * values, minlength=len(every))
@@ -227,6 +229,16 @@ def test_an_input_that_one_plain_node_explains_is_not_averaged():
     rule, _ = family.integrate(0.08, has_kinks=True)
     assert not np.diff(rule.pieces[rule.owners == 0], axis=1).any()
     assert np.diff(rule.pieces[rule.owners == 1], axis=1).all()
+
+
+def test_inputs_may_be_averaged_from_the_first():
+    family = _Kink([0.5, 1.5, 0.6])
+    rule, _ = family.integrate(0.5, averaged=np.array([False, True, True]))
+    np.testing.assert_array_equal(rule.is_averaged, [False, True, True])
+    assert rule.node_count == 3
+    rule, error = family.integrate(1e-4, averaged=np.array([True, True, False]))
+    assert rule.is_averaged.all()
+    assert np.abs(error).max() <= 1e-4
 
 
 def test_averaging_ends_at_the_most_nodes_and_at_rounding():
