@@ -102,7 +102,8 @@ class Derivatives:
     @cached_property
     def has_kinks(self) -> bool:
         """Whether the measurement has kinks that are averaged where nodes stand for a piece."""
-        return has_kinks(self._measure.graph)
+        graph = self._measure.graph
+        return has_kinks(graph.outputs[0], graph.inputs[0])
 
     def measure(self, point: Any, constants: list[Any], block: Block) -> tf.Tensor:
         """Return f, shape (batch, O)."""

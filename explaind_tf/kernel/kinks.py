@@ -11,7 +11,8 @@ over where x_i and x_j cross: i is the largest for the share s = d₀ / (d₀ + 
 d₁ = x_j − x_i at its end.
 
 Backward passes that use both see no jump, and the error falls as if the model were smooth. Where no kink is crossed, the
-mean slope is the slope. It takes two more forward passes a node. Kinks of other operations, and those within loops, stay.
+mean slope is the slope. It takes two more forward passes a node. Kinks of other operations, those within loops, and two that
+are crossed in one piece (a ReLU6 from below 0 to above 6, a third element that is the largest in between) stay.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,9 +39,23 @@ _MAXIMA: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
 }
 
 
-def has_kinks(graph: tf.Graph) -> bool:
-    """Tell whether a graph has kinks that can be averaged."""
-    return bool(_kinked(graph))
+def has_kinks(output: tf.Tensor, point: tf.Tensor) -> bool:
+    """Tell whether there are kinks to average on the way from a point to an output, as far as derivatives go it."""
+    of_point = {point.name}
+    for operation in output.graph.get_operations():
+        if of_point.intersection(tensor.name for tensor in operation.inputs):
+            of_point.update(tensor.name for tensor in operation.outputs)
+    seen: set[str] = set()
+    left = [output.op]
+    while left:
+        operation = left.pop()
+        if operation.name in seen or operation.type == "StopGradient":
+            continue
+        seen.add(operation.name)
+        if _is_kinked(operation) and operation.inputs[0].name in of_point:
+            return True
+        left.extend(tensor.op for tensor in operation.inputs)
+    return False
 
 
 def averaged(
@@ -81,13 +96,13 @@ def averaged(
     return outputs
 
 
+def _is_kinked(operation: tf.Operation) -> bool:
+    known = operation.type in _ACTIVATIONS or operation.type in _MAXIMA
+    return known and operation.inputs[0].dtype.is_floating
+
+
 def _kinked(graph: tf.Graph) -> list[tf.Operation]:
-    return [
-        operation
-        for operation in graph.get_operations()
-        if (operation.type in _ACTIVATIONS or operation.type in _MAXIMA)
-        and operation.inputs[0].dtype.is_floating
-    ]
+    return [operation for operation in graph.get_operations() if _is_kinked(operation)]
 
 
 def _built(function: Function, variables: Sequence[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Operation]]:
@@ -143,7 +158,9 @@ class _Maximum:
             """Return by how much the largest ``at`` one end exceed there those of the ``other`` end."""
             made = function(operation, other)
             dummy = tf.zeros_like(made)
-            return function(operation, at) - _gradient(_gradient(made, other, dummy), dummy, at)
+            # What is masked by −∞ is not the largest, but would be multiplied by zero.
+            finite = tf.where(tf.math.is_finite(at), at, tf.zeros_like(at))
+            return function(operation, at) - _gradient(_gradient(made, other, dummy), dummy, finite)
 
         at_first, at_last = lead(first, last), lead(last, first)
         total = at_first + at_last

@@ -2,9 +2,9 @@
 
 The integral of ∂f/∂z · Δz over any piece of a step is known beforehand: it is f at its end less f at its start. So
 the error of a rule is *known*, with its sign, for each input and each piece, and not estimated. A step is cut into
-*cells*; the cells with the largest errors are refined until the sum of all errors meets the budget. A kink of one
-ReLU then costs nodes where it is, two for a third of its error, and not everywhere (ExPLAIND, arXiv:2505.20076,
-uses 1 to 100 fixed nodes for all inputs).
+*cells*; the cells with the largest errors are refined until the sum of all errors meets the budget. A single kink then
+costs nodes where it is, two for a third of its error, and not everywhere (ExPLAIND, arXiv:2505.20076, uses 1 to 100
+fixed nodes for all inputs).
 
 Where three nodes of a cell tell that the integrand is smooth, Romberg's extrapolation is used, and more nodes of the same
 cell instead of smaller cells. Which is better is known, too, from the completeness error.
@@ -115,7 +115,7 @@ class _Cells:
 
 @dataclass(frozen=True)
 class _Path:
-    """What is integrated; the attributes are those of :func:`integrate`."""
+    """What is integrated, as in :func:`integrate`, and whether there are kinks to average."""
 
     integrand: AtNodes
     measure: AtNodes

@@ -61,6 +61,9 @@ _LINEAR = {
     "relu6": lambda v, x: tf.nn.relu6(3 * x @ v[0]),
     "leaky_relu": lambda v, x: 2 * tf.nn.leaky_relu(x @ v[0], 0.3),
     "two readers": lambda v, x: (lambda y: tf.concat([y, 3 * y[:, :1]], axis=1))(tf.nn.relu(x @ v[0])),
+    "maximum of two, one masked": lambda v, x: tf.reduce_max(
+        tf.where([True, True, False], tf.reshape(x @ v[0], (-1, 2, 3)), -np.inf), axis=2
+    ),
     "maximum of two": lambda v, x: tf.reduce_max(tf.reshape(x @ v[0], (-1, 3, 2)), axis=2),
 }
 
@@ -150,8 +153,14 @@ def test_a_model_without_kinks_knows_it():
     counted = _derivatives(
         lambda v, x: (x @ v[0]) * tf.cast(tf.reduce_max(tf.shape(x)), x.dtype), [(SIDE, 3)], (SIDE,)
     )
+    stopped = _derivatives(
+        lambda v, x: tf.reduce_logsumexp(tf.tanh(x @ v[0]), 1)[:, None], [(SIDE, 3)], (SIDE,)
+    )
+    of_inputs = _derivatives(lambda v, x: tf.nn.relu(x) @ v[0], [(SIDE, 3)], (SIDE,))
     assert not smooth.has_kinks
     assert not counted.has_kinks  # a maximum of whole numbers
+    assert not stopped.has_kinks  # one that is only there against overflow, and has no derivative
+    assert not of_inputs.has_kinks  # not of the weights
 
 
 class _Kink:

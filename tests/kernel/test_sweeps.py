@@ -1,0 +1,62 @@
+"""The recursion of the reverse sweep against its sum, written out."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from explaind_tf.kernel import sweeps
+
+MEMORY, GAIN = 0.9, 0.1
+
+
+@pytest.fixture(name="updates")
+def _updates():
+    rng = np.random.default_rng(0)
+    return [
+        sweeps.UpdateRows(
+            step=step,
+            phi=tf.constant(rng.normal(size=(3, 4)))
+            if step > 1
+            else None,  # the first two are not accounted for
+            pull=rng.normal(size=4),
+            direct=direct,
+            gain=GAIN,
+            scale=scale,
+        )
+        for step, direct, scale in (
+            (5, 0.0, np.array(0.5)),
+            (4, -0.2, np.array(0.5)),
+            (3, 0.0, rng.uniform(size=4)),
+            (2, -0.2, rng.uniform(size=4)),
+            (1, 0.0, np.array(1.0)),
+            (0, -0.2, np.array(2.0)),
+        )
+    ]
+
+
+def _effect(use, later):
+    """Return what a unit of gradient at one update does in the step of another."""
+    if later.phi is None:
+        return 0.0
+    age = use.step - later.step
+    rows = MEMORY**-age * GAIN * later.phi.numpy() * later.pull
+    return (rows + (later.direct * later.phi.numpy() if later is use else 0)) * use.scale
+
+
+@pytest.mark.parametrize("worth_fusing", [0, 10**9])
+def test_rows_by_use_are_those_of_all_later_effects(updates, monkeypatch, worth_fusing):
+    monkeypatch.setattr(sweeps, "_WORTH_FUSING", worth_fusing)
+    for position, found in enumerate(sweeps.rows_by_use(iter(updates), MEMORY)):
+        use = updates[position]
+        expected = sum(_effect(use, later) for later in updates[: position + 1])
+        np.testing.assert_allclose(found[use.step].rows * found[use.step].factor, expected, atol=1e-12)
+    assert position == len(updates) - 1
+
+
+def test_rows_by_effect_are_told_apart(updates):
+    for position, found in enumerate(sweeps.rows_by_effect(iter(updates), MEMORY)):
+        use, accounted = updates[position], [u for u in updates[: position + 1] if u.phi is not None]
+        assert found.keys() == {later.step for later in accounted}
+        for later in accounted:
+            effect = found[later.step]
+            np.testing.assert_allclose(effect.rows * effect.factor, _effect(use, later), atol=1e-12)
