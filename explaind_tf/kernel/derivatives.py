@@ -289,7 +289,7 @@ class Derivatives:
         return jvp
 
     def _build_measure_at(self, *pairs_and_measured):
-        return self._at_nodes(lambda outputs, point: outputs, (), *pairs_and_measured)
+        return self._at_nodes(None, (), *pairs_and_measured)
 
     def _measured(
         self,
@@ -323,11 +323,11 @@ class Derivatives:
 
     def _at_nodes(
         self,
-        function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+        derivative: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None,
         shape: tuple[Any, ...],
         *pairs_and_measured,
     ) -> tf.Tensor:
-        """Return a function of outputs and point at each pair of a node and an input, shape (m, *shape, O)."""
+        """Return a derivative of outputs by the point, or outputs, at pairs of a node and an input, (m, *shape, O)."""
         start, displacement, nodes, pieces, splits, members, constants, x, targets = pairs_and_measured
         width = self._at(self.model.measure)(start, constants, x, targets).shape[1]
 
@@ -336,8 +336,12 @@ class Derivatives:
             inputs, labels = ([tf.gather(a, own) for a in part] for part in (x, targets))
             point = start + nodes[node] * displacement
             variables, line = self.model.unpack(point), (start, displacement)
-            outputs = self._measured(variables, line, pieces[node], constants, inputs, labels)
-            return [node + 1, found.write(node, function(outputs, point))]
+            if derivative is None:  # values know no pieces
+                value = self.model.measure(variables, constants, inputs, labels)
+            else:
+                outputs = self._measured(variables, line, pieces[node], constants, inputs, labels)
+                value = derivative(outputs, point)
+            return [node + 1, found.write(node, value)]
 
         empty = tf.TensorArray(
             self.model.dtype, tf.size(nodes), infer_shape=False, element_shape=(None, *shape, width)

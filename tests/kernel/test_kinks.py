@@ -215,9 +215,8 @@ class _Kink:
 def test_averaged_kinks_are_integrated_to_the_budget(thresholds, budget):
     rule, error = _Kink(thresholds).integrate(budget, has_kinks=True)
     assert np.abs(error).max() <= budget * (1 + 1e-9)
-    for owner in range(
-        len(thresholds)
-    ):  # the weights of an input cover the step, and its pieces do where it has any
+    # The weights of an input cover the step, and its pieces do where it has any.
+    for owner in range(len(thresholds)):
         own = rule.owners == owner
         np.testing.assert_allclose(rule.weights[own].sum(), 1, atol=1e-12)
         lengths = np.diff(rule.pieces[own], axis=1)
