@@ -51,7 +51,7 @@ def estimate_recording(
     first = replace(first, rows=rows, sample_count=count)
     row = max(count - 1, 0)
     sample = Sample(
-        int(batch.fingerprints[0]),
+        int(batch.fingerprints.values[0]),
         None if batch.ids is None else batch.ids[0],
         [array[0] for array in batch.inputs],
         [array[0] for array in batch.targets],

@@ -17,7 +17,7 @@ from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weigh
 
 from explaind_tf.errors import RefusedError
 from explaind_tf.runs import structure as struct
-from explaind_tf.runs.fingerprints import BatchFingerprints
+from explaind_tf.runs.fingerprints import BatchFingerprints, Fingerprints
 from explaind_tf.runs.samples import SampleId
 from explaind_tf.runs.structure import Structure
 
@@ -32,12 +32,12 @@ class TappedBatch:
     inputs: list[np.ndarray]
     targets: list[np.ndarray]
     weights: list[np.ndarray]
-    hashed: Future[np.ndarray]
+    hashed: Future[Fingerprints]
     ids: list[SampleId] | None
 
     @property
-    def fingerprints(self) -> np.ndarray:
-        """Of each sample, shape (batch,)."""
+    def fingerprints(self) -> Fingerprints:
+        """Of each sample."""
         return self.hashed.result()
 
     def __len__(self) -> int:

@@ -1,9 +1,7 @@
 """The writer of a run directory: graphs, steps, samples, and the manifest that commits them."""
 
 import datetime
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,14 +9,14 @@ import numpy as np
 from explaind_tf import constants
 from explaind_tf.errors import RefusedError
 from explaind_tf.recording.places import Place, place_at
+from explaind_tf.recording.rows import SampleRows
 from explaind_tf.recording.tap import TappedBatch
 from explaind_tf.runs import RecordedRun, SampleStore
 from explaind_tf.runs.digests import describe_tree
-from explaind_tf.runs.examples import Buffers, as_buffer
+from explaind_tf.runs.examples import Buffers
 from explaind_tf.runs.files import AnyPath
-from explaind_tf.runs.fingerprints import ContentTable
 from explaind_tf.runs.records import RecordWriter
-from explaind_tf.runs.samples import Sample, SampleId, encode_sample
+from explaind_tf.runs.samples import Sample, encode_sample
 from explaind_tf.runs.schema import (
     COMPLETE,
     RECORDING,
@@ -66,8 +64,7 @@ class RunWriter:
         self.graphs_dir = place.directory / constants.GRAPHS_DIR
         self.sample_count = 0
         self.step_count = self.pending_steps = 0
-        self._rows = ContentTable(8)  # by fingerprint
-        self._rows_with_ids: dict[tuple[int, SampleId], int] = {}  # where there are ids
+        self._rows = SampleRows()
         self._manifest = manifest
         self._writers: dict[str, RecordWriter] = {}
         self._committed_bytes = 0
@@ -140,11 +137,7 @@ class RunWriter:
         """Take note of samples that were written before."""
         for row in range(len(samples)):  # one at a time: the store may be larger than memory
             sample = samples.read(row)
-            if sample.id is None:
-                content = as_buffer(np.array([sample.fingerprint], np.int64)).reshape(1, 8)
-                self._rows.values_of(content, partial(_constant, row))
-            else:
-                self._rows_with_ids[sample.fingerprint, sample.id] = row
+            self._rows.know(sample.fingerprint, sample.id, row)
         self.sample_count = len(samples)
 
     @property
@@ -240,24 +233,14 @@ class RunWriter:
         def new_row(i: int) -> int:
             sample_id = None if batch.ids is None else batch.ids[i]
             contents = [a[i] for a in batch.inputs], [a[i] for a in batch.targets]
-            sample = Sample(int(batch.fingerprints[i]), sample_id, *contents)
+            sample = Sample(int(batch.fingerprints.values[i]), sample_id, *contents)
             records.append(encode_sample(sample, self.sample_count, run_id))
             self.sample_count += 1
             return self.sample_count - 1
 
-        rows = self._rows_of(batch, new_row)
+        rows = self._rows.of_batch(batch, new_row)
         self._writers[SAMPLES].write_all(records)
         return rows
-
-    def _rows_of(self, batch: TappedBatch, new_row: Callable[[int], int]) -> np.ndarray:
-        if batch.ids is None:
-            return self._rows.values_of(as_buffer(batch.fingerprints).reshape(-1, 8), new_row)
-        rows = []
-        for i, key in enumerate(zip(batch.fingerprints.tolist(), batch.ids, strict=True)):
-            if key not in self._rows_with_ids:
-                self._rows_with_ids[key] = new_row(i)
-            rows.append(self._rows_with_ids[key])
-        return np.array(rows, np.int64)
 
     def write_step(self, record: StepRecord) -> None:
         """Append a record; the samples that it names must have been written before."""
@@ -327,7 +310,3 @@ class RunWriter:
 
 def _next_file(kind: str, shards: tuple[Shard, ...]) -> str:
     return SHARD_NAMES[kind].format(sum(shard.kind == kind for shard in shards))
-
-
-def _constant(value: int, _: int) -> int:
-    return value

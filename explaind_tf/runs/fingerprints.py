@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from explaind_tf.runs.examples import as_buffer
 
-_EMPTY = -1
+# Of a content that is not remembered, or not yet.
+NO_NUMBER = -1
 
 
 def fingerprint(arrays: Sequence[np.ndarray]) -> int:
@@ -23,6 +25,23 @@ def _digest(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
 
 
+@dataclass(frozen=True)
+class Fingerprints:
+    """The fingerprints of a batch's samples, and numbers by which those that are remembered are known sooner.
+
+    Attributes
+    ----------
+    values, numbers : np.ndarray of int64
+        Shape (batch,). A number stands for the same content in all batches of a series, counted from 0; −1 for none.
+    series : object
+        Numbers of another one have nothing to do with these.
+    """
+
+    values: np.ndarray
+    numbers: np.ndarray
+    series: object
+
+
 class BatchFingerprints:
     """The :func:`fingerprint` of each sample of a batch.
 
@@ -35,10 +54,11 @@ class BatchFingerprints:
 
     def __init__(self) -> None:
         self._form: list[bytes] = []
+        self._series = object()
         self._known = ContentTable(0)
 
-    def __call__(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the fingerprints of a batch, given its tensors (batch, ...), int64 of shape (batch,)."""
+    def __call__(self, arrays: Sequence[np.ndarray]) -> Fingerprints:
+        """Return the fingerprints of a batch, given its tensors (batch, ...)."""
         form = [_head(array) for array in arrays]
         bodies = [as_buffer(array).reshape(len(array), array[:1].nbytes) for array in arrays]
 
@@ -50,10 +70,13 @@ class BatchFingerprints:
 
         width = sum(body.shape[1] for body in bodies)
         if width > self._LARGEST_REMEMBERED:
-            return np.array([digest(i) for i in range(len(arrays[0]))], np.int64)
+            values = np.array([digest(i) for i in range(len(arrays[0]))], np.int64)
+            return Fingerprints(values, np.full(len(values), NO_NUMBER), self._series)
         if self._form != form:  # sequences may be padded anew in each batch
-            self._form, self._known = form, ContentTable(width, self._MOST_REMEMBERED)
-        return self._known.values_of(np.concatenate(bodies, axis=1), digest)
+            self._form, self._series = form, object()
+            self._known = ContentTable(width, self._MOST_REMEMBERED)
+        values, numbers = self._known.values_and_numbers_of(np.concatenate(bodies, axis=1), digest)
+        return Fingerprints(values, numbers, self._series)
 
 
 def _head(array: np.ndarray) -> bytes:
@@ -62,7 +85,7 @@ def _head(array: np.ndarray) -> bytes:
 
 
 class ContentTable:
-    """Numbers by content, looked up for many contents at once.
+    """Integers by content, looked up for many contents at once.
 
     A dictionary takes a Python object for each content, and a call for each that is looked up. Here the contents lie in one
     array, in the order of their hashes, and an open-addressed table of places tells where: all contents of a batch are
@@ -88,7 +111,8 @@ class ContentTable:
         ) + np.uint64(1)
         self._words = np.zeros((words, 0), np.uint64)  # word by word: what is compared lies side by side
         self._values = np.zeros(0, np.int64)
-        self._at_place = np.full(1, _EMPTY, np.int64)  # which content, by place; the last place is empty
+        self._numbers = np.zeros(0, np.int64)  # in the order in which they came
+        self._at_place = np.full(1, NO_NUMBER, np.int64)  # which content, by place; the last place is empty
         self._bits = 0
         self._recent: dict[bytes, int] = {}  # not sorted in yet
 
@@ -96,19 +120,27 @@ class ContentTable:
         return len(self._values) + len(self._recent)
 
     def values_of(self, contents: np.ndarray, make: Callable[[int], int]) -> np.ndarray:
-        """Return the number of each content, int64 of shape (batch,).
+        """Return the value of each content, int64 of shape (batch,).
 
         Parameters
         ----------
         contents : np.ndarray
             uint8, shape (batch, width).
         make : callable
-            Gives the number of a content that is not known, by its position in the batch. It is asked in order.
+            Gives the value of a content that is not known, by its position in the batch. It is asked in order.
         """
+        return self.values_and_numbers_of(contents, make)[0]
+
+    def values_and_numbers_of(
+        self, contents: np.ndarray, make: Callable[[int], int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the values of contents as :meth:`values_of`, and the number by which each is known here, if it is."""
         found = self._look_up(self._as_words(contents))
         values = np.zeros(len(contents), np.int64)
-        is_known = found != _EMPTY
+        is_known = found != NO_NUMBER
         values[is_known] = self._values[found[is_known]]
+        numbers = np.full(len(contents), NO_NUMBER)
+        numbers[is_known] = self._numbers[found[is_known]]
         for i in np.flatnonzero(~is_known).tolist():
             content = contents[i].tobytes()
             value = self._recent.get(content)
@@ -120,7 +152,7 @@ class ContentTable:
         # To sort anew costs as much as the table is large: it is done when that has grown by a share.
         if 4 * len(self._recent) > len(self._values):
             self._sort_in()
-        return values
+        return values, numbers
 
     def _look_up(self, words: np.ndarray) -> np.ndarray:
         """Return which content each one is, shape (batch,)."""
@@ -139,7 +171,7 @@ class ContentTable:
         if len(self._values):
             for known, wanted in zip(self._words, words, strict=True):
                 is_another |= known[found] != wanted
-            is_another &= found != _EMPTY
+            is_another &= found != NO_NUMBER
         return is_another
 
     def _sort_in(self) -> None:
@@ -147,15 +179,16 @@ class ContentTable:
         words = np.concatenate([self._words, self._as_words(new)], axis=1)
         values = np.concatenate([self._values, np.fromiter(self._recent.values(), np.int64)])
         count = len(values)
+        of_content = np.concatenate([self._numbers, np.arange(len(self._numbers), count)])
         self._bits = (self._PLACES_PER_CONTENT * count - 1).bit_length()
         places = self._first_places(words)
         order = np.argsort(places, kind="stable")
         # Each takes its own place, or the next one after the content before it.
         numbers = np.arange(count)
         taken = np.maximum.accumulate(places[order] - numbers) + numbers
-        self._at_place = np.full(max(2**self._bits, taken[-1] + 1) + 1, _EMPTY)
+        self._at_place = np.full(max(2**self._bits, taken[-1] + 1) + 1, NO_NUMBER)
         self._at_place[taken] = numbers
-        self._words, self._values = words[:, order], values[order]
+        self._words, self._values, self._numbers = words[:, order], values[order], of_content[order]
         self._recent = {}
 
     def _first_places(self, words: np.ndarray) -> np.ndarray:

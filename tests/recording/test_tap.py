@@ -178,6 +178,46 @@ class TestAlignment:
         for with_tap, without in zip(*orders, strict=True):
             np.testing.assert_array_equal(with_tap, without)
 
+    def test_taps_of_one_logger_may_draw_in_other_orders(self, run_dir: Path):
+        """Each tap numbers the samples that it sees anew."""
+        drawn, spy = Drawn(), Spy()
+        model = initialised(Watched([keras.Input((FEATURES,)), keras.layers.Dense(CLASSES)], drawn))
+        model.compile(xtf.PathAdamW(0.02), loss="mse", run_eagerly=True)
+        logger = xtf.PathLogger(run_dir, verbose=False)
+        for order in (range(10), range(9, -1, -1), [0, 5, 5, 9]):
+            dataset = logger.tap(batches(X[list(order)], Y[list(order)], size=4))
+            fit(model, dataset, logger, spy, epochs=3)
+        run = xtf.open_run(run_dir)
+        check_alignment(run, drawn, spy)
+        assert len(run.samples) == 10
+
+    def test_sequences_may_be_padded_anew_in_each_batch(self, run_dir: Path):
+        """Samples of another length are others, and numbered anew."""
+        tokens = np.arange(1, 25, dtype="int32").reshape(6, 4)
+
+        def padded(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return x[:, : 2 + tf.reduce_max(x) % 3], y
+
+        data = tf.data.Dataset.from_tensor_slices((tokens, np.ones((6, 1), "float32")))
+        model = initialised(
+            keras.Sequential(
+                [
+                    keras.Input((None,), dtype="int32"),
+                    keras.layers.Embedding(25, 2),
+                    keras.layers.GlobalAveragePooling1D(),
+                ]
+            )
+        )
+        model.compile(xtf.PathAdamW(0.02), loss="mse", run_eagerly=True)
+        logger = xtf.PathLogger(run_dir, verbose=False)
+        dataset = data.batch(2).map(padded)
+        fit(model, logger.tap(dataset), logger, epochs=3)
+        run, expected = xtf.open_run(run_dir), [*dataset] * 3
+        assert len(run.steps) == len(expected)
+        for step, (x, _) in enumerate(expected):
+            found = [run.samples.read(int(row)).inputs[0] for row in run.step_store.transition(step).rows]
+            np.testing.assert_array_equal(found, x)
+
     def test_evaluation_through_the_tap_by_a_callback_is_not_taken_for_training(self, run_dir: Path):
         case = Case(
             lambda: shuffled().repeat(),

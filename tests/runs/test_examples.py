@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from explaind_tf.runs.examples import Integers, as_buffer, encode_example
-from explaind_tf.runs.fingerprints import BatchFingerprints, ContentTable, fingerprint
+from explaind_tf.runs.fingerprints import NO_NUMBER, BatchFingerprints, ContentTable, fingerprint
 
 SHAPES = arrays_of.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)
 ARRAYS = arrays_of.arrays(st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.bool_]), SHAPES)
@@ -52,8 +52,10 @@ class TestBatchFingerprints:
         x, y = rng.integers(0, 2, (5, *shape)).astype(dtype), np.arange(5)
         of_batch = BatchFingerprints()
         expected = [fingerprint([x[i], y[i]]) for i in range(5)]
-        assert of_batch([x, y]).tolist() == expected
-        assert of_batch([x[::-1], y[::-1]]).tolist() == expected[::-1]  # not contiguous, and known by now
+        assert of_batch([x, y]).values.tolist() == expected
+        assert (
+            of_batch([x[::-1], y[::-1]]).values.tolist() == expected[::-1]
+        )  # not contiguous, and known by now
 
     def test_those_of_large_and_growing_sets(self):
         rng = np.random.default_rng(1)
@@ -61,25 +63,41 @@ class TestBatchFingerprints:
         expected = [fingerprint([row]) for row in x]
         of_batch = BatchFingerprints()
         for _ in range(2):
-            found = np.concatenate([of_batch([x[start : start + 7]]) for start in range(0, 3000, 7)])
+            found = np.concatenate([of_batch([x[start : start + 7]]).values for start in range(0, 3000, 7)])
             assert found.tolist() == expected
-        assert of_batch([x.astype(np.int64)]).tolist() == [fingerprint([row]) for row in x.astype(np.int64)]
+        assert of_batch([x.astype(np.int64)]).values.tolist() == [
+            fingerprint([row]) for row in x.astype(np.int64)
+        ]
 
     def test_a_hash_is_no_proof(self, monkeypatch):
         monkeypatch.setattr(ContentTable, "_hash", lambda self, words: np.zeros(words.shape[1], np.uint64))
         of_batch, x = BatchFingerprints(), np.arange(5)
         for _ in range(3):
-            assert of_batch([x]).tolist() == [fingerprint([value]) for value in x]
+            assert of_batch([x]).values.tolist() == [fingerprint([value]) for value in x]
+
+    def test_numbers_stand_for_contents(self):
+        rng = np.random.default_rng(3)
+        of_batch, known = BatchFingerprints(), {}
+        for _ in range(60):
+            x = rng.integers(0, 40, 7)
+            found = of_batch([x])
+            for number, content in zip(found.numbers.tolist(), x.tolist(), strict=True):
+                if number != NO_NUMBER:
+                    assert known.setdefault(number, content) == content
+        assert len(set(known.values())) == len(known) > 30  # each by one number, but for the last to come
+        other = of_batch([x.astype(np.int32)])
+        assert other.series is not found.series
+        assert (other.numbers == NO_NUMBER).all()
 
     def test_only_so_many_are_remembered(self, monkeypatch):
         monkeypatch.setattr(BatchFingerprints, "_MOST_REMEMBERED", 2)
         of_batch, x = BatchFingerprints(), np.arange(5.0)
         for _ in range(2):
-            assert of_batch([x]).tolist() == [fingerprint([value]) for value in x]
+            assert of_batch([x]).values.tolist() == [fingerprint([value]) for value in x]
         assert len(of_batch._known) == 2
 
     def test_an_empty_batch_has_none(self):
-        assert BatchFingerprints()([np.zeros((0, 2))]).tolist() == []
+        assert BatchFingerprints()([np.zeros((0, 2))]).values.tolist() == []
 
 
 class TestContentTable:
