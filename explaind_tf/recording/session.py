@@ -2,6 +2,7 @@
 
 import platform
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -268,7 +269,8 @@ class Session:
         if not self._is_checked:
             self._check_first_step(batch, outcome)
             self._is_checked = True
-        record = StepRecord(
+        record = partial(
+            StepRecord,
             kind=STEP,
             step=self._steps,
             snapshot=after,
@@ -282,15 +284,15 @@ class Session:
             state_before=self._before[1],
         )
         if self._writer is None:
-            self._writer = self._begin_run(record, batch)
+            self._writer = self._begin_run(record(), batch)
         elif not self._writer.is_open:
             self._writer.open_shards()
         rows = self._writer.write_samples(batch)
         is_keyframe = (self._steps + 1) % self._every == 0
-        record = replace(record, rows=rows, sample_count=self._writer.sample_count)
-        self._writer.write_step(record if is_keyframe else record.without_snapshot())
+        written = record(rows=rows, sample_count=self._writer.sample_count)
+        self._writer.write_step(written if is_keyframe else written.without_snapshot())
         if self._options.tensorboard is not None:
-            self._summarise(record, after.theta)
+            self._summarise(written, after.theta)
         self._last, self._is_keyframe = after, is_keyframe
 
     def _summarise(self, record: StepRecord, theta: np.ndarray) -> None:

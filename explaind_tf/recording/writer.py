@@ -239,7 +239,8 @@ class RunWriter:
             return self.sample_count - 1
 
         rows = self._rows.of_batch(batch, new_row)
-        self._writers[SAMPLES].write_all(records)
+        if records:
+            self._writers[SAMPLES].write_all(records)
         return rows
 
     def write_step(self, record: StepRecord) -> None:

@@ -43,25 +43,36 @@ def encode_example(features: Mapping[str, Feature]) -> Buffers:
         was written: it refers to them.
     """
     entries: Buffers = []
+    size = 0
     for name, feature in features.items():
-        key = _message(1, [name.encode()])
-        body = _int64_list(feature) if isinstance(feature, Integers) else _bytes_list(feature)
-        value = _message(2, body)
-        entries += _message(1, [*key, *value])  # an entry of the map `feature`
-    return _joined(_message(1, entries))
+        encoded = name.encode()
+        key = _head(1, len(encoded)) + encoded
+        field, body = (
+            (3, _int64_list(feature)) if isinstance(feature, Integers) else (1, _bytes_list(feature))
+        )
+        length = sum(map(len, body))
+        values = _head(field, length)
+        value = _head(2, len(values) + length)
+        # An entry of the map `feature`.
+        inner = len(key) + len(value) + len(values) + length
+        head = _head(1, inner)
+        entries += [head + key + value + values, *body]
+        size += len(head) + inner
+    return _joined([_head(1, size), *entries])
 
 
 def _bytes_list(arrays: Sequence[np.ndarray]) -> Buffers:
-    return _message(1, [buffer for array in arrays for buffer in _message(1, [as_buffer(array)])])
+    return [part for array in arrays for part in (_head(1, array.nbytes), as_buffer(array))]
 
 
 def _int64_list(integers: Integers) -> Buffers:
-    return _message(3, _message(1, [_varints(integers.values)]))
+    values = _varints(integers.values)
+    return [_head(1, len(values)), values]
 
 
-def _message(field: int, content: Buffers) -> Buffers:
-    """Return a length-delimited field (developers.google.com/protocol-buffers/docs/encoding, wire type 2)."""
-    return [bytes([field << 3 | 2]) + _varint(sum(len(part) for part in content)), *content]
+def _head(field: int, length: int) -> bytes:
+    """Return what goes before a field of a length (developers.google.com/protocol-buffers/docs/encoding, wire type 2)."""
+    return bytes([field << 3 | 2]) + _varint(length)
 
 
 def _varint(number: int) -> bytes:
