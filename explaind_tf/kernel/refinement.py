@@ -37,17 +37,52 @@ _SMOOTH = 0.1
 
 
 @dataclass(frozen=True)
+class _Stretches:
+    """Stretches of steps.
+
+    Attributes
+    ----------
+    owner, left, width : np.ndarray of int
+        The input, and where the stretch begins and how wide it is in units, shape (c,).
+    start, end : np.ndarray
+        f at both ends, shape (c, O).
+    """
+
+    owner: np.ndarray
+    left: np.ndarray
+    width: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+    def __len__(self) -> int:
+        """Return their number."""
+        return len(self.owner)
+
+    def where(self, is_kept: np.ndarray) -> "_Stretches":
+        """Return some of them."""
+        return _Stretches(**{name: array[is_kept] for name, array in vars(self).items()})
+
+    def pairs(self, formula: Formula) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the input, node and piece of each node of a formula, end to end."""
+
+        def along(fractions: np.ndarray) -> np.ndarray:
+            # In whole numbers, so that inputs which share a node share it to the bit.
+            return np.rint(2 * (self.left[:, None] + self.width[:, None] * fractions)) / (2 * _UNITS)
+
+        pieces = np.stack([along(formula.pieces[:, 0]), along(formula.pieces[:, 1])], axis=-1)
+        return np.repeat(self.owner, len(formula)), along(formula.nodes).ravel(), pieces.reshape(-1, 2)
+
+
+@dataclass(frozen=True)
 class _Cells:
-    """Pieces of steps integrated by the same formula, and the best order found for each.
+    """Stretches integrated by the same formula, and the best order found for each.
 
     Attributes
     ----------
     formula : Formula
         The same for all of them.
-    owner, left, width : np.ndarray of int
-        The input, and where the cell begins and how wide it is in units, shape (c,).
-    start, end : np.ndarray
-        f at both ends, shape (c, O).
+    at : _Stretches
+        Where they are.
     values : np.ndarray
         The integrand at the nodes, shape (c, n, K, O).
     order : np.ndarray of int
@@ -61,11 +96,7 @@ class _Cells:
     """
 
     formula: Formula
-    owner: np.ndarray
-    left: np.ndarray
-    width: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
+    at: _Stretches
     values: np.ndarray
     order: np.ndarray
     integral: np.ndarray
@@ -75,14 +106,23 @@ class _Cells:
 
     def __len__(self) -> int:
         """Return the number of cells."""
-        return len(self.owner)
+        return len(self.at)
+
+    @property
+    def owner(self) -> np.ndarray:
+        """The input of each, shape (c,)."""
+        return self.at.owner
 
     def where(self, is_kept: np.ndarray) -> "_Cells":
         """Return some of the cells."""
         if is_kept.all():
             return self
-        arrays = {name: value[is_kept] for name, value in vars(self).items() if name != "formula"}
-        return _Cells(self.formula, **arrays)
+        arrays = {name: array[is_kept] for name, array in self.arrays().items()}
+        return _Cells(self.formula, self.at.where(is_kept), **arrays)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what is known of each cell besides where it is, by name."""
+        return {name: value for name, value in vars(self).items() if name not in ("formula", "at")}
 
     @property
     def is_deepened(self) -> np.ndarray:
@@ -108,9 +148,9 @@ class _Cells:
 
     def pairs(self, is_kept: np.ndarray) -> _Pairs:
         """Return the input, node, piece and weight of each node of some cells, end to end."""
-        left, width = self.left[is_kept], self.width[is_kept]
-        weights = self.formula.weights[self.order[is_kept]] * (width / _UNITS)[:, None]
-        return *_places(self.formula, self.owner[is_kept], left, width), weights.ravel()
+        kept = self.at.where(is_kept)
+        weights = self.formula.weights[self.order[is_kept]] * (kept.width / _UNITS)[:, None]
+        return *kept.pairs(self.formula), weights.ravel()
 
 
 @dataclass(frozen=True)
@@ -202,7 +242,8 @@ def _first_cells(path: _Path, start: np.ndarray, end: np.ndarray, averaged: np.n
         own = np.flatnonzero(is_own)
         if own.size:
             width = np.full(len(own), _UNITS)
-            cells.append(_integrated(path, formula, own, np.zeros_like(width), width, start[own], end[own]))
+            whole = _Stretches(own, np.zeros_like(width), width, start[own], end[own])
+            cells.append(_integrated(path, formula, whole))
     return cells
 
 
@@ -218,83 +259,46 @@ def _add_by_owner(total: np.ndarray, owner: np.ndarray, values: np.ndarray) -> N
         total[owners] += np.add.reduceat(values[order], starts, axis=0)
 
 
-def _places(
-    formula: Formula, owner: np.ndarray, left: np.ndarray, width: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the input, node and piece of each node of cells, end to end."""
-
-    def along(fractions: np.ndarray) -> np.ndarray:
-        # In whole numbers, so that inputs which share a node share it to the bit.
-        return np.rint(2 * (left[:, None] + width[:, None] * fractions)) / (2 * _UNITS)
-
-    pieces = np.stack([along(formula.pieces[:, 0]), along(formula.pieces[:, 1])], axis=-1)
-    return np.repeat(owner, len(formula)), along(formula.nodes).ravel(), pieces.reshape(-1, 2)
-
-
-def _integrated(
-    path: _Path,
-    formula: Formula,
-    owner: np.ndarray,
-    left: np.ndarray,
-    width: np.ndarray,
-    start: np.ndarray,
-    end: np.ndarray,
-) -> _Cells:
+def _integrated(path: _Path, formula: Formula, at: _Stretches) -> _Cells:
     """Return cells whose integrand is evaluated at all nodes of a formula."""
-    owners, nodes, pieces = _places(formula, owner, left, width)
+    owners, nodes, pieces = at.pairs(formula)
     found = path.integrand(nodes, owners, pieces)
-    values = found.reshape(len(owner), len(formula), *found.shape[1:])
-    return _evaluated(path, formula, owner, left, width, start, end, values)
+    return _evaluated(path, formula, at, found.reshape(len(at), len(formula), *found.shape[1:]))
 
 
-def _evaluated(
-    path: _Path,
-    formula: Formula,
-    owner: np.ndarray,
-    left: np.ndarray,
-    width: np.ndarray,
-    start: np.ndarray,
-    end: np.ndarray,
-    values: np.ndarray,
-) -> _Cells:
+def _evaluated(path: _Path, formula: Formula, at: _Stretches, values: np.ndarray) -> _Cells:
     """Return cells with the order of extrapolation whose error is smallest."""
-    budget, share = path.budget[owner], (width / _UNITS)[:, None, None]
+    budget, share = path.budget[at.owner], (at.width / _UNITS)[:, None, None]
+    change = at.end - at.start
     if len(formula) == 1:  # most cells are the whole step of an input, and stay so
         integral = values[:, 0] * share
-        error = (end - start) - integral.sum(axis=1)
+        error = change - integral.sum(axis=1)
         size = np.max(np.abs(error) / budget, axis=1)
-        order = np.zeros(len(owner), int)
-        return _Cells(
-            formula, owner, left, width, start, end, values,
-            order, integral, error, size, order.astype(bool),
-        )  # fmt: skip
+        order = np.zeros(len(at), int)
+        return _Cells(formula, at, values, order, integral, error, size, order.astype(bool))
     integrals = np.stack([np.einsum("n,cnko->cko", rule, values) * share for rule in formula.weights])
-    errors = (end - start) - integrals.sum(axis=2)
+    errors = change - integrals.sum(axis=2)
     sizes = np.max(np.abs(errors) / budget, axis=2)
     order = np.argmin(sizes, axis=0)
-    best = (order, np.arange(len(owner)))
+    best = (order, np.arange(len(at)))
     is_smooth = (order == len(sizes) - 1) & (sizes[best] <= _SMOOTH * sizes[0])
-    return _Cells(
-        formula, owner, left, width, start, end, values,
-        order, integrals[best], errors[best], sizes[best], is_smooth,
-    )  # fmt: skip
+    return _Cells(formula, at, values, order, integrals[best], errors[best], sizes[best], is_smooth)
 
 
 def _can_grow(path: _Path, cells: _Cells, rounding: float) -> np.ndarray:
     # Each third of a cell is off by as much rounding as the whole: what is cut because of it would be cut on and on.
     limit = rounding * np.where(cells.is_cut(has_kinks=path.has_kinks), 2, 1)
-    return (np.max(np.abs(cells.error), axis=1) > limit) & (cells.width >= 3 * len(cells.formula))
+    return (np.max(np.abs(cells.error), axis=1) > limit) & (cells.at.width >= 3 * len(cells.formula))
 
 
 def _refined(path: _Path, cells: _Cells) -> list[_Cells]:
     """Return the cells by the next formula, or cut into three where there is none that pays."""
     if not len(cells):
         return []
-    place = (cells.owner, cells.left, cells.width, cells.start, cells.end)
     if cells.formula is HALVES:
-        return [_integrated(path, HALVES, *_thirds(path, cells))]
+        return [_integrated(path, HALVES, _thirds(path, cells.at))]
     if path.has_kinks:
-        return [_integrated(path, HALVES if cells.averages else WHOLE, *place)]
+        return [_integrated(path, HALVES if cells.averages else WHOLE, cells.at)]
     deeper, parts = cells.is_deepened, []
     if deeper.any():
         parts.append(_deepened(path, cells.where(deeper)))
@@ -307,37 +311,37 @@ def _deepened(path: _Path, cells: _Cells) -> _Cells:
     """Return cells with three times as many midpoints, of which every third is known."""
     formula = midpoints(cells.formula.depth + 1)
     is_new = np.arange(len(formula)) % 3 != 1
-    owners, nodes, pieces = _places(formula, cells.owner, cells.left, cells.width)
+    owners, nodes, pieces = cells.at.pairs(formula)
     is_asked = np.tile(is_new, len(cells))
     found = path.integrand(nodes[is_asked], owners[is_asked], pieces[is_asked])
     values = np.empty((len(cells), len(formula), *cells.values.shape[2:]))
     values[:, ~is_new] = cells.values
     values[:, is_new] = found.reshape(len(cells), -1, *found.shape[1:])
-    return _evaluated(
-        path, formula, cells.owner, cells.left, cells.width, cells.start, cells.end, values
-    )  # fmt: skip
+    return _evaluated(path, formula, cells.at, values)
 
 
 def _split(path: _Path, cells: _Cells) -> _Cells:
     """Return cells of midpoints cut into three, without any new node."""
     formula = midpoints(cells.formula.depth - 1)
     values = cells.values.reshape(3 * len(cells), -1, *cells.values.shape[2:])
-    return _evaluated(path, formula, *_thirds(path, cells), values)
+    return _evaluated(path, formula, _thirds(path, cells.at), values)
 
 
-def _thirds(path: _Path, cells: _Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return owner, left, width, start and end of the thirds of cells."""
-    width, owners = cells.width // 3, np.repeat(cells.owner, 2)
-    inner = np.stack([cells.left + width, cells.left + 2 * width], axis=1)
+def _thirds(path: _Path, at: _Stretches) -> _Stretches:
+    """Return the thirds of stretches."""
+    width, owners = at.width // 3, np.repeat(at.owner, 2)
+    inner = np.stack([at.left + width, at.left + 2 * width], axis=1)
     places = inner.ravel() / _UNITS
-    found = path.measure(places, owners, np.stack([places, places], axis=1)).reshape(len(cells), 2, -1)
-    ends = np.concatenate([cells.start[:, None], found, cells.end[:, None]], axis=1)
-    lefts = np.concatenate([cells.left[:, None], inner], axis=1)
+    found = path.measure(places, owners, np.stack([places, places], axis=1)).reshape(len(at), 2, -1)
+    ends = np.concatenate([at.start[:, None], found, at.end[:, None]], axis=1)
+    lefts = np.concatenate([at.left[:, None], inner], axis=1)
 
     def flat(array: np.ndarray) -> np.ndarray:
-        return array.reshape(3 * len(cells), *array.shape[2:])
+        return array.reshape(3 * len(at), *array.shape[2:])
 
-    return np.repeat(cells.owner, 3), flat(lefts), np.repeat(width, 3), flat(ends[:, :-1]), flat(ends[:, 1:])
+    return _Stretches(
+        np.repeat(at.owner, 3), flat(lefts), np.repeat(width, 3), flat(ends[:, :-1]), flat(ends[:, 1:])
+    )
 
 
 def _merged(cells: Iterable[_Cells]) -> list[_Cells]:
@@ -350,6 +354,9 @@ def _merged(cells: Iterable[_Cells]) -> list[_Cells]:
 
 
 def _concatenated(cells: list[_Cells]) -> _Cells:
-    names = [name for name in vars(cells[0]) if name != "formula"]
-    arrays = {name: np.concatenate([getattr(c, name) for c in cells]) for name in names}
-    return _Cells(cells[0].formula, **arrays)
+    at = _Stretches(**_end_to_end([vars(c.at) for c in cells]))
+    return _Cells(cells[0].formula, at, **_end_to_end([c.arrays() for c in cells]))
+
+
+def _end_to_end(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -52,8 +52,8 @@ def test_few_nodes_explain_a_step_of_a_model_with_kinks(recorded):
 
 
 def test_entries_converge_with_the_tolerance_each_on_its_own(recorded):
-    # The tolerance holds their sum. Entries of samples are many times as large in the first steps, and cancel: each may be off
-    # by more, so that their own errors are asked to fall, and not to be below it.
+    # The tolerance holds their sum. Entries of samples are many times as large in the first steps, and cancel: each may be
+    # off by more, so that their own errors are asked to fall, and not to be below it.
     run_dir, x = recorded
     run, axes = xtf.open_run(run_dir), ("sample", "layer")
     rough, finer, fine = (

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from explaind_tf.kernel.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block, PureModel, Segment
 from explaind_tf.kernel.quadrature import PathRule, nodes_and_weights
-from explaind_tf.kernel.refinement import integrate
 from explaind_tf.kernel.sweeps import integrate_directions
+from tests.kernel.integrals import Integrands
 
 SIDE, INPUTS = 4, 5
 
@@ -163,10 +163,11 @@ def test_a_model_without_kinks_knows_it():
     assert not of_inputs.has_kinks  # not of the weights
 
 
-class _Kink:
+class _Kink(Integrands):
     """f(t) = Σ max(eʳᵗ − c, 0) for inputs with as many thresholds c each, whose slopes are averaged over pieces."""
 
     def __init__(self, thresholds, rate=1.0):
+        super().__init__(len(thresholds))
         thresholds = np.asarray(thresholds)
         self._thresholds = thresholds[:, None] if thresholds.ndim == 1 else thresholds
         self._rate = rate
@@ -174,37 +175,22 @@ class _Kink:
     def _read(self, nodes, owners):
         return np.exp(self._rate * nodes)[:, None] - self._thresholds[owners]
 
-    def integrand(self, nodes, owners, pieces):
+    def values(self, nodes, owners, pieces):
         first, last = (self._read(pieces[:, end], owners) for end in (0, 1))
         is_crossed = (first > 0) != (last > 0)
         rise = np.maximum(last, 0) - np.maximum(first, 0)
         slope = np.where(
             is_crossed, rise / np.where(is_crossed, last - first, 1.0), self._read(nodes, owners) > 0
         )
-        return (slope.sum(axis=1) * self._rate * np.exp(self._rate * nodes))[:, None, None]
+        return slope.sum(axis=1) * self._rate * np.exp(self._rate * nodes)
 
     def measure(self, nodes, owners, pieces=None):
         return np.maximum(self._read(nodes, owners), 0).sum(axis=1)[:, None]
 
-    def integrate(self, budget, *, has_kinks=True, averaged=None, max_nodes=729, rounding=1e-15):
-        every = np.arange(len(self._thresholds))
+    def integrate(self, budget, *, has_kinks=True, averaged=None, **limits):
         if has_kinks and averaged is None:
-            averaged = np.zeros(len(every), bool)
-        start, end = self.measure(0.0 * every, every), self.measure(1.0 + 0 * every, every)
-        rule, integrals = integrate(
-            self.integrand,
-            self.measure,
-            start,
-            end,
-            budget=np.full(start.shape, budget),
-            rounding=rounding,
-            max_nodes=max_nodes,
-            averaged=averaged,
-        )
-        values = self.integrand(rule.nodes, rule.owners, rule.pieces)[:, 0, 0]
-        again = np.bincount(rule.owners, rule.weights * values, minlength=len(every))
-        np.testing.assert_allclose(again, integrals[0, :, 0], atol=1e-12)
-        return rule, (end - start - integrals.sum(axis=0))[:, 0]
+            averaged = np.zeros(self.count, bool)
+        return super().integrate(budget, averaged=averaged, **limits)
 
 
 @settings(deadline=None)

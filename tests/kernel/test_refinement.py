@@ -3,42 +3,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from explaind_tf.kernel.quadrature import nodes_and_weights
-from explaind_tf.kernel.refinement import integrate
+from tests.kernel.integrals import Integrands
 
 
-class _Family:
-    """One input per exponent e, one output, one cause: f(t, e) and its derivative by t, counted."""
+class _Family(Integrands):
+    """One input per exponent e: f(t, e) and its derivative by t."""
 
     def __init__(self, function, derivative, exponents):
+        super().__init__(len(exponents))
         self._function, self._derivative, self._exponents = function, derivative, np.asarray(exponents)
-        self.evaluated = np.zeros(len(self._exponents), int)
 
-    def integrand(self, nodes, owners, pieces):
-        np.add.at(self.evaluated, owners, 1)
-        return self._derivative(nodes, self._exponents[owners])[:, None, None]
+    def values(self, nodes, owners, pieces):
+        return self._derivative(nodes, self._exponents[owners])
 
     def measure(self, nodes, owners, pieces=None):
         return self._function(nodes, self._exponents[owners])[:, None]
-
-    def integrate(self, budget, *, max_nodes=729, rounding=1e-15):
-        every = np.arange(len(self._exponents))
-        start, end = self.measure(0 * every, every), self.measure(1 + 0 * every, every)
-        rule, integrals = integrate(
-            self.integrand,
-            self.measure,
-            start,
-            end,
-            budget=np.full(start.shape, budget),
-            rounding=rounding,
-            max_nodes=max_nodes,
-        )
-        # The rule that is handed on gives the very integral that was reported.
-        again = np.zeros(len(every))
-        np.add.at(
-            again, rule.owners, rule.weights * self._derivative(rule.nodes, self._exponents[rule.owners])
-        )
-        np.testing.assert_allclose(again, integrals[0, :, 0], atol=1e-12)
-        return rule, (end - start - integrals.sum(axis=0))[:, 0]
 
 
 def _exponential(rates):

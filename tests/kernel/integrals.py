@@ -1,0 +1,53 @@
+"""Integrands that are known in closed form, integrated as a step is."""
+
+import numpy as np
+
+from explaind_tf.kernel.quadrature import PathRule
+from explaind_tf.kernel.refinement import integrate
+
+
+class Integrands:
+    """One input after the other, one output, one cause; what is asked for is counted."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.evaluated = np.zeros(count, int)
+
+    def values(self, nodes: np.ndarray, owners: np.ndarray, pieces: np.ndarray) -> np.ndarray:
+        """Return the derivative by t, shape (m,)."""
+        raise NotImplementedError
+
+    def measure(self, nodes: np.ndarray, owners: np.ndarray, pieces: np.ndarray | None = None) -> np.ndarray:
+        """Return f, shape (m, 1)."""
+        raise NotImplementedError
+
+    def _counted(self, nodes: np.ndarray, owners: np.ndarray, pieces: np.ndarray) -> np.ndarray:
+        np.add.at(self.evaluated, owners, 1)
+        return self.values(nodes, owners, pieces)[:, None, None]
+
+    def integrate(
+        self,
+        budget: float,
+        *,
+        averaged: np.ndarray | None = None,
+        max_nodes: int = 729,
+        rounding: float = 1e-15,
+    ) -> tuple[PathRule, np.ndarray]:
+        """Return the rule, and what it is off by for each input."""
+        every = np.arange(self.count)
+        start, end = self.measure(0.0 * every, every), self.measure(1.0 + 0 * every, every)
+        rule, integrals = integrate(
+            self._counted,
+            self.measure,
+            start,
+            end,
+            budget=np.full(start.shape, budget),
+            rounding=rounding,
+            max_nodes=max_nodes,
+            averaged=averaged,
+        )
+        # The rule that is handed on gives the very integral that was reported.
+        values = self.values(rule.nodes, rule.owners, rule.pieces)
+        again = np.bincount(rule.owners, rule.weights * values, minlength=self.count)
+        np.testing.assert_allclose(again, integrals[0, :, 0], atol=1e-12)
+        return rule, (end - start - integrals.sum(axis=0))[:, 0]
