@@ -37,7 +37,7 @@ def walk_back(task: Task, routes: Routes, entries: Entries, rules: Rules, progre
             for step in steps:
                 # A batch that only accumulated its gradient is used by the update after it.
                 if task.replay.transition(step).updates:
-                    found = {}  # rows as large as those that are made now
+                    found = {}  # lets go of rows as large as those that are made next
                     found = next(rows, None)
                 if found is None:
                     break

@@ -10,6 +10,8 @@ from explaind_tf.runs.examples import as_buffer
 
 # Of a content that is not remembered, or not yet.
 NO_NUMBER = -1
+# In a place of a table.
+_EMPTY = -1
 
 
 def fingerprint(arrays: Sequence[np.ndarray]) -> int:
@@ -112,7 +114,7 @@ class ContentTable:
         self._words = np.zeros((words, 0), np.uint64)  # word by word: what is compared lies side by side
         self._values = np.zeros(0, np.int64)
         self._numbers = np.zeros(0, np.int64)  # in the order in which they came
-        self._at_place = np.full(1, NO_NUMBER, np.int64)  # which content, by place; the last place is empty
+        self._at_place = np.full(1, _EMPTY, np.int64)  # which content, by place; the last place is empty
         self._bits = 0
         self._recent: dict[bytes, int] = {}  # not sorted in yet
 
@@ -137,7 +139,7 @@ class ContentTable:
         """Return the values of contents as :meth:`values_of`, and the number by which each is known here, if it is."""
         found = self._look_up(self._as_words(contents))
         values = np.zeros(len(contents), np.int64)
-        is_known = found != NO_NUMBER
+        is_known = found != _EMPTY
         values[is_known] = self._values[found[is_known]]
         numbers = np.full(len(contents), NO_NUMBER)
         numbers[is_known] = self._numbers[found[is_known]]
@@ -171,7 +173,7 @@ class ContentTable:
         if len(self._values):
             for known, wanted in zip(self._words, words, strict=True):
                 is_another |= known[found] != wanted
-            is_another &= found != NO_NUMBER
+            is_another &= found != _EMPTY
         return is_another
 
     def _sort_in(self) -> None:
@@ -179,16 +181,16 @@ class ContentTable:
         words = np.concatenate([self._words, self._as_words(new)], axis=1)
         values = np.concatenate([self._values, np.fromiter(self._recent.values(), np.int64)])
         count = len(values)
-        of_content = np.concatenate([self._numbers, np.arange(len(self._numbers), count)])
+        numbers = np.concatenate([self._numbers, np.arange(len(self._numbers), count)])
         self._bits = (self._PLACES_PER_CONTENT * count - 1).bit_length()
         places = self._first_places(words)
         order = np.argsort(places, kind="stable")
         # Each takes its own place, or the next one after the content before it.
-        numbers = np.arange(count)
-        taken = np.maximum.accumulate(places[order] - numbers) + numbers
-        self._at_place = np.full(max(2**self._bits, taken[-1] + 1) + 1, NO_NUMBER)
-        self._at_place[taken] = numbers
-        self._words, self._values, self._numbers = words[:, order], values[order], of_content[order]
+        sorted_in = np.arange(count)
+        taken = np.maximum.accumulate(places[order] - sorted_in) + sorted_in
+        self._at_place = np.full(max(2**self._bits, taken[-1] + 1) + 1, _EMPTY)
+        self._at_place[taken] = sorted_in
+        self._words, self._values, self._numbers = words[:, order], values[order], numbers[order]
         self._recent = {}
 
     def _first_places(self, words: np.ndarray) -> np.ndarray:

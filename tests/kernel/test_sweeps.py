@@ -15,9 +15,7 @@ def _updates():
     return [
         sweeps.UpdateRows(
             step=step,
-            phi=tf.constant(rng.normal(size=(3, 4)))
-            if step > 1
-            else None,  # the first two are not accounted for
+            phi=tf.constant(rng.normal(size=(3, 4))) if step > 1 else None,  # no account of the first two
             pull=rng.normal(size=4),
             direct=direct,
             gain=GAIN,

@@ -53,9 +53,8 @@ class TestBatchFingerprints:
         of_batch = BatchFingerprints()
         expected = [fingerprint([x[i], y[i]]) for i in range(5)]
         assert of_batch([x, y]).values.tolist() == expected
-        assert (
-            of_batch([x[::-1], y[::-1]]).values.tolist() == expected[::-1]
-        )  # not contiguous, and known by now
+        again = of_batch([x[::-1], y[::-1]])  # not contiguous, and known by now
+        assert again.values.tolist() == expected[::-1]
 
     def test_those_of_large_and_growing_sets(self):
         rng = np.random.default_rng(1)
@@ -65,9 +64,8 @@ class TestBatchFingerprints:
         for _ in range(2):
             found = np.concatenate([of_batch([x[start : start + 7]]).values for start in range(0, 3000, 7)])
             assert found.tolist() == expected
-        assert of_batch([x.astype(np.int64)]).values.tolist() == [
-            fingerprint([row]) for row in x.astype(np.int64)
-        ]
+        wider = x.astype(np.int64)
+        assert of_batch([wider]).values.tolist() == [fingerprint([row]) for row in wider]
 
     def test_a_hash_is_no_proof(self, monkeypatch):
         monkeypatch.setattr(ContentTable, "_hash", lambda self, words: np.zeros(words.shape[1], np.uint64))
