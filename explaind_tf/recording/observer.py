@@ -84,11 +84,7 @@ class StepObserver:
 
     def changed_weights(self, known: np.ndarray) -> np.ndarray | None:
         """Return θ as it is now, None if it is as known, shape (D,)."""
-        values = views_of(self.variables.parameters)
-        stops = np.cumsum([value.size for value in values])[:-1]
-        if _all_equal([value.reshape(-1) for value in values], np.split(known, stops)):
-            return None
-        return _flat(values)
+        return _unless_equal(_flat(views_of(self.variables.parameters)), known)
 
     def changed_state(self, known: list[np.ndarray]) -> list[np.ndarray] | None:
         """Return the non-trainable variables as they are now, None if they are as known."""

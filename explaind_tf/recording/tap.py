@@ -26,7 +26,7 @@ from explaind_tf.runs.structure import Structure
 class TappedBatch:
     """One batch as it went to training, flat.
 
-    The fingerprints are taken beside the training step: reading them waits for that.
+    Fingerprints that take long are taken beside the training step: reading them waits for that.
     """
 
     inputs: list[np.ndarray]
@@ -137,10 +137,17 @@ class Tap:
         contents, weights = arrays[:y_stop], arrays[y_stop:]
         with self._lock:
             if generation == self._generation:
-                hashed = self._hashing.submit(self._fingerprints, contents)
-                batch = TappedBatch(contents[:x_stop], contents[x_stop:], weights, hashed, ids)
+                batch = TappedBatch(contents[:x_stop], contents[x_stop:], weights, self._hash(contents), ids)
                 self._queue.append(batch)
         return np.int64(0)
+
+    def _hash(self, contents: list[np.ndarray]) -> Future[Fingerprints]:
+        if not self._fingerprints.remembers(contents):
+            return self._hashing.submit(self._fingerprints, contents)
+        # A table is looked through in less time than it takes to wake a thread, beside training that has all cores.
+        hashed: Future[Fingerprints] = Future()
+        hashed.set_result(self._fingerprints(contents))
+        return hashed
 
     @property
     def _has_ids(self) -> bool:

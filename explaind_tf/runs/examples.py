@@ -5,6 +5,7 @@ here the few bytes of the wire format around them are written by hand, and the t
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -70,6 +71,7 @@ def _int64_list(integers: Integers) -> Buffers:
     return [_head(1, len(values)), values]
 
 
+@lru_cache(maxsize=1024)  # all records of a run are of the same sizes
 def _head(field: int, length: int) -> bytes:
     """Return what goes before a field of a length (developers.google.com/protocol-buffers/docs/encoding, wire type 2)."""
     return bytes([field << 3 | 2]) + _varint(length)

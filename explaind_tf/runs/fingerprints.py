@@ -59,6 +59,10 @@ class BatchFingerprints:
         self._series = object()
         self._known = ContentTable(0)
 
+    def remembers(self, arrays: Sequence[np.ndarray]) -> bool:
+        """Tell whether samples like those of a batch are remembered: looked up, not hashed, from the second time on."""
+        return sum(array[:1].nbytes for array in arrays) <= self._LARGEST_REMEMBERED
+
     def __call__(self, arrays: Sequence[np.ndarray]) -> Fingerprints:
         """Return the fingerprints of a batch, given its tensors (batch, ...)."""
         form = [_head(array) for array in arrays]
@@ -70,13 +74,12 @@ class BatchFingerprints:
             )
             return _digest(b"".join(parts))
 
-        width = sum(body.shape[1] for body in bodies)
-        if width > self._LARGEST_REMEMBERED:
+        if not self.remembers(arrays):
             values = np.array([digest(i) for i in range(len(arrays[0]))], np.int64)
             return Fingerprints(values, np.full(len(values), NO_NUMBER), self._series)
         if self._form != form:  # sequences may be padded anew in each batch
             self._form, self._series = form, object()
-            self._known = ContentTable(width, self._MOST_REMEMBERED)
+            self._known = ContentTable(sum(body.shape[1] for body in bodies), self._MOST_REMEMBERED)
         values, numbers = self._known.values_and_numbers_of(np.concatenate(bodies, axis=1), digest)
         return Fingerprints(values, numbers, self._series)
 
@@ -138,12 +141,15 @@ class ContentTable:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the values of contents as :meth:`values_of`, and the number by which each is known here, if it is."""
         found = self._look_up(self._as_words(contents))
+        left = np.flatnonzero(found == _EMPTY)
+        if not left.size:
+            return self._values[found], self._numbers[found]
         values = np.zeros(len(contents), np.int64)
         is_known = found != _EMPTY
         values[is_known] = self._values[found[is_known]]
         numbers = np.full(len(contents), NO_NUMBER)
         numbers[is_known] = self._numbers[found[is_known]]
-        for i in np.flatnonzero(~is_known).tolist():
+        for i in left.tolist():
             content = contents[i].tobytes()
             value = self._recent.get(content)
             if value is None:

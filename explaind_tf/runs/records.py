@@ -77,11 +77,12 @@ class RecordWriter:
         OSError
             If they cannot all be written (the disk is full). The file is then as it was before.
         """
+        self._aside.wait()  # here, where an interrupt finds nothing written that is not hashed
         before = self.count, self.size
-        self._aside.begin()
+        written: Buffers = []
         try:
             for data in records:
-                self._write_record([data] if isinstance(data, bytes) else data)
+                written += self._write_record([data] if isinstance(data, bytes) else data)
                 self.count += 1
             self._flush()
         except BaseException:  # an interrupt, too, would leave half a record for the next one to follow
@@ -89,14 +90,13 @@ class RecordWriter:
             self._small.clear()
             self._file.truncate(self.size)
             self._file.seek(self.size)
-            self._aside.take_back()
             raise
-        self._aside.end()
+        self._aside.take(written)
 
-    def _write_record(self, parts: Buffers) -> None:
+    def _write_record(self, parts: Buffers) -> Buffers:
+        """Append a record, and return it with its frame."""
         length = _LENGTH.pack(sum(len(part) for part in parts))
         header = length + _CRC.pack(_masked_crc(length))
-        self._aside.take([header, *parts])
         self._append(header)
         crc = 0
         for part in parts:
@@ -105,8 +105,8 @@ class RecordWriter:
                 crc = google_crc32c.extend(crc, piece)
                 self._append(piece)
         footer = _CRC.pack(_masked(crc))
-        self._aside.take([footer])
         self._append(footer)
+        return [header, *parts, footer]
 
     def _append(self, piece: bytes | np.ndarray) -> None:
         data = piece.data if isinstance(piece, np.ndarray) else piece

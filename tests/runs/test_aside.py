@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from explaind_tf.runs.aside import _CACHED_BYTES, _LARGE_BYTES, _SMALL_BYTES, Aside
+from explaind_tf.runs.aside import _CACHED_BYTES, _SMALL_BYTES, Aside
 from explaind_tf.runs.records import RecordFile, RecordWriter, file_sha256
 
 
@@ -17,16 +17,13 @@ def test_pieces_of_all_sizes_are_hashed_in_order(tmp_path):
     with open(tmp_path / "file", "wb") as file:
         aside = Aside(file.fileno())
         for piece in pieces:
-            aside.begin()
-            aside.take([piece])
-            aside.take([piece.tobytes()])
-            aside.end()
+            aside.take([piece, piece.tobytes()])
         expected = hashlib.sha256(b"".join(piece.tobytes() * 2 for piece in pieces)).hexdigest()
         assert aside.sha256 == expected
 
 
-# What is hashed once it is written, and what is hashed meanwhile.
-@pytest.mark.parametrize("size", [4 * _SMALL_BYTES, 2 * _LARGE_BYTES])
+# What is hashed at once, and what is hashed beside the next step.
+@pytest.mark.parametrize("size", [_SMALL_BYTES // 2, 4 * _SMALL_BYTES])
 @pytest.mark.parametrize("error", [OSError("no space left on device"), KeyboardInterrupt("stopped")])
 def test_a_record_that_was_not_written_to_its_end_is_taken_back(tmp_path, monkeypatch, size, error):
     path, large = tmp_path / "records", bytes(size)
