@@ -12,10 +12,10 @@ from rich.console import Console
 from explaind_tf import constants as names
 from explaind_tf.attribution import Run, open_run
 from explaind_tf.errors import RefusedError
+from explaind_tf.event_file import EventFile
 from explaind_tf.pictures import find_picture
 from explaind_tf.recording import PathLogger
-from explaind_tf.runs import structure as struct
-from explaind_tf.tensorboard import EventFile
+from explaind_tf.runs.format import structure as struct
 
 
 class Explain(keras.callbacks.Callback):

@@ -23,8 +23,8 @@ import tensorflow as tf
 
 import explaind_tf as xtf
 from explaind_tf import measurements
-from explaind_tf.attribution.model import constants_of, pure_model
-from explaind_tf.optimizers.laws import Law, law_from_config
+from explaind_tf.laws.laws import Law, law_from_config
+from explaind_tf.replay.binding import constants_of, pure_model
 from explaind_tf.runs.steps import Transition
 
 # Per-example gradients held at once, beside the features.

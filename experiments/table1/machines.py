@@ -10,12 +10,12 @@ import numpy as np
 
 import explaind_tf as xtf
 from explaind_tf import measurements
-from explaind_tf.attribution.model import pure_model
-from explaind_tf.attribution.replay import Replay
 from explaind_tf.kernel import sweeps
-from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block
-from explaind_tf.kernel.quadrature import PathRule
+from explaind_tf.kernel.quadrature.nodes import PathRule
+from explaind_tf.replay.binding import pure_model
+from explaind_tf.replay.recorded import Replay
 
 # Inputs measured at once.
 _BLOCK = 64

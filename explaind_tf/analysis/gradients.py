@@ -8,13 +8,13 @@ import numpy as np
 
 from explaind_tf import measurements
 from explaind_tf.attribution import Run
-from explaind_tf.attribution.model import constants_of, flat_point, pure_model
 from explaind_tf.kernel import trials
-from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Batch, Block, Segment
-from explaind_tf.kernel.quadrature import PathRule
+from explaind_tf.kernel.quadrature.nodes import PathRule
 from explaind_tf.measurements import Measurement
-from explaind_tf.runs import structure as struct
+from explaind_tf.replay.binding import constants_of, flat_point, pure_model
+from explaind_tf.runs.format import structure as struct
 
 # Samples and inputs whose gradients are held at once.
 _CHUNK = 64

@@ -18,11 +18,11 @@ from explaind_tf import measurements
 from explaind_tf.analysis.comparison import divergence, same_class
 from explaind_tf.analysis.gradients import Gradients
 from explaind_tf.attribution import Run
-from explaind_tf.attribution.ledger import node_path
-from explaind_tf.attribution.model import constants_of, flat_point, pure_model
-from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block
-from explaind_tf.runs import structure as struct
+from explaind_tf.ledgers.ledger import node_path
+from explaind_tf.replay.binding import constants_of, flat_point, pure_model
+from explaind_tf.runs.format import structure as struct
 
 Scope = Literal["model", "layer"]
 SCOPES: tuple[Scope, ...] = ("model", "layer")

@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from explaind_tf.attribution.entries import Entries
-from explaind_tf.attribution.path import walk_path
 from explaind_tf.attribution.progress import Progress
-from explaind_tf.attribution.reverse import check_samples, walk_back
-from explaind_tf.attribution.routes import Routes
-from explaind_tf.attribution.task import Task
+from explaind_tf.ledgers.entries import Entries
+from explaind_tf.sweeps.path import walk_path
+from explaind_tf.sweeps.reverse import check_samples, walk_back
+from explaind_tf.sweeps.routes import Routes
+from explaind_tf.sweeps.task import Task
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from explaind_tf.attribution.engine import ledger_bytes
-from explaind_tf.attribution.path import path_rows, path_steps
-from explaind_tf.attribution.routes import Routes, seconds
-from explaind_tf.attribution.task import Task
 from explaind_tf.kernel import contractions, sweeps
-from explaind_tf.kernel.quadrature import PathRule
+from explaind_tf.kernel.quadrature.nodes import PathRule
+from explaind_tf.sweeps.path import path_rows, path_steps
+from explaind_tf.sweeps.routes import Routes, seconds
+from explaind_tf.sweeps.task import Task
 
 # Steps on which a plan tries the passes: the first ones cost most, and fall off fast.
 _FIRST_TRIED = (0, 2, 8)

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.runs import RecordedRun
-from explaind_tf.runs import structure as struct
+from explaind_tf.runs.format import structure as struct
 
 # Inputs that are looked at to tell probabilities from logits.
 _LOOKED_AT = 32

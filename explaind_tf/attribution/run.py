@@ -7,25 +7,25 @@ from typing import Any
 import xarray as xr
 
 from explaind_tf import measurements
-from explaind_tf.attribution import accessor  # noqa: F401 - registers the accessor
 from explaind_tf.attribution.curves import training_curves
 from explaind_tf.attribution.engine import answer
-from explaind_tf.attribution.entries import total_memory
-from explaind_tf.attribution.ledger import build_ledger
-from explaind_tf.attribution.model import pure_model
 from explaind_tf.attribution.planner import Plan, make_plan
 from explaind_tf.attribution.progress import Progress
-from explaind_tf.attribution.question import GroupLabels, StepOf, ask
-from explaind_tf.attribution.replay import PathReplay, Replay
-from explaind_tf.attribution.routes import choose_routes
 from explaind_tf.attribution.streaming import attribute_to
-from explaind_tf.attribution.task import Task
-from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block
+from explaind_tf.ledgers import accessor  # noqa: F401 - registers the accessor
+from explaind_tf.ledgers.entries import total_memory
+from explaind_tf.ledgers.ledger import build_ledger
 from explaind_tf.measurements import Measurement, as_measurement
+from explaind_tf.questions.question import GroupLabels, StepOf, ask
+from explaind_tf.replay.binding import pure_model
+from explaind_tf.replay.recorded import PathReplay, Replay
 from explaind_tf.runs import RecordedRun, WeightPath
-from explaind_tf.runs import structure as struct
-from explaind_tf.runs.files import AnyPath
+from explaind_tf.runs.format import structure as struct
+from explaind_tf.runs.storage.files import AnyPath
+from explaind_tf.sweeps.routes import choose_routes
+from explaind_tf.sweeps.task import Task
 
 # Share of the machine's memory that a computation may take beside its ledger.
 _MEMORY_SHARE = 0.5

@@ -12,13 +12,13 @@ import numpy as np
 import xarray as xr
 
 from explaind_tf.attribution.engine import answer, ledger_bytes
-from explaind_tf.attribution.ledger import build_ledger
 from explaind_tf.attribution.progress import Progress
-from explaind_tf.attribution.routes import Routes, choose_routes
-from explaind_tf.attribution.store import LedgerStore
-from explaind_tf.attribution.task import Task
+from explaind_tf.ledgers.ledger import build_ledger
+from explaind_tf.ledgers.store import LedgerStore
 from explaind_tf.measurements import Measurement
-from explaind_tf.runs.files import AnyPath
+from explaind_tf.runs.storage.files import AnyPath
+from explaind_tf.sweeps.routes import Routes, choose_routes
+from explaind_tf.sweeps.task import Task
 
 # Share of the limit on memory that the ledger of one block may take.
 _LEDGER_SHARE = 0.25

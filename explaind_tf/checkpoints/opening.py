@@ -11,15 +11,15 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf import constants as names
-from explaind_tf.attribution.checkpoints import CheckpointRun
+from explaind_tf.attribution.checkpoint_run import CheckpointRun
 from explaind_tf.checkpoints.weights import normalizations, read_weights
 from explaind_tf.errors import RefusedError
-from explaind_tf.recording.checks import check_variables
-from explaind_tf.recording.export import traced_forward, variable_specs
-from explaind_tf.runs.checkpoints import find_checkpoints
-from explaind_tf.runs.graphs import ForwardGraph
-from explaind_tf.runs.schema import COMPLETE, Manifest
-from explaind_tf.runs.structure import Leaf, Structure
+from explaind_tf.recording.exporting.pure_functions import traced_forward, variable_specs
+from explaind_tf.recording.observing.checks import check_variables
+from explaind_tf.runs.format.manifest import COMPLETE, Manifest
+from explaind_tf.runs.format.structure import Leaf, Structure
+from explaind_tf.runs.graphs.loaded import ForwardGraph
+from explaind_tf.runs.series import find_checkpoints
 
 
 def open_checkpoints(

@@ -17,7 +17,7 @@ from explaind_tf.cli.exits import say
 from explaind_tf.cli.inputs import Inputs
 from explaind_tf.cli.values import Measure, OutputsAre
 from explaind_tf.measurements import Measurement
-from explaind_tf.runs import structure as struct
+from explaind_tf.runs.format import structure as struct
 
 
 def open_for_shell(run_dir: str) -> Run:

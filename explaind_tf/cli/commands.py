@@ -17,12 +17,12 @@ from explaind_tf.cli.inputs import check_source, read_inputs
 from explaind_tf.cli.values import Measure, OutputsAre, StepOf, to_bytes, to_names, to_slice
 from explaind_tf.constants import VERSION
 from explaind_tf.errors import RefusedError, RunFormatError, UnbalancedLedgerError
-from explaind_tf.recording.estimate import describe
+from explaind_tf.event_file import check_installed
+from explaind_tf.recording.forecast import describe
 from explaind_tf.report import Asked, account_for, write_report
 from explaind_tf.report.tensorboard import write_tensorboard
 from explaind_tf.runs.estimate import estimate_from, seconds_of
-from explaind_tf.runs.files import free_bytes
-from explaind_tf.tensorboard import check_installed
+from explaind_tf.runs.storage.files import free_bytes
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, epilog=EXIT_CODES)
 

@@ -15,9 +15,9 @@ from explaind_tf.attribution import Run
 from explaind_tf.attribution.planner import Plan
 from explaind_tf.cli.inputs import leaf_names
 from explaind_tf.errors import UnbalancedLedgerError
-from explaind_tf.runs import structure as struct
 from explaind_tf.runs.estimate import Estimate, seconds_of
-from explaind_tf.runs.files import total_bytes
+from explaind_tf.runs.format import structure as struct
+from explaind_tf.runs.storage.files import total_bytes
 
 Ledger = xr.Dataset | xr.DataTree
 Facts = dict[str, Any]

@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from explaind_tf.runs import structure as struct
+from explaind_tf.runs.format import structure as struct
 
 LABELS: Final = "y"
 _INPUTS: Final = "x"

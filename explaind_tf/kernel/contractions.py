@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 
-from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Batch
-from explaind_tf.kernel.rules import scalar_products
+from explaind_tf.kernel.operations.rules import scalar_products
 
 Partition = Sequence[Sequence[tuple[int, int]]]
 Route = Literal["rules", "loop", "jvp", "token_jvp"]

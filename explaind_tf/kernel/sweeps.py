@@ -14,10 +14,10 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block, Segment
-from explaind_tf.kernel.quadrature import PathRule, by_node
-from explaind_tf.kernel.refinement import AtNodes, integrate
+from explaind_tf.kernel.quadrature.nodes import PathRule, by_node
+from explaind_tf.kernel.quadrature.refinement import AtNodes, integrate
 
 # Units in the last place of f by which a difference of two values may be off.
 _ROUNDED = 2

@@ -9,10 +9,10 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Batch, Block, Segment
-from explaind_tf.kernel.quadrature import PathRule
-from explaind_tf.kernel.uses import NotCoveredError
+from explaind_tf.kernel.operations.uses import NotCoveredError
+from explaind_tf.kernel.quadrature.nodes import PathRule
 
 # Samples, and outputs, of one trial.
 _MOST = 8

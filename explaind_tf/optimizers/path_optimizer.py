@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from explaind_tf.optimizers.laws import Law
-from explaind_tf.optimizers.recorder import RingBuffer, StepScalars
+from explaind_tf.laws.laws import Law
+from explaind_tf.optimizers.ring_buffer import RingBuffer, StepScalars
 
 
 class PathOptimizer(keras.optimizers.Optimizer):

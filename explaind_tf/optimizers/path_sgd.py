@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from explaind_tf.optimizers.laws import SGDLaw
+from explaind_tf.laws.laws import SGDLaw
 from explaind_tf.optimizers.path_optimizer import PathOptimizer
 
 

@@ -13,15 +13,15 @@ from rich.console import Console
 
 from explaind_tf import constants
 from explaind_tf.errors import RefusedError
-from explaind_tf.recording import checks
-from explaind_tf.recording.estimate import Planned, describe
+from explaind_tf.recording.forecast import Planned, describe
+from explaind_tf.recording.observing import checks
+from explaind_tf.recording.observing.tap import Tap
 from explaind_tf.recording.options import OnError, Options
-from explaind_tf.recording.places import refuse_used_directory
 from explaind_tf.recording.session import Session
-from explaind_tf.recording.tap import Tap
+from explaind_tf.recording.writing.places import refuse_used_directory
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.estimate import Seconds
-from explaind_tf.runs.files import AnyPath, as_path, free_bytes, refresh
+from explaind_tf.runs.storage.files import AnyPath, as_path, free_bytes, refresh
 
 # TensorFlow writes the graphs. Keras would take one of its errors, OutOfRangeError, for the end of the data.
 _CANNOT_WRITE = (OSError, tf.errors.OpError)

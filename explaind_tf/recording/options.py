@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from explaind_tf.tensorboard import check_installed
+from explaind_tf.event_file import check_installed
 
 OnError = Literal["raise", "warn"]
 

@@ -12,21 +12,21 @@ import tensorflow as tf
 from explaind_tf import constants
 from explaind_tf.errors import RefusedError
 from explaind_tf.optimizers import PathOptimizer
-from explaind_tf.recording import checks
-from explaind_tf.recording.estimate import Planned, choose, estimate_recording
-from explaind_tf.recording.export import PureFunctions, variable_specs
-from explaind_tf.recording.observer import StepObserver, StepOutcome
+from explaind_tf.recording.exporting.pure_functions import PureFunctions, variable_specs
+from explaind_tf.recording.exporting.training_step import TrainingStep
+from explaind_tf.recording.forecast import Planned, choose, estimate_recording
+from explaind_tf.recording.observing import checks
+from explaind_tf.recording.observing.observer import StepObserver, StepOutcome
+from explaind_tf.recording.observing.summaries import StepSummaries
+from explaind_tf.recording.observing.tap import Tap, TappedBatch
 from explaind_tf.recording.options import Options
-from explaind_tf.recording.summaries import StepSummaries
-from explaind_tf.recording.tap import Tap, TappedBatch
-from explaind_tf.recording.training import TrainingStep
-from explaind_tf.recording.writer import RunWriter
+from explaind_tf.recording.writing.writer import RunWriter
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.estimate import Estimate, Seconds
-from explaind_tf.runs.files import AnyPath
-from explaind_tf.runs.graphs import LossFunctions
-from explaind_tf.runs.schema import Manifest, VariableSpec
-from explaind_tf.runs.step_records import END, STEP, StepRecord
+from explaind_tf.runs.format.manifest import Manifest, VariableSpec
+from explaind_tf.runs.format.step_records import END, STEP, StepRecord
+from explaind_tf.runs.graphs.loaded import LossFunctions
+from explaind_tf.runs.storage.files import AnyPath
 
 
 class Session:

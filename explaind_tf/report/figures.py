@@ -13,7 +13,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from explaind_tf import constants as names
-from explaind_tf.attribution.ledger import node_path
+from explaind_tf.ledgers.ledger import node_path
 from explaind_tf.report import reductions
 
 TERM_LABELS: Final = {

@@ -11,10 +11,10 @@ from explaind_tf import constants as names
 from explaind_tf import measurements
 from explaind_tf.attribution import Run
 from explaind_tf.attribution.predictions import are_probabilities, final_outputs
-from explaind_tf.attribution.question import GroupLabels
 from explaind_tf.pictures import find_picture
+from explaind_tf.questions.question import GroupLabels
 from explaind_tf.report.section import Example, Section
-from explaind_tf.runs import structure as struct
+from explaind_tf.runs.format import structure as struct
 
 _VALUES_SHOWN = 8
 # More groups are neither legible nor cheap: each takes a gradient and a pass of every step.

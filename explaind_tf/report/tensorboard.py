@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from explaind_tf import constants as names
+from explaind_tf.event_file import EventFile
 from explaind_tf.report import reductions
 from explaind_tf.report.section import Section
-from explaind_tf.tensorboard import EventFile
 
 
 def write_tensorboard(directory: str | Path, section: Section) -> None:

@@ -7,10 +7,10 @@ from rich.filesize import decimal
 
 from explaind_tf import constants
 from explaind_tf.errors import RefusedError
-from explaind_tf.runs.examples import Buffers
+from explaind_tf.runs.format.step_records import encode_step
 from explaind_tf.runs.reader import RecordedRun
-from explaind_tf.runs.records import FRAME_BYTES
-from explaind_tf.runs.step_records import encode_step
+from explaind_tf.runs.storage.records import FRAME_BYTES
+from explaind_tf.runs.storage.tf_example import Buffers
 
 # Training steps that attribution takes a recorded step, for few and for many measurements (experiments/benchmarks).
 _STEPS_A_STEP = (2, 8)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from explaind_tf.runs.examples import as_buffer
+from explaind_tf.runs.storage.tf_example import as_buffer
 
 # Of a content that is not remembered, or not yet.
 NO_NUMBER = -1

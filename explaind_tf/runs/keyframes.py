@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from explaind_tf.errors import RunFormatError
-from explaind_tf.runs.step_records import Snapshot, StepRecord
-from explaind_tf.runs.training import TrainingGraph
+from explaind_tf.runs.format.step_records import Snapshot, StepRecord
+from explaind_tf.runs.graphs.training_graph import TrainingGraph
 
 # Drift from one keyframe to the next that is borne, as a share of the way between them. A ledger books it to the residual.
 _LARGEST_DRIFT = 1e-2

@@ -9,18 +9,26 @@ from pathlib import Path
 
 from explaind_tf import constants
 from explaind_tf.errors import RunFormatError
-from explaind_tf.runs import structure as struct
-from explaind_tf.runs.digests import FileDigest, checked_tree, require_inside
-from explaind_tf.runs.files import AnyPath, as_path
-from explaind_tf.runs.graphs import Graphs
+from explaind_tf.runs.format import structure as struct
+from explaind_tf.runs.format.manifest import (
+    COMPLETE,
+    SAMPLES,
+    SHARD_NAMES,
+    STEPS,
+    Manifest,
+    Shard,
+    read_manifest,
+)
+from explaind_tf.runs.format.step_records import Layout
+from explaind_tf.runs.graphs.loaded import Graphs
+from explaind_tf.runs.graphs.training_graph import TrainingGraph
 from explaind_tf.runs.keyframes import SegmentReplay
-from explaind_tf.runs.path import WeightPath
-from explaind_tf.runs.records import RecordFile, file_sha256
 from explaind_tf.runs.samples import SampleStore
-from explaind_tf.runs.schema import COMPLETE, SAMPLES, SHARD_NAMES, STEPS, Manifest, Shard, read_manifest
-from explaind_tf.runs.step_records import Layout
 from explaind_tf.runs.steps import StepStore, forget_without_samples
-from explaind_tf.runs.training import TrainingGraph
+from explaind_tf.runs.storage.digests import FileDigest, checked_tree, require_inside
+from explaind_tf.runs.storage.files import AnyPath, as_path
+from explaind_tf.runs.storage.records import RecordFile, file_sha256
+from explaind_tf.runs.weight_path import WeightPath
 
 _SHARD = re.compile(f"({STEPS}|{SAMPLES})-.*[.]tfrecord")
 

@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.errors import RunFormatError
-from explaind_tf.runs import structure as struct
-from explaind_tf.runs.examples import Buffers, Feature, Integers, encode_example
 from explaind_tf.runs.fingerprints import fingerprint
-from explaind_tf.runs.records import RecordFile, RecordSeries
-from explaind_tf.runs.structure import Leaf, Structure
+from explaind_tf.runs.format import structure as struct
+from explaind_tf.runs.format.structure import Leaf, Structure
+from explaind_tf.runs.storage.records import RecordFile, RecordSeries
+from explaind_tf.runs.storage.tf_example import Buffers, Feature, Integers, encode_example
 
 SampleId = int | str
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from explaind_tf.errors import RunFormatError
+from explaind_tf.runs.format.step_records import END, START, STEP, Layout, Snapshot, StepRecord
 from explaind_tf.runs.keyframes import SegmentReplay
-from explaind_tf.runs.records import RecordFile, RecordSeries
-from explaind_tf.runs.step_records import END, START, STEP, Layout, Snapshot, StepRecord
+from explaind_tf.runs.storage.records import RecordFile, RecordSeries
 
 # A reader walks forwards or backwards and needs the records on either side of a step.
 _CACHED_RECORDS = 4

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import explaind_tf as xtf
-from explaind_tf.attribution import routes
+from explaind_tf.sweeps import routes
 
 TOLERANCE = 1e-4
 

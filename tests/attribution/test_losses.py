@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 import explaind_tf as xtf
-from explaind_tf.attribution import routes
-from explaind_tf.attribution.replay import Replay
+from explaind_tf.replay.recorded import Replay
+from explaind_tf.sweeps import routes
 from tests.helpers import fit, initialised
 
 # Samples that dropout or BatchNorm tie to their batch leave no choice of route.

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import explaind_tf as xtf
-from explaind_tf.attribution import routes
 from explaind_tf.attribution.planner import _shares
+from explaind_tf.sweeps import routes
 
 
 @pytest.fixture(name="problem", scope="module")

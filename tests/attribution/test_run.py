@@ -9,7 +9,7 @@ import xarray as xr
 
 import explaind_tf as xtf
 from explaind_tf import constants as names
-from explaind_tf.kernel.derivatives import _Compiled
+from explaind_tf.kernel.derivatives.derivatives import _Compiled
 from tests.helpers import X, record
 
 # The same sums in other orders of float32 operations; the requirement is 1e-4 of the movement.
@@ -310,7 +310,7 @@ def test_labels_must_match_the_inputs(run, problem):
 
 
 def test_a_ledger_too_large_for_memory_is_refused_before_work_begins(run, problem, monkeypatch):
-    from explaind_tf.attribution import entries
+    from explaind_tf.ledgers import entries
 
     monkeypatch.setattr(entries, "_MEMORY_SHARE", 1e-9)
     with pytest.raises(MemoryError, match="Keep fewer axes"):

@@ -20,10 +20,10 @@ from upath import UPath
 
 import explaind_tf as xtf
 from explaind_tf import constants as names
-from explaind_tf.attribution import store as stores
-from explaind_tf.attribution.store import LedgerStore
-from explaind_tf.runs import files
-from explaind_tf.runs.files import remove_tree
+from explaind_tf.ledgers import store as stores
+from explaind_tf.ledgers.store import LedgerStore
+from explaind_tf.runs.storage import files
+from explaind_tf.runs.storage.files import remove_tree
 from tests.helpers import Recorded, X, digest
 
 Ledger = xr.Dataset | xr.DataTree

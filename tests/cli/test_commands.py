@@ -14,9 +14,9 @@ import xarray as xr
 from typer.testing import Result
 
 import explaind_tf as xtf
-from explaind_tf.attribution.accessor import DatasetLedger
 from explaind_tf.cli import facts
-from explaind_tf.runs.records import RecordFile
+from explaind_tf.ledgers.accessor import DatasetLedger
+from explaind_tf.runs.storage.records import RecordFile
 from tests.helpers import LABELS, X, batches, dense_model, digest, fit
 
 Call = Callable[..., Result]

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 import explaind_tf as xtf
 from explaind_tf import demo
-from explaind_tf.attribution.accessor import DatasetLedger
 from explaind_tf.cli import app
+from explaind_tf.ledgers.accessor import DatasetLedger
 
 TINY = demo.DemoSettings(
     digits_side=11,

@@ -16,7 +16,7 @@ from typer.testing import Result
 
 import explaind_tf as xtf
 from explaind_tf.cli.inputs import check_source, leaf_names, read_inputs
-from explaind_tf.runs.structure import Leaf, Structure
+from explaind_tf.runs.format.structure import Leaf, Structure
 from tests.helpers import fit
 
 A, B = np.arange(12.0).reshape(6, 2), np.arange(6)

@@ -10,7 +10,7 @@ import xarray as xr
 from typer.testing import Result
 from upath import UPath
 
-from explaind_tf.runs.files import remove_tree
+from explaind_tf.runs.storage.files import remove_tree
 
 Call = Callable[..., Result]
 

@@ -15,8 +15,8 @@ import pytest
 import tensorflow as tf
 
 import explaind_tf as xtf
-from explaind_tf.attribution.replay import Replay
-from explaind_tf.optimizers.laws import AdamWLaw, StepFactors
+from explaind_tf.laws.laws import AdamWLaw, StepFactors
+from explaind_tf.replay.recorded import Replay
 from tests.helpers import batches, dense_model, double_precision, fit
 
 # In float64 the ledger of this run balances to 1e-10; the mildest of the faults moves it by 1e-5.

@@ -15,9 +15,9 @@ import pytest
 
 import explaind_tf
 from explaind_tf import analysis, datasets, measurements, models
-from explaind_tf.attribution.accessor import DatasetLedger, TreeLedger
-from explaind_tf.attribution.checkpoints import CheckpointRun
+from explaind_tf.attribution.checkpoint_run import CheckpointRun
 from explaind_tf.attribution.planner import Pass, Plan
+from explaind_tf.ledgers.accessor import DatasetLedger, TreeLedger
 from explaind_tf.runs import SampleStore
 from tests.docs.pages import ROOT
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from explaind_tf.kernel.quadrature import PathRule
-from explaind_tf.kernel.refinement import integrate
+from explaind_tf.kernel.quadrature.nodes import PathRule
+from explaind_tf.kernel.quadrature.refinement import integrate
 
 
 class Integrands:

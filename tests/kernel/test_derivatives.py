@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 
 from explaind_tf.kernel import contractions, trials
-from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Batch, Block, PureModel, Segment
-from explaind_tf.kernel.quadrature import PathRule, by_node, nodes_and_weights
+from explaind_tf.kernel.quadrature.nodes import PathRule, by_node, nodes_and_weights
 
 SIZE, STATE = 4 * 5 + 5 * 3, 3
 
@@ -226,9 +226,9 @@ def test_broadcasting_matmuls_do_not_abort_the_process_with_onednn_on():
     program = textwrap.dedent(
         """
         import numpy as np, tensorflow as tf
-        from explaind_tf.kernel.derivatives import Derivatives
+        from explaind_tf.kernel.derivatives.derivatives import Derivatives
         from explaind_tf.kernel.functions import Batch, Block, PureModel, Segment
-        from explaind_tf.kernel.quadrature import PathRule
+        from explaind_tf.kernel.quadrature.nodes import PathRule
 
         def measure(variables, constants, inputs, targets):
             (weight,) = variables

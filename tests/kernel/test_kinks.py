@@ -6,9 +6,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block, PureModel, Segment
-from explaind_tf.kernel.quadrature import PathRule, nodes_and_weights
+from explaind_tf.kernel.quadrature.nodes import PathRule, nodes_and_weights
 from explaind_tf.kernel.sweeps import integrate_directions
 from tests.kernel.integrals import Integrands
 

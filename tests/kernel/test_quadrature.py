@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explaind_tf.kernel.quadrature import PathRule, by_node, nodes_and_weights
+from explaind_tf.kernel.quadrature.nodes import PathRule, by_node, nodes_and_weights
 
 
 @pytest.mark.parametrize("level", range(5))

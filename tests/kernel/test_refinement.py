@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explaind_tf.kernel.quadrature import nodes_and_weights
+from explaind_tf.kernel.quadrature.nodes import nodes_and_weights
 from tests.kernel.integrals import Integrands
 
 

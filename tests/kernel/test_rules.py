@@ -7,8 +7,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from explaind_tf.kernel.examples import ExampleGradients
-from explaind_tf.kernel.uses import NotCoveredError
+from explaind_tf.kernel.derivatives.example_gradients import ExampleGradients
+from explaind_tf.kernel.operations.uses import NotCoveredError
 from tests.helpers import double_precision
 
 layers = keras.layers

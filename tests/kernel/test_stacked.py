@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block, PureModel, Segment
-from explaind_tf.kernel.quadrature import PathRule
+from explaind_tf.kernel.quadrature.nodes import PathRule
 from explaind_tf.kernel.sweeps import integrate_directions
 
 SIDE, CHANNELS, TOKENS, OUTPUTS = 6, 2, 5, 2

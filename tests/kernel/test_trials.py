@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from explaind_tf.kernel import trials
-from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Batch, Block, PureModel, Segment
-from explaind_tf.kernel.quadrature import PathRule
+from explaind_tf.kernel.quadrature.nodes import PathRule
 from tests.helpers import double_precision
 
 T, C, D = 3, 4, 2

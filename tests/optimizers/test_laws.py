@@ -10,8 +10,8 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from explaind_tf.laws.laws import clip_ratio, law_from_config
 from explaind_tf.optimizers import AdamWLaw, PathAdamW, PathSGD, SGDLaw
-from explaind_tf.optimizers.laws import clip_ratio, law_from_config
 
 # Weights of order 1 are rounded to 1e-16, and move by 1e-2 a step or more in all the cases below.
 RELATIVE = 1e-12

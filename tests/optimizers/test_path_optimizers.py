@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from explaind_tf import PathAdamW, PathSGD
-from explaind_tf.optimizers.recorder import SLOTS
+from explaind_tf.optimizers.ring_buffer import SLOTS
 from tests.helpers import CLASSES, FEATURES, batches, dense_model, fit
 
 # Optimizers of either family with every option that changes a step, as (Keras class, ours), arguments.

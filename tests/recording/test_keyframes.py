@@ -12,9 +12,9 @@ import tensorflow as tf
 
 import explaind_tf as xtf
 from explaind_tf import RefusedError, RunFormatError
+from explaind_tf.runs.format.step_records import Snapshot
+from explaind_tf.runs.graphs.training_graph import TrainingGraph
 from explaind_tf.runs.keyframes import SegmentReplay
-from explaind_tf.runs.step_records import Snapshot
-from explaind_tf.runs.training import TrainingGraph
 from tests.helpers import CLASSES, LABELS, X, Y, batches, dense_model, dtype_policy, fit, flat_theta
 
 EVERY, STEPS = 4, 15

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import explaind_tf as xtf
-from explaind_tf.runs.schema import read_manifest
+from explaind_tf.runs.format.manifest import read_manifest
 from tests.helpers import batches, dense_model, fit
 
 

@@ -15,10 +15,11 @@ from upath import UPath
 
 import explaind_tf as xtf
 from explaind_tf import RefusedError, RunFormatError
-from explaind_tf.recording import places
-from explaind_tf.runs import RecordedRun, files
-from explaind_tf.runs.files import remove_tree
-from explaind_tf.runs.schema import read_manifest
+from explaind_tf.recording.writing import places
+from explaind_tf.runs import RecordedRun
+from explaind_tf.runs.format.manifest import read_manifest
+from explaind_tf.runs.storage import files
+from explaind_tf.runs.storage.files import remove_tree
 from tests.helpers import Recorded, Spy, X, batches, dense_model, fit, flat_theta
 from tests.recording.test_resume import Interrupt
 

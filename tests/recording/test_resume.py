@@ -15,9 +15,9 @@ import pytest
 
 import explaind_tf as xtf
 from explaind_tf import RefusedError
-from explaind_tf.recording.writer import RunWriter
+from explaind_tf.recording.writing.writer import RunWriter
 from explaind_tf.runs import RecordedRun
-from explaind_tf.runs.records import RecordFile
+from explaind_tf.runs.storage.records import RecordFile
 from tests.helpers import CLASSES, X, Y, batches, dense_model, digest, fit, flat, flat_theta
 
 STEPS_AN_EPOCH, EPOCHS = 3, 4

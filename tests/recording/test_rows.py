@@ -5,8 +5,8 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from explaind_tf.recording.rows import SampleRows
-from explaind_tf.recording.tap import TappedBatch
+from explaind_tf.recording.observing.tap import TappedBatch
+from explaind_tf.recording.writing.sample_rows import SampleRows
 from explaind_tf.runs.fingerprints import BatchFingerprints
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import explaind_tf as xtf
-from explaind_tf import tensorboard
+from explaind_tf import event_file as tensorboard
 from explaind_tf.pictures import find_picture
 from explaind_tf.report import Section
 from explaind_tf.report.tensorboard import write_tensorboard

@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from explaind_tf.runs.aside import _CACHED_BYTES, _SMALL_BYTES, Aside
-from explaind_tf.runs.records import RecordFile, RecordWriter, file_sha256
+from explaind_tf.runs.storage.background_hash import _CACHED_BYTES, _SMALL_BYTES, Aside
+from explaind_tf.runs.storage.records import RecordFile, RecordWriter, file_sha256
 
 
 def test_pieces_of_all_sizes_are_hashed_in_order(tmp_path):

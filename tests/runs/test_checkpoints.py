@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from explaind_tf.errors import RunFormatError
-from explaind_tf.runs.checkpoints import CheckpointStore, find_checkpoints
-from explaind_tf.runs.schema import VariableSpec
-from explaind_tf.runs.step_records import Layout
+from explaind_tf.runs.format.manifest import VariableSpec
+from explaind_tf.runs.format.step_records import Layout
+from explaind_tf.runs.series import CheckpointStore, find_checkpoints
 
 LAYOUT = Layout(
     (VariableSpec("a/kernel", (2,), "float32", False),), (VariableSpec("a/seed", (), "int64", False),)

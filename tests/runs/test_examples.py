@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
-from explaind_tf.runs.examples import Integers, as_buffer, encode_example
 from explaind_tf.runs.fingerprints import NO_NUMBER, BatchFingerprints, ContentTable, fingerprint
+from explaind_tf.runs.storage.tf_example import Integers, as_buffer, encode_example
 
 SHAPES = arrays_of.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)
 ARRAYS = arrays_of.arrays(st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.bool_]), SHAPES)

@@ -9,8 +9,8 @@ import pytest
 from upath import UPath
 
 from explaind_tf import RefusedError, RunFormatError
-from explaind_tf.runs import files
-from explaind_tf.runs.files import (
+from explaind_tf.runs.storage import files
+from explaind_tf.runs.storage.files import (
     as_path,
     free_bytes,
     open_file,

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 import explaind_tf as xtf
 from explaind_tf import RunFormatError
 from explaind_tf.runs import RecordedRun
-from explaind_tf.runs.digests import check_tree, describe_tree
-from explaind_tf.runs.records import RecordFile, RecordWriter
-from explaind_tf.runs.schema import read_manifest, write_manifest
-from explaind_tf.runs.sealed import SEAL, seal
+from explaind_tf.runs.format.manifest import read_manifest, write_manifest
+from explaind_tf.runs.storage.digests import check_tree, describe_tree
+from explaind_tf.runs.storage.records import RecordFile, RecordWriter
+from explaind_tf.runs.storage.sealed import SEAL, seal
 from tests.helpers import Recorded, batches, dense_model, fit, record
 
 STEPS, SAMPLES = "steps-00000.tfrecord", "samples-00000.tfrecord"

@@ -19,9 +19,9 @@ import explaind_tf as xtf
 from explaind_tf import RunFormatError
 from explaind_tf.constants import FORMAT_VERSION
 from explaind_tf.runs import RecordedRun
-from explaind_tf.runs.records import RecordFile, RecordWriter, file_sha256
-from explaind_tf.runs.sealed import SEAL, seal
-from explaind_tf.runs.step_records import END, StepRecord, encode_step
+from explaind_tf.runs.format.step_records import END, StepRecord, encode_step
+from explaind_tf.runs.storage.records import RecordFile, RecordWriter, file_sha256
+from explaind_tf.runs.storage.sealed import SEAL, seal
 from tests.helpers import Recorded, X, Y, flat_theta
 
 STEPS, SAMPLES = "steps-00000.tfrecord", "samples-00000.tfrecord"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explaind_tf import RunFormatError
-from explaind_tf.runs.records import RecordFile, RecordWriter, file_sha256
+from explaind_tf.runs.storage.records import RecordFile, RecordWriter, file_sha256
 
 RECORDS = [b"first", b"", b"the third \x00\xff"]
 FRAME = 16  # bytes around the data: length, its checksum, checksum of the data

@@ -11,10 +11,10 @@ import pytest
 
 from explaind_tf import RunFormatError
 from explaind_tf.runs import steps
-from explaind_tf.runs.records import RecordFile, RecordWriter
-from explaind_tf.runs.schema import VariableSpec
-from explaind_tf.runs.step_records import START, STEP, Layout, Snapshot, StepRecord, encode_step
+from explaind_tf.runs.format.manifest import VariableSpec
+from explaind_tf.runs.format.step_records import START, STEP, Layout, Snapshot, StepRecord, encode_step
 from explaind_tf.runs.steps import StepStore
+from explaind_tf.runs.storage.records import RecordFile, RecordWriter
 
 STEPS, SIZE = 12, 5
 LAYOUT = Layout((VariableSpec("net/kernel", (SIZE,), "float32", True),), (), has_second_moment=False)

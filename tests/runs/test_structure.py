@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from explaind_tf import RunFormatError
-from explaind_tf.runs import structure as struct
-from explaind_tf.runs.structure import Leaf
+from explaind_tf.runs.format import structure as struct
+from explaind_tf.runs.format.structure import Leaf
 
 DTYPES = ["bool", "uint8", "int32", "int64", "uint64", "float16", "bfloat16", "float32", "float64"]
 

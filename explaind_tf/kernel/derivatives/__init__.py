@@ -1,0 +1,1 @@
+"""Compiled derivatives of a model's measurement and losses."""

@@ -1,0 +1,164 @@
+"""Gradients of single examples from one forward and one backward pass over all of them.
+
+The passes give, at every use of a variable, what the operation read and the gradient δ by what it returned: the
+*taps*. A rule makes of both the examples' gradients, or their scalar products with rows Ψ.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from explaind_tf.kernel.operations.rules import Rule, rule_of, scalar_products
+from explaind_tf.kernel.operations.uses import Rearrangement, Use, find_uses, rearrangement
+
+
+class ExampleGradients:
+    """The gradients of K examples in a graph that is being built.
+
+    Parameters
+    ----------
+    outputs, cotangent : tf.Tensor
+        What is differentiated, and with which weights; the first axis is that of the examples.
+    variables : sequence of tf.Tensor
+        By which to differentiate.
+    examples : sequence of tf.Tensor
+        What differs between examples.
+    count : tf.Tensor
+        K.
+
+    Raises
+    ------
+    NotCoveredError
+        If a variable meets examples in a way that has no rule.
+    """
+
+    def __init__(
+        self,
+        outputs: tf.Tensor,
+        cotangent: tf.Tensor | None,
+        variables: Sequence[tf.Tensor],
+        examples: Sequence[tf.Tensor],
+        count: tf.Tensor,
+    ) -> None:
+        self._variables, self._count = list(variables), count
+        uses = find_uses(outputs, variables, examples)
+        self._rules: list[tuple[Use, Rule]] = [(use, rule_of(use)) for use in uses]
+        self._places: list[Rearrangement | None] = [rearrangement(use.source, variables) for use in uses]
+        by_output = {use.output.name: use.output for use in uses}
+        found = tf.gradients(outputs, list(by_output.values()), grad_ys=cotangent) if uses else []
+        self._deltas = dict(zip(by_output, found, strict=True))
+
+    def taps(self) -> list[tf.Tensor]:
+        """Return what the gradients are made of, each of shape (K, rows, ...).
+
+        Those of several points may be put one behind the other along the second axis: gradients add up along it.
+        """
+        found = [
+            tap
+            for (use, rule), place in zip(self._rules, self._places, strict=True)
+            if place is not None and (delta := self._delta(use)) is not None
+            for tap in rule.taps(delta, self._count)
+        ]
+        return found + [rows[:, None] for _, rows in self._from_mixtures()]
+
+    def gradients(self, taps: Sequence[tf.Tensor] | None = None) -> tf.Tensor:
+        """Return all of them, flat, in the order of the variables, shape (K, Z).
+
+        Parameters
+        ----------
+        taps : sequence of tf.Tensor, optional
+            By default those of these very examples.
+        """
+        terms, mixtures, count = self._assigned(taps)
+        parts: list[list[tf.Tensor]] = [[] for _ in self._variables]
+        for variable, rows in mixtures:
+            parts[variable].append(tf.reduce_sum(rows, axis=1))
+        for rule, place, own in terms:
+            parts[place.variable].append(self._flat(place.undo(rule.gradients(own)), place.variable))
+        dtype = self._variables[0].dtype
+        sizes = [variable.shape.num_elements() for variable in self._variables]
+        whole = [
+            tf.cast(tf.add_n(found), dtype) if found else tf.zeros((count, size), dtype)
+            for found, size in zip(parts, sizes, strict=True)
+        ]
+        return tf.concat(whole, axis=1)
+
+    def contract(self, rows: Sequence[tf.Tensor], taps: Sequence[tf.Tensor] | None = None) -> tf.Tensor:
+        """Return the scalar products with rows, variable by variable, shape (F, K, V).
+
+        Parameters
+        ----------
+        rows : sequence of tf.Tensor
+            Ψ for each variable, shape (F, *variable).
+        taps : sequence of tf.Tensor, optional
+            As in :meth:`gradients`.
+        """
+        terms, mixtures, count = self._assigned(taps)
+        found: list[list[tf.Tensor]] = [[] for _ in self._variables]
+        for index, mixed in mixtures:
+            own = tf.cast(tf.reduce_sum(mixed, axis=1), rows[index].dtype)
+            found[index].append(scalar_products(self._flat(rows[index], index), own))
+        for rule, place, taps_of_rule in terms:
+            # The dtype of the point is not that of every variable.
+            own = tf.cast(place.rearrange(rows[place.variable]), taps_of_rule[-1].dtype)
+            found[place.variable].append(tf.cast(rule.contract(taps_of_rule, own), rows[0].dtype))
+        zeros = tf.zeros((tf.shape(rows[0])[0], count), rows[0].dtype)
+        return tf.stack([tf.add_n(products) if products else zeros for products in found], axis=-1)
+
+    def _delta(self, use: Use) -> tf.Tensor | None:
+        delta = self._deltas[use.output.name]
+        return None if delta is None else tf.convert_to_tensor(delta)
+
+    def _assigned(
+        self, taps: Sequence[tf.Tensor] | None
+    ) -> tuple[list[tuple[Rule, Rearrangement, list[tf.Tensor]]], list[tuple[int, tf.Tensor]], tf.Tensor]:
+        """Return the taps by rule and those of mixtures by variable, and the number of examples."""
+        left = list(self.taps() if taps is None else taps)
+        count = tf.shape(left[0])[0] if left else self._count
+        terms = []
+        for (use, rule), place in zip(self._rules, self._places, strict=True):
+            if place is not None and self._delta(use) is not None:
+                terms.append((rule, place, [left.pop(0) for _ in range(rule.tap_count)]))
+        return terms, list(zip(self._mixed_variables(), left, strict=True)), count
+
+    def _flat(self, rows: tf.Tensor, variable: int) -> tf.Tensor:
+        return tf.reshape(rows, (-1, self._variables[variable].shape.num_elements()))
+
+    def _mixtures(self) -> list[tuple[Use, Rule, tf.Tensor]]:
+        return [
+            (use, rule, delta)
+            for (use, rule), place in zip(self._rules, self._places, strict=True)
+            if place is None and (delta := self._delta(use)) is not None
+        ]
+
+    def _mixed_variables(self) -> list[int]:
+        sources = [use.source for use, _, _ in self._mixtures()]
+        if not sources:
+            return []
+        found = tf.gradients(sources, self._variables)
+        return [index for index, gradient in enumerate(found) if gradient is not None]
+
+    def _from_mixtures(self) -> list[tuple[int, tf.Tensor]]:
+        """Return the gradients (K, size) through sources that are more than one variable rearranged, with the variable.
+
+        BatchNorm in inference, for one, computes a scale and an offset of four variables. They are small, and so is
+        the graph from the variables to them: it is differentiated for one example at a time.
+        """
+        mixtures = self._mixtures()
+        if not mixtures:
+            return []
+        sources = [use.source for use, _, _ in mixtures]
+        reached = self._mixed_variables()
+        variables = [self._variables[index] for index in reached]
+
+        def pull_back(own: list[tf.Tensor]) -> list[tf.Tensor]:
+            found = tf.gradients(sources, variables, grad_ys=own)
+            return [tf.reshape(tf.convert_to_tensor(g), (-1,)) for g in found]
+
+        pulled = tf.map_fn(
+            pull_back,
+            [rule.gradients(rule.taps(delta, self._count)) for _, rule, delta in mixtures],
+            fn_output_signature=[tf.TensorSpec((v.shape.num_elements(),), v.dtype) for v in variables],
+            parallel_iterations=16,
+        )
+        return list(zip(reached, pulled, strict=True))

@@ -1,0 +1,1 @@
+"""Quadrature along one step of the path."""

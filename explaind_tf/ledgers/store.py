@@ -1,0 +1,209 @@
+"""A ledger on disk that grows by blocks of inputs, so that an attribution that was interrupted can go on."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.storage import FsspecStore
+
+from explaind_tf import constants as names
+from explaind_tf.runs.storage.files import AnyPath, as_path, remove_tree, require_whole_files
+
+_MARK = "ledger_store"  # the attribute of the root group that makes a zarr store one of ours
+_NODES = "quadrature_nodes"
+_ROOT = "/"
+_UNFINISHED = f"*.{'[0-9a-f]' * 32}.partial"  # what zarr leaves if it is killed before it renames a file
+_CHUNK_BYTES = 64 * 2**20  # a reader decodes whole chunks, whatever part of them it selects
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """What is committed: the groups in order, and how many inputs each of their arrays holds."""
+
+    fingerprint: str
+    inputs_done: int = 0
+    complete: bool = False
+    groups: list[str] = field(default_factory=list)
+
+
+class LedgerStore:
+    """A zarr store to which ledgers of blocks of inputs are appended, by one process at a time.
+
+    A process that is killed leaves what it had committed. Opening the store again cuts off what it was appending.
+
+    Parameters
+    ----------
+    path : str, Path or UPath
+        Where there is nothing, and a new store is begun, or what an attribution with the same fingerprint left.
+    fingerprint : str
+        Of all that the ledger depends on: run, question, measurement, inputs.
+
+    Raises
+    ------
+    ValueError
+        If there is something else; it is left as it is. Or if what is written there could be found in part.
+    """
+
+    def __init__(self, path: str | AnyPath, fingerprint: str) -> None:
+        self.path = as_path(path)
+        require_whole_files(self.path)
+        self._store = _zarr_store(self.path)
+        found = _read_mark(self.path)
+        if found and found.fingerprint != fingerprint:
+            raise ValueError(
+                f"{self.path} holds another attribution: {found.inputs_done} inputs with fingerprint {found.fingerprint!r}; "
+                f"needed is {fingerprint!r}. Run, question, measurement or inputs differ: choose another path, or delete it."
+            )
+        self._mark, self._is_appending = found or _Mark(fingerprint), False
+        if not found:
+            zarr.create_group(self._store, zarr_format=3, attributes={_MARK: asdict(self._mark)})
+        if not self.is_complete:
+            self._cut_back()
+
+    @property
+    def inputs_done(self) -> int:
+        """Number of inputs whose ledgers are in the store."""
+        return self._mark.inputs_done
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether :meth:`finish` was called."""
+        return self._mark.complete
+
+    def append(self, ledger: xr.Dataset | xr.DataTree) -> None:
+        """Append the ledger of the next inputs and commit it.
+
+        Parameters
+        ----------
+        ledger : xarray.Dataset or xarray.DataTree
+            Its inputs are numbered from 0 or from ``inputs_done``. What has no dimension ``input`` must be as in the
+            first block, whose attributes are kept; ``quadrature_nodes`` adds up.
+
+        Raises
+        ------
+        ValueError
+            If the ledger does not continue those before, the store is complete, or the last append failed.
+        """
+        self._check_writable()
+        blocks, done = _by_group(ledger, self.inputs_done), self.inputs_done
+        own: dict[Any, Any] = {**ledger.attrs, _MARK: asdict(self._mark), _NODES: 0}
+        if done:
+            self._check_continues(blocks)
+            own = zarr.open_group(self._store, mode="r").attrs.asdict()
+        nodes = own[_NODES] + ledger.attrs[_NODES]
+        self._is_appending = True
+        for group, block in blocks.items():
+            block.attrs = own if group == _ROOT else {}  # xarray writes them anew, the mark among them
+            # Consolidated metadata would be a second thing to commit, and zarr warns of them.
+            if not done:
+                chunks = {name: {"chunks": _chunks(array)} for name, array in block.variables.items()}
+                block.to_zarr(self._store, group=group, mode="a", encoding=chunks, consolidated=False)
+            elif names.INPUT in block.dims:
+                block.to_zarr(self._store, group=group, append_dim=names.INPUT, consolidated=False)
+        self._commit({_NODES: int(nodes)}, inputs_done=done + ledger.sizes[names.INPUT], groups=list(blocks))
+
+    def finish(self) -> None:
+        """Mark the store complete: the ledgers of all inputs are in it."""
+        if not self.is_complete:
+            self._check_writable()
+            self._commit({}, complete=True)
+
+    def open(self) -> xr.Dataset | xr.DataTree:
+        """Return the ledger of all inputs so far, read when it is used: a tree if the blocks were trees."""
+        if not self.inputs_done:
+            raise ValueError(f"{self.path} is empty: append the ledger of some inputs first.")
+        # open_datatree would give them in the order of the file system, not of the model.
+        nodes = {group: self._open_group(group) for group in self._mark.groups}
+        del nodes[_ROOT].attrs[_MARK]
+        return nodes[_ROOT] if len(nodes) == 1 else xr.DataTree.from_dict(nodes)
+
+    def _open_group(self, group: str) -> xr.Dataset:
+        found = xr.open_zarr(self._store, group=group, chunks=None, consolidated=False)
+        return found.isel({names.INPUT: slice(self.inputs_done)}, missing_dims="ignore")
+
+    def _check_writable(self) -> None:
+        if self.is_complete or self._is_appending:
+            why = "it is complete" if self.is_complete else "the last append failed; open it again to go on"
+            raise ValueError(f"Nothing can be added to {self.path}: {why}.")
+
+    def _commit(self, attributes: dict[str, int], **changes: Any) -> None:
+        mark = replace(self._mark, **changes)
+        # In one file, which zarr replaces by renaming.
+        zarr.open_group(self._store, mode="r+").update_attributes({_MARK: asdict(mark), **attributes})
+        self._mark, self._is_appending = mark, False
+
+    def _cut_back(self) -> None:
+        """Remove what was written after the last commit."""
+        done = self.inputs_done
+        unfinished: list[AnyPath] = [*self.path.rglob(_UNFINISHED)]
+        for path in unfinished:
+            remove_tree(path)
+        for path in () if done else [path for path in self.path.iterdir() if path.is_dir()]:
+            remove_tree(path)  # chunks and metadata are the choice of the next first block
+        for _, array in zarr.open_group(self._store, mode="r+").members(max_depth=None):
+            if isinstance(array, zarr.Array):
+                sizes = zip(getattr(array.metadata, "dimension_names", None) or (), array.shape, strict=True)
+                shape = tuple(min(size, done) if dim == names.INPUT else size for dim, size in sizes)
+                if shape != array.shape:
+                    array.resize(shape)
+
+    def _check_continues(self, blocks: dict[str, xr.Dataset]) -> None:
+        differing = sorted(set(self._mark.groups) ^ set(blocks))
+        for group in () if differing else blocks:
+            # Without inputs there remains what must be equal: the other dimensions, and values that have no inputs.
+            both = (self._open_group(group), blocks[group])
+            old, new = (one.isel({names.INPUT: slice(0)}, missing_dims="ignore").variables for one in both)
+            equal = [name for name in old if name in new and old[name].equals(new[name])]
+            differing += [f"{group.rstrip('/')}/{name}" for name in sorted({*old, *new} - {*equal}, key=str)]
+        if differing:
+            raise ValueError(
+                f"This ledger does not continue the {self.inputs_done} inputs in {self.path}: {', '.join(differing)} "
+                f"differ in name, dimensions or values. Append ledgers of one run and one question only."
+            )
+
+
+def _zarr_store(path: AnyPath) -> Path | FsspecStore:
+    if isinstance(path, Path):
+        return path
+    return FsspecStore.from_url(str(path), storage_options=dict(path.storage_options))
+
+
+def _read_mark(path: AnyPath) -> _Mark | None:
+    """Return the mark of a store, or None where there is nothing, or not even a whole root group."""
+    try:
+        return _Mark(**json.loads((path / "zarr.json").read_bytes())["attributes"][_MARK])
+    except (OSError, ValueError, KeyError, TypeError):
+        if not path.exists() or (path.is_dir() and all(p.match(_UNFINISHED) for p in path.iterdir())):
+            return None
+        raise ValueError(
+            f"{path} is a {'directory' if path.is_dir() else 'file'} that holds no ledger begun by an attribution; it was "
+            f"left as it is. Choose a path where there is nothing, or delete what is there."
+        ) from None
+
+
+def _by_group(ledger: xr.Dataset | xr.DataTree, first_input: int) -> dict[str, xr.Dataset]:
+    """Return the datasets of a ledger by their group, with inputs numbered from the first."""
+    found, numbers = ledger.coords[names.INPUT], np.arange(ledger.sizes[names.INPUT])
+    if not any(np.array_equal(found, start + numbers) for start in (0, first_input)):
+        raise ValueError(
+            f"Inputs must be numbered from {first_input} or 0; found {found.values[:5].tolist()} …."
+        )
+    tree = ledger if isinstance(ledger, xr.DataTree) else xr.DataTree(ledger)
+    # The chunks of another store would not fit.
+    blocks = {node.path: node.to_dataset(inherit=False).drop_encoding() for node in tree.subtree}
+    blocks[_ROOT] = blocks[_ROOT].assign_coords({names.INPUT: found.copy(data=first_input + numbers)})
+    return blocks
+
+
+def _chunks(array: xr.Variable) -> tuple[int, ...]:
+    """Return the shape of chunks that hold all inputs of a block, so that the next begins with a new chunk."""
+    shape = {dim: max(1, size) for dim, size in array.sizes.items()}
+    for dim in sorted(set(shape) - {names.INPUT}, key=lambda dim: shape[dim], reverse=True):
+        parts = math.ceil(array.dtype.itemsize * math.prod(shape.values()) / _CHUNK_BYTES)
+        shape[dim] = max(1, shape[dim] // parts)
+    return tuple(shape.values())

@@ -1,0 +1,1 @@
+"""From a compiled Keras model to the graphs of a run."""

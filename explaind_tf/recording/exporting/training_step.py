@@ -1,0 +1,105 @@
+"""Export of the training step itself, so that what is not recorded between keyframes can be trained again."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from explaind_tf.errors import RefusedError
+from explaind_tf.optimizers import PathOptimizer
+from explaind_tf.recording.exporting.pure_functions import save_module
+from explaind_tf.recording.observing.tap import Tap
+from explaind_tf.runs.format import structure as struct
+from explaind_tf.runs.graphs.training_variables import TrainingVariables
+
+_PYTHON_CALLS = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
+
+
+class TrainingStep(tf.Module):
+    """Keras' own training step together with the variables that it reads and changes.
+
+    It is compiled as Keras compiles it, metrics and all: another graph of the same mathematics is fused in another way, and
+    differs in the last bits.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Built and compiled.
+    optimizer : PathOptimizer
+        The model's optimizer, built.
+    variables : TrainingVariables
+        Of both.
+    tap : Tap
+        Says what a batch looks like.
+
+    Raises
+    ------
+    RefusedError
+        If the step cannot be taken without the program that made it.
+    """
+
+    def __init__(
+        self, model: keras.Model, optimizer: PathOptimizer, variables: TrainingVariables, tap: Tap
+    ) -> None:
+        super().__init__(name="training_step")
+        if model.run_eagerly:
+            raise RefusedError(
+                "The model was compiled with run_eagerly=True. Steps between keyframes are trained again from a compiled "
+                "graph, which rounds in another order: compile without it, or record every step, PathLogger(every=1)."
+            )
+        for name, group in variables.by_group().items():
+            setattr(self, name, group)
+        rate = optimizer._learning_rate
+        self.iterations = optimizer._iterations.value
+        self.learning_rate = [rate.value] if isinstance(rate, keras.Variable) else []
+        self.stepped = optimizer.stepped_buffers(model.trainable_variables)
+        self.step = _traced(model, tap)
+        graph = self.step.get_concrete_function().graph
+        _refuse_python(graph)
+        known = {id(variable) for variable in self.variables}
+        # Metrics and the optimizer's notes: nothing in a weight depends on them, but the step writes to them.
+        self.others = [variable for variable in graph.variables if id(variable) not in known]
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes of graph and variables, about."""
+        values = sum(variable.shape.num_elements() * variable.dtype.size for variable in self.variables)
+        return values + self.step.get_concrete_function().graph.as_graph_def().ByteSize()
+
+    def save(self, path: str) -> None:
+        """Write the step as a SavedModel."""
+        save_module(self, path)
+
+
+def _traced(model: keras.Model, tap: Tap) -> Any:
+    structures = [tap.inputs, tap.targets, *([] if tap.weights is None else [tap.weights])]
+    specs = [
+        [spec for _, _, spec in struct.flatten(structure, part, "element")]
+        for structure, part in zip(structures, tap.dataset.element_spec, strict=True)
+    ]
+    # As in keras/src/backend/tensorflow/trainer.py::_make_function.
+    one_step = tf.function(
+        tf.autograph.experimental.do_not_convert(model.train_step),
+        reduce_retracing=True,
+        jit_compile=model.jit_compile,
+    )
+
+    def step(*flat: tf.Tensor) -> list[tf.Tensor]:
+        values, data = list(flat), []
+        for structure, part in zip(structures, specs, strict=True):
+            data.append(struct.pack(structure, values[: len(part)]))
+            values = values[len(part) :]
+        return tf.nest.flatten(one_step(tuple(data)))
+
+    return tf.function(step, input_signature=[spec for part in specs for spec in part], autograph=False)
+
+
+def _refuse_python(graph: Any) -> None:
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(node for f in definition.library.function for node in f.node_def)]
+    found = sorted({node.name for node in nodes if node.op in _PYTHON_CALLS})
+    if found:
+        raise RefusedError(
+            f"The training step calls Python ({', '.join(found[:3])}: tf.numpy_function or tf.py_function), which is not "
+            f"recorded: the steps between keyframes could not be trained again. Record every step, PathLogger(every=1)."
+        )

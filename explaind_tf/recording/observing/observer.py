@@ -1,0 +1,224 @@
+"""What a step made of the model and its optimizer, read between steps or from the optimizer's ring buffers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from explaind_tf.laws.laws import Law, clip_ratio
+from explaind_tf.optimizers import PathOptimizer
+from explaind_tf.optimizers.ring_buffer import StepScalars
+from explaind_tf.runs.format.step_records import Snapshot
+from explaind_tf.runs.graphs.training_variables import TrainingVariables, flat_or_none, views_of
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """The model and its optimizer after a step.
+
+    Attributes
+    ----------
+    snapshot : Snapshot
+        All variables as the step left them.
+    scalars : StepScalars or None
+        What the update used; None if the step only accumulated its gradient.
+    clip_factors : np.ndarray or None
+        For each trainable variable of the model.
+    theta_stepped : np.ndarray or None
+        Weights after the update, shape (D,), where something else changed them within the step.
+    """
+
+    snapshot: Snapshot
+    scalars: StepScalars | None
+    clip_factors: np.ndarray | None
+    theta_stepped: np.ndarray | None
+
+
+class StepObserver:
+    """Reads a model in training.
+
+    Most steps can be read from outside, when they are done. Where one execution takes several steps, or something
+    besides the update changes weights within a step, the optimizer is asked to take notes. It does so in training steps that
+    are traced after this.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Built and compiled.
+    optimizer : PathOptimizer
+        The model's optimizer, built.
+
+    Attributes
+    ----------
+    variables : TrainingVariables
+        Of model and optimizer.
+    optimizer_variables : list of keras.Variable
+        The optimizer's variables beside its moments and accumulated gradients.
+    """
+
+    def __init__(self, model: keras.Model, optimizer: PathOptimizer) -> None:
+        self._model, self._optimizer = model, optimizer
+        momentum, second_moment = optimizer.moments(model.trainable_variables)
+        accumulated = optimizer.accumulators(model.trainable_variables)
+        self.optimizer_variables = optimizer.others([*momentum, *second_moment, *accumulated])
+        groups = [
+            model.trainable_variables,
+            model.non_trainable_variables,
+            momentum,
+            second_moment,
+            accumulated,
+            self.optimizer_variables,
+        ]
+        self.variables = TrainingVariables(*([v.value for v in group] for group in groups))
+        self._indices = [optimizer._get_variable_index(v) for v in model.trainable_variables]
+        if _must_watch(model, optimizer):
+            optimizer.watch([v for group in groups for v in group], slots=model.steps_per_execution)
+        else:
+            optimizer.unwatch()
+
+    def iteration(self) -> int:
+        """Return the optimizer's raw counter."""
+        return int(views_of([self._optimizer._iterations.value])[0])
+
+    def changed_weights(self, known: np.ndarray) -> np.ndarray | None:
+        """Return θ as it is now, None if it is as known, shape (D,)."""
+        return _unless_equal(_flat(views_of(self.variables.parameters)), known)
+
+    def changed_state(self, known: list[np.ndarray]) -> list[np.ndarray] | None:
+        """Return the non-trainable variables as they are now, None if they are as known."""
+        values = views_of(self.variables.state)
+        if _all_equal(values, known):
+            return None
+        return [np.array(value) for value in values]
+
+    def momentum(self) -> np.ndarray | None:
+        """Return m as it is now, None where the optimizer has none."""
+        return flat_or_none(views_of(self.variables.momentum))
+
+    def outcome(self, iteration: int) -> StepOutcome:
+        """Return what the step at a raw counter value led to.
+
+        Raises
+        ------
+        LookupError
+            If the optimizer did not note that step.
+        """
+        scalars = self._optimizer.recorded_step(iteration)
+        stepped: list[np.ndarray] | None = None
+        if self._optimizer.is_watching:
+            stepped, values = self._optimizer.watched_step(iteration)
+            snapshot = self.variables.pack(values)
+        else:
+            snapshot = self.variables.snapshot()
+        theta_stepped = None if stepped is None else _flat([stepped[i] for i in self._indices])
+        factors = None if scalars is None else scalars.clip_factors
+        return StepOutcome(
+            snapshot=snapshot,
+            scalars=scalars,
+            clip_factors=None if factors is None else factors[self._indices],
+            theta_stepped=_unless_equal(theta_stepped, snapshot.theta),
+        )
+
+    def decay_mask(self) -> np.ndarray:
+        """Return w, shape (D,)."""
+        trainable = self._model.trainable_variables
+        flags = self._optimizer.decay_mask(trainable)
+        return _flat([np.full(v.shape, f, v.dtype) for v, f in zip(trainable, flags, strict=True)])
+
+    def used_gradient(
+        self, start: Snapshot, theta_before: np.ndarray, outcome: StepOutcome
+    ) -> "UsedGradient | None":
+        """Return the gradient that the first step recorded used, as far as the optimizer's variables betray it.
+
+        None if they do not: under a learning rate of 0, SGD remembers nothing of a gradient.
+        """
+        eps = float(np.finfo(theta_before.dtype).eps)
+        zeros = np.zeros_like(theta_before)
+        waiting = zeros if start.accumulated is None else start.accumulated
+        after = outcome.snapshot
+        if outcome.scalars is None:
+            assert after.accumulated is not None  # nothing else postpones an update
+            return UsedGradient(after.accumulated - waiting, 4 * eps * _size(waiting), lambda g: g)
+        law, rate = self._optimizer.law(), outcome.scalars.learning_rate
+        moment = after.second_moment
+        factors = law.factors(None if moment is None else tf.constant(moment), rate, 0)
+        if factors.gain == 0:
+            return None
+        if after.momentum is None:
+            before, reached = (
+                theta_before,
+                after.theta if outcome.theta_stepped is None else outcome.theta_stepped,
+            )
+            kept = theta_before + _decay(law, theta_before, self.decay_mask(), rate)
+        else:
+            before, reached = zeros if start.momentum is None else start.momentum, after.momentum
+            kept = law.momentum(tf.constant(before), tf.constant(zeros), rate).numpy()
+        # What is recovered from a rounded sum is rounded by as much as the rest of the sum is larger.
+        value = (reached - kept) / theta_before.dtype.type(factors.gain)
+        return UsedGradient(
+            value, 4 * eps * _size(before) / abs(factors.gain), self._clipping(waiting, outcome.clip_factors)
+        )
+
+    def _clipping(
+        self, waiting: np.ndarray, factors: np.ndarray | None
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        every = self._optimizer.gradient_accumulation_steps or 1
+        limit = self._optimizer.clipvalue
+
+        def clip(gradient: np.ndarray) -> np.ndarray:
+            gradient = (gradient + waiting) / gradient.dtype.type(every)
+            if factors is not None:
+                sizes = [int(np.prod(v.shape)) for v in self.variables.parameters]
+                return gradient * np.repeat(factors, sizes).astype(gradient.dtype)
+            if limit is not None:
+                return gradient * clip_ratio(tf.constant(gradient), limit).numpy()
+            return gradient
+
+        return clip
+
+
+@dataclass(frozen=True)
+class UsedGradient:
+    """The gradient that an update used, and how to make the batch's own gradient comparable with it.
+
+    Attributes
+    ----------
+    value : np.ndarray
+        Shape (D,).
+    rounding : float
+        Norm of its rounding error.
+    of_batch : callable
+        From the gradient of the batch to what the update should have used: accumulated, averaged, clipped.
+    """
+
+    value: np.ndarray
+    rounding: float
+    of_batch: Callable[[np.ndarray], np.ndarray]
+
+
+def _must_watch(model: keras.Model, optimizer: PathOptimizer) -> bool:
+    constrained = any(v.constraint is not None for v in model.trainable_variables)
+    overwritten = optimizer.use_ema and optimizer.ema_overwrite_frequency
+    return bool(model.steps_per_execution > 1 or constrained or overwritten)
+
+
+def _decay(law: Law, theta: np.ndarray, mask: np.ndarray, learning_rate: float) -> np.ndarray:
+    return law.decay(tf.constant(theta), tf.constant(mask), learning_rate).numpy()
+
+
+def _unless_equal(vector: np.ndarray | None, other: np.ndarray) -> np.ndarray | None:
+    return None if vector is None or np.array_equal(vector, other) else vector
+
+
+def _all_equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def _size(vector: np.ndarray) -> float:
+    return float(np.linalg.norm(vector))
+
+
+def _flat(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([array.reshape(-1) for array in arrays])

@@ -1,0 +1,313 @@
+"""The writer of a run directory: graphs, steps, samples, and the manifest that commits them."""
+
+import datetime
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from explaind_tf import constants
+from explaind_tf.errors import RefusedError
+from explaind_tf.recording.observing.tap import TappedBatch
+from explaind_tf.recording.writing.places import Place, place_at
+from explaind_tf.recording.writing.sample_rows import SampleRows
+from explaind_tf.runs import RecordedRun, SampleStore
+from explaind_tf.runs.format.manifest import (
+    COMPLETE,
+    RECORDING,
+    SAMPLES,
+    SHARD_NAMES,
+    STEPS,
+    Manifest,
+    Shard,
+    VariableSpec,
+    new_run_id,
+    read_manifest,
+)
+from explaind_tf.runs.format.step_records import START, STEP, Snapshot, StepRecord, encode_step
+from explaind_tf.runs.format.structure import Structure
+from explaind_tf.runs.samples import Sample, encode_sample
+from explaind_tf.runs.storage.digests import describe_tree
+from explaind_tf.runs.storage.files import AnyPath
+from explaind_tf.runs.storage.records import RecordWriter
+from explaind_tf.runs.storage.tf_example import Buffers
+
+
+class RunWriter:
+    """Appends to a run directory.
+
+    In a local one, what was handed over survives the death of the process. At a URL, what was uploaded does: shards go there
+    from time to time.
+
+    Parameters
+    ----------
+    place : Place
+        Where files go; this is its only writer from now on.
+    manifest : Manifest, optional
+        Of the run that is gone on with.
+
+    Attributes
+    ----------
+    run_dir : Path or UPath
+        The run directory.
+    graphs_dir : Path
+        Where the graphs are to be saved before :meth:`begin`.
+    sample_count : int
+        Number of distinct samples written.
+    step_count, pending_steps : int
+        Number of steps written, and of those that wait to be uploaded and are lost with the process.
+    """
+
+    def __init__(self, place: Place, manifest: Manifest | None = None) -> None:
+        self._place = place
+        self.run_dir = place.run_dir
+        self.graphs_dir = place.directory / constants.GRAPHS_DIR
+        self.sample_count = 0
+        self.step_count = self.pending_steps = 0
+        self._rows = SampleRows()
+        self._manifest = manifest
+        self._writers: dict[str, RecordWriter] = {}
+        self._committed_bytes = 0
+        self._is_committing = False  # and stays so if that fails
+
+    @classmethod
+    def create(cls, run_dir: AnyPath, clear_begun: bool = False) -> "RunWriter":
+        """Return a writer of a new run.
+
+        Parameters
+        ----------
+        run_dir : Path or UPath
+            New or empty directory.
+        clear_begun : bool
+            Whether to clear away what a recording left that ended before its first step.
+
+        Raises
+        ------
+        FileExistsError
+            If the directory holds anything else.
+        RefusedError
+            If another program is writing to it, or nothing can be committed there.
+        """
+        place = place_at(run_dir)
+        try:
+            place.begin(clear_begun)
+        except BaseException:
+            place.release()
+            raise
+        return cls(place)
+
+    @classmethod
+    def reopen(cls, run: RecordedRun) -> "RunWriter":
+        """Return a writer that goes on with a run, in shards of their own.
+
+        Shards that were being written when the run was cut short are committed, up to their last whole record.
+
+        Raises
+        ------
+        RefusedError
+            If another program is writing to it, or has since it was opened.
+        """
+        place = place_at(run.run_dir)
+        try:
+            writer = cls(place, run.manifest)
+            writer._take_over(run)
+        finally:
+            place.release()  # until there is a step to write
+        return writer
+
+    def _take_over(self, run: RecordedRun) -> None:
+        self._refuse_changed()
+        shards = self._place.take_over(run)
+        self._committed_bytes = sum(shard.size or 0 for shard in shards)
+        if shards != run.manifest.shards:
+            self._manifest = run.manifest.with_shards(shards, RECORDING)
+            self._place.commit_manifest(self._manifest)
+        self._know(run.samples)
+        self.step_count = len(run.step_store)
+
+    def _refuse_changed(self) -> None:
+        """Refuse to write over what another program did to the run before the lock was taken."""
+        if read_manifest(self.run_dir) != self._manifest:
+            raise RefusedError(
+                f"{self.run_dir} has changed since this PathLogger read or wrote it: another one went on with the run. "
+                f"Nothing in it was touched. Go on from where it is now: PathLogger(run_dir, resume=True)."
+            )
+
+    def _know(self, samples: SampleStore) -> None:
+        """Take note of samples that were written before."""
+        for row in range(len(samples)):  # one at a time: the store may be larger than memory
+            sample = samples.read(row)
+            self._rows.know(sample.fingerprint, sample.id, row)
+        self.sample_count = len(samples)
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes of steps and samples written."""
+        return self._committed_bytes + self._open_bytes
+
+    @property
+    def _open_bytes(self) -> int:
+        return sum(writer.size for writer in self._writers.values())
+
+    def begin(
+        self,
+        *,
+        variables: tuple[VariableSpec, ...],
+        state: tuple[VariableSpec, ...],
+        optimizer: dict[str, Any],
+        optimizer_state: tuple[VariableSpec, ...],
+        every: int,
+        loss: dict[str, Any],
+        inputs: Structure,
+        targets: Structure,
+        weights: Structure | None,
+        outputs: Structure,
+        environment: dict[str, Any],
+        start: Snapshot,
+    ) -> None:
+        """Say what is recorded and where training starts. The graphs must have been saved before."""
+        graphs = describe_tree(self.graphs_dir)
+        self._place.commit_graphs()
+        self._manifest = Manifest(
+            run_id=new_run_id(),
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            status=RECORDING,
+            variables=variables,
+            state=state,
+            optimizer=optimizer,
+            optimizer_state=optimizer_state,
+            every=every,
+            loss=loss,
+            inputs=inputs,
+            targets=targets,
+            weights=weights,
+            outputs=outputs,
+            environment=environment,
+            graphs=graphs,
+            shards=(),
+        )
+        self._start_shards()
+        # Before the manifest: where there is one, there is a run.
+        self._writers[STEPS].write(encode_step(StepRecord(START, -1, start), self._manifest.run_id))
+        self._writers[STEPS].sync()
+        if self._place.names_open_shards:
+            self._name_open_shards()
+        else:
+            self._commit(RECORDING)
+            self._start_shards()
+
+    def open_shards(self) -> None:
+        """Start shards for a further fit and commit a manifest that says that recording is going on again."""
+        self._place.acquire()
+        try:
+            self._refuse_changed()
+        except BaseException:
+            self._place.release()
+            raise
+        self._start_shards()
+        self._name_open_shards()
+
+    def _start_shards(self) -> None:
+        assert self._manifest is not None, "begin() comes first"
+        self._writers = {}
+        for kind in SHARD_NAMES:
+            path = self._place.path_of(_next_file(kind, self._manifest.shards))
+            path.unlink(missing_ok=True)  # of a program that ended before it could name it
+            self._writers[kind] = RecordWriter(path)
+
+    def _name_open_shards(self) -> None:
+        """Commit a manifest that says what is being written, where that can be read."""
+        assert self._manifest is not None, "begin() comes first"
+        shards = self._manifest.shards
+        if self._place.names_open_shards:
+            shards += tuple(Shard(_next_file(kind, shards), kind) for kind in self._writers)
+        self._manifest = self._manifest.with_shards(shards, RECORDING)
+        self._place.commit_manifest(self._manifest)
+
+    def write_samples(self, batch: TappedBatch) -> np.ndarray:
+        """Store the samples of a batch that are new, and return the rows of all, shape (batch,)."""
+        assert self._manifest is not None, "begin() comes first"
+        run_id = self._manifest.run_id
+        records: list[Buffers] = []
+
+        def new_row(i: int) -> int:
+            sample_id = None if batch.ids is None else batch.ids[i]
+            contents = [a[i] for a in batch.inputs], [a[i] for a in batch.targets]
+            sample = Sample(int(batch.fingerprints.values[i]), sample_id, *contents)
+            records.append(encode_sample(sample, self.sample_count, run_id))
+            self.sample_count += 1
+            return self.sample_count - 1
+
+        rows = self._rows.of_batch(batch, new_row)
+        if records:
+            self._writers[SAMPLES].write_all(records)
+        return rows
+
+    def write_step(self, record: StepRecord) -> None:
+        """Append a record; the samples that it names must have been written before."""
+        assert self._manifest is not None, "begin() comes first"
+        self._writers[STEPS].write(encode_step(record, self._manifest.run_id))
+        if record.kind == STEP:
+            self.step_count += 1
+            self.pending_steps += not self._place.names_open_shards
+        if self._place.is_due(self._open_bytes):
+            self._commit(RECORDING)
+            self._start_shards()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether shards are open to be written to."""
+        return bool(self._writers)
+
+    def finish(self, environment: dict[str, Any]) -> None:
+        """Commit what was written, and the run as complete.
+
+        Parameters
+        ----------
+        environment : dict
+            What to add to what is known of it.
+        """
+        self._commit(COMPLETE, environment)
+        self._place.release()
+
+    def flush(self) -> None:
+        """Upload the steps that wait for it, unless that failed before."""
+        if self.pending_steps and not self._is_committing:
+            self._commit(RECORDING)
+
+    def _commit(self, status: str, environment: dict[str, Any] | None = None) -> None:
+        """Force the shards to where they last, under their names, and replace the manifest."""
+        assert self._manifest is not None, "begin() comes first"
+        self._is_committing = True
+        earlier = tuple(shard for shard in self._manifest.shards if not shard.is_open)
+        closed = [shard for kind in self._writers if (shard := self._closed(kind, earlier)) is not None]
+        if not self._place.names_open_shards and self._manifest.shards:
+            self._refuse_changed()
+        self._place.commit_shards(shard.file for shard in closed)
+        self._committed_bytes += self._open_bytes
+        self._writers = {}
+        manifest = self._manifest.with_shards((*earlier, *closed), status)
+        self._manifest = replace(manifest, environment=manifest.environment | (environment or {}))
+        self._place.commit_manifest(self._manifest)
+        self.pending_steps = 0
+        self._is_committing = False
+
+    def _closed(self, kind: str, earlier: tuple[Shard, ...]) -> Shard | None:
+        """Close a shard, and describe it; None if it is empty and nobody knows of it."""
+        writer = self._writers[kind]
+        writer.close()
+        is_known = self._place.names_open_shards or all(shard.kind != kind for shard in earlier)
+        if writer.count == 0 and not is_known:
+            writer.path.unlink()
+            return None
+        return Shard(_next_file(kind, earlier), kind, writer.count, writer.size, writer.sha256)
+
+    def close(self) -> None:
+        """Close the files without committing: the run can be read up to its last whole step, and gone on with."""
+        for writer in self._writers.values():
+            writer.close()
+        self._place.release()
+
+
+def _next_file(kind: str, shards: tuple[Shard, ...]) -> str:
+    return SHARD_NAMES[kind].format(sum(shard.kind == kind for shard in shards))

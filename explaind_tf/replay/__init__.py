@@ -1,0 +1,1 @@
+"""Recorded steps as steps of the path, each displacement split into its causes."""

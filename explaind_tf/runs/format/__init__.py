@@ -1,0 +1,1 @@
+"""The run format: what the manifest and each record hold, and how they are encoded."""

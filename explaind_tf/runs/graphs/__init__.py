@@ -1,0 +1,1 @@
+"""The recorded TensorFlow graphs, loaded from a run."""

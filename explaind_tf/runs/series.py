@@ -1,0 +1,240 @@
+"""`CheckpointSeries`: saved checkpoints of one model as a path of weights, straight from each to the next."""
+
+import glob
+import hashlib
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from explaind_tf import constants as names
+from explaind_tf.errors import RefusedError, RunFormatError
+from explaind_tf.runs.format.manifest import Manifest, VariableSpec
+from explaind_tf.runs.format.step_records import Layout
+from explaind_tf.runs.graphs.loaded import ForwardGraph
+from explaind_tf.runs.samples import SampleStore
+from explaind_tf.runs.steps import Transition
+from explaind_tf.runs.weight_path import WeightPath
+
+# The two ends of a step: a checkpoint may be as large as memory allows.
+_HELD = 2
+
+# TensorFlow writes several files a checkpoint, which has the name that they begin with, and a file that lists them.
+_PARTS = re.compile(r"\.(index|data-\d{5}-of-\d{5})$")
+_LIST_OF_CHECKPOINTS = "checkpoint"
+
+ReadCheckpoint = Callable[[Path], list[np.ndarray]]
+
+
+def find_checkpoints(checkpoints: str | Path | Iterable[str | Path]) -> tuple[Path, ...]:
+    """Return the paths of a series in order: a list as it is given, the matches of a pattern by the numbers in them.
+
+    The files of a TensorFlow checkpoint are replaced by its prefix.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two checkpoints, or one twice.
+    """
+    if isinstance(checkpoints, (str, os.PathLike)):
+        matches = {_prefix(match) for match in glob.glob(os.fspath(checkpoints), recursive=True)}
+        paths = sorted((p for p in matches if p.name != _LIST_OF_CHECKPOINTS), key=_by_number)
+        what = f"{os.fspath(checkpoints)!r} matches {len(paths)} checkpoints"
+    else:
+        paths = [_prefix(path) for path in checkpoints]
+        what = f"The list has {len(paths)} checkpoints"
+    if len(paths) < 2:
+        found = f": {paths[0]}" if paths else ""
+        raise ValueError(
+            f"{what}{found}. A path takes two or more, in the order of training: a list of paths, or a pattern such as "
+            f'"checkpoints/*.weights.h5".'
+        )
+    first: dict[Path, int] = {}
+    for position, path in enumerate(paths):
+        earlier = first.setdefault(path.resolve(), position)
+        if earlier != position:
+            raise ValueError(
+                f"Checkpoint {position} of the list is checkpoint {earlier} again: {path}. Give each once, in the order "
+                f"of training."
+            )
+    return tuple(paths)
+
+
+def _prefix(path: str | Path) -> Path:
+    path = Path(path)
+    return path.with_name(_PARTS.sub("", path.name)) if _PARTS.search(path.name) else path
+
+
+def _by_number(path: Path) -> list[tuple[bool, int, str]]:
+    """Return a key that sorts runs of digits as numbers: epoch-2 before epoch-10."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """θ, shape (D,), and the non-trainable variables."""
+
+    theta: np.ndarray
+    state: list[np.ndarray]
+
+    @property
+    def digest(self) -> bytes:
+        """Of every weight."""
+        digest = hashlib.blake2b(digest_size=16)
+        for array in (self.theta, *self.state):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.digest()
+
+
+class CheckpointStore:
+    """Reads checkpoints when they are asked for and holds two at most. On opening each is read once and let go.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        In the order of training.
+    read : callable
+        Returns the values of a checkpoint: those of the layout's variables, then those of its state.
+    layout : Layout
+        The model's variables.
+
+    Raises
+    ------
+    RunFormatError
+        If a checkpoint cannot be read, or does not hold the model's weights, or weights that are no numbers.
+    """
+
+    def __init__(self, paths: Sequence[Path], read: ReadCheckpoint, layout: Layout) -> None:
+        self.layout = layout
+        self._paths, self._read = paths, read
+        self._held: OrderedDict[int, _Checkpoint] = OrderedDict()
+        self.digests = [self._load(position).digest for position in range(len(paths))]
+
+    def __len__(self) -> int:
+        """Return the number of steps: one less than there are checkpoints."""
+        return len(self._paths) - 1
+
+    def _load(self, position: int) -> _Checkpoint:
+        path, count = self._paths[position], len(self.layout.variables)
+        values = self._read(path)
+        for spec, value in zip((*self.layout.variables, *self.layout.state), values, strict=True):
+            self._check(path, spec, value)
+        theta = np.concatenate([value.reshape(-1) for value in values[:count]])
+        return _Checkpoint(theta, values[count:])
+
+    @staticmethod
+    def _check(path: Path, spec: VariableSpec, value: np.ndarray) -> None:
+        if value.shape != spec.shape:
+            raise RunFormatError(
+                f"{path}: the variable {spec.path!r} has shape {value.shape} there; the model's has {spec.shape}. Give the "
+                f"model that these checkpoints were saved from."
+            )
+        if spec.is_floating and not np.isfinite(value.astype(np.float64)).all():
+            raise RunFormatError(
+                f"{path}: the variable {spec.path!r} holds NaN or infinite values. Training had diverged by then; leave "
+                f"this checkpoint and those after it out."
+            )
+
+    def _checkpoint(self, position: int) -> _Checkpoint:
+        if position not in self._held:
+            while len(self._held) >= _HELD:  # before the next is read
+                self._held.popitem(last=False)
+            found = self._load(position)
+            if found.digest != self.digests[position]:
+                raise RunFormatError(
+                    f"{self._paths[position]} has changed since the series was opened. Open it again, once nothing writes "
+                    f"to it any more."
+                )
+            self._held[position] = found
+        self._held.move_to_end(position)
+        return self._held[position]
+
+    def theta(self, step: int) -> np.ndarray:
+        """Return θ before ``step``, shape (D,); ``step == len(self)`` gives the final weights."""
+        return self._checkpoint(step).theta
+
+    def state(self, step: int) -> list[np.ndarray]:
+        """Return the non-trainable variables before ``step``."""
+        return self._checkpoint(step).state
+
+    def transition(self, step: int) -> Transition:
+        """Return what is known about ``step``: where it began and ended."""
+        start, end = self._checkpoint(step), self._checkpoint(step + 1)
+        return Transition(
+            step=step,
+            updates=False,
+            iteration=-1,
+            learning_rate=0.0,
+            rows=np.zeros(0, np.int64),
+            weights=[],
+            theta_start=start.theta,
+            theta_stepped=end.theta,
+            theta_end=end.theta,
+            momentum=None,
+            second_moment=None,
+            clip_factors=None,
+            state_start=start.state,
+            state_end=end.state,
+        )
+
+
+class CheckpointSeries(WeightPath):
+    """Checkpoints of one model. Users open them with :func:`explaind_tf.open_checkpoints`.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        In the order of training.
+    read : callable
+        Returns the values of a checkpoint's variables, in the order of the manifest.
+    manifest : Manifest
+        The model's variables, inputs and outputs. Its ``run_id`` is replaced: the weights of the series say which it is.
+    graph : ForwardGraph
+        The model's forward pass.
+
+    Attributes
+    ----------
+    checkpoints : tuple of Path
+        Step s leads from ``checkpoints[s]`` to ``checkpoints[s + 1]``.
+    """
+
+    axes = (names.STEP, names.LAYER, names.PARAMETER)
+    terms = names.CHECKPOINT_TERMS
+
+    def __init__(
+        self, paths: Sequence[Path], read: ReadCheckpoint, manifest: Manifest, graph: ForwardGraph
+    ) -> None:
+        self.checkpoints = tuple(paths)
+        self._graph = graph
+        store = CheckpointStore(self.checkpoints, read, Layout(manifest.variables, manifest.state))
+        run_id = hashlib.blake2b(b"".join(store.digests), digest_size=16).hexdigest()
+        self.manifest, self.step_store = replace(manifest, run_id=run_id), store
+
+    @property
+    def graphs(self) -> ForwardGraph:
+        """The model's forward pass."""
+        return self._graph
+
+    @property
+    def samples(self) -> SampleStore:
+        """Checkpoints hold no samples.
+
+        Raises
+        ------
+        RefusedError
+            Always.
+        """
+        raise RefusedError(
+            "Checkpoints hold no training samples. Record the training with a PathLogger to have them."
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__}: {len(self.checkpoints)} checkpoints from {str(self.checkpoints[0])!r} to "
+            f"{str(self.checkpoints[-1])!r}, {self.step_store.layout.size:,} weights in {len(self.layers)} layers>"
+        )

@@ -1,0 +1,1 @@
+"""Bytes on disks and in object stores: records, digests, sealed texts. Knows nothing of training."""

@@ -1,0 +1,111 @@
+"""`WeightPath`: what a recorded run and a series of checkpoints have in common."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from explaind_tf import constants as names
+from explaind_tf.runs.format.manifest import Manifest, VariableSpec
+from explaind_tf.runs.format.step_records import Layout
+from explaind_tf.runs.graphs.loaded import ForwardGraph, Graphs
+from explaind_tf.runs.samples import SampleStore
+from explaind_tf.runs.steps import Transition
+
+
+class Steps(Protocol):
+    """The states that a path goes through."""
+
+    layout: Layout
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+
+    def theta(self, step: int) -> np.ndarray:
+        """Return θ before ``step``, shape (D,); ``step == len(self)`` gives the final weights."""
+
+    def state(self, step: int) -> list[np.ndarray]:
+        """Return the non-trainable variables before ``step``."""
+
+    def transition(self, step: int) -> Transition:
+        """Return everything that is known about ``step``."""
+
+
+class WeightPath(ABC):
+    """A path of weights, step by step, and the model that they belong to.
+
+    Attributes
+    ----------
+    axes : tuple of str
+        The axes over which the path can be accounted for.
+    terms : tuple of str
+        The causes that it tells apart, and the residual.
+    manifest : Manifest
+        The model's variables, inputs and outputs.
+    step_store : Steps
+        The weights.
+    """
+
+    axes: ClassVar[tuple[str, ...]] = names.AXES
+    terms: ClassVar[tuple[str, ...]] = names.TERMS
+
+    manifest: Manifest
+    step_store: Steps
+
+    @property
+    @abstractmethod
+    def samples(self) -> SampleStore:
+        """The training samples."""
+
+    @property
+    @abstractmethod
+    def graphs(self) -> Graphs | ForwardGraph:
+        """The model as pure functions."""
+
+    @property
+    def run_id(self) -> str:
+        """The run's unique identifier."""
+        return self.manifest.run_id
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Step numbers, shape (N,), from 0."""
+        return np.arange(len(self.step_store))
+
+    @property
+    def variables(self) -> tuple[VariableSpec, ...]:
+        """The trainable variables, in the order in which they make up θ."""
+        return self.manifest.variables
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Paths of the layers that own weights or floating-point state, in the order of the model."""
+        owners = [*self.variables, *(spec for spec in self.manifest.state if spec.is_floating)]
+        return tuple(dict.fromkeys(variable.layer for variable in owners))
+
+    def theta(self, step: int) -> dict[str, np.ndarray]:
+        """Return the trainable variables before ``step``, by path.
+
+        Parameters
+        ----------
+        step : int
+            0 gives the initial weights, ``len(run.steps)`` the final ones.
+
+        Returns
+        -------
+        dict of str to numpy.ndarray
+            Each in the shape and dtype of its variable.
+
+        Raises
+        ------
+        IndexError
+            If the run has no such step.
+        """
+        if not 0 <= step <= len(self.step_store):
+            raise IndexError(f"step must be in 0 … {len(self.step_store)} (the final weights); got {step}.")
+        theta = self.step_store.theta(step)
+        offsets = np.cumsum([0, *(variable.size for variable in self.variables)])
+        return {
+            variable.path: theta[start : start + variable.size].reshape(variable.shape)
+            for variable, start in zip(self.variables, offsets, strict=False)
+        }

@@ -1,0 +1,1 @@
+"""Ways through the steps of a path: steps in, entries out."""

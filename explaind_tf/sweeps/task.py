@@ -1,0 +1,150 @@
+"""A question about some inputs, ready to be computed: everything that the sweeps of one answer share."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from explaind_tf.kernel.contractions import CHUNK_BYTES, STRETCH
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
+from explaind_tf.kernel.functions import Block
+from explaind_tf.kernel.quadrature.nodes import PathRule
+from explaind_tf.questions.question import Question
+from explaind_tf.replay.recorded import PathReplay, Replay
+from explaind_tf.runs import WeightPath
+
+# More memory than this makes nothing faster. Rows of Φ or Ψ are held about four times over, the activations of a block
+# of inputs a few times, and gradients of single samples once.
+_ROWS_BYTES = 512 * 2**20
+_BLOCK_BYTES = 256 * 2**20
+_LARGEST_BLOCK = 4096
+# Shares of a limit on memory.
+_ROWS_SHARE, _BLOCK_SHARE, _CHUNK_SHARE = 1 / 10, 1 / 20, 1 / 10 / STRETCH
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Inputs whose rows fit into memory together with others: a part of one block, from ``start``."""
+
+    block: int
+    start: int
+    rows: slice
+    inputs: Block
+
+    def rule_of(self, rule: PathRule) -> PathRule:
+        """Return the part of the block's rule that is these inputs'."""
+        return rule.part(self.start, self.start + len(self.inputs))
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be computed.
+
+    Attributes
+    ----------
+    run : WeightPath
+        The run.
+    derivatives : Derivatives
+        Of the run's model and the measurement.
+    replay : PathReplay
+        The run as the kernel sees it.
+    question : Question
+        What to keep.
+    everything : Block
+        The inputs to attribute and the measurement's targets.
+    batch_size : int or None
+        Inputs measured at once; None lets memory decide.
+    max_nodes : int
+        Most quadrature nodes for one step.
+    memory_limit : int
+        Bytes that rows, activations and gradients may take together.
+    """
+
+    run: WeightPath
+    derivatives: Derivatives
+    replay: PathReplay
+    question: Question
+    everything: Block
+    batch_size: int | None
+    max_nodes: int
+    memory_limit: int
+
+    @property
+    def recorded(self) -> Replay:
+        """The replay of a recorded run, which is what questions for samples are put to."""
+        assert isinstance(self.replay, Replay)  # others were refused when the question was checked
+        return self.replay
+
+    @property
+    def rows_bytes(self) -> int:
+        """Bytes of one array of rows."""
+        return int(min(_ROWS_BYTES, self.memory_limit * _ROWS_SHARE))
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of the activations of one block of inputs."""
+        return int(min(_BLOCK_BYTES, self.memory_limit * _BLOCK_SHARE))
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of gradients of single samples."""
+        return int(min(CHUNK_BYTES, self.memory_limit * _CHUNK_SHARE))
+
+    @cached_property
+    def outputs(self) -> int:
+        """Number of outputs of the measurement."""
+        probe = self.everything.take(slice(0, 1))
+        return int(self.derivatives.measure(*self.replay.end(self.question.first), probe).shape[1])
+
+    @property
+    def steps(self) -> int:
+        """Number of steps accounted for."""
+        return self.question.stop - self.question.first
+
+    @cached_property
+    def slices(self) -> list[slice]:
+        """The inputs of each block."""
+        total = len(self.everything)
+        fitting = self.block_bytes // max(1, self.run.graphs.forward_bytes_per_input)
+        size = self.batch_size or int(np.clip(fitting, 1, _LARGEST_BLOCK))
+        return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """Inputs that are measured together."""
+        return [self.everything.take(s) for s in self.slices]
+
+    @property
+    def _most_inputs(self) -> int:
+        """Inputs whose rows fit into memory."""
+        model = self.derivatives.model
+        return max(1, self.rows_bytes // (self.outputs * model.point_size * model.dtype.size))
+
+    def pieces(self, block: int) -> Iterator[Piece]:
+        """Yield the parts of a block whose rows fit into memory, and a backward pass for all of their outputs."""
+        rows, inputs = self.slices[block], self.blocks[block]
+        activations = self.outputs * max(1, self.run.graphs.forward_bytes_per_input)
+        most = max(1, min(self._most_inputs, self.block_bytes // activations))
+        for start in range(0, len(inputs), most):
+            stop = min(start + most, len(inputs))
+            own = slice(rows.start + start, rows.start + stop)
+            yield Piece(block, start, own, inputs.take(slice(start, stop)))
+
+    def stacked_nodes(self, piece: Piece) -> int:
+        """Return the number of nodes whose activations and gradients by them fit into memory for a piece's outputs."""
+        examples = len(piece.inputs) * self.outputs
+        return max(1, self.block_bytes // (2 * examples * max(1, self.run.graphs.forward_bytes_per_input)))
+
+    @cached_property
+    def batches_of_pieces(self) -> list[list[Piece]]:
+        """Pieces of all blocks, together as far as their rows fit into memory at once."""
+        found: list[list[Piece]] = [[]]
+        size = 0
+        for piece in (piece for block in range(len(self.blocks)) for piece in self.pieces(block)):
+            if found[-1] and size + len(piece.inputs) > self._most_inputs:
+                found.append([])
+                size = 0
+            found[-1].append(piece)
+            size += len(piece.inputs)
+        return found
