@@ -19,7 +19,7 @@ from explaind_tf import constants as names
 from explaind_tf.analysis import Fidelity, fidelity
 from explaind_tf.attribution import open_run
 from explaind_tf.attribution.predictions import final_outputs
-from explaind_tf.attribution.progress import Progress
+from explaind_tf.progress import Progress
 from explaind_tf.datasets import digits, modular_addition
 from explaind_tf.models import ModularTransformer, ResNet9
 from explaind_tf.optimizers import PathAdamW

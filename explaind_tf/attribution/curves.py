@@ -5,7 +5,7 @@ import tensorflow as tf
 import xarray as xr
 
 from explaind_tf import constants as names
-from explaind_tf.attribution.progress import Progress
+from explaind_tf.progress import Progress
 from explaind_tf.runs import RecordedRun
 
 

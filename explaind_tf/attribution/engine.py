@@ -1,29 +1,22 @@
 """The engine: one task in, the entries of its ledger out."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from explaind_tf.attribution.progress import Progress
-from explaind_tf.ledgers.entries import Entries
-from explaind_tf.sweeps.path import walk_path
-from explaind_tf.sweeps.reverse import check_samples, walk_back
+from explaind_tf import constants as names
+from explaind_tf.ledgers.book import Book
+from explaind_tf.ledgers.ledger import Result
+from explaind_tf.progress import Progress
+from explaind_tf.sweeps.choose import sweeps_of
 from explaind_tf.sweeps.routes import Routes
+from explaind_tf.sweeps.sweep import Sweep
 from explaind_tf.sweeps.task import Task
 
 
-@dataclass(frozen=True)
-class Result:
-    """What the engine found, without labels."""
-
-    entries: Entries
-    movement: np.ndarray
-    nodes: int
-    method: str
-
-
 def answer(task: Task, routes: Routes, progress: Progress) -> Result:
-    """Run the sweeps.
+    """Run the sweeps, and book what they find.
 
     Raises
     ------
@@ -32,38 +25,42 @@ def answer(task: Task, routes: Routes, progress: Progress) -> Result:
     MemoryError
         If the entries would not fit into memory.
     """
-    entries = new_entries(task, routes)
-    walked = walk_path(task, routes, entries, progress)
-    if routes.samples is not None:
-        total = walk_back(task, routes, entries, walked.rules, progress)
-        check_samples(task, entries, walked.samples_total + total)
-    entries.close()
-    nodes = sum(rule.node_count for rule in walked.rules.values())
-    return Result(entries, walked.movement, nodes, routes.method)
+    sweeps = sweeps_of(task, routes)
+    book = new_book(task, sweeps)
+    for sweep in sweeps:
+        for entry in sweep.run(progress):
+            book.add(entry)
+        sweep.check(book)
+    book.close()
+    found = sweeps[0].found
+    return Result(book, found.movement, found.node_count, method_of(sweeps))
 
 
-def new_entries(task: Task, routes: Routes) -> Entries:
-    """Return empty entries for a task."""
+def method_of(sweeps: Sequence[Sweep]) -> str:
+    """Return the sweeps in words."""
+    return ", ".join(sweep.name for sweep in sweeps)
+
+
+def new_book(task: Task, sweeps: Sequence[Sweep]) -> Book:
+    """Return an empty book for the entries of some sweeps."""
     question, run = task.question, task.run
-    uses_earlier_steps = routes.samples is not None and question.step_of == "use"
-    return Entries(
-        question,
-        inputs=len(task.everything),
-        outputs=task.outputs,
-        samples=len(run.samples.ids) if question.keeps_samples else 0,
-        tokens=_most_tokens(task) if question.keeps_tokens else 0,
-        groups=0 if question.groups is None else len(question.groups.labels),
-        parts=task.derivatives.model.theta_size if question.keeps_parameters else len(question.layers),
-        first_step=0 if uses_earlier_steps else question.first,
-        stop_step=question.stop,
-    )
+    parts = task.derivatives.model.theta_size if question.keeps_parameters else len(question.layers)
+    lengths = {
+        names.INPUT: len(task.everything),
+        names.OUTPUT: task.outputs,
+        names.SAMPLE: len(run.samples.ids) if question.keeps_samples else 0,
+        names.TOKEN: _most_tokens(task) if question.keeps_tokens else 0,
+        names.GROUP: 0 if question.groups is None else len(question.groups.labels),
+        names.LAYER: parts,
+        names.PARAMETER: parts,
+    }
+    return Book(question, lengths, first_step=min(sweep.first_step for sweep in sweeps))
 
 
 def ledger_bytes(task: Task, routes: Routes) -> int:
     """Return the bytes of the entries of a task."""
     one = replace(task, everything=task.everything.take(slice(0, 1)))
-    entries = new_entries(one, routes)
-    return len(task.everything) * sum(array.nbytes for array in entries.arrays.values())
+    return len(task.everything) * new_book(one, sweeps_of(one, routes)).byte_count
 
 
 def _most_tokens(task: Task) -> int:
@@ -72,13 +69,13 @@ def _most_tokens(task: Task) -> int:
         return task.run.graphs.token_count
     # It follows from the shapes: one look at each.
     tokens: dict[tuple[tuple[int, ...], ...], int] = {}
-    for step in range(task.question.stop):
-        transition = task.replay.transition(step)
-        sample = task.run.samples.read(int(transition.rows[0]))
-        arrays = (*sample.inputs, *sample.targets, *(weights[0] for weights in transition.weights))
+    for number in range(task.question.stop):
+        step = task.replay.step(number)
+        sample = task.run.samples.read(int(step.transition.rows[0]))
+        arrays = (*sample.inputs, *sample.targets, *(weights[0] for weights in step.transition.weights))
         shapes = tuple(array.shape for array in arrays)
         if shapes not in tokens:
-            segment, batch = task.replay.segment(transition), task.recorded.batch(transition)
-            losses = task.derivatives.token_losses(segment.start, segment.constants, batch.part(0, 1))
+            part = task.recorded.gradients.batch(step).part(0, 1)
+            losses = task.derivatives.loss.of_tokens(step.path.start, step.path.constants, part)
             tokens[shapes] = int(losses.shape[1])
     return max(tokens.values())

@@ -1,45 +1,22 @@
 """What an answer would cost: each kind of pass, run on a few steps of the very run, and the memory it takes."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from explaind_tf.attribution.engine import ledger_bytes
-from explaind_tf.kernel import contractions, sweeps
-from explaind_tf.kernel.quadrature.nodes import PathRule
-from explaind_tf.sweeps.path import path_rows, path_steps
-from explaind_tf.sweeps.routes import Routes, seconds
+from explaind_tf.attribution.engine import ledger_bytes, method_of
+from explaind_tf.sweeps.choose import sweeps_of
+from explaind_tf.sweeps.routes import Routes
+from explaind_tf.sweeps.sweep import Pass
 from explaind_tf.sweeps.task import Task
+
+__all__ = ["Pass", "Plan", "make_plan"]
 
 # Steps on which a plan tries the passes: the first ones cost most, and fall off fast.
 _FIRST_TRIED = (0, 2, 8)
 _LATER_TRIED = (0.2, 0.6)
-# A JVP and a backward pass hold the activations of a block about so many times.
-_ACTIVATIONS = 4
-_ROWS = 4
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One kind of pass, averaged over the steps that were tried.
-
-    Attributes
-    ----------
-    name : str
-        What it does.
-    count : float
-        How often each step, for each input where it depends on the input.
-    seconds : float
-        For one step, all inputs.
-    """
-
-    name: str
-    count: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -96,143 +73,39 @@ class Plan:
 
 def make_plan(task: Task, routes: Routes) -> Plan:
     """Try the passes of an answer on a few of its steps."""
+    sweeps = sweeps_of(task, routes)
+    path = sweeps[0]
     positions = {0, *(at for at in _FIRST_TRIED if at < task.steps)}
-    if not task.replay.needs_history(
-        routes.grouping
-    ):  # otherwise a late step is reached through all before it
+    # Otherwise a late step is reached through all before it.
+    if not task.replay.needs_history(routes.grouping):
         positions |= {int(at * task.steps) for at in _LATER_TRIED}
     numbers = np.array(sorted(positions))
-    tried = [_try_step(task, routes, task.question.first + int(number)) for number in numbers]
+    tried = [path.tried(task.question.first + int(number)) for number in numbers]
     weights = _shares(numbers, task.steps)
-    passes = tuple(
-        Pass(
-            parts[0].name,
-            *(float(weights @ [getattr(p, key) for p in parts]) for key in ("count", "seconds")),
-        )
-        for parts in zip(*(passes for passes, _ in tried), strict=True)
-    )
+    by_step = [[one for sweep in sweeps for one in sweep.price(step)] for step in tried]
     ledger = ledger_bytes(task, routes)
     return Plan(
-        method=routes.method,
+        method=method_of(sweeps),
         steps=task.steps,
         inputs=len(task.everything),
         outputs=task.outputs,
-        nodes=float(weights @ [nodes for _, nodes in tried]),
-        passes=passes,
+        nodes=float(weights @ [step.nodes for step in tried]),
+        passes=tuple(_averaged(alike, weights) for alike in zip(*by_step, strict=True)),
         ledger_bytes=ledger,
-        peak_bytes=ledger + _working_bytes(task, routes),
+        peak_bytes=ledger + sum(int(sweep.working_bytes) for sweep in sweeps),
     )
+
+
+def _averaged(alike: tuple[Pass, ...], weights: np.ndarray) -> Pass:
+    """Return a pass averaged over the steps that were tried."""
+    count, spent = (float(weights @ [getattr(one, key) for one in alike]) for key in ("count", "seconds"))
+    return Pass(alike[0].name, count, spent)
 
 
 def _shares(tried: np.ndarray, steps: int) -> np.ndarray:
     """Return the weights with which numbers of the tried steps make the mean of all, by straight lines between them."""
     every = np.arange(steps)
     return np.array([np.interp(every, tried, column).mean() for column in np.eye(len(tried))])
-
-
-def _try_step(task: Task, routes: Routes, number: int) -> tuple[list[Pass], float]:
-    """Return the passes of one step, and its nodes for each input."""
-    question, derivatives = task.question, task.derivatives
-    (step,) = path_steps(task, routes, number, number + 1)
-    transition = task.replay.transition(number)
-    block = task.blocks[0]
-    share = len(task.everything) / len(block)
-    (integral,) = sweeps.path_sweep(
-        [step],
-        derivatives,
-        [block],
-        end=task.replay.end(question.stop),
-        count=1,
-        tolerance=question.tolerance / (1 + np.sqrt(task.steps - 1) / 2),
-        max_nodes=task.max_nodes,
-    )
-    nodes = integral.rule.node_count / len(block)
-    passes = [
-        Pass(name, count, spent) for name, count, spent in _path_passes(task, routes, step, integral, share)
-    ]
-    if routes.samples is not None:
-        segment, batch = step.segment, task.recorded.batch(transition)
-        rows = _rows(task, routes, step, integral.rule)
-        psi = tf.repeat(rows[:1, : derivatives.model.theta_size], _rows_at_once(task), axis=0)
-        partition = contractions.within(question.partition, derivatives.model.theta_size)
-        at = (derivatives, segment.start, segment.constants, batch)
-        route = routes.samples
-
-        def contract() -> np.ndarray:
-            return contractions.contract(*at, psi, partition, route, task.chunk_bytes)
-
-        sweeps_back = len(task.batches_of_pieces)
-        rows_spent = seconds(lambda: _rows(task, routes, step, integral.rule))
-        inputs_tried = len(next(task.pieces(0)).inputs)
-        passes += [
-            Pass("rows Φ, per node", nodes, rows_spent * len(task.everything) / inputs_tried),
-            Pass(f"contraction with the batch ({route})", sweeps_back, seconds(contract) * sweeps_back),
-        ]
-    return passes, nodes
-
-
-def _path_passes(
-    task: Task, routes: Routes, step: sweeps.PathStep, integral: sweeps.StepIntegral, share: float
-) -> Iterator[tuple[str, float, float]]:
-    derivatives, block = task.derivatives, task.blocks[0]
-    nodes = integral.rule.node_count / len(block)
-    yield (
-        "forward",
-        1,
-        share * seconds(lambda: derivatives.measure(step.segment.end, step.segment.constants, block)),
-    )
-
-    def jvps(directions: np.ndarray) -> Callable[[], np.ndarray]:
-        return lambda: sweeps.integrate_directions(
-            step.segment, directions, derivatives, block, integral.rule
-        )
-
-    directions = step.directions
-    what = "the displacement" if routes.splits_late else f"{len(directions)} causes"
-    yield f"JVP of {what}, per node", nodes, share * seconds(jvps(directions))
-    if routes.grouping is not None:
-        transition, grouping = task.replay.transition(step.number), routes.grouping
-        spent = seconds(lambda: task.recorded.group_gradients(transition, grouping))
-        yield "gradients of groups", grouping.count, spent
-    if routes.parts == "jvp":
-        repeated = np.repeat(directions, len(task.question.partition), axis=0)
-        yield "JVP of each layer, per node", nodes, share * seconds(jvps(repeated))
-    elif routes.parts == "products":
-        piece = next(task.pieces(0))
-        rule = piece.rule_of(integral.rule)
-        stacked = task.stacked_nodes(piece)
-        spent = seconds(
-            lambda: derivatives.path_products(step.segment, rule, directions, piece.inputs, stacked=stacked)
-        )
-        yield "products of a backward pass, per node", nodes, spent * len(task.everything) / len(piece.inputs)
-    elif routes.parts == "rows":
-        spent = seconds(lambda: _rows(task, routes, step, integral.rule))
-        yield (
-            "rows for the parts, per node",
-            nodes,
-            spent * len(task.everything) / len(next(task.pieces(0)).inputs),
-        )
-
-
-def _rows(task: Task, routes: Routes, step: sweeps.PathStep, rule: PathRule) -> tf.Tensor:
-    return path_rows(task, step.segment, next(task.pieces(0)), rule, by_rule=routes.rows_by_rule)
-
-
-def _rows_at_once(task: Task) -> int:
-    return max(sum(len(piece.inputs) for piece in pieces) for pieces in task.batches_of_pieces) * task.outputs
-
-
-def _working_bytes(task: Task, routes: Routes) -> int:
-    model = task.derivatives.model
-    point = model.point_size * model.dtype.size
-    needed = 12 * point + _ACTIVATIONS * len(task.blocks[0]) * task.run.graphs.forward_bytes_per_input
-    if routes.samples is not None:
-        needed += _ROWS * _rows_at_once(task) * point + contractions.STRETCH * task.chunk_bytes
-    elif routes.parts == "rows":
-        needed += _ROWS * len(next(task.pieces(0)).inputs) * task.outputs * point
-    if routes.grouping is not None:
-        needed += _ROWS * routes.grouping.count * point
-    return int(needed)
 
 
 def _time(spent: float) -> str:

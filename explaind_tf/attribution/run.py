@@ -1,6 +1,6 @@
 """`Run`: a recorded run that answers questions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -10,26 +10,24 @@ from explaind_tf import measurements
 from explaind_tf.attribution.curves import training_curves
 from explaind_tf.attribution.engine import answer
 from explaind_tf.attribution.planner import Plan, make_plan
-from explaind_tf.attribution.progress import Progress
+from explaind_tf.progress import Progress
 from explaind_tf.attribution.streaming import attribute_to
-from explaind_tf.kernel.derivatives.derivatives import Derivatives
+from explaind_tf.kernel.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block
 from explaind_tf.ledgers import accessor  # noqa: F401 - registers the accessor
-from explaind_tf.ledgers.entries import total_memory
 from explaind_tf.ledgers.ledger import build_ledger
 from explaind_tf.measurements import Measurement, as_measurement
-from explaind_tf.questions.question import GroupLabels, StepOf, ask
+from explaind_tf.questions.documented import takes_options
+from explaind_tf.questions.options import Options, make_options
+from explaind_tf.questions.question import ask
 from explaind_tf.replay.binding import pure_model
-from explaind_tf.replay.recorded import PathReplay, Replay
+from explaind_tf.replay.path_replay import PathReplay
+from explaind_tf.replay.replay import Replay
 from explaind_tf.runs import RecordedRun, WeightPath
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.storage.files import AnyPath
-from explaind_tf.sweeps.routes import choose_routes
+from explaind_tf.sweeps.choose import choose_routes
 from explaind_tf.sweeps.task import Task
-
-# Share of the machine's memory that a computation may take beside its ledger.
-_MEMORY_SHARE = 0.5
-
 
 def open_run(run_dir: str | AnyPath) -> "Run":
     """Open a recorded run. Neither the model's code nor the training data are needed.
@@ -76,22 +74,16 @@ class Attributable(WeightPath):
             self._compiled[key] = Derivatives(pure_model(self, measurement))
         return self._compiled[key]
 
+    @takes_options
     def attribute(
         self,
         inputs: Any,
         measurement: Any = None,
         axes: Iterable[str] = (),
         *,
-        layers: Sequence[str] | None = None,
-        steps: Iterable[int] | slice | None = None,
-        groups: GroupLabels | None = None,
-        step_of: StepOf = "use",
-        tolerance: float = 1e-3,
-        batch_size: int | None = None,
-        memory_limit: int | None = None,
-        max_nodes: int = 2187,
         out: str | AnyPath | None = None,
         progress: bool = True,
+        **options: Any,
     ) -> xr.Dataset | xr.DataTree:
         """Account for the change of each measurement by sample, layer or weight, and step.
 
@@ -107,32 +99,8 @@ class Attributable(WeightPath):
             As the model takes them, with a batch dimension.
         measurement : Measurement or callable, optional
             What to account for, see :mod:`explaind_tf.measurements`; by default all outputs of the model.
-        axes : iterable of str
-            Any subset of ``"sample"`` or ``"group"``, ``"step"``, and ``"layer"`` or ``"parameter"``. Inputs and outputs are
-            always kept; axes that are not asked for are not computed. With ``"sample"`` also ``"token"``, where a sample
-            has several losses (sequences): what that of each of its positions contributed, counted from 0 in the order
-            of the loss's values. Masked positions, and those that only longer samples have, are zero.
-        layers : sequence of str, optional
-            Layers to tell apart on the layer axis; the rest is kept as one entry, so that the ledger balances.
-        steps : consecutive step numbers or slice, optional
-            Account for the change during these steps only; by default the whole run.
-        groups : sequence or mapping, optional
-            With the axis ``"group"``: a label (class, source, …) for each of ``run.samples.ids``, or by id. The data term
-            is then split over groups of samples instead of samples; its step is the one in which the prediction moved.
-        step_of : {"use", "effect"}
-            With samples and steps: whether a step is the one that had the sample in its batch, or the one in
-            which, through momentum, the prediction moved. ``"effect"`` holds the rows of a whole momentum window:
-            up to log(eps)/log(β₁) times the memory and time.
-        tolerance : float
-            Largest residual, as a share of the input's movement (the largest distance of any of its outputs from its
-            initial value during training).
-        batch_size : int, optional
-            Inputs measured at once; by default as many as fit into 256 MB of activations.
-        memory_limit : int, optional
-            Bytes that the computation may take beside the ledger itself; by default half of the machine's memory. Less
-            memory means smaller blocks, and more passes.
-        max_nodes : int
-            Most quadrature nodes for one input in one step.
+        **options
+            See :class:`explaind_tf.questions.options.Options`.
         out : str, Path or UPath, optional
             Zarr store to write to, or its URL, block by block of inputs, instead of keeping the ledger in memory. A call
             that was interrupted is repeated as it was: it goes on where it ended. What is returned reads from the store.
@@ -153,29 +121,21 @@ class Attributable(WeightPath):
         ValueError
             On inputs of another shape or dtype than in training, NaN, unknown axes, layers or steps, and where ``out`` holds
             anything but the begun answer to the same question.
+        TypeError
+            At a name that is no option.
         UnbalancedLedgerError
             If a step cannot be explained by what was recorded, or the samples do not add up to what they did together.
         MemoryError
             If the ledger would not fit into memory.
         """
-        task, chosen = self._task(
-            inputs,
-            measurement,
-            axes,
-            layers=layers,
-            steps=steps,
-            groups=groups,
-            step_of=step_of,
-            tolerance=tolerance,
-            batch_size=batch_size,
-            memory_limit=memory_limit,
-            max_nodes=max_nodes,
-        )
+        chosen = _chosen(measurement)
+        task = self._task(inputs, chosen, make_options("attribute", axes=axes, **options))
         if out is not None:
             return attribute_to(out, task, chosen, Progress(progress))
         result = answer(task, choose_routes(task), Progress(progress))
         return build_ledger(self, task.question, chosen, result)
 
+    @takes_options
     def plan(self, inputs: Any, measurement: Any = None, axes: Iterable[str] = (), **options: Any) -> Plan:
         """Say what :meth:`attribute` would do with the same arguments, how long it would take, and in how much memory.
 
@@ -183,8 +143,12 @@ class Attributable(WeightPath):
 
         Parameters
         ----------
-        inputs, measurement, axes, **options
+        inputs : array or nested structure of arrays, shape (inputs, ...)
             As for :meth:`attribute`.
+        measurement : Measurement or callable, optional
+            As for :meth:`attribute`.
+        **options
+            See :class:`explaind_tf.questions.options.Options`.
 
         Returns
         -------
@@ -196,43 +160,21 @@ class Attributable(WeightPath):
         ValueError, TypeError
             As :meth:`attribute` does.
         """
-        task, _ = self._task(inputs, measurement, axes, **options)
+        task = self._task(inputs, _chosen(measurement), make_options("plan", axes=axes, **options))
         return make_plan(task, choose_routes(task))
 
-    def _task(
-        self,
-        inputs: Any,
-        measurement: Any,
-        axes: Iterable[str],
-        *,
-        layers: Sequence[str] | None = None,
-        steps: Iterable[int] | slice | None = None,
-        groups: GroupLabels | None = None,
-        step_of: StepOf = "use",
-        tolerance: float = 1e-3,
-        batch_size: int | None = None,
-        memory_limit: int | None = None,
-        max_nodes: int = 2187,
-    ) -> tuple[Task, Measurement]:
-        chosen = as_measurement(measurements.outputs() if measurement is None else measurement)
-        question = ask(self, axes, layers, steps, tolerance, step_of, groups)
+    def _task(self, inputs: Any, measurement: Measurement, options: Options) -> Task:
+        question = ask(self, options)
         flat = struct.as_batches(self.manifest.inputs, inputs, "inputs")
-        _check_targets(chosen, len(flat[0]))
-        for name, value in (("batch_size", batch_size), ("memory_limit", memory_limit)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be a positive number; got {value!r}.")
-        derivatives = self._derivatives(chosen)
-        task = Task(
+        _check_targets(measurement, len(flat[0]))
+        derivatives = self._derivatives(measurement)
+        return Task(
             run=self,
             derivatives=derivatives,
             replay=self._replay(derivatives, question.tolerance),
             question=question,
-            everything=Block(flat, list(chosen.targets)),
-            batch_size=batch_size,
-            max_nodes=max_nodes,
-            memory_limit=memory_limit or int(total_memory() * _MEMORY_SHARE),
+            everything=Block(flat, list(measurement.targets)),
         )
-        return task, chosen
 
 
 class Run(RecordedRun, Attributable):
@@ -296,6 +238,10 @@ class Run(RecordedRun, Attributable):
         with Progress(progress).task("Verify", len(self.steps)) as advance:
             for _ in Replay(self, derivatives).path_steps(0, len(self.steps), from_batches=True):
                 advance()
+
+
+def _chosen(measurement: Any) -> Measurement:
+    return as_measurement(measurements.outputs() if measurement is None else measurement)
 
 
 def _check_targets(measurement: Measurement, count: int) -> None:

@@ -12,12 +12,14 @@ import numpy as np
 import xarray as xr
 
 from explaind_tf.attribution.engine import answer, ledger_bytes
-from explaind_tf.attribution.progress import Progress
+from explaind_tf.progress import Progress
 from explaind_tf.ledgers.ledger import build_ledger
 from explaind_tf.ledgers.store import LedgerStore
 from explaind_tf.measurements import Measurement
 from explaind_tf.runs.storage.files import AnyPath
-from explaind_tf.sweeps.routes import Routes, choose_routes
+from explaind_tf.questions.options import Options
+from explaind_tf.sweeps.choose import choose_routes, sweeps_of
+from explaind_tf.sweeps.routes import Routes
 from explaind_tf.sweeps.task import Task
 
 # Share of the limit on memory that the ledger of one block may take.
@@ -53,33 +55,44 @@ def _inputs_at_once(task: Task, routes: Routes) -> int:
     """Return the inputs of one block: each walks the whole path, so they are as many as memory holds."""
     per_input = ledger_bytes(task, routes) // len(task.everything)
     fitting = max(1, int(task.memory_limit * _LEDGER_SHARE) // per_input)
-    if routes.samples is not None:
-        return min(fitting, sum(len(piece.inputs) for piece in task.batches_of_pieces[0]))
-    return min(fitting, len(task.blocks[0]))
+    # The last sweep holds most.
+    return min(fitting, sweeps_of(task, routes)[-1].inputs_at_once)
 
 
 def fingerprint(task: Task, measurement: Measurement) -> str:
-    """Return a digest of all that a ledger depends on."""
-    question = task.question
-    asked = {
-        "run": task.run.run_id,
-        "axes": sorted(question.axes),
-        "layers": question.layers,
-        "steps": [question.first, question.stop],
-        "tolerance": question.tolerance,
-        "step_of": question.step_of,
-        "groups": None if question.groups is None else [str(label) for label in question.groups.labels],
-        "measurement": [measurement.name, _described(measurement.function)],
-        "max_nodes": task.max_nodes,
-    }
-    digest = hashlib.sha256(json.dumps(asked).encode())
+    """Return a digest of all that a ledger depends on: run, options, measurement and inputs."""
+    digest = hashlib.sha256(json.dumps(_asked(task, measurement)).encode())
     arrays = [*task.everything.inputs, *task.everything.targets]
-    if question.groups is not None:
-        arrays.append(question.groups.of_id)
+    if task.question.groups is not None:
+        arrays.append(task.question.groups.of_id)
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def _asked(task: Task, measurement: Measurement) -> dict[str, Any]:
+    """Return what is asked, by name. Every option that a ledger depends on is among it, new ones too."""
+    question = task.question
+    # As the run understands them: there are several ways to write the same.
+    understood: dict[str, Any] = {
+        "axes": sorted(question.axes),
+        "layers": question.layers,
+        "steps": [question.first, question.stop],
+        "groups": None if question.groups is None else [str(label) for label in question.groups.labels],
+    }
+    options = {
+        entry.name: understood[entry.name]
+        if entry.name in understood
+        else _described(getattr(question.options, entry.name))
+        for entry in fields(Options)
+        if entry.metadata["changes_ledger"]
+    }
+    return {
+        "run": task.run.run_id,
+        "measurement": [measurement.name, _described(measurement.function)],
+        **options,
+    }
 
 
 def _described(value: Any) -> str:

@@ -1,6 +1,6 @@
 """The ``explaind`` accessor: what a ledger can tell, on the xarray object itself."""
 
-from collections.abc import Callable, Container, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,16 +9,12 @@ import xarray as xr
 
 from explaind_tf import constants as names
 from explaind_tf.errors import UnbalancedLedgerError
+from explaind_tf.terms import terms_in
 
 if TYPE_CHECKING:
     from explaind_tf.report.plots import LedgerPlots
 
 _KEPT = (names.INPUT, names.OUTPUT)
-
-
-def _terms_of(found: Container[Hashable]) -> tuple[str, ...]:
-    """Return the terms that a ledger with such a variable has: one of checkpoints has others than one of a recorded run."""
-    return names.CHECKPOINT_TERMS if names.WEIGHTS in found else names.TERMS
 
 
 class _LedgerAccessor:
@@ -133,7 +129,7 @@ class DatasetLedger(_LedgerAccessor):
     """
 
     def __init__(self, dataset: xr.Dataset) -> None:
-        terms = _terms_of(dataset)
+        terms = terms_in(dataset)
         missing = [name for name in (names.INITIAL, names.FINAL, *terms) if name not in dataset]
         if missing:
             raise ValueError(
@@ -144,7 +140,7 @@ class DatasetLedger(_LedgerAccessor):
     @property
     def terms(self) -> tuple[str, ...]:
         """The terms of the ledger: the causes that the run tells apart, and the residual, in order."""
-        return _terms_of(self._root)
+        return terms_in(self._root)
 
     def total(self, term: str) -> xr.DataArray:
         """Return a term summed over every axis but input and output.
@@ -345,7 +341,7 @@ class TreeLedger(_LedgerAccessor):
     @property
     def terms(self) -> tuple[str, ...]:
         """The terms of the ledger: the causes that the run tells apart, and the residual, in order."""
-        return _terms_of({name for node in self._root.subtree for name in node.data_vars})
+        return terms_in({name for node in self._root.subtree for name in node.data_vars})
 
     def total(self, term: str) -> xr.DataArray:
         """Return a term summed over all weights and every axis but input and output.

@@ -1,5 +1,6 @@
 """From accumulated entries to a labelled ledger: an ``xarray.Dataset`` or, by weight, a ``DataTree``."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -8,27 +9,32 @@ import tensorflow as tf
 import xarray as xr
 
 from explaind_tf import constants as names
-from explaind_tf.attribution.engine import Result
+from explaind_tf.ledgers.book import Book
 from explaind_tf.measurements import Measurement
 from explaind_tf.questions.question import Question
 from explaind_tf.runs import WeightPath
+from explaind_tf.terms import OUTPUT_DESCRIPTIONS, all_terms, term
 
-_DESCRIPTIONS = {
-    names.INITIAL: "measurement before training",
-    names.FINAL: "measurement after training",
-    names.DATA: "change by the gradients of training samples",
-    names.WEIGHT_DECAY: "change by weight decay",
-    names.REGULARIZER: "change by the gradients of loss regularisers",
-    names.CARRYOVER: "change by momentum from before the recorded run",
-    names.EXTERNAL: "change by weights that something other than the optimizer set",
-    names.WEIGHTS: "change by the displacement of trained weights, its causes not told apart",
-    names.STATE: "change by the drift of non-trainable variables (BatchNorm statistics)",
-    names.RESIDUAL: "what the other entries do not explain: quadrature error and rounding",
-}
+@dataclass(frozen=True)
+class Result:
+    """What was found, without labels.
 
+    Attributes
+    ----------
+    book : Book
+        The entries.
+    movement : np.ndarray
+        Largest distance of any output of an input from its start, shape (inputs,).
+    nodes : int
+        Quadrature nodes used, over all inputs and steps.
+    method : str
+        The sweeps, in words.
+    """
 
-# A node cannot be called like a variable of the node above, or a dimension that comes from there.
-_TAKEN = frozenset((*_DESCRIPTIONS, *names.AXES, names.INPUT, names.OUTPUT, names.MOVEMENT))
+    book: Book
+    movement: np.ndarray
+    nodes: int
+    method: str
 
 
 def build_ledger(
@@ -44,27 +50,28 @@ def build_ledger(
     """
     coordinates = _coordinates(run, question, measurement, result)
     attributes = _attributes(run, question, measurement, result)
-    entries = result.entries
+    book = result.book
+    descriptions = OUTPUT_DESCRIPTIONS | {name: term(name).description for name in question.terms}
     arrays = {
-        term: xr.DataArray(
-            entries.arrays[term],
-            dims=entries.dims(term),
-            attrs={"long_name": _DESCRIPTIONS[term], "measurement": measurement.name},
+        name: xr.DataArray(
+            book.arrays[name],
+            dims=book.dims(name),
+            attrs={"long_name": description, "measurement": measurement.name},
         )
-        for term in (names.INITIAL, names.FINAL, *question.terms)
+        for name, description in descriptions.items()
     }
     if not question.keeps_parameters:
         return xr.Dataset(arrays, coordinates, attributes)
-    by_parameter = {term: array for term, array in arrays.items() if names.PARAMETER in array.dims}
-    totals = {term: array for term, array in arrays.items() if term not in by_parameter}
+    by_parameter = {name: array for name, array in arrays.items() if names.PARAMETER in array.dims}
+    totals = {name: array for name, array in arrays.items() if name not in by_parameter}
     tree: dict[str, xr.Dataset] = {"/": xr.Dataset(totals, coordinates, attributes)}
     start = 0
     for variable in run.manifest.variables:
         stop = start + variable.size
         tree[node_path(variable.path)] = xr.Dataset(
             {
-                term: _unflatten(array.isel({names.PARAMETER: slice(start, stop)}), variable.shape)
-                for term, array in by_parameter.items()
+                name: _unflatten(array.isel({names.PARAMETER: slice(start, stop)}), variable.shape)
+                for name, array in by_parameter.items()
             }
         )
         start = stop
@@ -73,7 +80,9 @@ def build_ledger(
 
 def node_path(path: str) -> str:
     """Return where a variable is in a tree: under its path, with an underscore after what is a name in ledgers."""
-    return "/".join(f"{part}_" if part in _TAKEN else part for part in path.split("/"))
+    # A node cannot be called like a variable of the node above, or a dimension that comes from there.
+    taken = {*OUTPUT_DESCRIPTIONS, *all_terms(), *names.AXES, names.INPUT, names.OUTPUT, names.MOVEMENT}
+    return "/".join(f"{part}_" if part in taken else part for part in path.split("/"))
 
 
 def _unflatten(array: xr.DataArray, shape: tuple[int, ...]) -> xr.DataArray:
@@ -87,8 +96,8 @@ def _unflatten(array: xr.DataArray, shape: tuple[int, ...]) -> xr.DataArray:
 def _coordinates(
     run: WeightPath, question: Question, measurement: Measurement, result: Result
 ) -> dict[str, Any]:
-    entries = result.entries
-    inputs, outputs = entries.arrays[names.INITIAL].shape
+    book = result.book
+    inputs, outputs = book.arrays[names.INITIAL].shape
     labels = measurement.output_names
     if labels is not None and len(labels) != outputs:
         raise ValueError(f"The measurement names {len(labels)} outputs and returns {outputs}.")
@@ -104,13 +113,13 @@ def _coordinates(
     if question.keeps_samples:
         coordinates[names.SAMPLE] = _labels(run.samples.ids)
     if question.keeps_tokens:
-        coordinates[names.TOKEN] = np.arange(entries.arrays[names.DATA].shape[3])
+        coordinates[names.TOKEN] = np.arange(book.arrays[names.DATA].shape[3])
     if question.groups is not None:
         coordinates[names.GROUP] = _labels(question.groups.labels)
     if question.keeps_layers:
         coordinates[names.LAYER] = _labels(question.layers)
     if question.keeps_steps:
-        length = dict(zip(entries.dims(names.RESIDUAL), entries.arrays[names.RESIDUAL].shape, strict=True))
+        length = dict(zip(book.dims(names.RESIDUAL), book.arrays[names.RESIDUAL].shape, strict=True))
         coordinates[names.STEP] = np.arange(question.stop - length[names.STEP], question.stop)
     return coordinates
 
@@ -132,7 +141,7 @@ def _attributes(
         "quadrature_nodes": result.nodes,
         "first_step": question.first,
         "last_step": question.stop - 1,
-        "step_of": question.step_of if question.keeps_samples else "effect",
+        "step_of": question.options.step_of if question.keeps_samples else "effect",
         "explaind_tf": names.VERSION,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,

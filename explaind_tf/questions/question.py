@@ -1,35 +1,16 @@
-"""A question put to a run: which axes, layers and steps, checked against what the run can give."""
+"""`Question`: options checked against what a run can give."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 
 from explaind_tf import constants as names
 from explaind_tf.errors import RefusedError
 from explaind_tf.kernel.contractions import Partition
+from explaind_tf.questions.groups import Groups, make_groups
+from explaind_tf.questions.options import Options
 from explaind_tf.runs import WeightPath
-
-StepOf = Literal["use", "effect"]
-# A label for each sample: in the order of ``run.samples.ids``, or by id.
-GroupLabels = Sequence[Any] | np.ndarray | Mapping[Any, Any]
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Training samples put together.
-
-    Attributes
-    ----------
-    labels : tuple
-        Of the groups, in order of first appearance.
-    of_id : np.ndarray of int
-        The group of each of ``run.samples.ids``.
-    """
-
-    labels: tuple[Any, ...]
-    of_id: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -38,31 +19,37 @@ class Question:
 
     Attributes
     ----------
-    axes : frozenset of str
-        Subset of ``"sample"`` (with its ``"token"``) or ``"group"``, ``"step"``, and ``"layer"`` or ``"parameter"``.
+    options : Options
+        As the user gave them.
     layers : tuple of str
         Labels of the parts of the layer axis.
     partition : Partition
         For each label the slices of the flat point z that belong to it.
     first, stop : int
         Effect steps ``first … stop − 1``.
-    step_of : {"use", "effect"}
-        What the step axis of samples means.
     groups : Groups or None
         The groups of the group axis, if it is kept.
     terms : tuple of str
         The causes that the run tells apart, and the residual.
     """
 
-    axes: frozenset[str]
+    options: Options
     layers: tuple[str, ...]
     partition: Partition
     first: int
     stop: int
-    tolerance: float
-    step_of: StepOf
-    groups: Groups | None = None
-    terms: tuple[str, ...] = names.TERMS
+    groups: Groups | None
+    terms: tuple[str, ...]
+
+    @property
+    def axes(self) -> frozenset[str]:
+        """The axes that are kept, beside input and output."""
+        return self.options.kept
+
+    @property
+    def tolerance(self) -> float:
+        """Largest residual, as a share of an input's movement."""
+        return float(self.options.tolerance)
 
     @property
     def keeps_groups(self) -> bool:
@@ -95,96 +82,34 @@ class Question:
         return names.PARAMETER in self.axes
 
 
-def ask(
-    run: WeightPath,
-    axes: Iterable[str],
-    layers: Sequence[str] | None,
-    steps: Iterable[int] | slice | None,
-    tolerance: float,
-    step_of: StepOf,
-    groups: GroupLabels | None = None,
-) -> Question:
-    """Check a question.
+def ask(run: WeightPath, options: Options) -> Question:
+    """Return the question that options put to a run.
 
     Raises
     ------
+    RefusedError
+        If the run has no such axis.
     ValueError
         With what there is to choose from.
     """
-    kept = frozenset(_checked_axes(axes))
-    _refuse_unknown_samples(run, kept, groups)
-    if not (isinstance(tolerance, (int, float)) and 0 < tolerance < 1):
-        raise ValueError(f"tolerance must be a share of the movement between 0 and 1; got {tolerance!r}.")
-    if step_of not in ("use", "effect"):
-        raise ValueError(f'step_of must be "use" or "effect"; got {step_of!r}.')
-    if {names.SAMPLE, names.GROUP} <= set(kept):
-        raise ValueError(
-            f"axes may hold {names.SAMPLE!r} or {names.GROUP!r}, not both: the samples of a group add up to it."
-        )
+    _refuse_unknown_samples(run, options)
+    kept = options.kept
     if names.TOKEN in kept and run.graphs.token_losses is None:
         raise ValueError(
             f"This run has no {names.TOKEN} axis. It takes a loss with several values for a sample, as that of a sequence "
             f"has, and, where there are several losses, as many values in all of them, known when the model was built. "
             f"Ask for {names.SAMPLE!r} alone."
         )
-    first, stop = _checked_steps(len(run.steps), steps)
-    labels, partition = _partition(run, kept, layers)
-    found = _groups(run, kept, groups)
-    return Question(kept, labels, partition, first, stop, float(tolerance), step_of, found, run.terms)
+    first, stop = _checked_steps(len(run.steps), options.steps)
+    labels, partition = _partition(run, kept, options.layers)
+    needs_groups = names.GROUP in kept
+    ids = run.samples.ids.tolist() if needs_groups else []
+    groups = make_groups(ids, options.groups, is_asked=needs_groups)
+    return Question(options, labels, partition, first, stop, groups, run.terms)
 
 
-def _groups(run: WeightPath, axes: frozenset[str], labels: GroupLabels | None) -> Groups | None:
-    if labels is None and names.GROUP not in axes:
-        return None
-    if labels is None or names.GROUP not in axes:
-        raise ValueError(
-            f'The axis "{names.GROUP}" and groups= belong together: axes=("{names.GROUP}", …), groups=labels, with a label '
-            f"for each of run.samples.ids (its class, its source, …)."
-        )
-    ids = run.samples.ids.tolist()
-    if isinstance(labels, Mapping):
-        missing = [key for key in ids if key not in labels]
-        if missing:
-            raise ValueError(
-                f"groups has no label for {len(missing)} of {len(ids)} samples, for example {missing[:5]}."
-            )
-        labels = [labels[key] for key in ids]
-    of_sample = [label.item() if isinstance(label, np.generic) else label for label in labels]
-    if len(of_sample) != len(ids):
-        raise ValueError(
-            f"groups has {len(of_sample)} labels; the run has {len(ids)} samples. Give one for each of run.samples.ids."
-        )
-    positions: dict[Any, int] = {}
-    of_id = np.array([positions.setdefault(label, len(positions)) for label in of_sample])
-    return Groups(tuple(positions), of_id)
-
-
-def _checked_axes(axes: Iterable[str]) -> tuple[str, ...]:
-    kept = (axes,) if isinstance(axes, str) else tuple(axes)
-    unknown = [axis for axis in kept if axis not in names.AXES]
-    if unknown:
-        raise ValueError(
-            f"Unknown axes {unknown}. axes is any subset of {names.AXES}, with at most one of "
-            f"{names.LAYER!r} and {names.PARAMETER!r}; inputs and outputs are always kept."
-        )
-    if {names.LAYER, names.PARAMETER} <= set(kept):
-        raise ValueError(
-            f"axes may hold {names.LAYER!r} or {names.PARAMETER!r}, not both: the parameters of a layer add up to it."
-        )
-    if names.TOKEN in kept and names.SAMPLE not in kept:
-        raise ValueError(
-            f"axes holds {names.TOKEN!r} without {names.SAMPLE!r}: tokens are positions within samples. Ask for both."
-        )
-    if {names.TOKEN, names.PARAMETER} <= set(kept):
-        raise ValueError(
-            f"axes may hold {names.TOKEN!r} or {names.PARAMETER!r}, not both: no gradient of a single token is ever "
-            f"computed. Ask for {names.LAYER!r} instead of {names.PARAMETER!r}."
-        )
-    return kept
-
-
-def _refuse_unknown_samples(run: WeightPath, axes: frozenset[str], groups: GroupLabels | None) -> None:
-    needed = set(axes) | (set() if groups is None else {names.GROUP})
+def _refuse_unknown_samples(run: WeightPath, options: Options) -> None:
+    needed = options.kept | (set() if options.groups is None else {names.GROUP})
     missing = [axis for axis in names.AXES if axis in needed and axis not in run.axes]
     if missing:
         raise RefusedError(

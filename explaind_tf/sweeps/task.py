@@ -6,20 +6,26 @@ from functools import cached_property
 
 import numpy as np
 
+from explaind_tf import constants as names
 from explaind_tf.kernel.contractions import CHUNK_BYTES, STRETCH
-from explaind_tf.kernel.derivatives.derivatives import Derivatives
+from explaind_tf.kernel.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block
-from explaind_tf.kernel.quadrature.nodes import PathRule
+from explaind_tf.kernel.quadrature.nodes import Quadrature
+from explaind_tf.ledgers.book import total_memory
 from explaind_tf.questions.question import Question
-from explaind_tf.replay.recorded import PathReplay, Replay
+from explaind_tf.replay.path_replay import PathReplay
+from explaind_tf.replay.replay import Replay
 from explaind_tf.runs import WeightPath
+from explaind_tf.terms import term
 
 # More memory than this makes nothing faster. Rows of Φ or Ψ are held about four times over, the activations of a block
 # of inputs a few times, and gradients of single samples once.
 _ROWS_BYTES = 512 * 2**20
 _BLOCK_BYTES = 256 * 2**20
 _LARGEST_BLOCK = 4096
-# Shares of a limit on memory.
+# Share of the machine's memory that a computation may take beside its ledger.
+_MEMORY_SHARE = 0.5
+# Shares of that.
 _ROWS_SHARE, _BLOCK_SHARE, _CHUNK_SHARE = 1 / 10, 1 / 20, 1 / 10 / STRETCH
 
 
@@ -32,9 +38,9 @@ class Piece:
     rows: slice
     inputs: Block
 
-    def rule_of(self, rule: PathRule) -> PathRule:
-        """Return the part of the block's rule that is these inputs'."""
-        return rule.part(self.start, self.start + len(self.inputs))
+    def quadrature_of(self, quadrature: Quadrature) -> Quadrature:
+        """Return the part of the block's quadrature that is these inputs'."""
+        return quadrature.part(self.start, self.start + len(self.inputs))
 
 
 @dataclass(frozen=True)
@@ -53,12 +59,6 @@ class Task:
         What to keep.
     everything : Block
         The inputs to attribute and the measurement's targets.
-    batch_size : int or None
-        Inputs measured at once; None lets memory decide.
-    max_nodes : int
-        Most quadrature nodes for one step.
-    memory_limit : int
-        Bytes that rows, activations and gradients may take together.
     """
 
     run: WeightPath
@@ -66,15 +66,22 @@ class Task:
     replay: PathReplay
     question: Question
     everything: Block
-    batch_size: int | None
-    max_nodes: int
-    memory_limit: int
 
     @property
     def recorded(self) -> Replay:
         """The replay of a recorded run, which is what questions for samples are put to."""
         assert isinstance(self.replay, Replay)  # others were refused when the question was checked
         return self.replay
+
+    @property
+    def memory_limit(self) -> int:
+        """Bytes that rows, activations and gradients may take together."""
+        return self.question.options.memory_limit or int(total_memory() * _MEMORY_SHARE)
+
+    @property
+    def point_bytes(self) -> int:
+        """Bytes of one point z, or of one row."""
+        return self.derivatives.model.point_size * self.derivatives.model.dtype.size
 
     @property
     def rows_bytes(self) -> int:
@@ -95,7 +102,11 @@ class Task:
     def outputs(self) -> int:
         """Number of outputs of the measurement."""
         probe = self.everything.take(slice(0, 1))
-        return int(self.derivatives.measure(*self.replay.end(self.question.first), probe).shape[1])
+        return int(self.derivatives.measurement.measure(*self.replay.end(self.question.first), probe).shape[1])
+
+    def has_parts(self, name: str) -> bool:
+        """Tell whether a term is split over the layers or weights that are kept."""
+        return bool(term(name).axes & self.question.axes & {names.LAYER, names.PARAMETER})
 
     @property
     def steps(self) -> int:
@@ -107,7 +118,7 @@ class Task:
         """The inputs of each block."""
         total = len(self.everything)
         fitting = self.block_bytes // max(1, self.run.graphs.forward_bytes_per_input)
-        size = self.batch_size or int(np.clip(fitting, 1, _LARGEST_BLOCK))
+        size = self.question.options.batch_size or int(np.clip(fitting, 1, _LARGEST_BLOCK))
         return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
     @cached_property
@@ -118,8 +129,7 @@ class Task:
     @property
     def _most_inputs(self) -> int:
         """Inputs whose rows fit into memory."""
-        model = self.derivatives.model
-        return max(1, self.rows_bytes // (self.outputs * model.point_size * model.dtype.size))
+        return max(1, self.rows_bytes // (self.outputs * self.point_bytes))
 
     def pieces(self, block: int) -> Iterator[Piece]:
         """Yield the parts of a block whose rows fit into memory, and a backward pass for all of their outputs."""

@@ -5,7 +5,6 @@ import pytest
 
 import explaind_tf as xtf
 from explaind_tf.attribution.planner import _shares
-from explaind_tf.sweeps import routes
 
 
 @pytest.fixture(name="problem", scope="module")
@@ -65,19 +64,3 @@ def test_shares_make_the_mean_by_straight_lines():
     line = np.arange(10)
     # The last step that was tried stands for those after it.
     assert weights @ tried == pytest.approx(np.minimum(line, 8).mean())
-
-
-class TestTheClock:
-    """Counted passes decide, unless they are close."""
-
-    def test_is_not_asked_where_counting_decides(self):
-        def never():
-            raise AssertionError("timed without need")
-
-        assert routes._cheapest({"a": 1.0, "b": 100.0}, {"a": never, "b": never}) == "a"
-
-    def test_decides_between_close_ones(self, monkeypatch):
-        times = {"a": 2.0, "b": 1.0, "c": 0.1}
-        monkeypatch.setattr(routes, "seconds", lambda function: times[function()])
-        calls = {name: (lambda name=name: name) for name in times}
-        assert routes._cheapest({"a": 1.0, "b": 1.5, "c": 50.0}, calls) == "b"

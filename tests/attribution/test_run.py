@@ -310,8 +310,8 @@ def test_labels_must_match_the_inputs(run, problem):
 
 
 def test_a_ledger_too_large_for_memory_is_refused_before_work_begins(run, problem, monkeypatch):
-    from explaind_tf.ledgers import entries
+    from explaind_tf.ledgers import book
 
-    monkeypatch.setattr(entries, "_MEMORY_SHARE", 1e-9)
+    monkeypatch.setattr(book, "_MEMORY_SHARE", 1e-9)
     with pytest.raises(MemoryError, match="Keep fewer axes"):
         run.attribute(*problem, axes=("sample", "step"))

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from explaind_tf.attribution import progress
+from explaind_tf import progress
 
 
 @pytest.mark.parametrize("terminal", [True, False])

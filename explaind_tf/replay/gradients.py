@@ -1,0 +1,73 @@
+"""Gradients of recorded batches, computed again from the samples and the recorded graphs."""
+
+import numpy as np
+
+from explaind_tf import constants as names
+from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.functions import Batch
+from explaind_tf.replay.path_replay import Grouping, ReplayedStep
+from explaind_tf.runs import RecordedRun
+
+
+class BatchGradients:
+    """The batches of a run, and the gradients of their losses.
+
+    Parameters
+    ----------
+    run : RecordedRun
+        The run.
+    derivatives : Derivatives
+        Of the run's model.
+    """
+
+    def __init__(self, run: RecordedRun, derivatives: Derivatives) -> None:
+        self._run, self._derivatives = run, derivatives
+        self._scales: dict[int, np.ndarray] = {}  # a few numbers a step
+        self.has_regularizer = derivatives.model.regularizer is not None
+
+    def batch(self, step: ReplayedStep) -> Batch:
+        """Return the training samples of a step."""
+        transition = step.transition
+        inputs, targets = self._run.samples.take_flat(transition.rows)
+        samples = (inputs, targets, transition.weights)
+        if step.number not in self._scales:
+            scales = self._derivatives.loss.scales(step.path.start, step.path.constants, *samples)
+            self._scales[step.number] = scales.numpy()
+        return Batch(*samples, self._scales[step.number])
+
+    def by_source(
+        self, step: ReplayedStep, grouping: Grouping | None, *, with_samples: bool
+    ) -> dict[str, np.ndarray]:
+        """Return the gradients of the batch's losses (if asked for) and of the regularisers (if any), each (D,).
+
+        With groups, those of the losses are (G, D).
+        """
+        if not with_samples and not self.has_regularizer:
+            return {}
+        batch, at = self.batch(step), (step.path.start, step.path.constants)
+        found = {}
+        if with_samples and grouping is None:
+            found[names.DATA] = self._derivatives.loss.gradient(*at, batch).numpy()
+        elif with_samples and grouping is not None:
+            found[names.DATA] = self.of_groups(step, grouping)
+        if self.has_regularizer:
+            gradient = self._derivatives.loss.regularizer_gradient(*at, batch.inputs)
+            found[names.REGULARIZER] = gradient.numpy()
+        return found
+
+    def whole(self, step: ReplayedStep) -> np.ndarray:
+        """Return the gradient of all sources together, shape (D,)."""
+        return np.sum(list(self.by_source(step, None, with_samples=True).values()), axis=0)
+
+    def of_groups(self, step: ReplayedStep, grouping: Grouping) -> np.ndarray:
+        """Return the gradients of the groups' losses in the batch of a step, shape (G, D)."""
+        batch, at = self.batch(step), (step.path.start, step.path.constants)
+        of_sample = grouping.of_row[step.transition.rows]
+        gradients = np.zeros((grouping.count, self._derivatives.model.theta_size), step.path.start.dtype)
+        for group in np.unique(of_sample):
+            is_member = of_sample == group
+            # Samples that depend on their batch are differentiated within it, the others among themselves.
+            part = batch if grouping.coupled else batch.take(np.flatnonzero(is_member))
+            shares = is_member if grouping.coupled else None
+            gradients[group] = self._derivatives.loss.gradient(*at, part, shares).numpy()
+        return gradients

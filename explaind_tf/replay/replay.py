@@ -1,0 +1,293 @@
+"""`Replay`: recorded steps become path steps, each displacement split into its causes by the optimizer's law."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from explaind_tf import constants as names
+from explaind_tf.errors import RunFormatError, UnbalancedLedgerError
+from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.path_integrals import PathStep
+from explaind_tf.kernel.use_rows import Update
+from explaind_tf.laws import Law, clip_ratio, law_from_config
+from explaind_tf.replay.changes import changes_of
+from explaind_tf.replay.flows import Flows, flows_at_start, total
+from explaind_tf.replay.gradients import BatchGradients
+from explaind_tf.replay.path_replay import Grouping, PathReplay, ReplayedStep
+from explaind_tf.runs import RecordedRun
+from explaind_tf.runs.steps import Transition
+
+# A step whose displacement the law misses by more than this share of the largest step so far was not taken
+# from what is recorded. Rounding is orders of magnitude below.
+_LARGEST_UNEXPLAINED = 1e-2
+# Weights are rounded at every step, in float32 by some 1e-5 of the step. Where that is more than this share of
+# the tolerance it is integrated on its own, so that the quadrature does not try to refine it away.
+_NOTICEABLE = 1e-2
+# The cause of all of a displacement, before it is split.
+_WHOLE = "all causes"
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How the optimizer of a run makes updates of gradients."""
+
+    law: Law
+    accumulates: int
+    clipvalue: float | None
+
+
+def _settings_of(run: RecordedRun) -> _Settings:
+    config = run.manifest.optimizer
+    name = config.get("law")
+    try:
+        law = law_from_config(str(name), config["constants"])
+    except LookupError:
+        raise RunFormatError(
+            f"{run.run_dir} was trained by the optimizer {name!r}, which this version does not know."
+        ) from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise RunFormatError(f"{run.run_dir}: the manifest's optimizer is damaged: {error}.") from error
+    accumulates, clipvalue = config.get("accumulates"), config.get("clipvalue")
+    is_valid = isinstance(accumulates, int) and accumulates > 0
+    if not is_valid or not (clipvalue is None or isinstance(clipvalue, (int, float))):
+        raise RunFormatError(f"{run.run_dir}: the manifest's optimizer is damaged: {config!r}.")
+    return _Settings(law, int(accumulates or 1), clipvalue)
+
+
+class WholeStep(NamedTuple):
+    """A step that is not split yet, and the size of the largest one up to it, which its split is checked against."""
+
+    step: PathStep
+    largest: float
+
+
+class Replay(PathReplay):
+    """The recorded run as the kernel sees it.
+
+    Parameters
+    ----------
+    run : RecordedRun
+        The run.
+    derivatives : Derivatives
+        Of the run's model.
+    tolerance : float
+        With which the path will be integrated.
+
+    Attributes
+    ----------
+    gradients : BatchGradients
+        The batches of the run, and their gradients.
+    law : Law
+        How the run's optimizer moves weights.
+    """
+
+    def __init__(self, run: RecordedRun, derivatives: Derivatives, tolerance: float = 1e-3) -> None:
+        super().__init__(run)
+        self.run = run
+        self.gradients = BatchGradients(run, derivatives)
+        self._model = derivatives.model
+        self._tolerance = tolerance
+        self._settings = _settings_of(run)
+        self.law = self._settings.law
+        self._sizes = [spec.size for spec in run.manifest.variables]
+        self._decay_mask = np.concatenate(
+            [np.full(spec.size, float(spec.decay)) for spec in run.manifest.variables]
+        ).astype(run.step_store.layout.dtype)
+
+    def update(self, step: ReplayedStep) -> Update:
+        """Return the coefficients of a step that updates the weights."""
+        if self._settings.clipvalue is None:
+            return self._coefficients(step.transition, None)
+        return self._coefficients(step.transition, self._waiting_gradient(step))
+
+    def _coefficients(self, transition: Transition, waiting: np.ndarray | None) -> Update:
+        second_moment, every = transition.second_moment, self._settings.accumulates
+        factors = self.law.factors(
+            None if second_moment is None else tf.constant(second_moment),
+            transition.learning_rate,
+            transition.iteration,
+        )
+        scale = np.asarray(1.0 / every)
+        if transition.clip_factors is not None:
+            scale = scale * np.repeat(transition.clip_factors, self._sizes)
+        elif self._settings.clipvalue is not None:
+            assert waiting is not None  # elements are clipped by what they are
+            scale = scale * clip_ratio(tf.constant(waiting / every), self._settings.clipvalue).numpy()
+        return Update(factors.gain, factors.direct, factors.pull.numpy(), scale)
+
+    def _waiting_gradient(self, step: ReplayedStep) -> np.ndarray:
+        """Return the sum of the gradients that an update receives, all causes together, shape (D,)."""
+        waiting = self.gradients.whole(step)
+        number = step.number - 1
+        while number >= 0 and not (earlier := self.step(number)).transition.updates:
+            waiting = waiting + self.gradients.whole(earlier)
+            number -= 1
+        accumulated = self.run.step_store.start.accumulated
+        return waiting if number >= 0 or accumulated is None else waiting + accumulated
+
+    def path_steps(
+        self, first: int, stop: int, *, from_batches: bool = False, grouping: Grouping | None = None
+    ) -> Iterator[PathStep]:
+        """Yield the steps ``first … stop − 1`` with their displacements split into causes.
+
+        Momentum is linear in the gradients, so it splits as they do. Of the momentum that was recorded, what comes from
+        regularisers and from before the run is carried along apart; the rest is the samples'. No batch is touched for
+        it, unless the optimizer keeps no momentum or clips elements.
+
+        Parameters
+        ----------
+        first, stop : int
+            Range of steps.
+        from_batches : bool
+            Replay the gradient of every batch from the start of the run, instead of taking the momentum as recorded. It
+            proves that the recorded batches were those that trained.
+        grouping : Grouping, optional
+            Split what comes from the samples over groups, which takes the gradients of batches, too.
+
+        Raises
+        ------
+        UnbalancedLedgerError
+            If the law does not explain a step.
+        """
+        replays = from_batches or self._needs_batches or grouping is not None
+        begin = 0 if from_batches or self.needs_history(grouping) else first
+        flows = self._flows_before(begin, grouping)
+        largest = 0.0
+        for number in range(begin, stop):
+            step = self.step(number)
+            for name, gradient in self.gradients.by_source(step, grouping, with_samples=replays).items():
+                flows[name].receive(gradient)
+            causes = self._causes(step.transition, flows, replays)
+            if number >= first:
+                largest = max(largest, _size(step.transition))
+                yield self._checked(step, causes, largest)
+
+    def split(self, step: ReplayedStep, update: Update, largest: float) -> PathStep:
+        """Return one step split into causes, of a run whose steps can be split each on its own.
+
+        Parameters
+        ----------
+        step : ReplayedStep
+            The step.
+        update : Update
+            Its coefficients.
+        largest : float
+            Size of the largest step up to this one.
+
+        Raises
+        ------
+        UnbalancedLedgerError
+            If the law does not explain it.
+        """
+        assert self.splits_each_alone
+        flows = self._flows_before(step.number, None)
+        return self._checked(step, self._moved(step.transition, update, flows, replays=False), largest)
+
+    def whole_steps(self, first: int, stop: int) -> Iterator[WholeStep]:
+        """Yield the steps ``first … stop − 1`` with all of their displacement as one cause."""
+        largest = 0.0
+        for number in range(first, stop):
+            step = self.step(number)
+            largest = max(largest, _size(step.transition))
+            yield WholeStep(PathStep(number, step.path, {_WHOLE: step.path.displacement}), largest)
+
+    @property
+    def splits_each_alone(self) -> bool:
+        """Whether each step can be split into causes in any order, and each is an update."""
+        return not self.needs_history() and self._settings.accumulates == 1
+
+    def needs_history(self, grouping: Grouping | None = None) -> bool:
+        """Whether a step can only be split into causes by way of all steps before it.
+
+        Without other sources all momentum is the samples', whatever went before.
+        """
+        return self._needs_batches or grouping is not None or len(self._flows(grouping)) > 1
+
+    @property
+    def _needs_batches(self) -> bool:
+        # Without momentum the gradient is known only up to the rounding of the weights; clipped elements do not tell
+        # which part of them was a regulariser's.
+        return self.run.step_store.start.momentum is None or self._settings.clipvalue is not None
+
+    def _flows(self, grouping: Grouping | None) -> Flows:
+        start = self.run.step_store.start
+        return flows_at_start(start, has_regularizer=self.gradients.has_regularizer, grouping=grouping)
+
+    def _flows_before(self, number: int, grouping: Grouping | None) -> Flows:
+        """Return the flows before a step; behind the first one, of a run whose momentum is all the samples'."""
+        flows = self._flows(grouping)
+        if number > 0 and self.law.looks_ahead:
+            flows[names.DATA].momentum = self._momentum_before(number)
+        return flows
+
+    def _momentum_before(self, number: int) -> np.ndarray:
+        """Return m before a step that is not the first, shape (D,)."""
+        for earlier in range(number - 1, -1, -1):
+            momentum = self.run.step_store.transition(earlier).momentum
+            if momentum is not None:
+                return momentum
+        return np.zeros_like(self.run.step_store.start.theta)
+
+    def _causes(self, transition: Transition, flows: Flows, replays: bool) -> dict[str, np.ndarray]:
+        """Return the displacement by each cause of the optimizer's, and let the flows go on."""
+        if not transition.updates:
+            return {names.DATA: np.zeros_like(flows[names.DATA].momentum)}
+        waiting = None
+        if self._settings.clipvalue is not None:
+            waiting = np.sum([total(flow.waiting) for flow in flows.values()], axis=0)
+        return self._moved(transition, self._coefficients(transition, waiting), flows, replays)
+
+    def _moved(
+        self, transition: Transition, update: Update, flows: Flows, replays: bool
+    ) -> dict[str, np.ndarray]:
+        """Return what each cause did in an update."""
+        law, rate = self.law, transition.learning_rate
+        decay = law.decay(tf.constant(transition.theta_start), tf.constant(self._decay_mask), rate)
+        causes = {names.WEIGHT_DECAY: decay.numpy()}
+        for name, flow in flows.items():
+            if replays or name != names.DATA:
+                causes[name] = flow.displace(law, update, rate)
+        if not replays:
+            assert transition.momentum is not None  # what _needs_batches says
+            others = [flow.momentum for name, flow in flows.items() if name != names.DATA]
+            own = transition.momentum - np.sum(others, axis=0) if others else transition.momentum
+            causes[names.DATA] = flows[names.DATA].reach(own, law, update)
+        return causes
+
+    def _checked(self, step: ReplayedStep, causes: dict[str, np.ndarray], largest: float) -> PathStep:
+        """Return a step whose optimizer's causes are known, with all other ones, if the law explains it."""
+        transition = step.transition
+        stepped = transition.theta_stepped - transition.theta_start
+        unexplained = stepped - sum(total(cause) for cause in causes.values())
+        missed = float(np.linalg.norm(unexplained))
+        self._check_law(step.number, missed, largest)
+        causes = causes | changes_of(transition)
+        is_noticeable = missed > _NOTICEABLE * self._tolerance * float(np.linalg.norm(step.path.displacement))
+        points = {
+            name: self._pad(vector) for name, vector in causes.items() if name == names.DATA or vector.any()
+        }
+        drift = step.path.displacement.copy()
+        drift[: self._model.theta_size] = 0
+        if drift.any():
+            points[names.STATE] = drift
+        return PathStep(step.number, step.path, points, self._pad(unexplained) if is_noticeable else None)
+
+    def _pad(self, theta: np.ndarray) -> np.ndarray:
+        """Return displacements of weights (..., D) as ones of the point (..., Z)."""
+        return np.pad(theta, [(0, 0)] * (theta.ndim - 1) + [(0, self._model.point_size - self._model.theta_size)])
+
+    def _check_law(self, number: int, unexplained: float, largest: float) -> None:
+        if unexplained > _LARGEST_UNEXPLAINED * largest:
+            raise UnbalancedLedgerError(
+                f"Step {number} of {self.run.run_dir} moved the weights in a way that the record does not explain: replaying "
+                f"its batch misses {unexplained / largest:.1%} of the displacement. The batch that trained was not the "
+                f"recorded one, or something changed gradients or weights within the step (a callback that sets weights "
+                f"in on_train_batch_begin, a train_step of your own). No ledger would balance from this step on."
+            )
+
+
+def _size(transition: Transition) -> float:
+    return float(np.linalg.norm(transition.theta_stepped - transition.theta_start))

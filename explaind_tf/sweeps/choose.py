@@ -1,0 +1,145 @@
+"""Which route each part of an answer takes: counted passes decide, and a trial or the clock where counting cannot.
+
+Costs are counted in forward passes of one example. A backward pass is two of them, a derivative in one direction
+(JVP) two beside the passes that it shares with other directions.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from explaind_tf.kernel import contractions, trials
+from explaind_tf.kernel.contractions import BatchPoint, Route
+from explaind_tf.kernel.quadrature.nodes import Quadrature
+from explaind_tf.replay.path_replay import Grouping
+from explaind_tf.sweeps.clock import cheapest
+from explaind_tf.sweeps.parts import PartsByJvp, PartsByProducts, PartsByRows, PartsRoute
+from explaind_tf.sweeps.path_sweep import PathSweep
+from explaind_tf.sweeps.reverse_sweep import ReverseSweep
+from explaind_tf.sweeps.routes import Routes
+from explaind_tf.sweeps.sweep import Sweep
+from explaind_tf.sweeps.task import Task
+
+# How much slower a pass of single examples is than one of a batch, as a guess that the clock corrects.
+_LOOP_PENALTY = 5.0
+# Samples of the batch on which routes are tried, from so many steps.
+_LOOKED_AT = 4
+
+
+def sweeps_of(task: Task, routes: Routes) -> tuple[PathSweep, *tuple[Sweep, ...]]:
+    """Return the sweeps of an answer, in the order in which they run."""
+    path = PathSweep(task, routes)
+    return (path,) if routes.samples is None else (path, ReverseSweep(task, routes, path))
+
+
+def choose_routes(task: Task) -> Routes:
+    """Decide how a task is computed."""
+    question = task.question
+    needs_rows = question.keeps_samples or question.keeps_parameters or question.keeps_layers
+    groups = question.groups
+    grouping, reverse = None, question.keeps_samples
+    if groups is not None:
+        reverse = _prefers_reverse(task)
+        if reverse:
+            needs_rows = True
+        else:
+            of_row = groups.of_id[task.run.samples.id_of_row]
+            grouping = Grouping(of_row, len(groups.labels), _are_coupled(task))
+    by_rule = needs_rows and _rows_by_rule(task)
+    splits_late = reverse and task.recorded.splits_each_alone
+    in_forward = 1 if groups is None or reverse else len(groups.labels)
+    return Routes(
+        rows_by_rule=by_rule,
+        parts=None if splits_late else _parts_route(task, by_rule, in_forward),
+        splits_late=splits_late,
+        samples=_sample_route(task) if reverse else None,
+        grouping=grouping,
+    )
+
+
+def _prefers_reverse(task: Task) -> bool:
+    """Whether groups are better summed of samples: a row for each measurement, instead of a JVP for each group.
+
+    A reverse sweep does not tell in which step a prediction moved, but for a whole momentum window of rows.
+    """
+    question, measurements = task.question, len(task.everything) * task.outputs
+    if question.keeps_steps or question.groups is None:
+        return False
+    batch = len(task.replay.step(question.first).transition.rows)
+    forward = len(question.groups.labels) * 2 * len(task.everything)
+    return measurements * 3 + batch < forward
+
+
+def _rows_by_rule(task: Task) -> bool:
+    path = task.replay.step(task.question.first).path
+    return trials.row_rules_hold(task.derivatives, path, task.blocks[0])
+
+
+def _parts_route(task: Task, by_rule: bool, groups: int) -> PartsRoute | None:
+    question = task.question
+    if question.keeps_parameters:
+        return PartsByRows(by_rule)
+    if not question.keeps_layers:
+        return None
+    # Data and weight decay at least, unless the samples are booked elsewhere.
+    directions = 1 if question.keeps_samples else groups + 1
+    layers, outputs = len(question.partition), task.outputs
+    backward: PartsRoute = PartsByProducts() if by_rule else PartsByRows(by_rule)
+    costs = {
+        PartsByJvp.name: 3.0 + 2 * directions * layers,
+        backward.name: outputs * (3.0 + 0.2 * directions) * (1.0 if by_rule else _LOOP_PENALTY),
+    }
+    path, block = task.replay.step(question.first).path, task.blocks[0]
+    quadrature = Quadrature.same(len(block))
+    vectors = np.stack([path.displacement] * directions)
+    measurement = task.derivatives.measurement
+
+    def by_jvp() -> Any:
+        repeated = np.repeat(vectors, layers, axis=0)
+        return measurement.path_jvp(path, quadrature.by_node()[0], repeated, block)
+
+    clocked: dict[str, Callable[[], Any]] = {
+        PartsByJvp.name: by_jvp,
+        PartsByProducts.name: lambda: measurement.path_products(path, quadrature, vectors, block),
+        PartsByRows.name: lambda: measurement.path_rows(path, quadrature, block, by_rule=False),
+    }
+    return PartsByJvp() if cheapest(costs, clocked) == PartsByJvp.name else backward
+
+
+def _are_coupled(task: Task) -> bool:
+    batch_point = _first_batch(task)
+    return len(batch_point.batch) > 1 and trials.samples_are_coupled(task.derivatives, batch_point)
+
+
+def _sample_route(task: Task) -> Route:
+    """Choose how a batch is contracted with the rows; tokens and coupled samples leave no choice."""
+    question = task.question
+    if question.keeps_tokens:
+        return contractions.ByTokenJvp()
+    at = _first_batch(task)
+    if len(at.batch) > 1 and trials.samples_are_coupled(task.derivatives, at):
+        return contractions.ByJvp()
+    if trials.sample_rules_hold(task.derivatives, at):
+        return contractions.ByRules()
+    if question.keeps_parameters:
+        return contractions.ByLoop()
+    rows = len(task.everything) * task.outputs
+    partition = contractions.within(question.partition, task.derivatives.model.theta_size)
+    psi = tf.zeros((rows, task.derivatives.model.theta_size), task.derivatives.model.dtype)
+    routes = {route.name: route for route in (contractions.ByJvp(), contractions.ByLoop())}
+    costs = {"jvp": 3.0 + 2 * rows * max(1, len(question.layers)), "loop": 3 * _LOOP_PENALTY}
+
+    def contract(route: Route) -> Callable[[], np.ndarray]:
+        return lambda: route.contract(task.derivatives, at, psi, partition)
+
+    return routes[cheapest(costs, {name: contract(route) for name, route in routes.items()})]
+
+
+def _first_batch(task: Task) -> BatchPoint:
+    """Return the largest batch of the first steps, and where the weights were."""
+    numbers = range(min(task.question.stop, _LOOKED_AT))
+    steps = (task.replay.step(number) for number in numbers)
+    step = max(steps, key=lambda step: len(step.transition.rows))
+    return BatchPoint(step.path.start, step.path.constants, task.recorded.gradients.batch(step))

@@ -1,0 +1,150 @@
+"""Routes by which causes are split over layers or weights: each computes the same values, and says what they cost."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from explaind_tf.kernel.contractions import sum_by_part
+from explaind_tf.kernel.path_integrals import PathStep, StepIntegral, integrate_directions
+from explaind_tf.sweeps.clock import seconds
+from explaind_tf.sweeps.rows import parts_of_rows, path_rows
+from explaind_tf.sweeps.sweep import Pass, TriedStep
+from explaind_tf.sweeps.task import Task
+
+# Rows Φ of a piece that are held at once: those of the nodes, their sum, and what is made of it.
+_ROWS = 4
+
+
+class PartsRoute(Protocol):
+    """How causes are split over layers or weights.
+
+    Attributes
+    ----------
+    name : str
+        In the ledger's ``attrs["method"]``.
+    """
+
+    name: ClassVar[str]
+
+    def values(
+        self, task: Task, step: PathStep, integral: StepIntegral
+    ) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield inputs and what each direction of a step did to them by part, shape (K, batch, O, parts)."""
+        ...
+
+    def price(self, task: Task, tried: TriedStep) -> Pass:
+        """Return the pass of one step, tried."""
+        ...
+
+    def row_bytes(self, task: Task) -> int:
+        """Return the bytes of the rows that it holds."""
+        ...
+
+
+@dataclass(frozen=True)
+class PartsByJvp:
+    """A JVP for each direction and part."""
+
+    name: ClassVar[str] = "jvp"
+
+    def values(
+        self, task: Task, step: PathStep, integral: StepIntegral
+    ) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield inputs and what each direction of a step did to them by part, shape (K, batch, O, parts)."""
+        found = []
+        for direction in step.directions:
+            masked = np.zeros((len(task.question.partition), len(direction)), direction.dtype)
+            for part, slices in zip(masked, task.question.partition, strict=True):
+                for start, stop in slices:
+                    part[start:stop] = direction[start:stop]
+            block = task.blocks[integral.block]
+            values = integrate_directions(step.path, masked, task.derivatives, block, integral.quadrature)
+            found.append(np.moveaxis(values, 0, -1))
+        yield task.slices[integral.block], np.stack(found)
+
+    def price(self, task: Task, tried: TriedStep) -> Pass:
+        """Return the pass of one step, tried."""
+        repeated = np.repeat(tried.step.directions, len(task.question.partition), axis=0)
+        at = (tried.step.path, repeated, task.derivatives, task.blocks[0], tried.integral.quadrature)
+        spent = seconds(lambda: integrate_directions(*at))
+        return Pass("JVP of each layer, per node", tried.nodes, tried.share * spent)
+
+    def row_bytes(self, task: Task) -> int:
+        """Return 0: there are no rows."""
+        return 0
+
+
+@dataclass(frozen=True)
+class PartsByProducts:
+    """One backward pass a node for all measurements, whose products with the directions are taken variable by variable."""
+
+    name: ClassVar[str] = "products"
+
+    def values(
+        self, task: Task, step: PathStep, integral: StepIntegral
+    ) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield inputs and what each direction of a step did to them by part, shape (K, batch, O, parts)."""
+        for piece in task.pieces(integral.block):
+            by_variable = task.derivatives.measurement.path_products(
+                step.path,
+                piece.quadrature_of(integral.quadrature),
+                step.directions,
+                piece.inputs,
+                stacked=task.stacked_nodes(piece),
+            )
+            by_part = sum_by_part(by_variable.numpy(), task.derivatives, task.question.partition)
+            yield piece.rows, np.moveaxis(by_part, 2, 0)
+
+    def price(self, task: Task, tried: TriedStep) -> Pass:
+        """Return the pass of one step, tried."""
+        piece = next(task.pieces(0))
+        products: Callable[[], object] = lambda: task.derivatives.measurement.path_products(  # noqa: E731
+            tried.step.path,
+            piece.quadrature_of(tried.integral.quadrature),
+            tried.step.directions,
+            piece.inputs,
+            stacked=task.stacked_nodes(piece),
+        )
+        spent = seconds(products) * len(task.everything) / len(piece.inputs)
+        return Pass("products of a backward pass, per node", tried.nodes, spent)
+
+    def row_bytes(self, task: Task) -> int:
+        """Return 0: rows are never made."""
+        return 0
+
+
+@dataclass(frozen=True)
+class PartsByRows:
+    """Rows Φ, and their products with the directions.
+
+    Attributes
+    ----------
+    by_rule : bool
+        Whether gradients of measurements are made by rules.
+    """
+
+    by_rule: bool
+
+    name: ClassVar[str] = "rows"
+
+    def values(
+        self, task: Task, step: PathStep, integral: StepIntegral
+    ) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield inputs and what each direction of a step did to them by part, shape (K, batch, O, parts)."""
+        for piece in task.pieces(integral.block):
+            phi = path_rows(task, step.path, piece, integral.quadrature, by_rule=self.by_rule)
+            yield piece.rows, parts_of_rows(task, phi, step.directions, len(piece.inputs))
+
+    def price(self, task: Task, tried: TriedStep) -> Pass:
+        """Return the pass of one step, tried."""
+        piece, quadrature = next(task.pieces(0)), tried.integral.quadrature
+        spent = seconds(lambda: path_rows(task, tried.step.path, piece, quadrature, by_rule=self.by_rule))
+        return Pass(
+            "rows for the parts, per node", tried.nodes, spent * len(task.everything) / len(piece.inputs)
+        )
+
+    def row_bytes(self, task: Task) -> int:
+        """Return the bytes of the rows of one piece."""
+        return _ROWS * len(next(task.pieces(0)).inputs) * task.outputs * task.point_bytes

@@ -1,0 +1,215 @@
+"""The path sweep of an answer: integrates every step for all inputs, and finds what each cause did."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from explaind_tf import constants as names
+from explaind_tf.kernel import path_integrals
+from explaind_tf.kernel.path_integrals import PathStep, StepIntegral
+from explaind_tf.kernel.quadrature.nodes import Quadrature
+from explaind_tf.ledgers.book import Book, Entry
+from explaind_tf.progress import Progress
+from explaind_tf.sweeps.clock import seconds
+from explaind_tf.sweeps.routes import Routes
+from explaind_tf.sweeps.sweep import Pass, TriedStep
+from explaind_tf.sweeps.task import Task
+
+# A JVP and a backward pass hold the activations of a block about so many times.
+_ACTIVATIONS = 4
+# Vectors of the size of the point that a step takes: weights, moments, causes.
+_POINTS = 12
+_ROWS = 4
+
+
+@dataclass
+class Integrated:
+    """What a path sweep found besides entries.
+
+    Attributes
+    ----------
+    initial : np.ndarray
+        The outputs before the first step, shape (inputs, O).
+    movement : np.ndarray
+        Largest distance of any output of an input from its start, shape (inputs,).
+    data : np.ndarray
+        What all samples together did, shape (inputs, O), where only a reverse sweep tells them apart; otherwise zero.
+    quadratures : dict
+        The nodes and weights of each (step, block).
+    largest : dict
+        Of each step that is split later, the size of the largest one up to it.
+    """
+
+    initial: np.ndarray
+    movement: np.ndarray
+    data: np.ndarray
+    quadratures: dict[tuple[int, int], Quadrature] = field(default_factory=dict)
+    largest: dict[int, float] = field(default_factory=dict)
+
+    @classmethod
+    def nothing(cls, inputs: int, outputs: int) -> "Integrated":
+        """Return what is known before the first step."""
+        return cls(np.zeros((inputs, outputs)), np.zeros(inputs), np.zeros((inputs, outputs)))
+
+    @property
+    def node_count(self) -> int:
+        """Quadrature nodes used, over all inputs and steps."""
+        return sum(quadrature.node_count for quadrature in self.quadratures.values())
+
+
+class PathSweep:
+    """Finds the outputs, the error of the quadrature, and every cause that no reverse sweep tells apart.
+
+    Parameters
+    ----------
+    task : Task
+        What is to be computed.
+    routes : Routes
+        How.
+
+    Attributes
+    ----------
+    found : Integrated
+        What the reverse sweep goes on with, whole when :meth:`run` has ended.
+    """
+
+    def __init__(self, task: Task, routes: Routes) -> None:
+        self._task, self._routes = task, routes
+        self.found = Integrated.nothing(len(task.everything), task.outputs)
+
+    @property
+    def name(self) -> str:
+        """In words, with the route of the parts."""
+        parts = "" if self._routes.parts is None else f" (parts by {self._routes.parts.name})"
+        return f"path sweep{'' if self._routes.grouping is None else ', forward sweep by groups'}{parts}"
+
+    @property
+    def first_step(self) -> int:
+        """The first step of the question."""
+        return self._task.question.first
+
+    @property
+    def inputs_at_once(self) -> int:
+        """Inputs of a block."""
+        return len(self._task.blocks[0])
+
+    @property
+    def working_bytes(self) -> int:
+        """Bytes of activations, of the points of a step, and of rows where parts are split by them."""
+        task, routes = self._task, self._routes
+        activations = _ACTIVATIONS * len(task.blocks[0]) * task.run.graphs.forward_bytes_per_input
+        rows = 0 if routes.parts is None or routes.samples is not None else routes.parts.row_bytes(task)
+        groups = 0 if routes.grouping is None else _ROWS * routes.grouping.count
+        return _POINTS * task.point_bytes + activations + rows + groups * task.point_bytes
+
+    def run(self, progress: Progress) -> Iterator[Entry]:
+        """Yield the entries of all steps, step by step and block by block."""
+        task, question = self._task, self._task.question
+        integrals = path_integrals.integrate_steps(
+            self._steps(question.first, question.stop),
+            task.derivatives,
+            task.blocks,
+            end=task.replay.end(question.stop),
+            count=task.steps,
+            tolerance=question.tolerance,
+            max_nodes=question.options.max_nodes,
+        )
+        with progress.task("Path sweep", task.steps * len(task.blocks)) as advance:
+            for integral in integrals:
+                yield from self._outputs(integral)
+                if not self._routes.splits_late:
+                    yield from self._causes(integral)
+                self.found.quadratures[integral.step.number, integral.block] = integral.quadrature
+                advance()
+
+    def check(self, book: Book) -> None:
+        """Check nothing: the error of the quadrature is in the residual."""
+
+    def _steps(self, first: int, stop: int) -> Iterator[PathStep]:
+        """Yield the steps as they are integrated: split into causes, or whole to be split later."""
+        if not self._routes.splits_late:
+            yield from self._task.replay.path_steps(first, stop, grouping=self._routes.grouping)
+            return
+        for whole in self._task.recorded.whole_steps(first, stop):
+            self.found.largest[whole.step.number] = whole.largest
+            yield whole.step
+
+    def tried(self, number: int) -> TriedStep:
+        """Integrate one step for the first block of inputs, to try passes on it."""
+        task, question, block = self._task, self._task.question, self._task.blocks[0]
+        (step,) = self._steps(number, number + 1)
+        replayed = task.replay.step(number)
+        (integral,) = path_integrals.integrate_steps(
+            [step],
+            task.derivatives,
+            [block],
+            end=task.replay.end(question.stop),
+            count=1,
+            # About the share of a step in the tolerance of all.
+            tolerance=question.tolerance / (1 + np.sqrt(task.steps - 1) / 2),
+            max_nodes=question.options.max_nodes,
+        )
+        nodes = integral.quadrature.node_count / len(block)
+        return TriedStep(replayed, step, integral, nodes, len(task.everything) / len(block))
+
+    def price(self, tried: TriedStep) -> Iterator[Pass]:
+        """Yield the passes of one step, each tried."""
+        task, routes, path, block = self._task, self._routes, tried.step.path, self._task.blocks[0]
+        measure = task.derivatives.measurement.measure
+        yield Pass("forward", 1, tried.share * seconds(lambda: measure(path.end, path.constants, block)))
+        directions = tried.step.directions
+        what = "the displacement" if routes.splits_late else f"{len(directions)} causes"
+        at = (path, directions, task.derivatives, block, tried.integral.quadrature)
+        spent = seconds(lambda: path_integrals.integrate_directions(*at))
+        yield Pass(f"JVP of {what}, per node", tried.nodes, tried.share * spent)
+        grouping = routes.grouping
+        if grouping is not None:
+            spent = seconds(lambda: task.recorded.gradients.of_groups(tried.replayed, grouping))
+            yield Pass("gradients of groups", grouping.count, spent)
+        if routes.parts is not None:
+            yield routes.parts.price(task, tried)
+
+    def _outputs(self, integral: StepIntegral) -> Iterator[Entry]:
+        """Yield the outputs at both ends of a step, and the error of its quadrature."""
+        found, rows, number = self.found, self._task.slices[integral.block], integral.step.number
+        if number == self._task.question.first:
+            found.initial[rows] = integral.start_value
+            yield Entry(names.INITIAL, rows, number, integral.start_value)
+        yield Entry(names.FINAL, rows, number, integral.end_value)
+        distance = np.abs(integral.end_value - found.initial[rows]).max(axis=1)
+        found.movement[rows] = np.maximum(found.movement[rows], distance)
+        yield Entry(names.RESIDUAL, rows, number, integral.residual)
+
+    def _causes(self, integral: StepIntegral) -> Iterator[Entry]:
+        """Yield what each cause did in a step, by part where parts are kept."""
+        task, routes = self._task, self._routes
+        rows, step = task.slices[integral.block], integral.step
+        left_out: set[str] = set()
+        if routes.samples is not None:
+            self.found.data[rows] += integral.causes[names.DATA]
+            left_out.add(names.DATA)  # booked sample by sample
+        totals = {name: values for name, values in integral.causes.items() if name not in left_out}
+        if routes.parts is None:
+            for name, values in totals.items():
+                yield Entry(name, rows, step.number, _groups_behind_outputs(step, name, values))
+            return
+        for name in [name for name in totals if not task.has_parts(name)]:
+            yield Entry(name, rows, step.number, totals[name])
+            left_out.add(name)
+        causes = {name: vectors for name, vectors in step.causes.items() if name not in left_out}
+        if causes:
+            kept = PathStep(step.number, step.path, causes)
+            for inputs, by_part in routes.parts.values(task, kept, integral):
+                yield from entries_of_parts(kept, inputs, by_part)
+
+
+def entries_of_parts(step: PathStep, inputs: slice, values: np.ndarray) -> Iterator[Entry]:
+    """Yield the entries of values (K, batch, O, parts) of all directions of a step."""
+    for name, found in step.by_cause(values).items():
+        yield Entry(name, inputs, step.number, _groups_behind_outputs(step, name, found))
+
+
+def _groups_behind_outputs(step: PathStep, name: str, values: np.ndarray) -> np.ndarray:
+    """Return (batch, O[, G], ...) of ([G, ]batch, O, ...)."""
+    return np.moveaxis(values, 0, 2) if step.causes[name].ndim == 2 else values

@@ -1,0 +1,221 @@
+"""The reverse sweep of an answer: from the last step back, what each use of a training sample did."""
+
+from collections.abc import Callable, Generator, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from explaind_tf import constants as names
+from explaind_tf.errors import UnbalancedLedgerError
+from explaind_tf.kernel import contractions
+from explaind_tf.kernel.operations.rule import scalar_products
+from explaind_tf.kernel.path_integrals import PathStep
+from explaind_tf.kernel.use_rows import RowsByEffect, RowsByUse, UpdateRows, UseRows
+from explaind_tf.ledgers.book import Book, Entry
+from explaind_tf.progress import Progress
+from explaind_tf.replay.path_replay import ReplayedStep
+from explaind_tf.sweeps.clock import seconds
+from explaind_tf.sweeps.path_sweep import PathSweep, entries_of_parts
+from explaind_tf.sweeps.routes import Routes
+from explaind_tf.sweeps.rows import parts_of_rows, path_rows
+from explaind_tf.sweeps.sweep import Pass, TriedStep
+from explaind_tf.sweeps.task import Piece, Task
+
+# Samples that miss what the data did by more than this share of it were not those that trained.
+_LARGEST_MISS = 1e-2
+# Rows that are held at once: Φ, Ψ, what one becomes of the other, and a factor of samples.
+_ROWS = 4
+
+
+class _Booked(NamedTuple):
+    """What the uses of a step's batch did: rows of measurements by the step that they are booked at."""
+
+    step: ReplayedStep
+    pieces: list[Piece]
+    rows: dict[int, UseRows]
+
+
+class ReverseSweep:
+    """Finds the data term, sample by sample (or group by group), and what the path sweep left to be split.
+
+    Parameters
+    ----------
+    task : Task
+        What is to be computed.
+    routes : Routes
+        How.
+    path : PathSweep
+        The sweep before, whose quadratures are used again.
+    """
+
+    def __init__(self, task: Task, routes: Routes, path: PathSweep) -> None:
+        assert routes.samples is not None  # there is no reverse sweep without
+        self._task, self._routes, self._route, self._path = task, routes, routes.samples, path
+        self._by_use = task.question.options.step_of == "use"
+
+    @property
+    def name(self) -> str:
+        """In words, with the route of the contraction."""
+        return f"reverse sweep ({self._route.name})"
+
+    @property
+    def first_step(self) -> int:
+        """The first step of all where samples are booked at their use: momentum carries it into the question's steps."""
+        return 0 if self._by_use else self._task.question.first
+
+    @property
+    def inputs_at_once(self) -> int:
+        """Inputs whose rows are held together."""
+        return sum(len(piece.inputs) for piece in self._task.batches_of_pieces[0])
+
+    @property
+    def working_bytes(self) -> int:
+        """Bytes of rows, and of gradients of single samples."""
+        rows = _ROWS * self._rows_at_once * self._task.point_bytes
+        return rows + contractions.STRETCH * self._task.chunk_bytes
+
+    @property
+    def _rows_at_once(self) -> int:
+        batches = self._task.batches_of_pieces
+        return max(sum(len(piece.inputs) for piece in pieces) for pieces in batches) * self._task.outputs
+
+    def run(self, progress: Progress) -> Iterator[Entry]:
+        """Yield the entries of all steps, from the last one back, for the inputs whose rows fit into memory together."""
+        batches = self._task.batches_of_pieces
+        with progress.task("Reverse sweep", self._task.question.stop * len(batches)) as advance:
+            for pieces in batches:
+                yield from self._back(pieces, advance)
+
+    def _back(self, pieces: list[Piece], advance: Callable[[], None]) -> Iterator[Entry]:
+        memory = self._task.recorded.law.memory
+        window = RowsByUse(memory) if self._by_use else RowsByEffect(memory)
+        rows: dict[int, UseRows] | None = {}
+        for number in range(self._task.question.stop - 1, -1, -1):
+            step = self._task.replay.step(number)
+            # A batch that only accumulated its gradient is used by the update after it.
+            if step.transition.updates:
+                rows = {}  # lets go of rows as large as those that are made next
+                rows = yield from self._recall(step, pieces, window)
+                if rows is None:
+                    return
+            if rows:
+                if self._by_use:
+                    rows = {number: own for own in rows.values()}
+                yield from self._samples(_Booked(step, pieces, rows))
+            advance()
+
+    def _recall(
+        self, step: ReplayedStep, pieces: list[Piece], window: RowsByUse | RowsByEffect
+    ) -> Generator[Entry, None, dict[int, UseRows] | None]:
+        """Return the rows of an update's uses; if its step is still whole, yield the entries that its rows split it into.
+
+        They are None where what is left cannot matter any more.
+        """
+        task = self._task
+        update = task.recorded.update(step)
+        if step.number < task.question.first:
+            return window.take(UpdateRows(step.number, None, update))
+        quadratures, by_rule = self._path.found.quadratures, self._routes.rows_by_rule
+        rows = [
+            path_rows(task, step.path, piece, quadratures[step.number, piece.block], by_rule=by_rule)
+            for piece in pieces
+        ]
+        if self._routes.splits_late:
+            split = task.recorded.split(step, update, self._path.found.largest[step.number])
+            for piece, phi in zip(pieces, rows, strict=True):
+                yield from self._split(split, piece, phi)
+        phi = tf.concat(rows, axis=0)[:, : task.derivatives.model.theta_size]
+        return window.take(UpdateRows(step.number, phi, update))
+
+    def _split(self, step: PathStep, piece: Piece, phi: tf.Tensor) -> Iterator[Entry]:
+        """Yield what each cause but the samples did to a piece in a step that was integrated whole, told by the rows Φ."""
+        task = self._task
+        causes = {**step.causes, names.RESIDUAL: step.rest}
+        products = scalar_products(tf.constant(np.stack(list(causes.values()))), phi)
+        shaped = products.numpy().astype(np.float64).reshape(len(causes), len(piece.inputs), task.outputs)
+        totals = dict(zip(causes, shaped, strict=True))
+        self._path.found.data[piece.rows] += totals.pop(names.DATA)
+        by_part = {
+            name: vector
+            for name, vector in step.causes.items()
+            if name != names.DATA and task.has_parts(name)
+        }
+        if by_part:
+            kept = PathStep(step.number, step.path, by_part)
+            values = parts_of_rows(task, phi, kept.directions, len(piece.inputs))
+            yield from entries_of_parts(kept, piece.rows, values)
+        for name in totals.keys() - by_part.keys():
+            yield Entry(name, piece.rows, step.number, totals[name])
+
+    def _samples(self, booked: _Booked) -> Iterator[Entry]:
+        """Yield what each sample of a step's batch did."""
+        task, step = self._task, booked.step
+        members = task.run.samples.id_of_row[step.transition.rows]
+        if task.question.groups is not None:
+            members = task.question.groups.of_id[members]
+        at = contractions.BatchPoint(step.path.line[0], step.path.constants, task.recorded.gradients.batch(step))
+        if task.question.keeps_parameters:
+            chunks = self._route.gradient_chunks(task.derivatives, at, task.chunk_bytes)
+            for chunk, gradients in chunks:
+                for effect, use in booked.rows.items():
+                    weighted = (use.factor * use.rows.numpy().astype(np.float64))[:, None, :]
+                    yield from self._of_pieces(booked.pieces, members[chunk], weighted * gradients.numpy(), effect)
+            return
+        partition = contractions.within(task.question.partition, task.derivatives.model.theta_size)
+        stacked = tf.concat([use.rows for use in booked.rows.values()], axis=0)
+        values = self._route.contract(task.derivatives, at, stacked, partition, task.chunk_bytes)
+        parts = np.split(values, len(booked.rows))
+        for (effect, use), part in zip(booked.rows.items(), parts, strict=True):
+            kept = use.factor * (part if task.question.keeps_layers else part[..., 0])
+            yield from self._of_pieces(booked.pieces, members, kept, effect)
+
+    def _of_pieces(
+        self, pieces: list[Piece], members: np.ndarray, values: np.ndarray, step: int
+    ) -> Iterator[Entry]:
+        """Yield values (F, K[, tokens][, parts]); the rows F are the pieces' inputs and outputs in order."""
+        start, outputs = 0, self._task.outputs
+        for piece in pieces:
+            stop = start + len(piece.inputs) * outputs
+            shaped = values[start:stop].reshape(len(piece.inputs), outputs, *values.shape[1:])
+            yield Entry(names.DATA, piece.rows, step, shaped, members)
+            start = stop
+
+    def price(self, tried: TriedStep) -> Iterator[Pass]:
+        """Yield the passes of one step, each tried."""
+        task, path = self._task, tried.step.path
+        piece, by_rule = next(task.pieces(0)), self._routes.rows_by_rule
+
+        def rows() -> tf.Tensor:
+            return path_rows(task, path, piece, tried.integral.quadrature, by_rule=by_rule)
+
+        theta = task.derivatives.model.theta_size
+        psi = tf.repeat(rows()[:1, :theta], self._rows_at_once, axis=0)
+        at = contractions.BatchPoint(path.start, path.constants, task.recorded.gradients.batch(tried.replayed))
+        partition = contractions.within(task.question.partition, theta)
+        spent = seconds(lambda: self._route.contract(task.derivatives, at, psi, partition, task.chunk_bytes))
+        of_rows = seconds(rows) * len(task.everything) / len(piece.inputs)
+        count = len(task.batches_of_pieces)
+        yield Pass("rows Φ, per node", tried.nodes, of_rows)
+        yield Pass(f"contraction with the batch ({self._route.name})", count, spent * count)
+
+    def check(self, book: Book) -> None:
+        """Hold the sum over samples against what the data term as a whole did.
+
+        Raises
+        ------
+        UnbalancedLedgerError
+            If they differ by more than rounding can explain.
+        """
+        total = self._path.found.data
+        missed = np.abs(book.total(names.DATA) - total)
+        moved = np.abs(book.arrays[names.FINAL] - book.arrays[names.INITIAL])
+        scale = np.maximum(moved, np.abs(total)).max(axis=1, keepdims=True)
+        allowed = max(_LARGEST_MISS, self._task.question.tolerance) * scale
+        if not (missed <= allowed).all():
+            worst = float((missed / np.maximum(scale, 1e-300)).max())
+            raise UnbalancedLedgerError(
+                f"The samples recorded in {self._task.recorded.run.run_dir} do not add up to what the optimizer's momentum "
+                f"did: they miss it by {worst:.1%}. A batch that trained was not the recorded one. run.verify() finds the "
+                f"step."
+            )

@@ -1,0 +1,37 @@
+"""Rows Φ of some inputs, and what displacements do through them, by weight or by layer."""
+
+import numpy as np
+import tensorflow as tf
+
+from explaind_tf.kernel.contractions import Partition
+from explaind_tf.kernel.functions import StepPath
+from explaind_tf.kernel.quadrature.nodes import Quadrature
+from explaind_tf.sweeps.task import Piece, Task
+
+
+def path_rows(task: Task, path: StepPath, piece: Piece, quadrature: Quadrature, *, by_rule: bool) -> tf.Tensor:
+    """Return Φ, the averaged gradients of a piece's measurements, shape (inputs · O, Z)."""
+    rows = task.derivatives.measurement.path_rows(
+        path,
+        piece.quadrature_of(quadrature),
+        piece.inputs,
+        by_rule=by_rule,
+        stacked=task.stacked_nodes(piece),
+    )
+    return tf.reshape(rows, (-1, task.derivatives.model.point_size))
+
+
+def parts_of_rows(task: Task, phi: tf.Tensor, directions: np.ndarray, inputs: int) -> np.ndarray:
+    """Return Φ ⊙ d for each weight, or Φ · d for each layer, of rows (inputs · O, Z), shape (K, inputs, O, parts)."""
+    if task.question.keeps_parameters:
+        theta = task.derivatives.model.theta_size
+        values = phi[:, :theta].numpy().astype(np.float64) * directions[:, None, :theta]
+    else:
+        values = np.stack([_dot_by_part(phi, d, task.question.partition) for d in directions])
+    return values.reshape(len(directions), inputs, task.outputs, -1)
+
+
+def _dot_by_part(phi: tf.Tensor, direction: np.ndarray, partition: Partition) -> np.ndarray:
+    """Return Φ · d restricted to each part, shape (F, parts), float64."""
+    parts = [tf.add_n([tf.linalg.matvec(phi[:, a:b], direction[a:b]) for a, b in part]) for part in partition]
+    return tf.stack(parts, axis=-1).numpy().astype(np.float64)
