@@ -89,6 +89,11 @@ class Image:
     finding: str
     figure: Figure
 
+    @classmethod
+    def drawn(cls, name: str, finding: str, draw: Callable[..., Figure], *shown: Any) -> "Image":
+        """Return the figure ``draw(*shown, finding)``, which has its finding as its title."""
+        return cls(name, finding, draw(*shown, finding))
+
 
 @dataclass(frozen=True)
 class Findings:

@@ -167,10 +167,6 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
     recorded = {seed: record(settings, runs_dir / f"seed-{seed}", seed) for seed in settings.seeds}
     measured = {seed: measure(settings, found) for seed, found in recorded.items()}
     first = recorded[settings.seeds[0]]
-    titles = {
-        "when": f"The digit {settings.late} joins the data at step {settings.before}",
-        "where": f"Layers through which training digits {settings.late} act",
-    }
     return Findings(
         title="A class that joins the data half-way",
         question=(
@@ -183,8 +179,20 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
         tables=[_table(settings, list(measured.values()))],
         values={"seeds": {str(seed): values for seed, values in measured.items()}},
         images=[
-            Image("when", titles["when"], _when(settings, first, titles["when"])),
-            Image("where", titles["where"], _where(settings, first, titles["where"])),
+            Image.drawn(
+                "when",
+                f"The digit {settings.late} joins the data at step {settings.before}",
+                _when,
+                settings,
+                first,
+            ),
+            Image.drawn(
+                "where",
+                f"Layers through which training digits {settings.late} act",
+                _where,
+                settings,
+                first,
+            ),
         ],
         arrays=xr.Dataset(
             {"data": first.data, "log_probability": first.probability.rename(step="steps_done")}
