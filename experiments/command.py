@@ -50,7 +50,7 @@ def command(
     # Typer reads names, types and defaults of options from a function's signature.
     types = {"quick": Quick, "out": Out, **options}
     main.__annotations__ = {**types, "return": None}
-    main.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    main.__signature__ = inspect.Signature(
         [
             inspect.Parameter(
                 option,
