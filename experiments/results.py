@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -41,16 +41,6 @@ _PACKAGES = ("explaind_tf", "tensorflow", "keras", "numpy", "xarray", "zarr")
 # What an experiment writes must not make the tree of the next one unclean.
 _OWN_FILES = (":(exclude,glob)experiments/results/**", ":(exclude)experiments/RESULTS.md")
 _DOTS_PER_INCH = 100
-
-# The options that every experiment has.
-Quick = Annotated[bool, typer.Option("--quick", help="Small sizes, for a look: done within seconds.")]
-Out = Annotated[
-    Path | None,
-    typer.Option(help="Directory for the results. Default: experiments/results/NAME, or runs/NAME if quick."),
-]
-Seeds = Annotated[
-    list[int] | None, typer.Option("--seed", help="Of weights, batches and data; may be repeated.")
-]
 
 
 class Settings(Protocol):
@@ -98,6 +88,11 @@ class Image:
     name: str
     finding: str
     figure: Figure
+
+    @classmethod
+    def drawn(cls, name: str, finding: str, draw: Callable[..., Figure], *shown: Any) -> "Image":
+        """Return the figure ``draw(*shown, finding)``, which has its finding as its title."""
+        return cls(name, finding, draw(*shown, finding))
 
 
 @dataclass(frozen=True)
@@ -164,7 +159,7 @@ def carry_out(
     for image in findings.images:
         image.figure.savefig(out_dir / f"{image.name}.png", dpi=_DOTS_PER_INCH)
     if findings.arrays is not None:
-        findings.arrays.to_zarr(out_dir / ARRAYS_DIR, mode="w", consolidated=False)
+        _storable(findings.arrays).to_zarr(out_dir / ARRAYS_DIR, mode="w", consolidated=False)
     result = {
         "experiment": name,
         "quick": quick,
@@ -285,6 +280,12 @@ def _command() -> str:
     module = sys.modules["__main__"].__spec__
     name = sys.argv[0] if module is None else f"-m {module.name.removesuffix('.__main__')}"
     return " ".join(["python", name, *sys.argv[1:]])
+
+
+def _storable(arrays: xr.Dataset) -> xr.Dataset:
+    """Return the arrays with names as objects: Zarr has a stable type for these, not for strings of a fixed length."""
+    names = {name: value.astype(object) for name, value in arrays.coords.items() if value.dtype.kind in "UT"}
+    return arrays.assign_coords(names)
 
 
 def _as_json(value: Any) -> Any:

@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,34 @@ import xarray as xr
 import explaind_tf as xtf
 from experiments.benchmarks import tasks, timing
 from experiments.benchmarks.paper_procedure import PaperProcedure, completeness_error
-from experiments.benchmarks.settings import TaskSpec
+from experiments.benchmarks.settings import Json, TaskSpec
 from explaind_tf.analysis import fidelity
 from explaind_tf.errors import UnbalancedLedgerError
 
-Json = dict[str, Any]
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a run.
+
+    Attributes
+    ----------
+    measure : {"outputs", "log_prob"}
+        All outputs, or the log-probability of the class.
+    inputs : int
+        Held-out inputs.
+    axes : list of str
+        Of the ledger.
+    tolerance : float
+        Largest residual as a share of the movement.
+    groups : int
+        Groups of samples; 0 for none.
+    """
+
+    measure: str
+    inputs: int
+    axes: list[str]
+    tolerance: float = 1e-3
+    groups: int = 0
 
 
 def machine() -> Json:
@@ -38,18 +62,7 @@ def record(spec: Json, run_dir: str) -> Json:
     return {"seconds": time.perf_counter() - start}
 
 
-def attribute(
-    spec: Json,
-    run_dir: str,
-    *,
-    measure: str,
-    inputs: int,
-    axes: list[str],
-    tolerance: float = 1e-3,
-    groups: int = 0,
-    repeats: int = 1,
-    plain_steps: int = 0,
-) -> Json:
+def attribute(spec: Json, run_dir: str, *, repeats: int = 1, plain_steps: int = 0, **asked: Any) -> Json:
     """Ask the same question several times.
 
     The first call traces; the others are what is left without it. That is the difference of interest: two calls over
@@ -62,20 +75,23 @@ def attribute(
     ----------
     plain_steps : int
         Steps of plain training timed before and after each repeat; 0 for none.
+    **asked
+        Of :class:`Question`.
     """
+    question = Question(**asked)
     run = xtf.open_run(run_dir)
-    task = tasks.make_task(TaskSpec(**spec), inputs)
-    question = _question(run, task, measure, axes, tolerance, groups)
+    task = tasks.make_task(TaskSpec(**spec), question.inputs)
+    ask = _asking(run, task, question)
     before = timing.resident_megabytes()
     timing.reset_peak()
-    first_seconds, ledger = _timed(question)
+    first_seconds, ledger = _timed(ask)
     peak = timing.peak_megabytes()
     plain = timing.PlainTraining(task) if plain_steps else None
     seconds: list[float] = []
     around = [] if plain is None else [plain.seconds_per_step(plain_steps)]
     for _ in range(repeats):
         gc.collect()  # an earlier ledger's, not this call's
-        seconds.append(_timed(question)[0])
+        seconds.append(_timed(ask)[0])
         if plain is not None:
             around.append(plain.seconds_per_step(plain_steps))
     return {
@@ -86,7 +102,7 @@ def attribute(
         "training_step_seconds": [(before + after) / 2 for before, after in itertools.pairwise(around)],
         "peak_mb": peak,
         "before_mb": before,
-        "tolerance": tolerance,
+        "tolerance": question.tolerance,
         **_quality(ledger),
     }
 
@@ -106,7 +122,7 @@ def calibrate(
     task = tasks.make_task(TaskSpec(**spec), inputs)
     found: Json = {}
     for tolerance in tolerances:
-        quality = _quality(_question(run, task, "outputs", [], tolerance, 0)())
+        quality = _quality(_asking(run, task, Question("outputs", inputs, [], tolerance))())
         found = {"tolerance": tolerance, **quality}
         if (
             quality["residual"] <= residual
@@ -157,14 +173,17 @@ def recording(spec: Json, run_dir: str, *, repeats: int) -> Json:
     return result | {"peak_mb": timing.peak_megabytes()}
 
 
-def _question(
-    run: xtf.Run, task: tasks.Task, measure: str, axes: list[str], tolerance: float, groups: int
-) -> Callable[[], Any]:
-    of = {"outputs": xtf.measurements.outputs(), "log_prob": xtf.measurements.log_prob(task.y)}[measure]
-    if groups and "groups" not in inspect.signature(run.attribute).parameters:
+def _asking(run: xtf.Run, task: tasks.Task, question: Question) -> Callable[[], Any]:
+    """Return what asks the question, as often as it is called."""
+    of = {"outputs": xtf.measurements.outputs(), "log_prob": xtf.measurements.log_prob(task.y)}[
+        question.measure
+    ]
+    if question.groups and "groups" not in inspect.signature(run.attribute).parameters:
         raise NotImplementedError("this version of the package has no groups of samples")
-    labels = {"groups": np.arange(len(run.samples.ids)) % groups} if groups else {}
-    return lambda: run.attribute(task.x, of, axes=axes, tolerance=tolerance, progress=False, **labels)
+    labels = {"groups": np.arange(len(run.samples.ids)) % question.groups} if question.groups else {}
+    return lambda: run.attribute(
+        task.x, of, axes=question.axes, tolerance=question.tolerance, progress=False, **labels
+    )
 
 
 def _timed(function: Callable[[], Any]) -> tuple[float, Any]:

@@ -2,6 +2,10 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
+
+# What goes from one process to another.
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True)

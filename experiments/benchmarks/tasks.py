@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import explaind_tf as xtf
 from experiments.benchmarks.settings import TaskSpec
+from experiments.classifiers import compiled, shuffled
 from explaind_tf.datasets import digits, modular_addition
 from explaind_tf.models import ModularTransformer, ResNet9
 
@@ -44,9 +45,7 @@ class Task:
             model = ResNet9(_CLASSES, input_shape=shape, width=spec.width, batch_norm=spec.batch_norm)
             settings = {"weight_decay": 0.01}
         optimizer = xtf.PathAdamW if is_recorded else keras.optimizers.AdamW
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(optimizer(1e-3, **settings), loss=loss, jit_compile=False)
-        return model
+        return compiled(model, optimizer(1e-3, **settings), jit_compile=False)
 
 
 def make_task(spec: TaskSpec, inputs: int = 1) -> Task:
@@ -57,8 +56,8 @@ def make_task(spec: TaskSpec, inputs: int = 1) -> Task:
         train, test = digits(size=spec.side, channels=3, num_test=500, seed=spec.seed)
         train = (train[0][: spec.samples], train[1][: spec.samples])
     rows = np.arange(inputs) % len(test[0])
-    dataset = tf.data.Dataset.from_tensor_slices(train).shuffle(len(train[0]), seed=spec.seed)
-    return Task(spec, dataset.batch(spec.batch).repeat(), test[0][rows], test[1][rows])
+    dataset = shuffled(train, spec.seed).batch(spec.batch).repeat()
+    return Task(spec, dataset, test[0][rows], test[1][rows])
 
 
 def record(spec: TaskSpec, run_dir: Path) -> None:

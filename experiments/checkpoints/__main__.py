@@ -14,7 +14,9 @@ import typer
 import xarray as xr
 
 import explaind_tf as xtf
-from experiments.results import Findings, Image, Out, Quick, Seeds, Table, carry_out, choose, new_figure
+from experiments.classifiers import balanced_ledger, compiled, shuffled
+from experiments.command import Seeds, command
+from experiments.results import Findings, Image, Table, new_figure
 from explaind_tf.datasets import digits
 from explaind_tf.models import ResNet9
 
@@ -63,8 +65,7 @@ def train(settings: Settings, directory: Path) -> tuple[keras.Model, np.ndarray,
     num_test = max(200, settings.inputs)
     train, test = digits(size=settings.size, channels=3, num_test=num_test, seed=settings.seeds[0])
     model = ResNet9(10, input_shape=train[0].shape[1:], width=settings.width, batch_norm=True)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adamw", loss=loss, metrics=["accuracy"])
+    compiled(model, "adamw", metrics=["accuracy"])
     model.save_weights(directory / "epoch-00.weights.h5")
     model.save(directory / "epoch-00.keras")
     savers = [
@@ -73,8 +74,8 @@ def train(settings: Settings, directory: Path) -> tuple[keras.Model, np.ndarray,
         )
         for form in settings.forms
     ]
-    batches = tf.data.Dataset.from_tensor_slices(train).shuffle(len(train[0]), seed=settings.seeds[0])
-    model.fit(batches.batch(64), epochs=settings.epochs, callbacks=savers, shuffle=False, verbose=0)
+    batches = shuffled(train, settings.seeds[0]).batch(64)
+    model.fit(batches, epochs=settings.epochs, callbacks=savers, shuffle=False, verbose=0)
     return model, test[0][: settings.inputs], test[1][: settings.inputs]
 
 
@@ -82,12 +83,16 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
     """Train, and hold the ledgers of both forms of checkpoints against each other and against ``predict``."""
     model, x, y = train(settings, runs_dir)
     of = xtf.measurements.log_prob(y)
-    ledgers = []
-    for form in settings.forms:
-        series = xtf.open_checkpoints(str(runs_dir / f"epoch-*.{form}"), model)
-        ledger = series.attribute(x, of, axes=("layer", "step"), tolerance=settings.tolerance)
-        ledger.explaind.check()
-        ledgers.append(ledger)
+    ledgers = [
+        balanced_ledger(
+            xtf.open_checkpoints(str(runs_dir / f"epoch-*.{form}"), model),
+            x,
+            of,
+            axes=("layer", "step"),
+            tolerance=settings.tolerance,
+        )
+        for form in settings.forms
+    ]
     ledger = ledgers[0]
     expected = tf.nn.log_softmax(model.predict(x, verbose=0)).numpy()[np.arange(len(y)), y]
     values = {
@@ -162,11 +167,14 @@ def _image(ledger: xr.Dataset) -> Image:
     return Image("layers", "What each layer did in each epoch", figure)
 
 
-def main(quick: Quick = False, out: Out = None, seeds: Seeds = None) -> None:
-    """Account for a training from its checkpoints."""
-    settings = choose(QUICK if quick else Settings(), seeds=seeds)
-    carry_out(NAME, experiment, settings, quick=quick, out=out)
-
+main = command(
+    NAME,
+    experiment,
+    full=Settings(),
+    quick=QUICK,
+    help="Account for a training from its checkpoints.",
+    seeds=Seeds,
+)
 
 if __name__ == "__main__":
     typer.run(main)

@@ -3,7 +3,7 @@
 python -m experiments.dynamics [--quick]
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 import explaind_tf as xtf
-from experiments.results import (
-    Findings,
-    Image,
-    Out,
-    Quick,
-    Seeds,
-    Table,
-    carry_out,
-    choose,
-    new_figure,
-    spread,
-)
+from experiments.classifiers import balanced_ledger, compiled, layer_name
+from experiments.command import Seeds, command
+from experiments.results import Findings, Image, Table, new_figure, spread
 from explaind_tf.datasets import digits
 
 NAME = "dynamics"
@@ -96,11 +87,7 @@ def build(seed: int) -> keras.Model:
             layers.Dense(10, name="logits"),
         ]
     )
-    model.compile(
-        xtf.PathAdamW(2e-3, weight_decay=0.01),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    return model
+    return compiled(model, xtf.PathAdamW(2e-3, weight_decay=0.01))
 
 
 def record(settings: Settings, run_dir: Path, seed: int) -> Recorded:
@@ -128,18 +115,17 @@ def record(settings: Settings, run_dir: Path, seed: int) -> Recorded:
         OTHERS: np.flatnonzero(y_test != settings.late)[: settings.inputs],
     }
     chosen = np.concatenate(list(rows.values()))
-    ledger = run.attribute(
+    ledger = balanced_ledger(
+        run,
         x_test[chosen],
         xtf.measurements.log_prob(y_test[chosen]),
         axes=("group", "layer", "step"),
         groups={i: LATE if late else OTHERS for i, late in zip(ids, is_late, strict=True)},
         tolerance=settings.tolerance,
     )
-    assert isinstance(ledger, xr.Dataset)
-    ledger.explaind.check()
     of = np.repeat(list(rows), [len(r) for r in rows.values()])
     ledger = ledger.isel(output=0).assign_coords(
-        layer=[path.rsplit("/", 1)[-1] for path in ledger.layer.values], of=("input", of)
+        layer=[layer_name(path) for path in ledger.layer.values], of=("input", of)
     )
     # The ledger holds what each step did; summed up it gives the log-probabilities, without a look at the model.
     terms = [ledger[term] for term in ledger.explaind.terms]
@@ -181,16 +167,6 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
     recorded = {seed: record(settings, runs_dir / f"seed-{seed}", seed) for seed in settings.seeds}
     measured = {seed: measure(settings, found) for seed, found in recorded.items()}
     first = recorded[settings.seeds[0]]
-
-    def over_seeds(*keys: str) -> str:
-        return spread([_at(values, keys) for values in measured.values()])
-
-    largest_share = max(values["share_before"] for values in measured.values())
-    first_steps = sorted({values["first_step"] for values in measured.values()})
-    titles = {
-        "when": f"The digit {settings.late} joins the data at step {settings.before}",
-        "where": f"Layers through which training digits {settings.late} act",
-    }
     return Findings(
         title="A class that joins the data half-way",
         question=(
@@ -199,39 +175,65 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
             f"sweep splits the data term of held-out digits over two groups of training digits, by layer and step. Does the "
             f"late class act when it is there, and only then, and through which layers?"
         ),
-        conclusions=[
-            (
-                f"The share of the late class' influence before its introduction is {largest_share!r} with "
-                f"{len(measured)} seed(s); its first entry that is not zero is of step {', '.join(map(str, first_steps))}."
-            ),
-            (
-                f"The other classes moved the log-probability of held-out digits {settings.late} by "
-                f"{over_seeds('own_loss_before')} nats before; the late class raised it by {over_seeds('own_gain')} nats, "
-                f"and moved that of other digits by {over_seeds('effect_on_others')} nats."
-            ),
-            (
-                f"In the first {settings.early} steps of the class {over_seeds('early_layers', 'logits')} of its influence "
-                f"on its own digits went through the last layer, later {over_seeds('later_layers', 'logits')}."
-            ),
-        ],
-        tables=[
-            Table(
-                f"Share of the influence of training digits {settings.late} on held-out ones that goes through each layer "
-                f"(sum of absolute mean changes by step; mean ± standard deviation of {len(measured)} seed(s)).",
-                ["layer", f"first {settings.early} steps", "later"],
-                [
-                    [layer, over_seeds("early_layers", layer), over_seeds("later_layers", layer)]
-                    for layer in LAYERS
-                ],
-            ),
-        ],
+        conclusions=_conclusions(settings, list(measured.values())),
+        tables=[_table(settings, list(measured.values()))],
         values={"seeds": {str(seed): values for seed, values in measured.items()}},
         images=[
-            Image("when", titles["when"], _when(settings, first, titles["when"])),
-            Image("where", titles["where"], _where(settings, first, titles["where"])),
+            Image.drawn(
+                "when",
+                f"The digit {settings.late} joins the data at step {settings.before}",
+                _when,
+                settings,
+                first,
+            ),
+            Image.drawn(
+                "where",
+                f"Layers through which training digits {settings.late} act",
+                _where,
+                settings,
+                first,
+            ),
         ],
-        arrays=_arrays(first),
+        arrays=xr.Dataset(
+            {"data": first.data, "log_probability": first.probability.rename(step="steps_done")}
+        ),
     )
+
+
+def _conclusions(settings: Settings, measured: Sequence[Mapping[str, Any]]) -> list[str]:
+    largest_share = max(values["share_before"] for values in measured)
+    first_steps = sorted({values["first_step"] for values in measured})
+    return [
+        f"The share of the late class' influence before its introduction is {largest_share!r} with "
+        f"{len(measured)} seed(s); its first entry that is not zero is of step {', '.join(map(str, first_steps))}.",
+        f"The other classes moved the log-probability of held-out digits {settings.late} by "
+        f"{_over_seeds(measured, 'own_loss_before')} nats before; the late class raised it by "
+        f"{_over_seeds(measured, 'own_gain')} nats, and moved that of other digits by "
+        f"{_over_seeds(measured, 'effect_on_others')} nats.",
+        f"In the first {settings.early} steps of the class {_over_seeds(measured, 'early_layers', 'logits')} of its "
+        f"influence on its own digits went through the last layer, later "
+        f"{_over_seeds(measured, 'later_layers', 'logits')}.",
+    ]
+
+
+def _table(settings: Settings, measured: Sequence[Mapping[str, Any]]) -> Table:
+    return Table(
+        f"Share of the influence of training digits {settings.late} on held-out ones that goes through each layer "
+        f"(sum of absolute mean changes by step; mean ± standard deviation of {len(measured)} seed(s)).",
+        ["layer", f"first {settings.early} steps", "later"],
+        [
+            [
+                layer,
+                _over_seeds(measured, "early_layers", layer),
+                _over_seeds(measured, "later_layers", layer),
+            ]
+            for layer in LAYERS
+        ],
+    )
+
+
+def _over_seeds(measured: Sequence[Mapping[str, Any]], *keys: str) -> str:
+    return spread([_at(values, keys) for values in measured])
 
 
 def _at(values: Mapping[str, Any], keys: tuple[str, ...]) -> float:
@@ -239,13 +241,6 @@ def _at(values: Mapping[str, Any], keys: tuple[str, ...]) -> float:
     for key in keys:
         found = found[key]
     return float(found)
-
-
-def _arrays(found: Recorded) -> xr.Dataset:
-    arrays = xr.Dataset({"data": found.data, "log_probability": found.probability.rename(step="steps_done")})
-    # Zarr has a stable type for strings as objects, not for those of a fixed length.
-    names = {name: value.astype(object) for name, value in arrays.coords.items() if value.dtype.kind in "UT"}
-    return arrays.assign_coords(names)
 
 
 def _when(settings: Settings, found: Recorded, title: str) -> Figure:
@@ -280,10 +275,14 @@ def _where(settings: Settings, found: Recorded, title: str) -> Figure:
     return figure
 
 
-def main(quick: Quick = False, out: Out = None, seeds: Seeds = None) -> None:
-    """Add a class to the data half-way through training, and account for when and where it acts."""
-    carry_out(NAME, experiment, choose(QUICK if quick else Settings(), seeds=seeds), quick=quick, out=out)
-
+main = command(
+    NAME,
+    experiment,
+    full=Settings(),
+    quick=QUICK,
+    help="Add a class to the data half-way through training, and account for when and where it acts.",
+    seeds=Seeds,
+)
 
 if __name__ == "__main__":
     typer.run(main)

@@ -5,15 +5,17 @@ python -m experiments.evaluation [--quick]
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import typer
 
 import explaind_tf as xtf
-from experiments.evaluation.training import Split, Trainer, flipped, marked, record, with_shortcut
-from experiments.results import Findings, Image, Out, Quick, Seeds, Table, carry_out, choose, new_figure
+from experiments.command import Seeds, command
+from experiments.evaluation.retraining import Trainer, record
+from experiments.evaluation.sizes import QUICK, Settings
+from experiments.evaluation.splits import Split, flipped, marked, with_shortcut
+from experiments.results import Findings, Image, Table, new_figure
 from explaind_tf.analysis import evaluation
 from explaind_tf.analysis.evaluation import Interval, Method
 
@@ -25,45 +27,6 @@ TASKS = {
     "groups": "leave-group-out",
     "subsets": "LDS",
 }
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Sizes of the experiment.
-
-    Attributes
-    ----------
-    samples, inputs : int
-        Training samples and held-out inputs, digits of 8 × 8.
-    units : int
-        Of the hidden layer.
-    steps, batch : int
-        Of each training.
-    flipped : float
-        Share of labels that are set to another class for the detection of mislabelled samples.
-    subsets : int
-        Random halves of the training samples that models are trained on again.
-    groups : int
-        Groups of samples of one class that are left out in turn.
-    repeats : int
-        Trainings on each subset, with other initial weights and batches; outcomes are their means.
-    seeds : tuple of int
-        One: of data, weights and batches of the runs that are accounted for.
-    """
-
-    samples: int = 600
-    inputs: int = 100
-    units: int = 32
-    steps: int = 150
-    batch: int = 64
-    flipped: float = 0.1
-    subsets: int = 50
-    groups: int = 30
-    repeats: int = 3
-    seeds: tuple[int, ...] = (0,)
-
-
-QUICK = Settings(samples=60, inputs=10, units=4, steps=4, batch=30, subsets=4, groups=4, repeats=1)
 
 
 def detect_mislabelled(split: Split, settings: Settings, runs_dir: Path) -> dict[str, Interval]:
@@ -148,11 +111,6 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
     )
 
 
-def main(quick: Quick = False, out: Out = None, seeds: Seeds = None) -> None:
-    """Measure detection and the linear datamodelling score of all methods."""
-    carry_out(NAME, experiment, choose(QUICK if quick else Settings(), seeds=seeds), quick=quick, out=out)
-
-
 def _of(run: xtf.Run, settings: Settings) -> tuple[np.ndarray, Mapping[str, Method]]:
     """Return the position in the training set of each sample of a run, and the methods."""
     return run.samples.ids.astype(int), evaluation.methods(run, seed=settings.seeds[0])
@@ -231,6 +189,15 @@ def _image(found: Mapping[str, Mapping[str, Interval]]) -> Image:
     figure.suptitle(finding)
     return Image("methods", finding, figure)
 
+
+main = command(
+    NAME,
+    experiment,
+    full=Settings(),
+    quick=QUICK,
+    help="Measure detection and the linear datamodelling score of all methods.",
+    seeds=Seeds,
+)
 
 if __name__ == "__main__":
     typer.run(main)

@@ -10,6 +10,9 @@ import tensorflow as tf
 from experiments.grokking.study import Trained, Training, build, evaluate
 
 GENERALISES = 0.99
+# Names of what is taken from the final model, and of what is frozen, by which findings are told.
+AS_IT_WAS, WITH_OUTER = "as it was", "embedding, last linear map, unembedding"
+NOTHING, PIPELINE = "nothing", "inner layers of the end"
 
 
 @dataclass(frozen=True)

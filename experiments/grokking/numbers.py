@@ -1,6 +1,6 @@
-"""Numbers of a run by phase."""
+"""Numbers of a run by phase, and how a table shows them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,3 +39,9 @@ def phase_numbers(trained: Trained, looked: Looked, name: str) -> dict[str, Any]
         "chance": found.chance,
         "concentration": found.concentration(),
     }
+
+
+def phase_cells(phase: Mapping[str, Any]) -> list[str | float]:
+    """Return the cells of a phase in a table: name, steps, data, weight decay, cosines of outer layers and other pairs."""
+    numbers = (phase[key] for key in ("data", "weight_decay", "outer_cosine", "other_cosine"))
+    return [phase["phase"], f"{phase['first']} … {phase['last']}", *numbers]

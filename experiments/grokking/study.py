@@ -11,7 +11,8 @@ import tensorflow as tf
 import xarray as xr
 
 import explaind_tf as xtf
-from experiments.grokking.tasks import Task
+from experiments.classifiers import balanced_ledger, compiled, layer_name
+from experiments.grokking.group_operations import Task
 from explaind_tf.analysis import (
     Invariance,
     Phases,
@@ -195,10 +196,9 @@ class _Curve(keras.callbacks.Callback):
 def train(task: Task, training: Training, run_dir: Path, seed: int) -> Trained:
     """Train a model on all pairs at once, recorded."""
     data, held_out = split(task, training, seed)
-    model = build(task, training, seed)
-    model.compile(
+    model = compiled(
+        build(task, training, seed),
         xtf.PathAdamW(training.learning_rate, weight_decay=training.weight_decay, beta_2=0.98),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     logger = xtf.PathLogger(run_dir, every=training.measure_every, verbose=False)
     curve = _Curve({"training": data, "validation": held_out}, training.measure_every)
@@ -224,8 +224,7 @@ def look(trained: Trained, looking: Looking, seed: int) -> Looked:
         If a ledger does not balance.
     """
     by_layer = _ledger(trained, np.arange(looking.inputs), ("layer", "step"), looking.tolerance)
-    layers = {path: path.rsplit("/", 1)[-1] for path in by_layer.layer.values}
-    by_layer = by_layer.assign_coords(layer=[layers[path] for path in by_layer.layer.values])
+    by_layer = by_layer.assign_coords(layer=[layer_name(path) for path in by_layer.layer.values])
     by_layer = by_layer.sel(layer=list(LAYERS))
     steps = len(trained.run.steps)
     starts = range(0, steps - steps % looking.window, looking.window)
@@ -267,10 +266,7 @@ def _rows(trained: Trained, count: int, seed: int) -> np.ndarray:
 def _ledger(trained: Trained, rows: np.ndarray, axes: tuple[str, ...], tolerance: float) -> xr.Dataset:
     x, y = trained.test
     measurement = xtf.measurements.log_prob(y[rows])
-    ledger = trained.run.attribute(x[rows], measurement, axes=axes, tolerance=tolerance)
-    assert isinstance(ledger, xr.Dataset)
-    ledger.explaind.check()
-    return ledger
+    return balanced_ledger(trained.run, x[rows], measurement, axes=axes, tolerance=tolerance)
 
 
 def _kernel(trained: Trained, rows: np.ndarray, looking: Looking) -> xr.DataArray:

@@ -14,7 +14,9 @@ import tensorflow as tf
 import typer
 
 import explaind_tf as xtf
-from experiments.results import Findings, Out, Quick, Table, carry_out, choose
+from experiments.classifiers import compiled, shuffled
+from experiments.command import command
+from experiments.results import Findings, Table
 from explaind_tf.datasets import digits, modular_addition
 from explaind_tf.models import ModularTransformer, ResNet9
 
@@ -106,11 +108,9 @@ def make(case: Case, quick: bool) -> tuple[keras.Model, tf.data.Dataset, np.ndar
     else:
         train, test = modular_addition(23 if quick else 113, num_train=400 if quick else 2000, seed=0)
         model = ModularTransformer(23 if quick else 113, dropout=case.dropout)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = xtf.PathAdamW(1e-3, weight_decay=0.1)
-    model.compile(optimizer, loss=loss, jit_compile=case.jit_compile, metrics=["accuracy"])
-    batches = tf.data.Dataset.from_tensor_slices(train).shuffle(len(train[0]), seed=0).batch(64)
-    return model, batches.repeat(), test[0][:5], test[1][:5]
+    compiled(model, optimizer, jit_compile=case.jit_compile, metrics=["accuracy"])
+    return model, shuffled(train, 0).batch(64).repeat(), test[0][:5], test[1][:5]
 
 
 def record(case: Case, run_dir: Path, steps: int, every: int, quick: bool) -> None:
@@ -187,16 +187,15 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
     )
 
 
-def main(
-    quick: Quick = False,
-    out: Out = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of each run. Default: 200.")] = None,
-    every: Annotated[int | None, typer.Option(help="Steps between keyframes. Default: 25.")] = None,
-) -> None:
-    """Compare runs that hold every step with runs that hold keyframes."""
-    settings = choose(QUICK if quick else Settings(), steps=steps, every=every)
-    carry_out(NAME, experiment, settings, quick=quick, out=out)
-
+main = command(
+    NAME,
+    experiment,
+    full=Settings(),
+    quick=QUICK,
+    help="Compare runs that hold every step with runs that hold keyframes.",
+    steps=Annotated[int | None, typer.Option(help="Steps of each run. Default: 200.")],
+    every=Annotated[int | None, typer.Option(help="Steps between keyframes. Default: 25.")],
+)
 
 if __name__ == "__main__":
     typer.run(main)

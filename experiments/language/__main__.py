@@ -16,13 +16,15 @@ import typer
 import xarray as xr
 
 import explaind_tf as xtf
-from experiments.language import figures, wording
+from experiments.classifiers import balanced_ledger
+from experiments.command import Out, Quick
+from experiments.language import influence_figures, wording
 from experiments.language.continuations import CONTINUATIONS, Account, account, pose
+from experiments.language.corpus_training import QUICK, RUN_DIR, Settings, Text, choose_text, record
 from experiments.language.depth import Depth, account_for_depth
 from experiments.language.measuring import log_prob
 from experiments.language.report import INPUTS_FILE
-from experiments.language.training import QUICK, RUN_DIR, Settings, Text, choose_text, record
-from experiments.results import Findings, Image, Out, Quick, carry_out, choose
+from experiments.results import Findings, Image, carry_out, choose
 
 NAME = "language"
 
@@ -53,14 +55,13 @@ def account_for_continuations(settings: Settings, text: Text, out: Path, run: xt
     asked = CONTINUATIONS[: settings.continuations]
     questions = pose(asked, settings.length)
     np.savez(out / "continuations.npz", x=questions.x, y=questions.y, asked=questions.asked)
-    ledger = run.attribute(
+    ledger = balanced_ledger(
+        run,
         questions.x,
         log_prob("log-probability of a continuation", questions.y, questions.asked),
         axes=("sample", "token"),
         tolerance=settings.tolerance,
     )
-    assert isinstance(ledger, xr.Dataset)
-    ledger.explaind.check()
     ledger.to_zarr(out / "tokens.zarr", consolidated=False)
     return [account(ledger, row, each, text.train, settings.shown) for row, each in enumerate(asked)]
 
@@ -71,27 +72,27 @@ def _images(settings: Settings, depth: Depth, accounts: list[Account]) -> list[I
         Image(
             "learning",
             "The held-out log-probability over the steps, and what attention, MLPs and the rest did to it",
-            figures.learning(depth.parts, depth.initial),
+            influence_figures.learning(depth.parts, depth.initial),
         ),
         Image(
             "depth",
             "What each part of the model did to the held-out log-probability, by step and in the whole training",
-            figures.depth(depth.parts, every),
+            influence_figures.depth(depth.parts, every),
         ),
         Image(
             "phases",
             "Share of the absolute influence of an outer and an inner block's MLP and attention over the steps",
-            figures.phases(depth.parts, depth.series[0], every, depth.stages, blocks),
+            influence_figures.phases(depth.parts, depth.series[0], every, depth.stages, blocks),
         ),
         Image(
             "checkpoints",
             "Influence from checkpoints against that of the recorded steps, and how they differ by their distance",
-            figures.agreement(depth.agreement, depth.series, depth.parts),
+            influence_figures.agreement(depth.agreement, depth.series, depth.parts),
         ),
         Image(
             "continuations",
             "The windows of training text that raised each continuation most, byte by byte",
-            figures.continuations(accounts),
+            influence_figures.continuations(accounts),
         ),
     ]
 

@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 
 import explaind_tf as xtf
+from experiments.classifiers import balanced_ledger
 from experiments.language import layers
+from experiments.language.corpus_training import Settings, Text, checkpoint
 from experiments.language.layers import Agreement, Phases
 from experiments.language.measuring import log_prob
-from experiments.language.training import Settings, Text, checkpoint
 from explaind_tf import constants as names
 
 
@@ -90,11 +91,9 @@ def account_for_depth(settings: Settings, text: Text, out: Path, model: keras.Mo
     measurement = log_prob("mean log-probability of a byte", text.probes.y, each)
 
     def ask(path: Any) -> xr.Dataset:
-        found = path.attribute(
-            text.probes.x, measurement, axes=("layer", "step"), tolerance=settings.tolerance
+        return balanced_ledger(
+            path, text.probes.x, measurement, axes=("layer", "step"), tolerance=settings.tolerance
         )
-        found.explaind.check()
-        return found
 
     ledger = ask(run)
     ledger.to_zarr(out / "layers.zarr", consolidated=False)

@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 import explaind_tf as xtf
-from experiments.language.training import RUN_DIR
+from experiments.language.corpus_training import RUN_DIR
 from explaind_tf.report import Asked, Example, account_for, write_report
 
 # Of the probes that the experiment keeps.

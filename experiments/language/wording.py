@@ -6,9 +6,9 @@ import numpy as np
 
 from experiments.language import layers
 from experiments.language.continuations import SAME, Account
+from experiments.language.corpus_training import Settings
 from experiments.language.depth import Depth
 from experiments.language.layers import ATTENTION, COMPONENT, GROUPS, MLP
-from experiments.language.training import Settings
 from experiments.results import Table
 
 

@@ -15,26 +15,18 @@ import numpy as np
 import typer
 import xarray as xr
 
-from experiments.grokking import figures
-from experiments.grokking.interventions import swap
-from experiments.grokking.numbers import first_at, phase_numbers
-from experiments.grokking.study import (
-    OUTER,
-    Looked,
-    Looking,
-    Trained,
-    Training,
-    look,
-    shuffled,
-    train,
-)
-from experiments.grokking.tasks import Task, composition, subtraction, symmetries
-from experiments.results import Findings, Image, Out, Quick, Table, carry_out, choose
+from experiments.command import Seed, command
+from experiments.grokking import phase_figures
+from experiments.grokking.group_operations import Task, composition, subtraction, symmetries
+from experiments.grokking.interventions import AS_IT_WAS, WITH_OUTER, swap
+from experiments.grokking.numbers import first_at, phase_cells, phase_numbers
+from experiments.grokking.study import OUTER, Looked, Looking, Trained, Training, look, shuffled, train
+from experiments.results import Findings, Image, Table
 from explaind_tf.analysis import Invariance
 from explaind_tf.datasets import cyclic_table
 
 NAME = "other_grokking"
-SWAPS = {"as it was": (), "embedding, last linear map, unembedding": OUTER}
+SWAPS = {AS_IT_WAS: (), WITH_OUTER: OUTER}
 
 
 @dataclass(frozen=True)
@@ -132,62 +124,9 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
         ),
         conclusions=[_conclusion(case, found[case.name], settings) for case in cases],
         tables=[
-            Table(
-                "Training, and the steps at which the training accuracy was 1 and the validation accuracy 0.99; then "
-                "the first step of inner layers around which the outer layers of the end generalise.",
-                [
-                    "operation",
-                    "answers",
-                    "sums",
-                    "steps",
-                    "training",
-                    "validation",
-                    "memorised",
-                    "generalised",
-                    "swapped",
-                ],
-                [_training_row(case, found[case.name]) for case in cases],
-            ),
-            Table(
-                f"Share of the energy of the kernel among different answers that is invariant under the group, in the first "
-                f"and last {settings.last} steps; the same in the last for f(hg⁻¹), for the elements in a random order, and "
-                f"for numbers modulo their count; and the share of the two largest components of f(g⁻¹h).",
-                [
-                    "operation",
-                    "first",
-                    "last",
-                    "f(hg⁻¹)",
-                    "random order",
-                    "cyclic",
-                    "chance",
-                    "two components",
-                ],
-                [
-                    [
-                        case.task.title,
-                        *(
-                            found[case.name]["kernel"][key]
-                            for key in ("first", "last", "other_side", "random_order")
-                        ),
-                        *(found[case.name]["kernel"][key] for key in ("cyclic", "chance", "concentration")),
-                    ]
-                    for case in cases
-                ],
-            ),
-            Table(
-                "By phase: mean change of the log-probability of a right held-out answer by data and weight decay, in nats, "
-                "and the mean cosine of the influences of outer layers, and of other pairs but the position embedding's.",
-                [
-                    "operation",
-                    "phase",
-                    "steps",
-                    "data",
-                    "weight decay",
-                    "cosine of outer layers",
-                    "of other pairs",
-                ],
-                [row for case in cases for row in _phase_rows(case, found[case.name])],
-            ),
+            _table_of_training(cases, found),
+            _table_of_kernels(cases, found, settings),
+            _table_of_phases(cases, found),
         ],
         values=found,
         images=[image for case in cases for image in _images(case, settings)],
@@ -257,6 +196,18 @@ def _conclusion(case: Case, found: Mapping[str, Any], settings: Settings) -> str
     )
 
 
+def _table_of_training(cases: Sequence[Case], found: Mapping[str, Any]) -> Table:
+    return Table(
+        "Training, and the steps at which the training accuracy was 1 and the validation accuracy 0.99; then "
+        "the first step of inner layers around which the outer layers of the end generalise.",
+        [
+            *("operation", "answers", "sums", "steps", "training", "validation"),
+            *("memorised", "generalised", "swapped"),
+        ],
+        [_training_row(case, found[case.name]) for case in cases],
+    )
+
+
 def _training_row(case: Case, found: Mapping[str, Any]) -> list[str | float]:
     phases = case.trained.phases
     return [
@@ -268,20 +219,34 @@ def _training_row(case: Case, found: Mapping[str, Any]) -> list[str | float]:
         found["accuracy"]["validation"],
         _or_not(phases and phases.memorised),
         _or_not(phases and phases.generalised),
-        _or_not(found["swap"][list(SWAPS)[1]]),
+        _or_not(found["swap"][WITH_OUTER]),
     ]
 
 
-def _phase_rows(case: Case, found: Mapping[str, Any]) -> list[list[str | float]]:
-    return [
+def _table_of_kernels(cases: Sequence[Case], found: Mapping[str, Any], settings: Settings) -> Table:
+    keys = ("first", "last", "other_side", "random_order", "cyclic", "chance", "concentration")
+    return Table(
+        f"Share of the energy of the kernel among different answers that is invariant under the group, in the first "
+        f"and last {settings.last} steps; the same in the last for f(hg⁻¹), for the elements in a random order, and "
+        f"for numbers modulo their count; and the share of the two largest components of f(g⁻¹h).",
         [
-            case.task.title,
-            phase["phase"],
-            f"{phase['first']} … {phase['last']}",
-            *(phase[key] for key in ("data", "weight_decay", "outer_cosine", "other_cosine")),
-        ]
-        for phase in found["phases"]
-    ]
+            *("operation", "first", "last", "f(hg⁻¹)", "random order", "cyclic"),
+            *("chance", "two components"),
+        ],
+        [[case.task.title, *(found[case.name]["kernel"][key] for key in keys)] for case in cases],
+    )
+
+
+def _table_of_phases(cases: Sequence[Case], found: Mapping[str, Any]) -> Table:
+    return Table(
+        "By phase: mean change of the log-probability of a right held-out answer by data and weight decay, in nats, "
+        "and the mean cosine of the influences of outer layers, and of other pairs but the position embedding's.",
+        [
+            *("operation", "phase", "steps", "data", "weight decay"),
+            *("cosine of outer layers", "of other pairs"),
+        ],
+        [[case.task.title, *phase_cells(phase)] for case in cases for phase in found[case.name]["phases"]],
+    )
 
 
 def _or_not(step: int | None) -> str:
@@ -294,18 +259,26 @@ def _images(case: Case, settings: Settings) -> list[Image]:
     spectra = np.array([found.spectrum for found in over_steps["the group"]])
     starts = case.looked.kernel.step.values.tolist()
     chance = over_steps["the group"][0].chance
-    title = case.task.title
-    structured = f"{title}: share of the kernel that is invariant, and its spectrum"
-    moved = f"{title}: which layers and causes move the log-probability of right held-out answers"
-    learnt = f"{title}: accuracy and loss of training and held-out pairs"
+    title, trained = case.task.title, case.trained
     return [
-        Image(f"{case.name}-curves", learnt, figures.curves(case.trained, learnt)),
-        Image(
-            f"{case.name}-structure",
-            structured,
-            figures.structure(case.trained, shares, spectra, starts, chance, structured),
+        Image.drawn(
+            f"{case.name}-curves",
+            f"{title}: accuracy and loss of training and held-out pairs",
+            phase_figures.curves,
+            trained,
         ),
-        Image(f"{case.name}-layers", moved, figures.layers_and_causes(case.trained, case.looked, moved)),
+        Image.drawn(
+            f"{case.name}-structure",
+            f"{title}: share of the kernel that is invariant, and its spectrum",
+            phase_figures.structure,
+            *(trained, shares, spectra, starts, chance),
+        ),
+        Image.drawn(
+            f"{case.name}-layers",
+            f"{title}: which layers and causes move the log-probability of right held-out answers",
+            phase_figures.layers_and_causes,
+            *(trained, case.looked),
+        ),
     ]
 
 
@@ -324,23 +297,17 @@ def _arrays(cases: Sequence[Case]) -> xr.Dataset:
     )
 
 
-def main(
-    quick: Quick = False,
-    out: Out = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights and data.")] = None,
-    operations: Annotated[
+main = command(
+    NAME,
+    experiment,
+    full=Settings(),
+    quick=QUICK,
+    help="Look at other operations than addition in the same way: is the cyclic pattern peculiar to it?",
+    seed=Seed,
+    operations=Annotated[
         list[str] | None, typer.Option("--operation", help="Which; may be repeated. Default: all.")
-    ] = None,
-) -> None:
-    """Look at other operations than addition in the same way: is the cyclic pattern peculiar to it?"""
-    carry_out(
-        NAME,
-        experiment,
-        choose(QUICK if quick else Settings(), seed=seed, operations=operations),
-        quick=quick,
-        out=out,
-    )
-
+    ],
+)
 
 if __name__ == "__main__":
     typer.run(main)

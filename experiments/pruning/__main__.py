@@ -9,23 +9,13 @@ from typing import Annotated, Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 import typer
 import xarray as xr
 
 import explaind_tf as xtf
-from experiments.results import (
-    Findings,
-    Image,
-    Out,
-    Quick,
-    Seeds,
-    Table,
-    carry_out,
-    choose,
-    new_figure,
-    spread,
-)
+from experiments.classifiers import compiled, shuffled
+from experiments.command import Seeds, command
+from experiments.results import Findings, Image, Table, new_figure, spread
 from explaind_tf.analysis import pruning
 from explaind_tf.datasets import digits, modular_addition
 from explaind_tf.demo import record_fit
@@ -106,7 +96,7 @@ def resnet9(settings: Settings, seed: int) -> Task:
     rate = keras.optimizers.schedules.CosineDecay(3e-3, settings.resnet_steps)
     return Task(
         title=f"ResNet-9 (width {settings.width:g}) on digits",
-        model=_compiled(
+        model=compiled(
             ResNet9(10, input_shape=train[0].shape[1:], width=settings.width),
             xtf.PathAdamW(rate, weight_decay=0.01),
         ),
@@ -122,7 +112,7 @@ def transformer(settings: Settings, seed: int) -> Task:
     train, test = modular_addition(p, num_train=4 * p * p // 5, seed=seed)
     return Task(
         title=f"Transformer on addition modulo {p}",
-        model=_compiled(
+        model=compiled(
             ModularTransformer(p, d_model=settings.depth, d_mlp=settings.hidden),
             xtf.PathAdamW(3e-3, weight_decay=1.0, beta_2=0.98),
         ),
@@ -140,9 +130,8 @@ def measure(name: str, settings: Settings, seed: int, run_dir: Path) -> tuple[st
     """Train a model, score its weights by every method, and prune it."""
     keras.utils.set_random_seed(seed)
     task = TASKS[name](settings, seed)
-    batches = tf.data.Dataset.from_tensor_slices(task.train).shuffle(len(task.train[0]), seed=seed)
-    logger = xtf.PathLogger(run_dir, verbose=False)
-    record_fit(task.model, logger, batches.batch(task.batch), steps=task.steps)
+    batches = shuffled(task.train, seed).batch(task.batch)
+    record_fit(task.model, xtf.PathLogger(run_dir, verbose=False), batches, steps=task.steps)
     run = xtf.open_run(run_dir)
     rows = np.random.default_rng(seed).permutation(len(task.train[0]))[: settings.scored]
     subject = pruning.Subject(run, *(array[rows] for array in task.train), seed=seed)
@@ -187,22 +176,6 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
         values=values,
         images=images,
     )
-
-
-def main(
-    quick: Quick = False,
-    out: Out = None,
-    seeds: Seeds = None,
-    scored: Annotated[int | None, typer.Option(help="Training samples to score by. Default: 128.")] = None,
-) -> None:
-    """Prune by parameter influence, magnitude, gradient × weight, Fisher information, and at random."""
-    settings = choose(QUICK if quick else Settings(), seeds=seeds, scored=scored)
-    carry_out(NAME, experiment, settings, quick=quick, out=out)
-
-
-def _compiled(model: keras.Model, optimizer: xtf.PathAdamW) -> keras.Model:
-    model.compile(optimizer, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    return model
 
 
 def _table(title: str, found: xr.Dataset, scope: str) -> Table:
@@ -258,6 +231,16 @@ def _conclusion(title: str, found: xr.Dataset, whole: list[float]) -> str:
         f"{', '.join(ranking)}."
     )
 
+
+main = command(
+    NAME,
+    experiment,
+    full=Settings(),
+    quick=QUICK,
+    help="Prune by parameter influence, magnitude, gradient × weight, Fisher information, and at random.",
+    seeds=Seeds,
+    scored=Annotated[int | None, typer.Option(help="Training samples to score by. Default: 128.")],
+)
 
 if __name__ == "__main__":
     typer.run(main)

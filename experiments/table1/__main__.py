@@ -23,7 +23,9 @@ import tensorflow_datasets as tfds
 import typer
 
 import explaind_tf as xtf
-from experiments.results import Findings, Image, Out, Quick, Seeds, Table, carry_out, choose, new_figure
+from experiments.classifiers import compiled, shuffled
+from experiments.command import Seeds, command
+from experiments.results import Findings, Image, Table, new_figure
 from experiments.table1.machines import Machine, Machines
 from explaind_tf.analysis import divergence, same_class
 from explaind_tf.datasets import cifar2, digits, modular_addition
@@ -140,8 +142,8 @@ def resnet9(settings: Settings, seed: int, *, sgd: bool = False, batch_norm: boo
     norm = ", BatchNorm" if batch_norm else ""
     return Task(
         title=f"ResNet-9 (width {settings.width:g}{norm}), {'SGD' if sgd else 'AdamW'}, {settings.dataset}",
-        model=_compiled(model, optimizer),
-        dataset=_batches(train, 64, seed),
+        model=compiled(model, optimizer),
+        dataset=shuffled(train, seed).batch(64),
         x=test[0][: settings.inputs],
         y=test[1][: settings.inputs],
     )
@@ -154,10 +156,10 @@ def transformer(settings: Settings, seed: int, *, dropout: float = 0.0) -> Task:
     )
     return Task(
         title=f"Transformer{f' (dropout {dropout:g})' if dropout else ''}, AdamW, addition modulo 113",
-        model=_compiled(
+        model=compiled(
             ModularTransformer(113, dropout=dropout), xtf.PathAdamW(1e-3, weight_decay=1.0, beta_2=0.98)
         ),
-        dataset=_batches(train, 512, seed),
+        dataset=shuffled(train, seed).batch(512),
         x=test[0],
         y=test[1],
     )
@@ -212,25 +214,22 @@ def measure(which: Which, settings: Settings, seed: int, run_dir: Path) -> dict[
     }
 
 
+def _compared(machine: Machine) -> dict[str, float]:
+    residual = np.abs(machine.outputs - machine.reconstruction).max(axis=1)
+    return {
+        "agreement": same_class(machine.outputs, machine.reconstruction),
+        "mean_kl": divergence(machine.outputs, machine.reconstruction),
+        "residual": float((residual / np.abs(machine.outputs - machine.initial).max(axis=1)).max()),
+        **dataclasses.asdict(machine.passes),
+    }
+
+
 def experiment(settings: Settings, runs_dir: Path) -> Findings:
     """Measure all models."""
     models = [
         measure(which, settings, seed, runs_dir / f"{which}-{seed}")
         for which in settings.models
         for seed in settings.seeds
-    ]
-    rows = [
-        (
-            f"{model['title']}, seed {model['seed']}",
-            f"{rule['nodes']} fixed" if rule["nodes"] else f"adaptive, tolerance {rule['tolerance']:g}",
-            rule["agreement"],
-            rule["mean_kl"],
-            rule["residual"],
-            rule["derivative_passes"],
-            rule["forward_passes"],
-        )
-        for model in models
-        for rule in model["rules"]
     ]
     return Findings(
         title="Table 1: a model and its kernel machine",
@@ -241,75 +240,10 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
             "steps, as in the paper, or by nodes that are put where an input's error is, until the tolerance is met."
         ),
         conclusions=[_conclusion(model) for model in models],
-        tables=[
-            Table(
-                "Share of equal predictions, mean KL (nats), largest residual over the change of the input's logits. "
-                "Passes: derivatives (nodes) and forward passes, on average over inputs and steps",
-                (
-                    "model",
-                    "nodes in a step",
-                    "agreement",
-                    "mean KL",
-                    "residual",
-                    "derivatives",
-                    "forward passes",
-                ),
-                rows,
-            ),
-            Table(
-                "The models: held-out accuracy and largest change of a logit in training",
-                ("model", "weights", "samples", "accuracy", "movement"),
-                [
-                    (
-                        f"{m['title']}, seed {m['seed']}",
-                        *(m[k] for k in ("weights", "training_samples", "test_accuracy", "movement")),
-                    )
-                    for m in models
-                ],
-            ),
-        ],
+        tables=[_table_of_machines(models), _table_of_models(models)],
         values={"models": models},
         images=[_image(models)],
     )
-
-
-def main(
-    quick: Quick = False,
-    out: Out = None,
-    seeds: Seeds = None,
-    model: Annotated[list[Which] | None, typer.Option(help="Which models; may be repeated.")] = None,
-    dataset: Annotated[Dataset | None, typer.Option(help="Of the ResNet-9. Default: digits.")] = None,
-    data_dir: Annotated[str | None, typer.Option(help="Where TFDS keeps CIFAR-10.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps. Default: 100.")] = None,
-    inputs: Annotated[int | None, typer.Option(help="Held-out inputs. Default: 64.")] = None,
-    width: Annotated[float | None, typer.Option(help="Width of the ResNet-9. Default: 0.125.")] = None,
-    tolerance: Annotated[float | None, typer.Option(help="Of the adaptive nodes.")] = None,
-    size: Annotated[int | None, typer.Option(help="Height and width of the digits. Default: 32.")] = None,
-) -> None:
-    """Compare trained models with their kernel machines, as in Table 1 of arXiv:2505.20076."""
-    settings = choose(
-        QUICK if quick else Settings(),
-        models=model,
-        dataset=dataset,
-        data_dir=data_dir,
-        steps=steps,
-        inputs=inputs,
-        width=width,
-        tolerance=tolerance,
-        size=size,
-        seeds=seeds,
-    )
-    carry_out(NAME, experiment, settings, quick=quick, out=out)
-
-
-def _compared(machine: Machine) -> dict[str, float]:
-    residual = np.abs(machine.outputs - machine.reconstruction).max(axis=1)
-    return {
-        "agreement": same_class(machine.outputs, machine.reconstruction),
-        "mean_kl": divergence(machine.outputs, machine.reconstruction),
-        "residual": float((residual / np.abs(machine.outputs - machine.initial).max(axis=1)).max()),
-        **dataclasses.asdict(machine.passes),
-    }
 
 
 def _conclusion(model: dict[str, Any]) -> str:
@@ -321,6 +255,42 @@ def _conclusion(model: dict[str, Any]) -> str:
         f"{adaptive['mean_kl']:.1e} nats with {spent:.1f} passes an input and step; {most['nodes']} fixed nodes "
         f"{most['agreement']:.1%} at {most['mean_kl']:.1e}."
     )
+
+
+def _table_of_machines(models: list[dict[str, Any]]) -> Table:
+    return Table(
+        "Share of equal predictions, mean KL (nats), largest residual over the change of the input's logits. "
+        "Passes: derivatives (nodes) and forward passes, on average over inputs and steps",
+        ("model", "nodes in a step", "agreement", "mean KL", "residual", "derivatives", "forward passes"),
+        [
+            (
+                _title(model),
+                f"{rule['nodes']} fixed" if rule["nodes"] else f"adaptive, tolerance {rule['tolerance']:g}",
+                *(rule[key] for key in ("agreement", "mean_kl", "residual")),
+                *(rule[key] for key in ("derivative_passes", "forward_passes")),
+            )
+            for model in models
+            for rule in model["rules"]
+        ],
+    )
+
+
+def _table_of_models(models: list[dict[str, Any]]) -> Table:
+    return Table(
+        "The models: held-out accuracy and largest change of a logit in training",
+        ("model", "weights", "samples", "accuracy", "movement"),
+        [
+            (
+                _title(model),
+                *(model[key] for key in ("weights", "training_samples", "test_accuracy", "movement")),
+            )
+            for model in models
+        ],
+    )
+
+
+def _title(model: dict[str, Any]) -> str:
+    return f"{model['title']}, seed {model['seed']}"
 
 
 def _image(models: list[dict[str, Any]]) -> Image:
@@ -355,15 +325,22 @@ def _finding(models: list[dict[str, Any]]) -> str:
     return f"Adaptive nodes take 1/{min(saved):.1f} to 1/{max(saved):.1f} of the passes of {most} fixed ones"
 
 
-def _compiled(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> keras.Model:
-    model.compile(optimizer, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    return model
-
-
-def _batches(train: tuple[np.ndarray, np.ndarray], size: int, seed: int) -> tf.data.Dataset:
-    dataset = tf.data.Dataset.from_tensor_slices(train)
-    return dataset.shuffle(len(train[0]), seed=seed).batch(size)
-
+main = command(
+    NAME,
+    experiment,
+    full=Settings(),
+    quick=QUICK,
+    help="Compare trained models with their kernel machines, as in Table 1 of arXiv:2505.20076.",
+    seeds=Seeds,
+    models=Annotated[list[Which] | None, typer.Option("--model", help="Which models; may be repeated.")],
+    dataset=Annotated[Dataset | None, typer.Option(help="Of the ResNet-9. Default: digits.")],
+    data_dir=Annotated[str | None, typer.Option(help="Where TFDS keeps CIFAR-10.")],
+    steps=Annotated[int | None, typer.Option(help="Training steps. Default: 100.")],
+    inputs=Annotated[int | None, typer.Option(help="Held-out inputs. Default: 64.")],
+    width=Annotated[float | None, typer.Option(help="Width of the ResNet-9. Default: 0.125.")],
+    tolerance=Annotated[float | None, typer.Option(help="Of the adaptive nodes.")],
+    size=Annotated[int | None, typer.Option(help="Height and width of the digits. Default: 32.")],
+)
 
 if __name__ == "__main__":
     typer.run(main)

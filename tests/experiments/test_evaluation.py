@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.evaluation.__main__ import QUICK
-from experiments.evaluation.training import Split, Trainer, flipped, with_shortcut
+from experiments.evaluation.retraining import Trainer
+from experiments.evaluation.sizes import QUICK
+from experiments.evaluation.splits import Split, flipped, with_shortcut
 
 
 @pytest.fixture(name="split", scope="module")

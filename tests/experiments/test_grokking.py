@@ -7,9 +7,9 @@ import pytest
 
 from experiments.dynamics.__main__ import LATE, OTHERS, measure, record
 from experiments.dynamics.__main__ import QUICK as DYNAMICS
+from experiments.grokking.group_operations import addition
 from experiments.grokking.interventions import swap
 from experiments.grokking.study import INNER, LAYERS, OUTER, Trained, Training, shuffled, train
-from experiments.grokking.tasks import addition
 from explaind_tf.analysis import invariance
 from explaind_tf.datasets import dihedral_table
 

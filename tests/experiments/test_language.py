@@ -6,7 +6,7 @@ import xarray as xr
 
 from experiments.language import layers, report
 from experiments.language.continuations import Continuation, account, pose, same_places
-from experiments.language.training import QUICK, Settings, make_model
+from experiments.language.corpus_training import QUICK, Settings, make_model
 from explaind_tf.datasets import Windows
 
 BLOCKS = 3

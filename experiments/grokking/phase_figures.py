@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.grokking.interventions import GENERALISES, Retrained
+from experiments.grokking.interventions import AS_IT_WAS, GENERALISES, Retrained
 from experiments.grokking.study import LAYERS, OUTER, Looked, Trained
 from experiments.results import new_figure
 
@@ -84,8 +84,13 @@ def similarity(trained: Trained, looked: Looked, title: str) -> Figure:
     return figure
 
 
-def kernels(looked: Looked, windows: Mapping[str, int], title: str, axis: str) -> Figure:
-    """The kernel in some windows, with the training answers in their order."""
+def kernels(trained: Trained, looked: Looked, title: str) -> Figure:
+    """The kernel in the middle of each phase, with the training answers in their order."""
+    starts = looked.kernel.step.values
+    windows = {
+        name: int(np.abs(starts - (steps.start + steps.stop) / 2).argmin())
+        for name, steps in trained.windows.items()
+    }
     figure = new_figure(1 + 3.3 * len(windows), 3.4)
     for axes, (name, window) in zip(
         figure.subplots(1, len(windows), squeeze=False)[0], windows.items(), strict=True
@@ -99,9 +104,9 @@ def kernels(looked: Looked, windows: Mapping[str, int], title: str, axis: str) -
         others /= np.nanmax(np.abs(others), axis=1, keepdims=True)
         image = axes.imshow(others, aspect="auto", cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
         axes.set_title(f"{name}: from step {int(looked.kernel.step[window])}", fontsize=9)
-        axes.set_xlabel(f"{axis} of the training sums", fontsize=8)
+        axes.set_xlabel("residue of the training sums", fontsize=8)
         axes.set_yticks(rows[::4], looked.answers[::4], fontsize=7)
-    figure.axes[0].set_ylabel(f"{axis} of the held-out input", fontsize=8)
+    figure.axes[0].set_ylabel("residue of the held-out input", fontsize=8)
     figure.colorbar(image, ax=figure.axes, label="mean influence (scaled by row)", shrink=0.8)
     figure.suptitle(title)
     return figure
@@ -146,7 +151,7 @@ def swaps(
     figure = new_figure(8, 3.8)
     axes = figure.subplots()
     for name, values in accuracies.items():
-        axes.plot(steps, values, "k--" if name == "as it was" else "-", label=name)
+        axes.plot(steps, values, "k--" if name == AS_IT_WAS else "-", label=name)
     axes.set(xlabel="step that the other layers are from", ylabel="validation accuracy", ylim=(0, 1.02))
     axes.legend(fontsize=8, title="taken from the end of training")
     mark_phases(axes, trained)

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 import explaind_tf as xtf
+from experiments.classifiers import compiled
 from explaind_tf.datasets import Windows, standard_library
 from explaind_tf.models import LanguageTransformer
 
@@ -118,8 +119,7 @@ def make_model(settings: Settings) -> keras.Model:
         warmup_steps=settings.warmup,
     )
     optimizer = xtf.PathAdamW(schedule, weight_decay=settings.weight_decay, beta_2=0.98, global_clipnorm=1.0)
-    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    return model
+    return compiled(model, optimizer)
 
 
 def record(settings: Settings, text: Text, out: Path) -> keras.Model:
