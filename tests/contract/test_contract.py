@@ -24,6 +24,8 @@ from tests.helpers import dtype_policy
 
 TABLE = Path(__file__).parents[2] / "docs" / "contract.md"
 
+Ledgers = dict[tuple[str, ...], xr.Dataset]  # by the axes that are kept
+
 
 def dataset(row: Row) -> tf.data.Dataset:
     """Return shuffled batches of 4 + 4 + 2 samples, in the same order at every call."""
@@ -91,30 +93,49 @@ def hold_to_the_contract(row: Row, run_dir: Path) -> None:
     logger = xtf.PathLogger(run_dir, verbose=False)
     train(row, model, logger.tap(dataset(row), **row.tap), logger)
     final = outputs(model, x)
-
     if not row.tap:  # Keras has no tap to give class weights to
-        plain = build(row, recorded=False)
-        outputs(plain, x)
-        train(row, plain, dataset(row))
-        for ours, theirs in zip(model.variables, plain.variables, strict=True):
-            if "seed_generator" not in ours.path:
-                np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+        assert_trained_as_by_keras(row, model, x)
 
     run = xtf.open_run(run_dir)
     run.verify(progress=False)
-    tolerance = row.tolerance
+    ledgers = ledgers_of(row, run, x)
+    # Outputs of the live model are computed in another order of operations than those of the exported graph.
+    slack = {"atol": 1e-12 if row.policy == "float64" else 1e-5, "rtol": 0}
+    np.testing.assert_allclose(ledgers[()].initial.values, initial, **slack)
+    np.testing.assert_allclose(ledgers[()].final.values, final, **slack)
+    assert_sums_agree(row, ledgers)
+    if row.tokens:
+        assert_tokens_add_up_to_samples(row, ledgers)
+    else:
+        with pytest.raises(ValueError, match="no token axis"):
+            run.attribute(x, axes=("sample", "token"), progress=False)
+    assert_terms_are_those_of_the_row(row, ledgers[()])
+
+
+def assert_trained_as_by_keras(row: Row, model: keras.Model, x: Any) -> None:
+    """Train with the Keras optimizer and without a logger: the weights are the same, bit for bit."""
+    plain = build(row, recorded=False)
+    outputs(plain, x)
+    train(row, plain, dataset(row))
+    for ours, theirs in zip(model.variables, plain.variables, strict=True):
+        if "seed_generator" not in ours.path:
+            np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+
+
+def ledgers_of(row: Row, run: xtf.Run, x: Any) -> Ledgers:
+    """Return a ledger of each route: without axes, without samples, with samples, and with tokens if there are any."""
     asked: list[tuple[str, ...]] = [(), ("step", "layer"), ("sample", "step")]
     if row.tokens:
         asked.append(("sample", "token"))
-    ledgers = {axes: run.attribute(x, axes=axes, tolerance=tolerance, progress=False) for axes in asked}
+    return {axes: run.attribute(x, axes=axes, tolerance=row.tolerance, progress=False) for axes in asked}
+
+
+def assert_sums_agree(row: Row, ledgers: Ledgers) -> None:
+    """Each ledger balances, and its terms add up to those of the ledger without axes."""
     whole = ledgers[()]
     movement = float(whole.movement.max())
-    # Outputs of the live model are computed in another order of operations than those of the exported graph.
-    slack = {"atol": 1e-12 if row.policy == "float64" else 1e-5, "rtol": 0}
-    np.testing.assert_allclose(whole.initial.values, initial, **slack)
-    np.testing.assert_allclose(whole.final.values, final, **slack)
     for axes, ledger in ledgers.items():
-        ledger.explaind.check(tolerance)
+        ledger.explaind.check(row.tolerance)
         for term in names.EXPLAINED_TERMS:
             # The same integrals, summed by other routes: to rounding, which is 1e-5 of the movement in float32.
             np.testing.assert_allclose(
@@ -124,15 +145,23 @@ def hold_to_the_contract(row: Row, run_dir: Path) -> None:
                 atol=(1e-10 if row.policy == "float64" else 1e-5) * movement,
                 err_msg=f"{term} of {axes}",
             )
-    if row.tokens:
-        tokens, samples = ledgers["sample", "token"].data, ledgers["sample", "step"].data
-        assert tokens.sizes[names.TOKEN] == row.tokens
-        np.testing.assert_allclose(
-            tokens.sum(names.TOKEN), samples.sum(names.STEP), rtol=0, atol=1e-10 * movement
-        )
-    else:
-        with pytest.raises(ValueError, match="no token axis"):
-            run.attribute(x, axes=("sample", "token"), progress=False)
+
+
+def assert_tokens_add_up_to_samples(row: Row, ledgers: Ledgers) -> None:
+    """There is an entry for each token, and those of a sample add up to its own."""
+    tokens, samples = ledgers["sample", "token"].data, ledgers["sample", "step"].data
+    assert tokens.sizes[names.TOKEN] == row.tokens
+    np.testing.assert_allclose(
+        tokens.sum(names.TOKEN),
+        samples.sum(names.STEP),
+        rtol=0,
+        atol=1e-10 * float(ledgers[()].movement.max()),
+    )
+
+
+def assert_terms_are_those_of_the_row(row: Row, whole: xr.Dataset) -> None:
+    """The terms of the row are there, and no others."""
+    movement = float(whole.movement.max())
     for term in names.EXPLAINED_TERMS:
         is_there = bool(np.abs(total(whole, term)).max() > 1e-7 * movement)
         assert is_there == (term == names.DATA or term in row.terms), f"{term}: {total(whole, term)}"

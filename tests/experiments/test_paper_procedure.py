@@ -58,7 +58,7 @@ def _case(float64, tmp_path):
 
 def test_influences_are_those_of_the_oracle_with_the_same_nodes(case, monkeypatch):
     run, x_test, training = case
-    monkeypatch.setattr(oracle, "path_gradient", _midpoint_rows)
+    monkeypatch.setattr(oracle.ledgers, "path_gradient", _midpoint_rows)
     expected = oracle.ledger(training, SAMPLES, x_test, lambda outputs: outputs)
     procedure = PaperProcedure(run, [x_test], NODES)
     for step in run.steps:

@@ -1,0 +1,40 @@
+"""The rows of the contract: what Keras users do to a training, each as small as it can be.
+
+A row says how to train, which entries of the ledger it must fill beside that of the data, and how exactly the ledger
+must balance; or that the training is refused, and with which words.
+"""
+
+from tests.contract.rows.change_rows import changed_by_others
+from tests.contract.rows.execution_rows import continuation, precision_and_devices
+from tests.contract.rows.loss_rows import keras_losses, own_and_several, reductions, token_losses
+from tests.contract.rows.model_rows import kinds_of_layers, models
+from tests.contract.rows.optimizer_rows import accumulation, adamw, clipping, sgd
+from tests.contract.rows.row import Row, optimizer_class
+from tests.contract.rows.state_rows import regularisation_and_state
+from tests.contract.rows.step_rows import batches, learning_rates
+
+__all__ = ["ROWS", "Row", "optimizer_class"]
+
+# Families stand in docs/contract.md in the order in which they first come here.
+ROWS: tuple[Row, ...] = tuple(
+    row
+    for rows in (
+        adamw,
+        sgd,
+        clipping,
+        accumulation,
+        learning_rates,
+        batches,
+        keras_losses,
+        reductions,
+        own_and_several,
+        token_losses,
+        regularisation_and_state,
+        models,
+        kinds_of_layers,
+        changed_by_others,
+        precision_and_devices,
+        continuation,
+    )
+    for row in rows()
+)

@@ -1,0 +1,81 @@
+"""Both optimizers, all that changes their steps, clipping and accumulation."""
+
+from collections.abc import Iterator
+
+import keras
+
+from tests.contract.rows.arrays import TOKENS, Y
+from tests.contract.rows.row import ALL, Row, options_of
+from tests.contract.rows.small_models import dense, over
+
+layers = keras.layers
+
+
+def adamw() -> Iterator[Row]:
+    """AdamW: its constants, and which weights decay."""
+    constants = {
+        "defaults": {},
+        "amsgrad": {"amsgrad": True},
+        "other constants": {"beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3},
+        "loss_scale_factor": {"loss_scale_factor": 8.0},
+    }
+    for name, options in constants.items():
+        yield Row("optimizers", f"PathAdamW, {name}", dense, options=options_of(0.05, **options))
+    no_decay = options_of(0.05, weight_decay=0.0)
+    yield Row("optimizers", "PathAdamW, weight_decay=0 (Adam)", dense, options=no_decay, terms=frozenset())
+    excluded = {"prepare": lambda model: model.optimizer.exclude_from_weight_decay(var_names=["bias"])}
+    yield Row("optimizers", "PathAdamW, exclude_from_weight_decay", dense, **excluded)
+
+
+def sgd() -> Iterator[Row]:
+    """SGD: momentum, and decay."""
+    constants = {
+        "plain": {},
+        "momentum": {"momentum": 0.9},
+        "Nesterov": {"momentum": 0.9, "nesterov": True},
+        "decoupled decay": {"momentum": 0.5, "weight_decay": 0.1},
+    }
+    for name, options in constants.items():
+        terms = ALL if "weight_decay" in options else frozenset()
+        yield Row(
+            "optimizers",
+            f"PathSGD, {name}",
+            dense,
+            optimizer="SGD",
+            options=options_of(0.05, **options),
+            terms=terms,
+        )
+
+
+def clipping() -> Iterator[Row]:
+    """Every way to clip, with both optimizers and sparse gradients."""
+    embedding = {
+        "model": lambda: over((4,), layers.Embedding(5, 2), dtype="int32"),
+        "arrays": lambda: (TOKENS, Y),
+    }
+    for option, value in {"clipnorm": 0.05, "global_clipnorm": 0.05, "clipvalue": 0.02}.items():
+        clip = {option: value}
+        yield Row("clipping", f"PathAdamW, {option}", dense, options=options_of(0.05, **clip))
+        nesterov = options_of(0.1, momentum=0.9, nesterov=True, **clip)
+        yield Row(
+            "clipping", f"PathSGD, {option}", dense, optimizer="SGD", options=nesterov, terms=frozenset()
+        )
+        if option != "clipvalue":  # Keras clips each slice by itself: refused, see tests/recording
+            yield Row(
+                "clipping", f"{option} of sparse gradients", **embedding, options=options_of(0.05, **clip)
+            )
+
+
+def accumulation() -> Iterator[Row]:
+    """Gradients of several batches for one step."""
+    accumulate = {"gradient_accumulation_steps": 2}
+    yield Row("batches", "gradient accumulation, PathAdamW", dense, options=options_of(0.05, **accumulate))
+    heavy = options_of(0.05, momentum=0.9, clipvalue=0.05, **accumulate)
+    yield Row(
+        "batches",
+        "gradient accumulation, PathSGD, clipvalue",
+        dense,
+        optimizer="SGD",
+        options=heavy,
+        terms=frozenset(),
+    )

@@ -1,0 +1,109 @@
+"""One row of the contract, and the terms that it may fill."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+import explaind_tf as xtf
+from tests.contract.rows.arrays import X, Y
+
+DOUBLE, SINGLE = 1e-8, 1e-4
+# Entries of every training with weight decay, and those with one thing more.
+ALL = frozenset({"weight_decay"})
+WITH = {name: ALL | {name} for name in ("external", "regularizer", "state", "carryover")}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes
+    ----------
+    family, name : str
+        Where it stands.
+    model : callable
+        Makes the model.
+    arrays : callable
+        Gives the arrays of the training set.
+    optimizer : str
+        ``"AdamW"`` or ``"SGD"``.
+    options, compile, fit : callable
+        Arguments of the optimizer (the learning rate included), of ``compile`` and of ``fit``.
+    callbacks : callable
+        Gives further callbacks.
+    tap : dict
+        Arguments of ``tap``.
+    terms : frozenset of str
+        Entries besides the data's that must not be zero; all others must be.
+    policy : str
+        Dtype policy.
+    refused : str or None
+        What the message of the refusal must say; None if the ledger must balance.
+    fits : int
+        How many times the model is fitted with the same logger.
+    between : callable
+        What is done to the model between two fits.
+    prepare : callable
+        What is done to the compiled model before the logger is there.
+    loosest : float
+        A tolerance above that of the precision, where the outputs have kinks.
+    logger_first : bool
+        Whether the logger is listed before the other callbacks.
+    scope : callable
+        Gives the context in which the model is made and compiled.
+    logical_devices : int
+        CPUs that TensorFlow must have been told to see before it started: more than one needs a process of its own.
+    wrap : callable
+        What is done to the dataset before it is tapped.
+    tokens : int
+        Positions of a sample for which the loss has values; 0 if there is no token axis.
+    """
+
+    family: str
+    name: str
+    model: Callable[[], keras.Model]
+    arrays: Callable[[], Any] = lambda: (X, Y)
+    optimizer: str = "AdamW"
+    options: Callable[[], dict[str, Any]] = lambda: {"learning_rate": 0.05}
+    compile: Callable[[], dict[str, Any]] = dict
+    fit: Callable[[], dict[str, Any]] = dict
+    callbacks: Callable[[], list[keras.callbacks.Callback]] = list
+    tap: dict[str, Any] = field(default_factory=dict)
+    terms: frozenset[str] = frozenset({"weight_decay"})
+    policy: str = "float64"
+    refused: str | None = None
+    fits: int = 1
+    between: Callable[[keras.Model], None] = lambda model: None
+    prepare: Callable[[keras.Model], None] = lambda model: None
+    loosest: float = 0.0
+    logger_first: bool = True
+    scope: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+    logical_devices: int = 1
+    wrap: Callable[[tf.data.Dataset], tf.data.Dataset] = lambda dataset: dataset
+    tokens: int = 0
+
+    @property
+    def tolerance(self) -> float:
+        """To which the ledger must balance, as a share of the movement."""
+        return max(self.loosest, DOUBLE if self.policy == "float64" else SINGLE)
+
+    @property
+    def outcome(self) -> str:
+        """What the table says."""
+        return f"exact to {self.tolerance:.0e}" if self.refused is None else "refused"
+
+
+def options_of(learning_rate: Any, **others: Any) -> Callable[[], dict[str, Any]]:
+    """Return what gives an optimizer its arguments."""
+    return lambda: {"learning_rate": learning_rate, **others}
+
+
+def optimizer_class(row: Row, *, recorded: bool) -> type[keras.optimizers.Optimizer]:
+    """Return the path optimizer of a row, or the Keras optimizer that it stands for."""
+    ours = {"AdamW": xtf.PathAdamW, "SGD": xtf.PathSGD}
+    theirs = {"AdamW": keras.optimizers.AdamW, "SGD": keras.optimizers.SGD}
+    return (ours if recorded else theirs)[row.optimizer]

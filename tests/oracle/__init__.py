@@ -1,0 +1,47 @@
+"""The theory of the ledger in float64 NumPy, loops and all: what the package is held against.
+
+Nothing here is shared with the package, nor with TensorFlow or Keras. Models are forward passes written by
+hand; gradients come from complex steps, not from automatic differentiation; the training run is trained
+again; path integrals have a fixed rule with more nodes than they need; and the entries of a ledger are the
+terms of the theorem, one by one. Everything is small and slow on purpose.
+
+References
+----------
+Eichin et al., "ExPLAIND", arXiv:2505.20076, Theorem 3.1: the ledger, here with Keras' displacement law.
+Squire and Trapp, "Using complex variables to estimate derivatives of real functions", SIAM Review 40 (1998).
+"""
+
+from tests.oracle.derivatives import derivative
+from tests.oracle.ledgers import Ledger, ledger, path_gradient
+from tests.oracle.losses import crossentropy, log_prob, log_softmax, squared_error
+from tests.oracle.networks import (
+    Arrays,
+    Network,
+    Variable,
+    attention_network,
+    convolutional_network,
+    dense_network,
+)
+from tests.oracle.training import AdamW, Batch, Training, cosine_decay, train
+
+__all__ = [
+    "AdamW",
+    "Arrays",
+    "Batch",
+    "Ledger",
+    "Network",
+    "Training",
+    "Variable",
+    "attention_network",
+    "convolutional_network",
+    "cosine_decay",
+    "crossentropy",
+    "dense_network",
+    "derivative",
+    "ledger",
+    "log_prob",
+    "log_softmax",
+    "path_gradient",
+    "squared_error",
+    "train",
+]
