@@ -15,31 +15,9 @@ from plotly.subplots import make_subplots
 from explaind_tf import constants as names
 from explaind_tf.ledgers.ledger import node_path
 from explaind_tf.report import reductions
+from explaind_tf.terms import all_terms, term
 
-TERM_LABELS: Final = {
-    names.DATA: "training data",
-    names.WEIGHT_DECAY: "weight decay",
-    names.REGULARIZER: "loss regularisers",
-    names.CARRYOVER: "carried-over momentum",
-    names.EXTERNAL: "external changes",
-    names.WEIGHTS: "trained weights",
-    names.STATE: "state drift",
-    names.RESIDUAL: "residual",
-}
-
-# After Paul Tol's schemes: told apart by the colour-blind too, and legible on white as on near-black. Neither blue nor red,
-# which are signs.
-_TERM_COLORS: Final = {
-    names.DATA: "#44AA99",
-    names.WEIGHT_DECAY: "#CCAA33",
-    names.REGULARIZER: "#117733",
-    names.CARRYOVER: "#AA4499",
-    names.EXTERNAL: "#EE8866",
-    names.WEIGHTS: "#44AA99",  # never beside the training data
-    names.STATE: "#88CCEE",
-    names.RESIDUAL: "#777777",
-}
-# His muted scheme, for parts that have no colour of their own; the last one is for the others.
+# Paul Tol's muted scheme, for parts that have no colour of their own; the last one is for the others.
 _PART_COLORS: Final = ("#88CCEE", "#4466AA", "#44AA99", "#117733", "#DDCC77", "#CC6677", "#AA4499", "#C4C4C4")
 _UP, _DOWN, _TOTAL = "#3A7FC1", "#D1495B", "#8A94A0"
 # Nothing is drawn where nothing happened: the middle is transparent, and suits a white page and a black one.
@@ -74,8 +52,8 @@ def balance(
     def value(array: xr.DataArray) -> float:
         return float(reductions.of_prediction(array, input, output))
 
-    terms = {term: value(ledger.explaind.total(term)) for term in ledger.explaind.terms}
-    shown = {term: number for term, number in terms.items() if number or term == names.RESIDUAL}
+    totals = {name: value(ledger.explaind.total(name)) for name in ledger.explaind.terms}
+    shown = {name: number for name, number in totals.items() if number or name == names.RESIDUAL}
     initial, final = (value(ledger[name]) for name in (names.INITIAL, names.FINAL))
     figure = go.Figure(
         go.Waterfall(
@@ -83,7 +61,7 @@ def balance(
             # Beside the names, where there is room on any screen.
             y=[
                 f"before training {initial:.3g}",
-                *(f"{TERM_LABELS[term]} {number:+.3g}" for term, number in shown.items()),
+                *(f"{term(name).label} {number:+.3g}" for name, number in shown.items()),
                 f"after training {final:.3g}",
             ],
             x=[initial, *shown.values(), 0],
@@ -198,8 +176,8 @@ def steps(
     parts = {name: values for name, values in stacks.parts.items() if np.any(values)}
     chosen = reductions.strongest(parts, len(_PART_COLORS), f"{by}s")
     colored = [(*part, color) for part, color in zip(chosen.items(), _PART_COLORS, strict=False)]
-    terms = [(TERM_LABELS[term], values, _TERM_COLORS[term]) for term, values in stacks.terms.items()]
-    for label, values, color in (*colored, *(term for term in terms if np.any(term[1]))):
+    others = [(term(name).label, values, term(name).colour) for name, values in stacks.terms.items()]
+    for label, values, color in (*colored, *(other for other in others if np.any(other[1]))):
         figure.add_bar(
             x=bins.centers,
             y=bins.total(values),
@@ -267,15 +245,15 @@ def layers(
     labels = [str(layer) for layer in found[names.LAYER].values]
     places = np.arange(len(labels))
     figure = go.Figure()
-    for term in (term for term in TERM_LABELS if term in found and bool((found[term] != 0).any())):
+    for cause in (term(name) for name in all_terms() if name in found and bool((found[name] != 0).any())):
         figure.add_bar(
             orientation="h",
-            name=TERM_LABELS[term],
+            name=cause.label,
             y=places,
-            x=found[term].values,
-            marker={"color": _TERM_COLORS[term], "line": {"width": 0}},
+            x=found[cause.name].values,
+            marker={"color": cause.colour, "line": {"width": 0}},
             customdata=[escape(label) for label in labels],
-            hovertemplate=f"%{{customdata}}, {TERM_LABELS[term]}: %{{x:+.4g}}<extra></extra>",
+            hovertemplate=f"%{{customdata}}, {cause.label}: %{{x:+.4g}}<extra></extra>",
         )
     figure.update_layout(barmode="relative", bargap=0.25, showlegend=True)
     figure.update_xaxes(title_text=f"change ({escape(unit)}){_which(ledger, input)}")
@@ -419,8 +397,8 @@ def weights_of_layer(
         path = node.path.strip("/")
         if not node.data_vars or not path or not (path == layer or path.startswith(f"{layer}/")):
             continue
-        terms = [node.dataset[term] for term in tree.explaind.terms if term in node.data_vars]
-        parts = [reductions.of_prediction(term, input, output) for term in terms]
+        terms = [node.dataset[name] for name in tree.explaind.terms if name in node.data_vars]
+        parts = [reductions.of_prediction(array, input, output) for array in terms]
         total = sum(parts[1:], start=parts[0])
         found[path] = total.sum([dim for dim in (names.STEP, names.SAMPLE, names.GROUP) if dim in total.dims])
     return {path: array.values for path, array in found.items() if array.ndim}

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 import explaind_tf as xtf
 from explaind_tf import constants as names
+from explaind_tf import terms
 from explaind_tf.analysis.fidelity import fidelity
-from explaind_tf.report import figures
 from tests.helpers import X, batches, fit, flat
 
 # What Keras itself raises when it saves with NumPy 2.
@@ -259,7 +259,7 @@ def test_what_reads_ledgers_reads_those_of_checkpoints(run):
         ledger.explaind.plot.steps(by="term"),
     ]
     for figure in drawn:
-        assert figures.TERM_LABELS[names.WEIGHTS] in figure.to_json()
+        assert terms.label(names.WEIGHTS) in figure.to_json()
 
 
 @pytest.mark.parametrize("axes", [("sample",), ("group",), ("sample", "token"), ("sample", "layer")])
