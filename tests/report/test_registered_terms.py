@@ -13,7 +13,7 @@ from explaind_tf.analysis import fidelity
 from explaind_tf.cli import facts, tables
 from explaind_tf.demo import fidelity_table
 from explaind_tf.report import Section, html
-from tests.report.test_figures import by_layer_and_step
+from tests.report.figures.test_figures import by_layer_and_step
 
 AVERAGING = terms.Term(
     name="averaging",
