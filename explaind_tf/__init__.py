@@ -1,10 +1,13 @@
 """Double-entry bookkeeping for the predictions of a Keras model."""
 
+from typing import Any
+
 from explaind_tf import measurements
 from explaind_tf.attribution import Run, open_run
 from explaind_tf.checkpoints import open_checkpoints
 from explaind_tf.constants import VERSION as __version__
 from explaind_tf.errors import RefusedError, RunFormatError, UnbalancedLedgerError
+from explaind_tf.ledgers import plotting
 from explaind_tf.live import Explain
 from explaind_tf.optimizers import PathAdamW, PathSGD
 from explaind_tf.recording import PathLogger
@@ -23,3 +26,13 @@ __all__ = [
     "open_checkpoints",
     "open_run",
 ]
+
+
+def _plots_of(ledger: Any) -> Any:
+    """Return the figures of a ledger. They are imported here, since plotly takes long to import and few need it."""
+    from explaind_tf.report.plots import LedgerPlots
+
+    return LedgerPlots(ledger)
+
+
+plotting.register(_plots_of)

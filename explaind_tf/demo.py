@@ -25,7 +25,7 @@ from explaind_tf.models import ModularTransformer, ResNet9
 from explaind_tf.optimizers import PathAdamW
 from explaind_tf.recording import PathLogger
 from explaind_tf.report import Asked, Example, Section, account_for, write_report
-from explaind_tf.report.figures import TERM_LABELS
+from explaind_tf.terms import term
 
 REPORT_FILE = "report.html"
 
@@ -195,8 +195,8 @@ def fidelity_table(title: str, found: Fidelity, ledger: xr.Dataset, unit: str) -
     table.add_row("both predict the same class", f"{found.agreement:.1%}")
     table.add_row("mean KL divergence", f"{found.mean_kl:.2g} nats")
     table.add_row("movement: largest change of an output", f"{found.movement:.3g} {unit}", end_section=True)
-    for term, value in found.terms.items():
-        table.add_row(f"mean |{TERM_LABELS[term]}|", f"{value:.3g} {unit}")
+    for name, value in found.terms.items():
+        table.add_row(f"mean |{term(name).label}|", f"{value:.3g} {unit}")
     table.add_section()
     table.add_row("largest |residual|", f"{found.residual:.3g} {unit}")
     table.add_row("… as a share of the movement", f"{found.residual / (found.movement or 1):.2%}")

@@ -4,6 +4,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -20,6 +21,41 @@ from explaind_tf.measurements import Measurement
 from explaind_tf.runs.format import structure as struct
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """The options that say what about the predictions is accounted for.
+
+    Attributes
+    ----------
+    measure : Measure
+        The measurement.
+    outputs_are : OutputsAre, optional
+        By default logits, where the outputs do not look like probabilities.
+    output : str, optional
+        Key or position of an output, of models that have several.
+    loss : str, optional
+        Keras' name of a loss; by default the one that was trained with.
+    """
+
+    measure: Measure = field(
+        default=Measure.OUTPUTS,
+        metadata={"help": "What to account for. All but outputs need labels."},
+    )
+    outputs_are: OutputsAre | None = field(
+        default=None, metadata={"help": "What the model returns. Default: logits, checked."}
+    )
+    output: str | None = field(
+        default=None,
+        metadata={"help": "Key or position of the output that is measured, if there are several."},
+    )
+    loss: str | None = field(
+        default=None,
+        metadata={
+            "help": "Keras' name of the loss that --measure loss means, with its default options. Default: that of training."
+        },
+    )
+
+
 def open_for_shell(run_dir: str) -> Run:
     """Open a run; what Python would warn of is said in a line on the error stream."""
     with warnings.catch_warnings(record=True) as caught:
@@ -33,11 +69,7 @@ def open_for_shell(run_dir: str) -> Run:
 def choose_measurement(
     run: Run,
     inputs: Inputs,
-    measure: Measure,
-    *,
-    outputs_are: OutputsAre | None,
-    output: str | None,
-    loss: str | None,
+    measured: Measured,
 ) -> Measurement:
     """Return the measurement that options ask for.
 
@@ -47,19 +79,16 @@ def choose_measurement(
         What is asked.
     inputs : Inputs
         With labels, for all measures but ``outputs``.
-    outputs_are : OutputsAre, optional
-        By default logits, where the outputs do not look like probabilities.
-    output : str, optional
-        Key or position of an output, of models that have several.
-    loss : str, optional
-        Keras' name of a loss; by default the one that was trained with.
+    measured : Measured
+        The options.
 
     Raises
     ------
     ValueError
         If labels are missing, or outputs are not what they are said to be: the ledger would be of something else.
     """
-    if loss is not None and measure is not Measure.LOSS:
+    measure, outputs_are, output = measured.measure, measured.outputs_are, measured.output
+    if measured.loss is not None and measure is not Measure.LOSS:
         raise ValueError("--loss belongs to --measure loss.")
     if measure is Measure.OUTPUTS:
         return measurements.outputs()
@@ -69,7 +98,9 @@ def choose_measurement(
         )
     picked = int(output) if output is not None and output.lstrip("-").isdigit() else output
     if measure is Measure.LOSS:
-        function = _loss(run, loss, outputs_are, lambda: _check_kind(run, inputs, picked, outputs_are))
+        function = _loss(
+            run, measured.loss, outputs_are, lambda: _check_kind(run, inputs, picked, outputs_are)
+        )
         return measurements.loss(function, inputs.y, output=picked)
     _check_kind(run, inputs, picked, outputs_are)
     are_logits = outputs_are is not OutputsAre.PROBABILITIES

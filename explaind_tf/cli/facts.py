@@ -136,7 +136,7 @@ def ledger_facts(ledger: Ledger, *, first_row: int, top: int) -> tuple[Facts, Un
             error = error or _in_file(found, first_row + start)
         entries += _entries(part, first_row + start, top)
         _add_shares(shares, part, ledger.sizes[names.INPUT])
-    terms = {term: np.array([entry["terms"][term] for entry in entries]) for term in names.TERMS}
+    terms = {term: np.array([entry["terms"][term] for entry in entries]) for term in ledger.explaind.terms}
     moved = np.array([entry["movement"] for entry in entries])
     residual = np.abs(terms[names.RESIDUAL])
     facts = {
@@ -183,7 +183,7 @@ def _in_file(error: UnbalancedLedgerError, offset: int) -> UnbalancedLedgerError
 
 def _entries(ledger: Ledger, first_row: int, top: int) -> list[Facts]:
     root = ledger.to_dataset() if isinstance(ledger, xr.DataTree) else ledger
-    totals = {term: ledger.explaind.total(term).transpose(*_KEPT).values for term in names.TERMS}
+    totals = {term: ledger.explaind.total(term).transpose(*_KEPT).values for term in ledger.explaind.terms}
     initial, final = (root[name].transpose(*_KEPT).values for name in (names.INITIAL, names.FINAL))
     ranked = {}
     if isinstance(ledger, xr.Dataset) and names.SAMPLE in ledger.dims:
@@ -214,13 +214,14 @@ def _entries(ledger: Ledger, first_row: int, top: int) -> list[Facts]:
 def _add_shares(shares: dict[str, dict[Any, Facts]], ledger: Ledger, inputs: int) -> None:
     """Add up the terms by layer, by step and by variable, as means over all inputs and outputs."""
     if isinstance(ledger, xr.DataTree):
+        terms = ledger.explaind.terms
         for path, node in ((node.path.strip("/"), node.dataset) for node in ledger.subtree):
-            for term in (term for term in names.TERMS if path and term in node):
+            for term in (term for term in terms if path and term in node):
                 mean = float(node[term].sum() / inputs / node.sizes[names.OUTPUT])
                 _add(shares.setdefault("variable", {}), path, term, mean)
         return
     for axis in (axis for axis in (names.LAYER, names.STEP) if axis in ledger.dims):
-        for term in (term for term in names.TERMS if axis in ledger[term].dims):
+        for term in (term for term in ledger.explaind.terms if axis in ledger[term].dims):
             sums = ledger[term].sum([dim for dim in ledger[term].dims if dim != axis])
             for label, value in zip(ledger[axis].values, sums.values, strict=True):
                 mean = float(value / inputs / ledger.sizes[names.OUTPUT])

@@ -6,6 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from explaind_tf import constants as names
+from explaind_tf.terms import all_terms
 
 Facts = dict[str, Any]
 
@@ -83,10 +84,10 @@ def _balance(facts: Facts) -> Table:
         "mean",
         "mean |…|",
     )
-    for term in names.TERMS:
+    for term, mean in facts["mean_terms"].items():
         magnitude = facts["mean_magnitudes"][term]
         if magnitude or term == names.RESIDUAL:
-            table.add_row(term, f"{facts['mean_terms'][term]:+.4g}", f"{magnitude:.4g}")
+            table.add_row(term, f"{mean:+.4g}", f"{magnitude:.4g}")
     table.add_section()
     table.add_row("sum", f"{facts['mean_change']:+.4g}", "")
     table.add_row("largest movement", f"{facts['movement']:.4g}", "")
@@ -99,7 +100,7 @@ def _balance(facts: Facts) -> Table:
 
 
 def _by_axis(axis: str, rows: list[Facts], top: int) -> Table:
-    terms = [term for term in names.TERMS if any(row.get(term) for row in rows)]
+    terms = [term for term in all_terms() if any(row.get(term) for row in rows)]
     # Of many steps or layers only the strongest, in their own order.
     strength = sorted(rows, key=lambda row: -abs(sum(row.get(term, 0.0) for term in terms)))
     shown = [row for row in rows if any(row is strong for strong in strength[:top])]

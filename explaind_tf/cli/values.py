@@ -6,6 +6,8 @@ from typing import Final
 
 import typer
 
+from explaind_tf import constants as names
+
 
 class Measure(StrEnum):
     """What about a prediction is accounted for, see :mod:`explaind_tf.measurements`."""
@@ -21,13 +23,6 @@ class OutputsAre(StrEnum):
 
     LOGITS = "logits"
     PROBABILITIES = "probabilities"
-
-
-class StepOf(StrEnum):
-    """Which step a sample is booked at."""
-
-    USE = "use"
-    EFFECT = "effect"
 
 
 _UNITS: Final = {"": 1} | {
@@ -65,3 +60,19 @@ def to_bytes(text: str) -> int:
 def to_names(text: str) -> tuple[str, ...]:
     """Return the names in a list separated by commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def to_axes(text: str) -> tuple[str, ...]:
+    """Return the axes in a list separated by commas.
+
+    Raises
+    ------
+    ValueError
+        If the group axis is among them: its labels are not typed on a command line.
+    """
+    axes = to_names(text)
+    if names.GROUP in axes:
+        raise ValueError(
+            'Groups take a label of each training sample: run.attribute(axes=("group",), groups=…).'
+        )
+    return axes

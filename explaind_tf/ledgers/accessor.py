@@ -1,7 +1,7 @@
 """The ``explaind`` accessor: what a ledger can tell, on the xarray object itself."""
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,10 +9,8 @@ import xarray as xr
 
 from explaind_tf import constants as names
 from explaind_tf.errors import UnbalancedLedgerError
+from explaind_tf.ledgers import plotting
 from explaind_tf.terms import terms_in
-
-if TYPE_CHECKING:
-    from explaind_tf.report.plots import LedgerPlots
 
 _KEPT = (names.INPUT, names.OUTPUT)
 
@@ -43,13 +41,9 @@ class _LedgerAccessor:
         raise NotImplementedError
 
     @property
-    def plot(self) -> "LedgerPlots":
+    def plot(self) -> Any:
         """Figures of the ledger: ``plot.balance()``, ``plot.steps()``, ``plot.layers()``, ``plot.samples()`` and others."""
-        # The one look from here to the report, at the moment when somebody wants a figure: to be found on the ledger, and
-        # to cost nothing (plotly) where none is drawn.
-        from explaind_tf.report.plots import LedgerPlots
-
-        return LedgerPlots(self._root)
+        return plotting.plots_of(self._root)
 
     def _output(self, name: str) -> xr.DataArray:
         return self._root.to_dataset()[name] if isinstance(self._root, xr.DataTree) else self._root[name]

@@ -13,22 +13,11 @@ from explaind_tf import constants as names
 from explaind_tf.analysis import fidelity
 from explaind_tf.report import calls, figures, reductions
 from explaind_tf.report.elements import figure, folded, number, picture, signed, table
-from explaind_tf.report.figures import TERM_LABELS
 from explaind_tf.report.page import page
 from explaind_tf.report.section import Example, Section
+from explaind_tf.terms import term
 
 _TITLE = "Where predictions come from: a ledger of training"
-
-# What a reader meets in the figures, in words.
-_TERM_MEANINGS: Final = {
-    names.DATA: "the gradients of the training samples, each booked to the sample it came from",
-    names.WEIGHT_DECAY: "the optimizer pulling all weights towards zero",
-    names.REGULARIZER: "the gradients of penalties that were added to the loss",
-    names.CARRYOVER: "momentum that the optimizer brought along from before the recording",
-    names.EXTERNAL: "weights that something other than the optimizer set",
-    names.STATE: "values that change without a gradient, such as the averages that BatchNorm keeps",
-    names.RESIDUAL: "what the other entries do not explain: numerical error, and no more than was allowed",
-}
 
 _INTRODUCTION = """
 <p>A <em>ledger</em> accounts for what training did to a prediction, like the books of a company account for its money: the
@@ -143,10 +132,8 @@ def _balance(section: Section, element_id: str) -> str:
             ("Mean KL divergence between their probabilities", f"{found.mean_kl:.2g} nats"),
         ]
     )
-    shown = {term: value for term, value in found.terms.items() if value or term == names.RESIDUAL}
-    meanings = "".join(
-        f"<dt>{TERM_LABELS[term]}</dt><dd>{_TERM_MEANINGS.get(term, '')}</dd>" for term in shown
-    )
+    shown = [term(name) for name, value in found.terms.items() if value or name == names.RESIDUAL]
+    meanings = "".join(f"<dt>{escape(cause.label)}</dt><dd>{escape(cause.meaning)}</dd>" for cause in shown)
     count = path.sizes[names.INPUT]
     bars = figure(
         figures.balance(path, unit="nats"),
@@ -159,8 +146,8 @@ def _balance(section: Section, element_id: str) -> str:
         rows=[
             ("before training", number(float(path[names.INITIAL].mean()))),
             *(
-                (TERM_LABELS[term], signed(float(path.explaind.total(term).mean())))
-                for term in path.explaind.terms
+                (term(name).label, signed(float(path.explaind.total(name).mean())))
+                for name in path.explaind.terms
             ),
             ("after training", number(float(path[names.FINAL].mean()))),
         ],
@@ -275,7 +262,7 @@ def _which(section: Section, element_id: str) -> str:
         f"Choose an input that the model was not trained on, to see the training samples that moved its prediction most. "
         f"The number of a sample is its influence: by how much all its uses in training together changed the "
         f"log-probability of the class that the model predicts for this input, in nats. The influences of all "
-        f"{section.samples.sizes[names.SAMPLE]:,} samples add up to the entry “{TERM_LABELS[names.DATA]}”."
+        f"{section.samples.sizes[names.SAMPLE]:,} samples add up to the entry “{term(names.DATA).label}”."
     )
     cards = "".join(_input(section, i, strongest, element_id) for i in range(len(section.inputs)))
     return f"""<p>{escape(text)}</p><div class="choice">{cards}</div>
@@ -289,11 +276,11 @@ _SIDES: Final = {"up": "made this prediction more likely", "down": "made it less
 def _input(section: Section, position: int, strongest: Mapping[str, xr.Dataset], element_id: str) -> str:
     example, ledger = section.inputs[position], section.samples.isel(input=position, output=0)
     before, after = float(ledger[names.INITIAL]), float(ledger[names.FINAL])
-    entries = {term: float(ledger[term].sum()) for term in section.samples.explaind.terms}
+    entries = {name: float(ledger[name].sum()) for name in section.samples.explaind.terms}
     parts = ", ".join(
-        f"{TERM_LABELS[term]} {signed(value)}"
-        for term, value in entries.items()
-        if value or term == names.RESIDUAL
+        f"{term(name).label} {signed(value)}"
+        for name, value in entries.items()
+        if value or name == names.RESIDUAL
     )
     summary = (
         f"Probability of this prediction: {np.exp(before):.1%} before training, {np.exp(after):.1%} after; as a "

@@ -99,49 +99,30 @@ def account_for(
     position = _position_of(run, asked.x)
     flat = struct.as_batches(run.manifest.inputs, asked.x, "inputs")
     show = show or _example
-
-    def some(positions: Any) -> Any:
-        return struct.pack(run.manifest.inputs, [array[positions] for array in flat])
-
-    def ledger(x: Any, measurement: measurements.Measurement, *axes: str, **more: Any) -> Any:
-        found = run.attribute(x, measurement, axes=axes, **more, **options)
-        found.explaind.check()
-        return found
-
     count = len(flat[0])
-    with stage(f"Account for all outputs of {count} held-out inputs"):
-        balance = ledger(asked.x, measurements.outputs(position=position))
+    account = _Accountant(run, stage, options)
+    outputs = measurements.outputs(position=position)
+    balance = account(f"all outputs of {count} held-out inputs", asked.x, outputs)
     final = balance[names.FINAL].values
     predicted = final.argmax(axis=1)
 
-    followed = slice(0, asked.followed)
-    followed_x, followed_prob = (
-        some(followed),
-        measurements.log_prob(predicted[followed], position=position),
+    followed = _predictions(run, flat, predicted, slice(0, asked.followed), position)
+    path = account.by(followed, "layer and step", names.LAYER, names.STEP)
+    positions = (
+        np.arange(min(asked.shown, count)) if isinstance(asked.shown, int) else np.asarray(asked.shown)
     )
-    with stage(f"Account for {len(predicted[followed])} predictions, by layer and step"):
-        path = ledger(followed_x, followed_prob, names.LAYER, names.STEP)
-
-    shown = np.arange(min(asked.shown, count)) if isinstance(asked.shown, int) else np.asarray(asked.shown)
-    shown_x, shown_prob = some(shown), measurements.log_prob(predicted[shown], position=position)
-    with stage(f"Account for {len(shown)} predictions, by training sample"):
-        samples = ledger(shown_x, shown_prob, names.SAMPLE)
-    with stage(f"Account for {len(shown)} predictions, by weight"):
-        weights = ledger(shown_x, shown_prob, names.PARAMETER)
-
-    groups, by_group = asked.groups, None
-    if groups is None:
-        groups = _classes_of_ids(run)
+    shown = _predictions(run, flat, predicted, positions, position)
+    samples = account.by(shown, "training sample", names.SAMPLE)
+    weights = account.by(shown, "weight", names.PARAMETER)
+    groups = _classes_of_ids(run) if asked.groups is None else asked.groups
+    by_group = None
     if groups is not None:
-        with stage(f"Account for {len(predicted[followed])} predictions, by {asked.grouped_by} and step"):
-            by_group = ledger(followed_x, followed_prob, names.GROUP, names.STEP, groups=groups)
+        what = f"{asked.grouped_by} and step"
+        by_group = account.by(followed, what, names.GROUP, names.STEP, groups=groups)
     with stage("Training curves"):
         curves = run.curves(progress=options.get("progress", True))
 
-    labels = None if asked.y is None else np.asarray(asked.y).reshape(count, -1)
-    if labels is not None and position is not None:
-        labels = labels[:, position, None]
-    truth = [None if labels is None or labels.shape[1] != 1 else labels[i, 0] for i in shown]
+    truth = _truth(asked.y, count, positions, position)
     return Section(
         title=title,
         introduction=introduction,
@@ -156,13 +137,75 @@ def account_for(
         grouped_by=asked.grouped_by,
         inputs=[
             _named(show([array[i] for array in flat], label), f"input {asked.first_row + int(i)}")
-            for i, label in zip(shown, truth, strict=True)
+            for i, label in zip(positions, truth, strict=True)
         ],
-        predictions=[_verdict(int(predicted[i]), label) for i, label in zip(shown, truth, strict=True)],
+        predictions=[_verdict(int(predicted[i]), label) for i, label in zip(positions, truth, strict=True)],
         show_sample=_shower(run, show),
         top=asked.top,
         position=position,
     )
+
+
+@dataclass(frozen=True)
+class _Predictions:
+    """Some inputs, and the log-probability of what the model predicts for each."""
+
+    x: Any
+    log_prob: measurements.Measurement
+    count: int
+
+
+def _predictions(
+    run: Run, flat: list[np.ndarray], predicted: np.ndarray, chosen: slice | np.ndarray, position: int | None
+) -> _Predictions:
+    """Return the predictions for some of the inputs.
+
+    Parameters
+    ----------
+    run : Run
+        What made them.
+    flat : list of np.ndarray
+        All inputs.
+    predicted : np.ndarray of int
+        The class of each.
+    chosen : slice or np.ndarray of int
+        Which of them.
+    position : int or None
+        Of a sequence, which position is predicted.
+    """
+    x = struct.pack(run.manifest.inputs, [array[chosen] for array in flat])
+    classes = predicted[chosen]
+    return _Predictions(x, measurements.log_prob(classes, position=position), len(classes))
+
+
+@dataclass(frozen=True)
+class _Accountant:
+    """Makes the ledgers of a section, one after another, with the same options, and checks each."""
+
+    run: Run
+    stage: Callable[[str], AbstractContextManager[None]]
+    options: dict[str, Any]
+
+    def __call__(
+        self, what: str, x: Any, measurement: measurements.Measurement, *axes: str, **more: Any
+    ) -> Any:
+        with self.stage(f"Account for {what}"):
+            found = self.run.attribute(x, measurement, axes=axes, **more, **self.options)
+            found.explaind.check()
+            return found
+
+    def by(self, predictions: _Predictions, what: str, *axes: str, **more: Any) -> Any:
+        """Return the ledger of some predictions by some axes, which are told in words, too."""
+        told = f"{predictions.count} predictions, by {what}"
+        return self(told, predictions.x, predictions.log_prob, *axes, **more)
+
+
+def _truth(y: np.ndarray | None, count: int, positions: np.ndarray, position: int | None) -> list[Any]:
+    """Return the class of each input that is shown, None where it is not known."""
+    labels = None if y is None else np.asarray(y).reshape(count, -1)
+    if labels is not None and position is not None:
+        labels = labels[:, position, None]
+    return [None if labels is None or labels.shape[1] != 1 else labels[i, 0] for i in positions]
 
 
 def _position_of(run: Run, x: Any) -> int | None:

@@ -8,8 +8,8 @@ import pytest
 
 import explaind_tf as xtf
 from explaind_tf import constants as names
+from explaind_tf import terms
 from explaind_tf.analysis.fidelity import fidelity
-from explaind_tf.report import figures
 from tests.checkpoints.saving import EPOCHS, build, open_form, train
 from tests.helpers import X
 
@@ -129,7 +129,7 @@ def test_what_reads_ledgers_reads_those_of_checkpoints(run):
         ledger.explaind.plot.steps(by="term"),
     ]
     for figure in drawn:
-        assert figures.TERM_LABELS[names.WEIGHTS] in figure.to_json()
+        assert terms.label(names.WEIGHTS) in figure.to_json()
 
 
 def test_layers_that_were_frozen_are_state(tmp_path):

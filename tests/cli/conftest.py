@@ -61,3 +61,26 @@ def call(runner: CliRunner) -> Callable[..., Result]:
         return runner.invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
 
     return invoke
+
+
+def error_of(result: Result) -> str:
+    """Return the one line on the error stream."""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert result.stdout == ""
+    return lines[0]
+
+
+def cut_short(run_dir: Path, copy: Path) -> Path:
+    """Return a run that was abandoned by its process after the first steps."""
+    model = dense_model()
+    model.compile(xtf.PathSGD(0.1), loss="mse", run_eagerly=True)
+    logger = xtf.PathLogger(copy, verbose=False)
+
+    def stop(batch: int, logs: object) -> None:
+        if batch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, logger.tap(batches()), logger, keras.callbacks.LambdaCallback(on_train_batch_end=stop))
+    return copy

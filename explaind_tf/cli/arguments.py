@@ -1,0 +1,23 @@
+"""What several commands take, each described once."""
+
+from typing import Annotated
+
+import typer
+
+from explaind_tf.cli.values import to_slice
+
+RunDir = Annotated[str, typer.Argument(metavar="RUN", help="Directory that a PathLogger wrote, or its URL.")]
+Source = Annotated[
+    str,
+    typer.Option(
+        "--inputs",
+        metavar="FILE|tfds:NAME/SPLIT",
+        help="An .npz with x, or the names of the model's inputs (explaind-tf info shows them), and labels y; an .npy of x "
+        "alone; or a TFDS split. As the model was given them in training, scaling included.",
+    ),
+]
+Rows = Annotated[
+    slice | None,
+    typer.Option(parser=to_slice, metavar="A:B", help="Rows of the inputs; by default all."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]

@@ -1,0 +1,52 @@
+"""``explaind-tf attribute``."""
+
+from dataclasses import fields
+from typing import Annotated
+
+import typer
+
+from explaind_tf.cli import asking, facts, tables
+from explaind_tf.cli.arguments import Rows, RunDir, Source
+from explaind_tf.cli.exits import say
+from explaind_tf.cli.inputs import check_source, read_inputs
+from explaind_tf.cli.printing import Printed, print_facts
+from explaind_tf.questions.options import Options
+
+
+def attribute(
+    run: RunDir,
+    inputs: Source,
+    *,
+    rows: Rows = None,
+    measured: asking.Measured,
+    options: Options,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what it would take.")] = False,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STORE.zarr",
+            help="Write the ledger there, a path or a URL, block by block of inputs; the same command goes on where one was "
+            "interrupted.",
+        ),
+    ] = None,
+    printed: Printed,
+) -> None:
+    """Account for the change of predictions by training: the ledger's balance, and what stands out in it."""
+    check_source(inputs)
+
+    opened = asking.open_for_shell(run)
+    read = read_inputs(inputs, opened.manifest.inputs, rows or slice(None))
+    measurement = asking.choose_measurement(opened, read, measured)
+    asked = {entry.name: getattr(options, entry.name) for entry in fields(options)}
+    if plan:
+        planned = opened.plan(read.x, measurement, **asked)
+        print_facts(facts.plan_facts(planned), printed.as_json, lambda: [str(planned)])
+        return
+    ledger = opened.attribute(read.x, measurement, out=out, **asked)
+    found, error = facts.ledger_facts(ledger, first_row=read.first_row, top=printed.top)
+    found["out"] = out
+    print_facts(found, printed.as_json, lambda: tables.ledger_tables(found, top=printed.top))
+    if out is not None:
+        say("Ledger:", out)
+    if error is not None:
+        raise error

@@ -1,0 +1,11 @@
+"""``explaind-tf info``."""
+
+from explaind_tf.cli import asking, facts, tables
+from explaind_tf.cli.arguments import AsJson, RunDir
+from explaind_tf.cli.printing import print_facts
+
+
+def info(run: RunDir, as_json: AsJson = False) -> None:
+    """Say what was recorded, what can be asked, and what inputs look like."""
+    found = facts.run_facts(asking.open_for_shell(run))
+    print_facts(found, as_json, lambda: [tables.run_table(found)])

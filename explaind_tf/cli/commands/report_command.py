@@ -1,0 +1,64 @@
+"""``explaind-tf report``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from explaind_tf.analysis import fidelity
+from explaind_tf.cli import asking
+from explaind_tf.cli.arguments import Rows, RunDir, Source
+from explaind_tf.cli.inputs import check_source, read_inputs
+from explaind_tf.cli.option_groups import Only
+from explaind_tf.cli.printing import Printed, print_facts
+from explaind_tf.event_file import check_installed
+from explaind_tf.questions.options import Options
+from explaind_tf.report import Asked, account_for, write_report
+from explaind_tf.report.tensorboard import write_tensorboard
+
+
+def report(
+    run: RunDir,
+    inputs: Source,
+    *,
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="File to write; replaced if it exists.")],
+    rows: Rows = None,
+    shown: Annotated[int, typer.Option(min=1, help="Inputs shown with their training samples.")] = 4,
+    options: Annotated[Options, Only("tolerance", "memory_limit")],
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Log directory of TensorBoard, to write the same numbers and pictures to."
+        ),
+    ] = None,
+    printed: Printed,
+) -> None:
+    """Write an HTML report about a classifier: does it balance, when, where and from which data did it learn."""
+    check_source(inputs)
+    if not out.resolve().parent.is_dir():
+        raise FileNotFoundError(f"There is no directory {out.parent} to write {out.name} to.")
+    if tensorboard is not None:
+        check_installed()
+
+    opened = asking.open_for_shell(run)
+    read = read_inputs(inputs, opened.manifest.inputs, rows or slice(None))
+    section = account_for(
+        opened,
+        Asked(read.x, read.y, first_row=read.first_row, shown=shown, top=printed.top),
+        title=opened.run_dir.resolve().name,
+        introduction="A recorded run, and inputs that its predictions are accounted for.",
+        tolerance=options.tolerance,
+        memory_limit=options.memory_limit,
+    )
+    write_report(out, [section])
+    if tensorboard is not None:
+        write_tensorboard(tensorboard, section)
+    found = fidelity(section.balance)
+    summary = {
+        "report": out,
+        "run_id": opened.run_id,
+        "agreement": found.agreement,
+        "mean_kl": found.mean_kl,
+    }
+    summary |= {"movement": found.movement, "residual": found.residual, "terms": dict(found.terms)}
+    print_facts(summary, printed.as_json, lambda: [f"Report: {out}"])

@@ -1,0 +1,36 @@
+"""``explaind-tf verify``."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from explaind_tf.cli import asking
+from explaind_tf.cli.arguments import AsJson, RunDir
+from explaind_tf.cli.printing import print_facts
+from explaind_tf.errors import RunFormatError, UnbalancedLedgerError
+
+
+def verify(
+    run: RunDir,
+    replay: Annotated[
+        bool,
+        typer.Option(
+            help="Whether to take each step anew from the recorded batch, beside reading every byte."
+        ),
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Check every byte that was recorded, and that each step follows from its batch."""
+    found: dict[str, Any] = {"run": str(run), "replayed": replay, "status": "fine"}
+    try:
+        opened = asking.open_for_shell(run)
+        found |= {"run_id": opened.run_id, "steps": len(opened.steps), "complete": opened.is_complete}
+        opened.verify(replay=replay)
+    except (RunFormatError, UnbalancedLedgerError) as error:
+        found["status"] = "damaged" if isinstance(error, RunFormatError) else "unbalanced"
+        if as_json:
+            typer.echo(json.dumps(found | {"message": str(error)}))
+        raise
+    how = "every byte read, every step replayed" if replay else "every byte read, no step replayed"
+    print_facts(found, as_json, lambda: [f"{run} is fine: {found['steps']:,} steps; {how}."])
