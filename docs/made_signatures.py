@@ -25,6 +25,8 @@ class MadeSignatures(griffe.Extension):
 
 
 def _parameter(one: inspect.Parameter) -> griffe.Parameter:
-    annotation = one.annotation if isinstance(one.annotation, str) else inspect.formatannotation(one.annotation)
+    annotation = (
+        one.annotation if isinstance(one.annotation, str) else inspect.formatannotation(one.annotation)
+    )
     kind = griffe.ParameterKind.keyword_only
     return griffe.Parameter(one.name, annotation=annotation, kind=kind, default=repr(one.default))

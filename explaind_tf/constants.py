@@ -20,8 +20,7 @@ LAYER: Final = "layer"
 PARAMETER: Final = "parameter"
 AXES: Final = (SAMPLE, TOKEN, GROUP, STEP, LAYER, PARAMETER)
 
-# Data variables of a ledger. `final - initial` is the sum of TERMS (of checkpoints:
-# of CHECKPOINT_TERMS) over all their axes.
+# Data variables of a ledger; explaind_tf/terms.py has a row for each that is a term.
 INITIAL: Final = "initial"
 FINAL: Final = "final"
 DATA: Final = "data"
@@ -31,13 +30,10 @@ CARRYOVER: Final = "carryover"
 EXTERNAL: Final = "external"
 STATE: Final = "state"
 RESIDUAL: Final = "residual"
-EXPLAINED_TERMS: Final = (DATA, WEIGHT_DECAY, REGULARIZER, CARRYOVER, EXTERNAL, STATE)
-TERMS: Final = (*EXPLAINED_TERMS, RESIDUAL)
 
 # Checkpoints do not tell what moved the trained weights. That is a term of its own, and the causes that it may stand for
 # are not in such a ledger at all: a zero under `data` would say that no sample did anything.
 WEIGHTS: Final = "weights"
-CHECKPOINT_TERMS: Final = (WEIGHTS, STATE, RESIDUAL)
 
 # Coordinate of a ledger: how far the outputs of an input went, the yardstick of the tolerance.
 MOVEMENT: Final = "movement"

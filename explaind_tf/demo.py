@@ -19,10 +19,10 @@ from explaind_tf import constants as names
 from explaind_tf.analysis import Fidelity, fidelity
 from explaind_tf.attribution import open_run
 from explaind_tf.attribution.predictions import final_outputs
-from explaind_tf.progress import Progress
 from explaind_tf.datasets import digits, modular_addition
 from explaind_tf.models import ModularTransformer, ResNet9
 from explaind_tf.optimizers import PathAdamW
+from explaind_tf.progress import Progress
 from explaind_tf.recording import PathLogger
 from explaind_tf.report import Asked, Example, Section, account_for, write_report
 from explaind_tf.terms import term

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from explaind_tf import constants as names
 from explaind_tf.ledgers.book import Book
 from explaind_tf.ledgers.ledger import Result

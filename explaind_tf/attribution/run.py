@@ -10,13 +10,13 @@ from explaind_tf import measurements
 from explaind_tf.attribution.curves import training_curves
 from explaind_tf.attribution.engine import answer
 from explaind_tf.attribution.planner import Plan, make_plan
-from explaind_tf.progress import Progress
 from explaind_tf.attribution.streaming import attribute_to
 from explaind_tf.kernel.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block
 from explaind_tf.ledgers import accessor  # noqa: F401 - registers the accessor
 from explaind_tf.ledgers.ledger import build_ledger
 from explaind_tf.measurements import Measurement, as_measurement
+from explaind_tf.progress import Progress
 from explaind_tf.questions.documented import takes_options
 from explaind_tf.questions.options import Options, make_options
 from explaind_tf.questions.question import ask
@@ -28,6 +28,7 @@ from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.storage.files import AnyPath
 from explaind_tf.sweeps.choose import choose_routes
 from explaind_tf.sweeps.task import Task
+
 
 def open_run(run_dir: str | AnyPath) -> "Run":
     """Open a recorded run. Neither the model's code nor the training data are needed.

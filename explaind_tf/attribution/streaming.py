@@ -12,12 +12,12 @@ import numpy as np
 import xarray as xr
 
 from explaind_tf.attribution.engine import answer, ledger_bytes
-from explaind_tf.progress import Progress
 from explaind_tf.ledgers.ledger import build_ledger
 from explaind_tf.ledgers.store import LedgerStore
 from explaind_tf.measurements import Measurement
-from explaind_tf.runs.storage.files import AnyPath
+from explaind_tf.progress import Progress
 from explaind_tf.questions.options import Options
+from explaind_tf.runs.storage.files import AnyPath
 from explaind_tf.sweeps.choose import choose_routes, sweeps_of
 from explaind_tf.sweeps.routes import Routes
 from explaind_tf.sweeps.task import Task

@@ -15,6 +15,7 @@ from explaind_tf.questions.question import Question
 from explaind_tf.runs import WeightPath
 from explaind_tf.terms import OUTPUT_DESCRIPTIONS, all_terms, term
 
+
 @dataclass(frozen=True)
 class Result:
     """What was found, without labels.

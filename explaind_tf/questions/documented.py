@@ -23,7 +23,9 @@ def takes_options(function: _Function) -> _Function:
     signature = inspect.signature(function)
     own = {name: one for name, one in signature.parameters.items() if name != "options"}
     named = [
-        inspect.Parameter(entry.name, inspect.Parameter.KEYWORD_ONLY, default=entry.default, annotation=entry.type)
+        inspect.Parameter(
+            entry.name, inspect.Parameter.KEYWORD_ONLY, default=entry.default, annotation=entry.type
+        )
         for entry in fields(Options)
         if entry.name not in own
     ]

@@ -32,7 +32,7 @@ def register(term: str, change: Change) -> None:
 
 
 def changes_of(transition: Transition) -> dict[str, np.ndarray]:
-    """Return what moved the weights in a step beside the optimizer, by term, each of shape (D,); ``external`` is the rest."""
+    """Return what moved the weights in a step beside the optimizer, by term, shape (D,); ``external`` is the rest."""
     left = transition.theta_end - transition.theta_stepped
     found = {}
     for term, change in _CHANGES.items():

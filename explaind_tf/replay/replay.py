@@ -277,13 +277,15 @@ class Replay(PathReplay):
 
     def _pad(self, theta: np.ndarray) -> np.ndarray:
         """Return displacements of weights (..., D) as ones of the point (..., Z)."""
-        return np.pad(theta, [(0, 0)] * (theta.ndim - 1) + [(0, self._model.point_size - self._model.theta_size)])
+        return np.pad(
+            theta, [(0, 0)] * (theta.ndim - 1) + [(0, self._model.point_size - self._model.theta_size)]
+        )
 
     def _check_law(self, number: int, unexplained: float, largest: float) -> None:
         if unexplained > _LARGEST_UNEXPLAINED * largest:
             raise UnbalancedLedgerError(
-                f"Step {number} of {self.run.run_dir} moved the weights in a way that the record does not explain: replaying "
-                f"its batch misses {unexplained / largest:.1%} of the displacement. The batch that trained was not the "
+                f"Step {number} of {self.run.run_dir} moved the weights in a way that the record does not explain: "
+                f"replaying its batch misses {unexplained / largest:.1%} of the displacement. The batch that trained was not the "
                 f"recorded one, or something changed gradients or weights within the step (a callback that sets weights "
                 f"in on_train_batch_begin, a train_step of your own). No ledger would balance from this step on."
             )

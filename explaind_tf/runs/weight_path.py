@@ -11,6 +11,7 @@ from explaind_tf.runs.format.step_records import Layout
 from explaind_tf.runs.graphs.loaded import ForwardGraph, Graphs
 from explaind_tf.runs.samples import SampleStore
 from explaind_tf.runs.steps import Transition
+from explaind_tf.terms import Source, terms_of
 
 
 class Steps(Protocol):
@@ -38,8 +39,8 @@ class WeightPath(ABC):
     ----------
     axes : tuple of str
         The axes over which the path can be accounted for.
-    terms : tuple of str
-        The causes that it tells apart, and the residual.
+    source : {"recorded", "checkpoints"}
+        What it is a path of, which decides which causes it tells apart.
     manifest : Manifest
         The model's variables, inputs and outputs.
     step_store : Steps
@@ -47,7 +48,7 @@ class WeightPath(ABC):
     """
 
     axes: ClassVar[tuple[str, ...]] = names.AXES
-    terms: ClassVar[tuple[str, ...]] = names.TERMS
+    source: ClassVar[Source] = "recorded"
 
     manifest: Manifest
     step_store: Steps
@@ -61,6 +62,11 @@ class WeightPath(ABC):
     @abstractmethod
     def graphs(self) -> Graphs | ForwardGraph:
         """The model as pure functions."""
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The causes that it tells apart, and the residual."""
+        return terms_of(self.source)
 
     @property
     def run_id(self) -> str:

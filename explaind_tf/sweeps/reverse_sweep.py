@@ -101,7 +101,8 @@ class ReverseSweep:
                     return
             if rows:
                 if self._by_use:
-                    rows = {number: own for own in rows.values()}
+                    (own,) = rows.values()
+                    rows = {number: own}
                 yield from self._samples(_Booked(step, pieces, rows))
             advance()
 
@@ -154,13 +155,17 @@ class ReverseSweep:
         members = task.run.samples.id_of_row[step.transition.rows]
         if task.question.groups is not None:
             members = task.question.groups.of_id[members]
-        at = contractions.BatchPoint(step.path.line[0], step.path.constants, task.recorded.gradients.batch(step))
+        at = contractions.BatchPoint(
+            step.path.line[0], step.path.constants, task.recorded.gradients.batch(step)
+        )
         if task.question.keeps_parameters:
             chunks = self._route.gradient_chunks(task.derivatives, at, task.chunk_bytes)
             for chunk, gradients in chunks:
                 for effect, use in booked.rows.items():
                     weighted = (use.factor * use.rows.numpy().astype(np.float64))[:, None, :]
-                    yield from self._of_pieces(booked.pieces, members[chunk], weighted * gradients.numpy(), effect)
+                    yield from self._of_pieces(
+                        booked.pieces, members[chunk], weighted * gradients.numpy(), effect
+                    )
             return
         partition = contractions.within(task.question.partition, task.derivatives.model.theta_size)
         stacked = tf.concat([use.rows for use in booked.rows.values()], axis=0)
@@ -191,7 +196,9 @@ class ReverseSweep:
 
         theta = task.derivatives.model.theta_size
         psi = tf.repeat(rows()[:1, :theta], self._rows_at_once, axis=0)
-        at = contractions.BatchPoint(path.start, path.constants, task.recorded.gradients.batch(tried.replayed))
+        at = contractions.BatchPoint(
+            path.start, path.constants, task.recorded.gradients.batch(tried.replayed)
+        )
         partition = contractions.within(task.question.partition, theta)
         spent = seconds(lambda: self._route.contract(task.derivatives, at, psi, partition, task.chunk_bytes))
         of_rows = seconds(rows) * len(task.everything) / len(piece.inputs)

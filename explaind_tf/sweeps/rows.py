@@ -9,7 +9,9 @@ from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.sweeps.task import Piece, Task
 
 
-def path_rows(task: Task, path: StepPath, piece: Piece, quadrature: Quadrature, *, by_rule: bool) -> tf.Tensor:
+def path_rows(
+    task: Task, path: StepPath, piece: Piece, quadrature: Quadrature, *, by_rule: bool
+) -> tf.Tensor:
     """Return Φ, the averaged gradients of a piece's measurements, shape (inputs · O, Z)."""
     rows = task.derivatives.measurement.path_rows(
         path,

@@ -55,31 +55,27 @@ class TriedStep:
 
 
 class Sweep(Protocol):
-    """A way through the steps of a path.
-
-    Attributes
-    ----------
-    name : str
-        In the ledger's ``attrs["method"]``.
-    first_step : int
-        The first step at which it books entries.
-    inputs_at_once : int
-        Inputs that it takes through the steps together.
-    working_bytes : int
-        What it holds beside the entries, and beside the model itself.
-    """
+    """A way through the steps of a path."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The sweep in words, for the ledger's ``attrs["method"]``."""
+        ...
 
     @property
-    def first_step(self) -> int: ...
+    def first_step(self) -> int:
+        """The first step at which it books entries."""
+        ...
 
     @property
-    def inputs_at_once(self) -> int: ...
+    def inputs_at_once(self) -> int:
+        """Inputs that it takes through the steps together."""
+        ...
 
     @property
-    def working_bytes(self) -> int: ...
+    def working_bytes(self) -> int:
+        """What it holds beside the entries."""
+        ...
 
     def price(self, tried: TriedStep) -> Iterator[Pass]:
         """Yield the passes of one step, each tried."""

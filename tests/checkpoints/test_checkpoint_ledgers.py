@@ -10,6 +10,7 @@ import explaind_tf as xtf
 from explaind_tf import constants as names
 from explaind_tf import terms
 from explaind_tf.analysis.fidelity import fidelity
+from explaind_tf.terms import terms_of
 from tests.checkpoints.saving import EPOCHS, build, open_form, train
 from tests.helpers import X
 
@@ -22,8 +23,8 @@ def test_the_ledger_balances_and_is_what_the_model_itself_predicted(saved, form)
     run, predictions = open_form(saved, form), saved[1]
     ledger = run.attribute(X, axes=("layer", "step"))
     ledger.explaind.check()
-    assert ledger.explaind.terms == names.CHECKPOINT_TERMS
-    assert not set(names.TERMS) - set(names.CHECKPOINT_TERMS) & set(ledger)
+    assert ledger.explaind.terms == terms_of("checkpoints")
+    assert not set(terms_of("recorded")) - set(terms_of("checkpoints")) & set(ledger)
     # Float32, computed by predict() in other batches and another graph.
     np.testing.assert_allclose(ledger.initial, predictions[0], atol=1e-5)
     np.testing.assert_allclose(ledger.final, predictions[-1], atol=1e-5)
@@ -101,7 +102,7 @@ def test_parameters_add_up_to_layers_and_steps_to_the_whole(run):
         ]
         # The same integrals in other orders of float32 operations.
         np.testing.assert_allclose(sum(entries), by_layer.weights.sel(layer=layer), atol=1e-5 * scale)
-    for term in names.CHECKPOINT_TERMS:
+    for term in terms_of("checkpoints"):
         for ledger in (by_layer, tree):
             np.testing.assert_allclose(
                 ledger.explaind.total(term), whole.explaind.total(term), atol=2e-5 * scale
@@ -122,7 +123,7 @@ def test_steps_are_picked_planned_and_streamed_as_those_of_a_recorded_run(run, s
 
 def test_what_reads_ledgers_reads_those_of_checkpoints(run):
     ledger = run.attribute(X, axes=("layer", "step"))
-    assert set(fidelity(ledger).terms) == set(names.CHECKPOINT_TERMS)
+    assert set(fidelity(ledger).terms) == set(terms_of("checkpoints"))
     drawn = [
         ledger.explaind.plot.balance(),
         ledger.explaind.plot.layers(),

@@ -8,12 +8,13 @@ import xarray as xr
 
 import explaind_tf as xtf
 from explaind_tf import constants as names
+from explaind_tf.terms import terms_of
 
 
 def _ledger(residual=0.0, tolerance=1e-3):
     """One input, two outputs, three samples; output 0 went from 1 to 4, output 1 from 0 to -1."""
     data = np.array([[[3.0, -1.0, 0.5], [-0.5, -1.0, 1.0]]])
-    terms = {name: np.zeros((1, 2)) for name in names.TERMS if name != names.DATA}
+    terms = {name: np.zeros((1, 2)) for name in terms_of("recorded") if name != names.DATA}
     terms[names.WEIGHT_DECAY] = np.array([[0.5, -0.5]])
     terms[names.RESIDUAL] = np.full((1, 2), residual)
     initial = np.array([[1.0, 0.0]])

@@ -11,6 +11,7 @@ import xarray as xr
 import explaind_tf  # noqa: F401 - registers the accessor
 from explaind_tf import constants as names
 from explaind_tf.report import figures, reductions
+from explaind_tf.terms import terms_of
 from tests.report.conftest import HOSTILE
 
 INPUTS, OUTPUTS = 3, 2
@@ -25,13 +26,15 @@ def ledger(data: dict[str, Any], **coordinates: Any) -> xr.Dataset:
             ("input", "output", *data.get(term, ())),
             rng.normal(size=(INPUTS, OUTPUTS, *(len(known[dim]) for dim in data.get(term, ())))),
         )
-        for term in names.TERMS
+        for term in terms_of("recorded")
     }
     for zero in (names.CARRYOVER, names.EXTERNAL):
         terms[zero] = (terms[zero][0], 0 * terms[zero][1])
     found = xr.Dataset(terms, known, {"measurement": "log_prob", "tolerance": 1e-3})
     found[names.INITIAL] = ("input", "output"), rng.normal(size=(INPUTS, OUTPUTS))
-    total = sum(found[t].sum([d for d in found[t].dims if d not in ("input", "output")]) for t in names.TERMS)
+    total = sum(
+        found[t].sum([d for d in found[t].dims if d not in ("input", "output")]) for t in terms_of("recorded")
+    )
     found[names.FINAL] = found[names.INITIAL] + total
     return found
 
@@ -52,7 +55,7 @@ def change(found: xr.Dataset, **chosen: Any) -> float:
 
 def without_steps(found: xr.Dataset, **chosen: Any) -> float:
     """Return what the terms without a step axis amount to: they are in no bar of a step."""
-    terms = [term for term in names.TERMS if "step" not in found[term].dims]
+    terms = [term for term in terms_of("recorded") if "step" not in found[term].dims]
     return sum(float(reductions.of_prediction(found[term], **(chosen or NO_CHOICE))) for term in terms)
 
 
