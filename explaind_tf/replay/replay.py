@@ -285,9 +285,9 @@ class Replay(PathReplay):
         if unexplained > _LARGEST_UNEXPLAINED * largest:
             raise UnbalancedLedgerError(
                 f"Step {number} of {self.run.run_dir} moved the weights in a way that the record does not explain: "
-                f"replaying its batch misses {unexplained / largest:.1%} of the displacement. The batch that trained was not the "
-                f"recorded one, or something changed gradients or weights within the step (a callback that sets weights "
-                f"in on_train_batch_begin, a train_step of your own). No ledger would balance from this step on."
+                f"replaying its batch misses {unexplained / largest:.1%} of the displacement. The batch that trained was "
+                f"not the recorded one, or something changed gradients or weights within the step (a callback that sets "
+                f"weights in on_train_batch_begin, a train_step of your own). No ledger would balance from this step on."
             )
 
 

@@ -19,6 +19,7 @@ import xarray as xr
 
 import explaind_tf as xtf
 from explaind_tf import constants as names
+from explaind_tf.terms import terms_of
 from tests.contract.rows import ROWS, Row, optimizer_class
 from tests.helpers import dtype_policy
 
@@ -173,7 +174,6 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * {devices})
 import explaind_tf as xtf
-from explaind_tf.terms import terms_of
 from tests.contract.rows import ROWS
 from tests.contract.test_contract import hold_to_the_contract
 from tests.helpers import dtype_policy
