@@ -17,6 +17,8 @@ TEST = [
     "hypothesis>=6.100",
     "ruff>=0.8",
     "mypy>=1.13",
+    # Holds the rooms to who may import whom, see pyproject.toml.
+    "import-linter>=2.4",
     *EXPERIMENTS,
     # Reads docstrings as the documentation does.
     "griffelib>=2",

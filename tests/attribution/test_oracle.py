@@ -1,4 +1,4 @@
-"""A ledger, entry by entry, against the float64 oracle in tests/oracle.py."""
+"""A ledger, entry by entry, against the float64 oracle in tests/oracle/."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
