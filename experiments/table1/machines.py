@@ -13,7 +13,7 @@ from explaind_tf import measurements
 from explaind_tf.kernel import sweeps
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block
-from explaind_tf.kernel.quadrature.nodes import PathRule
+from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.replay.binding import pure_model
 from explaind_tf.replay.recorded import Replay
 
@@ -57,16 +57,16 @@ class _Counted(Derivatives):
         """Count from zero."""
         self.nodes = self.values = 0
 
-    def path_jvp(self, segment, table, directions, block):
+    def path_jvp(self, path, table, directions, block):
         self.nodes += len(table.members)
         # Where a node stands for a piece, the ends of it are measured, too.
         has_piece = np.repeat(table.pieces[:, 1] > table.pieces[:, 0], np.diff(table.splits))
         self.values += 2 * int(has_piece.sum())
-        return super().path_jvp(segment, table, directions, block)
+        return super().path_jvp(path, table, directions, block)
 
-    def measure_at(self, segment, table, block):
+    def measure_at(self, path, table, block):
         self.values += len(table.members)
-        return super().measure_at(segment, table, block)
+        return super().measure_at(path, table, block)
 
     def measure(self, point, constants, block):
         self.values += len(block)
@@ -94,14 +94,14 @@ class Machines:
     def by_fixed_nodes(self, nodes: int) -> Machine:
         """Return the one with the midpoints of as many equal intervals, for each input and step."""
         self._derivatives.forget()
-        rules = [_midpoints(len(block), nodes) for block in self._blocks]
+        quadratures = [_midpoints(len(block), nodes) for block in self._blocks]
         explained = np.zeros(self._initial.shape)
         for step in self._replay.path_steps(0, self._steps):
             # All causes in one direction: only their sum is asked for.
             direction = sum(step.causes.values())[None]
             found = [
-                sweeps.integrate_directions(step.segment, direction, self._derivatives, block, rule)[0]
-                for block, rule in zip(self._blocks, rules, strict=True)
+                sweeps.integrate_directions(step.path, direction, self._derivatives, block, quadrature)[0]
+                for block, quadrature in zip(self._blocks, quadratures, strict=True)
             ]
             explained += np.concatenate(found)
         return self._machine(explained)
@@ -135,8 +135,8 @@ class Machines:
         return Machine(self._initial, self._final, self._initial + explained, passes)
 
 
-def _midpoints(inputs: int, nodes: int) -> PathRule:
+def _midpoints(inputs: int, nodes: int) -> Quadrature:
     places = np.tile((np.arange(nodes) + 0.5) / nodes, inputs)
-    return PathRule.of_pairs(
+    return Quadrature.of_pairs(
         np.repeat(np.arange(inputs), nodes), places, np.full(len(places), 1 / nodes), inputs
     )

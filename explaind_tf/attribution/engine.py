@@ -35,10 +35,10 @@ def answer(task: Task, routes: Routes, progress: Progress) -> Result:
     entries = new_entries(task, routes)
     walked = walk_path(task, routes, entries, progress)
     if routes.samples is not None:
-        total = walk_back(task, routes, entries, walked.rules, progress)
+        total = walk_back(task, routes, entries, walked.quadratures, progress)
         check_samples(task, entries, walked.samples_total + total)
     entries.close()
-    nodes = sum(rule.node_count for rule in walked.rules.values())
+    nodes = sum(quadrature.node_count for quadrature in walked.quadratures.values())
     return Result(entries, walked.movement, nodes, routes.method)
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from explaind_tf.attribution.engine import ledger_bytes
 from explaind_tf.kernel import contractions, sweeps
-from explaind_tf.kernel.quadrature.nodes import PathRule
+from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.sweeps.path import path_rows, path_steps
 from explaind_tf.sweeps.routes import Routes, seconds
 from explaind_tf.sweeps.task import Task
@@ -146,13 +146,13 @@ def _try_step(task: Task, routes: Routes, number: int) -> tuple[list[Pass], floa
         tolerance=question.tolerance / (1 + np.sqrt(task.steps - 1) / 2),
         max_nodes=task.max_nodes,
     )
-    nodes = integral.rule.node_count / len(block)
+    nodes = integral.quadrature.node_count / len(block)
     passes = [
         Pass(name, count, spent) for name, count, spent in _path_passes(task, routes, step, integral, share)
     ]
     if routes.samples is not None:
-        segment, batch = step.segment, task.recorded.batch(transition)
-        rows = _rows(task, routes, step, integral.rule)
+        segment, batch = step.path, task.recorded.batch(transition)
+        rows = _rows(task, routes, step, integral.quadrature)
         psi = tf.repeat(rows[:1, : derivatives.model.theta_size], _rows_at_once(task), axis=0)
         partition = contractions.within(question.partition, derivatives.model.theta_size)
         at = (derivatives, segment.start, segment.constants, batch)
@@ -162,7 +162,7 @@ def _try_step(task: Task, routes: Routes, number: int) -> tuple[list[Pass], floa
             return contractions.contract(*at, psi, partition, route, task.chunk_bytes)
 
         sweeps_back = len(task.batches_of_pieces)
-        rows_spent = seconds(lambda: _rows(task, routes, step, integral.rule))
+        rows_spent = seconds(lambda: _rows(task, routes, step, integral.quadrature))
         inputs_tried = len(next(task.pieces(0)).inputs)
         passes += [
             Pass("rows Φ, per node", nodes, rows_spent * len(task.everything) / inputs_tried),
@@ -175,16 +175,16 @@ def _path_passes(
     task: Task, routes: Routes, step: sweeps.PathStep, integral: sweeps.StepIntegral, share: float
 ) -> Iterator[tuple[str, float, float]]:
     derivatives, block = task.derivatives, task.blocks[0]
-    nodes = integral.rule.node_count / len(block)
+    nodes = integral.quadrature.node_count / len(block)
     yield (
         "forward",
         1,
-        share * seconds(lambda: derivatives.measure(step.segment.end, step.segment.constants, block)),
+        share * seconds(lambda: derivatives.measure(step.path.end, step.path.constants, block)),
     )
 
     def jvps(directions: np.ndarray) -> Callable[[], np.ndarray]:
         return lambda: sweeps.integrate_directions(
-            step.segment, directions, derivatives, block, integral.rule
+            step.path, directions, derivatives, block, integral.quadrature
         )
 
     directions = step.directions
@@ -199,14 +199,16 @@ def _path_passes(
         yield "JVP of each layer, per node", nodes, share * seconds(jvps(repeated))
     elif routes.parts == "products":
         piece = next(task.pieces(0))
-        rule = piece.rule_of(integral.rule)
+        quadrature = piece.quadrature_of(integral.quadrature)
         stacked = task.stacked_nodes(piece)
         spent = seconds(
-            lambda: derivatives.path_products(step.segment, rule, directions, piece.inputs, stacked=stacked)
+            lambda: derivatives.path_products(
+                step.path, quadrature, directions, piece.inputs, stacked=stacked
+            )
         )
         yield "products of a backward pass, per node", nodes, spent * len(task.everything) / len(piece.inputs)
     elif routes.parts == "rows":
-        spent = seconds(lambda: _rows(task, routes, step, integral.rule))
+        spent = seconds(lambda: _rows(task, routes, step, integral.quadrature))
         yield (
             "rows for the parts, per node",
             nodes,
@@ -214,8 +216,8 @@ def _path_passes(
         )
 
 
-def _rows(task: Task, routes: Routes, step: sweeps.PathStep, rule: PathRule) -> tf.Tensor:
-    return path_rows(task, step.segment, next(task.pieces(0)), rule, by_rule=routes.rows_by_rule)
+def _rows(task: Task, routes: Routes, step: sweeps.PathStep, quadrature: Quadrature) -> tf.Tensor:
+    return path_rows(task, step.path, next(task.pieces(0)), quadrature, by_rule=routes.rows_by_rule)
 
 
 def _rows_at_once(task: Task) -> int:

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
-from explaind_tf.kernel.functions import Batch, Block, Segment
+from explaind_tf.kernel.functions import Batch, Block, StepPath
 from explaind_tf.kernel.operations.uses import NotCoveredError
-from explaind_tf.kernel.quadrature.nodes import PathRule
+from explaind_tf.kernel.quadrature.nodes import Quadrature
 
 # Samples, and outputs, of one trial.
 _MOST = 8
@@ -70,18 +70,18 @@ def sample_rules_hold(
     return _agree(found, expected, sizes) and _agree(products, rows @ expected.T, [len(part)])
 
 
-def row_rules_hold(derivatives: Derivatives, segment: Segment, block: Block) -> bool:
+def row_rules_hold(derivatives: Derivatives, path: StepPath, block: Block) -> bool:
     """Tell whether the rules give the gradients of single measurements."""
-    segment = dataclasses.replace(segment, start=_shaken(derivatives, segment.start))
-    outputs = int(derivatives.measure(segment.start, segment.constants, block.take(slice(0, 1))).shape[1])
+    path = dataclasses.replace(path, start=_shaken(derivatives, path.start))
+    outputs = int(derivatives.measure(path.start, path.constants, block.take(slice(0, 1))).shape[1])
     # Two inputs at least, for one alone would be in place in any arrangement; a row is as large as the model.
     count = min(max(len(block), 2), max(2, _MOST // outputs))
     part = block.take(np.arange(count) % len(block))
-    rule = PathRule.same(len(part))
+    quadrature = Quadrature.same(len(part))
     asked = np.unique(np.linspace(0, outputs - 1, _OUTPUTS).round().astype(int))
-    expected = derivatives.path_rows(segment, rule, part, by_rule=False, outputs=asked).numpy()
+    expected = derivatives.path_rows(path, quadrature, part, by_rule=False, outputs=asked).numpy()
     try:
-        found = derivatives.path_rows(segment, rule, part, by_rule=True, outputs=asked).numpy()
+        found = derivatives.path_rows(path, quadrature, part, by_rule=True, outputs=asked).numpy()
     except _UNFIT:
         return False
     width = expected.shape[-1]

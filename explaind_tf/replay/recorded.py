@@ -10,7 +10,7 @@ import tensorflow as tf
 from explaind_tf import constants as names
 from explaind_tf.errors import RunFormatError, UnbalancedLedgerError
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
-from explaind_tf.kernel.functions import Batch, Segment
+from explaind_tf.kernel.functions import Batch, StepPath
 from explaind_tf.kernel.sweeps import PathStep
 from explaind_tf.laws.laws import Law, clip_ratio, law_from_config
 from explaind_tf.replay.binding import constants_of, flat_point
@@ -143,7 +143,7 @@ class PathReplay(ABC):
 
     def __init__(self, run: WeightPath) -> None:
         self._path = run
-        self._last: tuple[int, Segment] | None = None
+        self._last: tuple[int, StepPath] | None = None
 
     def transition(self, step: int) -> Transition:
         """Return the record of a step."""
@@ -156,13 +156,13 @@ class PathReplay(ABC):
             self._path, state
         )
 
-    def segment(self, transition: Transition) -> Segment:
+    def segment(self, transition: Transition) -> StepPath:
         """Return the path of a step; the last one is kept, for a step asks for it several times."""
         if self._last is not None and self._last[0] == transition.step:
             return self._last[1]
         start = flat_point(self._path, transition.theta_start, transition.state_start)
         end = flat_point(self._path, transition.theta_end, transition.state_end)
-        segment = Segment(start, end, end - start, constants_of(self._path, transition.state_start))
+        segment = StepPath(start, end, end - start, constants_of(self._path, transition.state_start))
         self._last = (transition.step, segment)
         return segment
 

@@ -10,14 +10,14 @@ from explaind_tf import constants as names
 from explaind_tf.attribution.progress import Progress
 from explaind_tf.kernel import sweeps
 from explaind_tf.kernel.contractions import Partition, sum_by_part
-from explaind_tf.kernel.functions import Segment
+from explaind_tf.kernel.functions import StepPath
 from explaind_tf.kernel.operations.rules import scalar_products
-from explaind_tf.kernel.quadrature.nodes import PathRule
+from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.ledgers.entries import Entries
 from explaind_tf.sweeps.routes import Routes
 from explaind_tf.sweeps.task import Piece, Task
 
-Rules = dict[tuple[int, int], PathRule]
+Quadratures = dict[tuple[int, int], Quadrature]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Walked:
 
     Attributes
     ----------
-    rules : dict
+    quadratures : dict
         The nodes and weights of each (step, block).
     movement : np.ndarray
         Largest distance of any output of an input from its start, shape (inputs,).
@@ -34,7 +34,7 @@ class Walked:
         What all samples together did, shape (inputs, O), if only a reverse sweep tells them apart; otherwise zero.
     """
 
-    rules: Rules
+    quadratures: Quadratures
     movement: np.ndarray
     samples_total: np.ndarray
 
@@ -42,7 +42,7 @@ class Walked:
 def walk_path(task: Task, routes: Routes, entries: Entries, progress: Progress) -> Walked:
     """Book the outputs, the error of the quadrature, and every cause that no reverse sweep tells apart."""
     question = task.question
-    rules: Rules = {}
+    quadratures: Quadratures = {}
     total = np.zeros_like(entries.arrays[names.INITIAL])
     movement = np.zeros(len(total))
     integrals = sweeps.path_sweep(
@@ -67,9 +67,9 @@ def walk_path(task: Task, routes: Routes, entries: Entries, progress: Progress) 
                 if routes.samples is not None:
                     total[rows] += integral.causes[names.DATA]
                 _book_causes(task, routes, entries, integral)
-            rules[step, integral.block] = integral.rule
+            quadratures[step, integral.block] = integral.quadrature
             advance()
-    return Walked(rules, movement, total)
+    return Walked(quadratures, movement, total)
 
 
 def path_steps(task: Task, routes: Routes, first: int, stop: int) -> Iterator[sweeps.PathStep]:
@@ -95,7 +95,7 @@ def split_step(
     data = totals.pop(names.DATA)
     by_part = {name: vector for name, vector in step.causes.items() if _has_parts(task, name)}
     if by_part:
-        kept = sweeps.PathStep(step.number, step.segment, by_part)
+        kept = sweeps.PathStep(step.number, step.path, by_part)
         _book(entries, kept, piece.rows, _of_rows(task, phi, kept.directions, len(piece.inputs)))
     for name in totals.keys() - by_part.keys():
         entries.add(name, piece.rows, totals[name], step.number)
@@ -124,14 +124,14 @@ def _book_causes(task: Task, routes: Routes, entries: Entries, integral: sweeps.
     causes = {name: vectors for name, vectors in integral.step.causes.items() if name not in left_out}
     if not causes:
         return
-    kept = sweeps.PathStep(step, integral.step.segment, causes)
+    kept = sweeps.PathStep(step, integral.step.path, causes)
     if routes.parts == "rows":
         for piece in task.pieces(integral.block):
-            phi = path_rows(task, kept.segment, piece, integral.rule, by_rule=routes.rows_by_rule)
+            phi = path_rows(task, kept.path, piece, integral.quadrature, by_rule=routes.rows_by_rule)
             _book(entries, kept, piece.rows, _of_rows(task, phi, kept.directions, len(piece.inputs)))
     elif routes.parts == "products":
         for piece in task.pieces(integral.block):
-            _book(entries, kept, piece.rows, _products(task, kept, piece, integral.rule))
+            _book(entries, kept, piece.rows, _products(task, kept, piece, integral.quadrature))
     else:
         _book(entries, kept, rows, _jvps(task, kept, integral))
 
@@ -147,10 +147,16 @@ def _groups_behind_outputs(step: sweeps.PathStep, term: str, values: np.ndarray)
     return np.moveaxis(values, 0, 2) if step.causes[term].ndim == 2 else values
 
 
-def path_rows(task: Task, segment: Segment, piece: Piece, rule: PathRule, *, by_rule: bool) -> tf.Tensor:
+def path_rows(
+    task: Task, segment: StepPath, piece: Piece, quadrature: Quadrature, *, by_rule: bool
+) -> tf.Tensor:
     """Return Φ, the averaged gradients of a piece's measurements, shape (inputs · O, Z)."""
     rows = task.derivatives.path_rows(
-        segment, piece.rule_of(rule), piece.inputs, by_rule=by_rule, stacked=task.stacked_nodes(piece)
+        segment,
+        piece.quadrature_of(quadrature),
+        piece.inputs,
+        by_rule=by_rule,
+        stacked=task.stacked_nodes(piece),
     )
     return tf.reshape(rows, (-1, task.derivatives.model.point_size))
 
@@ -164,15 +170,19 @@ def _jvps(task: Task, step: sweeps.PathStep, integral: sweeps.StepIntegral) -> n
             for start, stop in slices:
                 part[start:stop] = direction[start:stop]
         block = task.blocks[integral.block]
-        values = sweeps.integrate_directions(step.segment, masked, task.derivatives, block, integral.rule)
+        values = sweeps.integrate_directions(step.path, masked, task.derivatives, block, integral.quadrature)
         found.append(np.moveaxis(values, 0, -1))
     return np.stack(found)
 
 
-def _products(task: Task, step: sweeps.PathStep, piece: Piece, rule: PathRule) -> np.ndarray:
+def _products(task: Task, step: sweeps.PathStep, piece: Piece, quadrature: Quadrature) -> np.ndarray:
     """Return the same by one backward pass a node for all measurements, shape (K, inputs, O, P)."""
     by_variable = task.derivatives.path_products(
-        step.segment, piece.rule_of(rule), step.directions, piece.inputs, stacked=task.stacked_nodes(piece)
+        step.path,
+        piece.quadrature_of(quadrature),
+        step.directions,
+        piece.inputs,
+        stacked=task.stacked_nodes(piece),
     )
     by_part = sum_by_part(by_variable.numpy(), task.derivatives, task.question.partition)
     return np.moveaxis(by_part, 2, 0)

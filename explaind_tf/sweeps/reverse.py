@@ -8,7 +8,7 @@ from explaind_tf.attribution.progress import Progress
 from explaind_tf.errors import UnbalancedLedgerError
 from explaind_tf.kernel import contractions, sweeps
 from explaind_tf.ledgers.entries import Entries
-from explaind_tf.sweeps.path import Rules, path_rows, split_step
+from explaind_tf.sweeps.path import Quadratures, path_rows, split_step
 from explaind_tf.sweeps.routes import Routes
 from explaind_tf.sweeps.task import Piece, Task
 
@@ -16,7 +16,9 @@ from explaind_tf.sweeps.task import Piece, Task
 _LARGEST_MISS = 1e-2
 
 
-def walk_back(task: Task, routes: Routes, entries: Entries, rules: Rules, progress: Progress) -> np.ndarray:
+def walk_back(
+    task: Task, routes: Routes, entries: Entries, quadratures: Quadratures, progress: Progress
+) -> np.ndarray:
     """Book the data term, sample by sample (or group by group), and what the path sweep left to be split.
 
     Returns
@@ -31,7 +33,7 @@ def walk_back(task: Task, routes: Routes, entries: Entries, rules: Rules, progre
     with progress.task("Reverse sweep", len(steps) * len(task.batches_of_pieces)) as advance:
         for pieces in task.batches_of_pieces:
             updates = (s for s in steps if task.replay.transition(s).updates)
-            pulled = (_pull_back(task, routes, entries, s, pieces, rules, total) for s in updates)
+            pulled = (_pull_back(task, routes, entries, s, pieces, quadratures, total) for s in updates)
             rows = rows_of(pulled, memory)
             found: dict[int, sweeps.UseRows] | None = {}
             for step in steps:
@@ -54,7 +56,7 @@ def _pull_back(
     entries: Entries,
     step: int,
     pieces: list[Piece],
-    rules: Rules,
+    quadratures: Quadratures,
     total: np.ndarray,
 ) -> sweeps.UpdateRows:
     """Return how the update at ``step`` turns momentum and gradient into the measurements of the pieces.
@@ -67,7 +69,7 @@ def _pull_back(
         return sweeps.UpdateRows(step, None, update.pull, update.direct, update.gain, update.scale)
     segment = task.replay.segment(transition)
     rows = [
-        path_rows(task, segment, piece, rules[step, piece.block], by_rule=routes.rows_by_rule)
+        path_rows(task, segment, piece, quadratures[step, piece.block], by_rule=routes.rows_by_rule)
         for piece in pieces
     ]
     if routes.splits_late:

@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.kernel import contractions, trials
-from explaind_tf.kernel.functions import Batch, Segment
-from explaind_tf.kernel.quadrature.nodes import PathRule
+from explaind_tf.kernel.functions import Batch, StepPath
+from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.replay.recorded import Grouping
 from explaind_tf.sweeps.task import Task
 
@@ -120,18 +120,18 @@ def _parts_route(task: Task, by_rule: bool, groups: int) -> PartsRoute | None:
     }
     segment = task.replay.segment(task.replay.transition(question.first))
     block = task.blocks[0]
-    rule = PathRule.same(len(block))
+    quadrature = Quadrature.same(len(block))
     vectors = np.stack([segment.displacement] * directions)
     derivatives = task.derivatives
 
     def by_jvp() -> Any:
         repeated = np.repeat(vectors, layers, axis=0)
-        return derivatives.path_jvp(segment, rule.by_node()[0], repeated, block)
+        return derivatives.path_jvp(segment, quadrature.by_node()[0], repeated, block)
 
     clocked: dict[str, Callable[[], Any]] = {
         "jvp": by_jvp,
-        "products": lambda: derivatives.path_products(segment, rule, vectors, block),
-        "rows": lambda: derivatives.path_rows(segment, rule, block, by_rule=False),
+        "products": lambda: derivatives.path_products(segment, quadrature, vectors, block),
+        "rows": lambda: derivatives.path_rows(segment, quadrature, block, by_rule=False),
     }
     return _cheapest(costs, clocked)  # type: ignore[return-value]
 
@@ -167,7 +167,7 @@ def _sample_route(task: Task) -> contractions.Route:
     return _cheapest(costs, clocked)  # type: ignore[return-value]
 
 
-def _sample_batch(task: Task) -> tuple[Segment, Batch]:
+def _sample_batch(task: Task) -> tuple[StepPath, Batch]:
     """Return the largest batch of the first steps, and where the weights were."""
     steps = range(min(task.question.stop, _LOOKED_AT))
     transition = max((task.replay.transition(s) for s in steps), key=lambda t: len(t.rows))

@@ -9,7 +9,7 @@ import numpy as np
 from explaind_tf.kernel.contractions import CHUNK_BYTES, STRETCH
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block
-from explaind_tf.kernel.quadrature.nodes import PathRule
+from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.questions.question import Question
 from explaind_tf.replay.recorded import PathReplay, Replay
 from explaind_tf.runs import WeightPath
@@ -32,9 +32,9 @@ class Piece:
     rows: slice
     inputs: Block
 
-    def rule_of(self, rule: PathRule) -> PathRule:
-        """Return the part of the block's rule that is these inputs'."""
-        return rule.part(self.start, self.start + len(self.inputs))
+    def quadrature_of(self, quadrature: Quadrature) -> Quadrature:
+        """Return the part of the block's quadrature that is these inputs'."""
+        return quadrature.part(self.start, self.start + len(self.inputs))
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.example_gradients import ExampleGradients
-from explaind_tf.kernel.functions import Batch, Block, PureModel, Segment
+from explaind_tf.kernel.functions import Batch, Block, PureModel, StepPath
 from explaind_tf.kernel.operations.kinks import averaged, has_kinks
-from explaind_tf.kernel.quadrature.nodes import NodeTable, PathRule
+from explaind_tf.kernel.quadrature.nodes import NodeTable, Quadrature
 
 # Iterations of a map_fn that may run at once. Each holds the activations of one backward pass.
 _PARALLEL_EXAMPLES = 16
@@ -97,7 +97,7 @@ class Derivatives:
         self._coupled_gradients = _Compiled(self._build_coupled_gradients, [point, *trained])
         self._regularizer_gradient = _Compiled(self._build_regularizer_gradient, [point, constants, x])
 
-    # Measurements along a segment.
+    # Measurements along a path.
 
     @cached_property
     def has_kinks(self) -> bool:
@@ -109,20 +109,20 @@ class Derivatives:
         """Return f, shape (batch, O)."""
         return self._measure(point, constants, block.inputs, block.targets)
 
-    def measure_at(self, segment: Segment, table: NodeTable, block: Block) -> tf.Tensor:
+    def measure_at(self, path: StepPath, table: NodeTable, block: Block) -> tf.Tensor:
         """Return f at pairs of a node and an input, in the order of the table, shape (m, O)."""
-        return self._measure_at(*self._pairs(segment, table), segment.constants, block.inputs, block.targets)
+        return self._measure_at(*self._pairs(path, table), path.constants, block.inputs, block.targets)
 
-    def path_jvp(self, segment: Segment, table: NodeTable, directions: Any, block: Block) -> tf.Tensor:
+    def path_jvp(self, path: StepPath, table: NodeTable, directions: Any, block: Block) -> tf.Tensor:
         """Return ∂f/∂z (z(t)) · d for directions (K, Z) at such pairs, shape (m, K, O)."""
         compiled = self._path_jvp.get(len(directions), self._path_jvp[None])
-        pairs = self._pairs(segment, table)
-        return compiled(*pairs, directions, segment.constants, block.inputs, block.targets)
+        pairs = self._pairs(path, table)
+        return compiled(*pairs, directions, path.constants, block.inputs, block.targets)
 
     def path_rows(
         self,
-        segment: Segment,
-        rule: PathRule,
+        path: StepPath,
+        quadrature: Quadrature,
         block: Block,
         *,
         by_rule: bool,
@@ -133,9 +133,9 @@ class Derivatives:
 
         Parameters
         ----------
-        segment : Segment
+        path : StepPath
             The path.
-        rule : PathRule
+        quadrature : Quadrature
             The nodes and weights of each input.
         block : Block
             The inputs.
@@ -153,18 +153,18 @@ class Derivatives:
             If the model has no rules.
         """
         if by_rule:
-            rows = self._by_rule(self._path_rows_by_rule, segment, rule, block, stacked)
+            rows = self._by_rule(self._path_rows_by_rule, path, quadrature, block, stacked)
             return rows if outputs is None else tf.gather(rows, outputs, axis=1)
         dtype = self.model.dtype.as_numpy_dtype
-        nodes = (array.astype(dtype) for array in (rule.nodes, rule.pieces, rule.weights))
+        nodes = (array.astype(dtype) for array in (quadrature.nodes, quadrature.pieces, quadrature.weights))
         if outputs is None:
-            one = self.measure(segment.start, segment.constants, block.take(slice(0, 1)))
+            one = self.measure(path.start, path.constants, block.take(slice(0, 1)))
             outputs = np.arange(one.shape[1])
-        path = (*segment.line, *nodes, rule.splits, outputs.astype(np.int32))
-        return self._path_rows(*path, segment.constants, block.inputs, block.targets)
+        along = (*path.line, *nodes, quadrature.splits, outputs.astype(np.int32))
+        return self._path_rows(*along, path.constants, block.inputs, block.targets)
 
     def path_products(
-        self, segment: Segment, rule: PathRule, directions: Any, block: Block, *, stacked: int = 1
+        self, path: StepPath, quadrature: Quadrature, directions: Any, block: Block, *, stacked: int = 1
     ) -> tf.Tensor:
         """Return Φ · d variable by variable for directions (K, Z), shape (batch, O, K, V).
 
@@ -176,19 +176,24 @@ class Derivatives:
         NotCoveredError
             If the model has no rules.
         """
-        return self._by_rule(partial(self._path_products, directions), segment, rule, block, stacked)
+        return self._by_rule(partial(self._path_products, directions), path, quadrature, block, stacked)
 
     def _by_rule(
-        self, function: Callable[..., tf.Tensor], segment: Segment, rule: PathRule, block: Block, stacked: int
+        self,
+        function: Callable[..., tf.Tensor],
+        path: StepPath,
+        quadrature: Quadrature,
+        block: Block,
+        stacked: int,
     ) -> tf.Tensor:
         """Return the sum over the nodes of each input."""
         dtype = self.model.dtype.as_numpy_dtype
         total: tf.Tensor | None = None
-        for members, own in rule.rounds(stacked):
+        for members, own in quadrature.rounds(stacked):
             table, weights = own.by_node()
             inputs = block if len(members) == len(block) else block.take(members)
-            pairs = (*self._pairs(segment, table), weights.astype(dtype), own.places(table))
-            found = function(*pairs, segment.constants, inputs.inputs, inputs.targets)
+            pairs = (*self._pairs(path, table), weights.astype(dtype), own.places(table))
+            found = function(*pairs, path.constants, inputs.inputs, inputs.targets)
             if total is None:
                 assert len(members) == len(block), "every input has a node, and is in the first round"
                 total = found
@@ -197,10 +202,10 @@ class Derivatives:
         assert total is not None, "a block has inputs"
         return total
 
-    def _pairs(self, segment: Segment, table: NodeTable) -> tuple[Any, ...]:
+    def _pairs(self, path: StepPath, table: NodeTable) -> tuple[Any, ...]:
         dtype = self.model.dtype.as_numpy_dtype
         nodes, pieces = table.nodes.astype(dtype), table.pieces.astype(dtype)
-        return *segment.line, nodes, pieces, table.splits, table.members
+        return *path.line, nodes, pieces, table.splits, table.members
 
     # Training losses at a point.
 
