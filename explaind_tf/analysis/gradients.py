@@ -43,7 +43,7 @@ class Gradients:
             raise ValueError("This run has sample weights, which change from step to step.")
         path, batch = self._at(0), self._batch(0, slice(0, _CHUNK))
         if len(batch) > 1 and trials.samples_are_coupled(
-            self._derivatives, path.start, path.constants, batch
+            self._derivatives.loss, path.start, path.constants, batch
         ):
             raise ValueError(
                 "The samples of this run depend on their batch (BatchNorm or dropout): the loss of one by itself is not "
@@ -58,7 +58,9 @@ class Gradients:
         for first in range(0, len(block), _CHUNK):
             part = block.take(slice(first, first + _CHUNK))
             quadrature = Quadrature.same(len(part))
-            found = self._derivatives.path_rows(path, quadrature, part, by_rule=self._has_row_rules).numpy()
+            found = self._derivatives.measurement.path_rows(
+                path, quadrature, part, by_rule=self._has_row_rules
+            ).numpy()
             rows.append(found.reshape(len(part), -1)[:, :size])
         return np.concatenate(rows)
 
@@ -66,7 +68,7 @@ class Gradients:
         """Yield rows of the sample store, and ∇ℓ_k of each as a batch of its own, shape (rows, D)."""
         path = self._at(step)
         for rows in self._chunks():
-            gradients = self._derivatives.sample_gradients(
+            gradients = self._derivatives.loss.sample_gradients(
                 path.start, path.constants, self._batch(step, rows), by_rule=self._has_sample_rules
             )
             yield rows, gradients.numpy()
@@ -75,7 +77,7 @@ class Gradients:
         """Return ℓ_k of each row of the sample store at the weights before a step, shape (rows,)."""
         path = self._at(step)
         found = [
-            self._derivatives.losses(path.start, path.constants, self._batch(step, rows)).numpy()
+            self._derivatives.loss.values(path.start, path.constants, self._batch(step, rows)).numpy()
             for rows in self._chunks()
         ]
         return np.concatenate(found)
@@ -95,7 +97,7 @@ class Gradients:
         inputs, targets = self._run.samples.take_flat(np.arange(len(self._run.samples))[rows])
         path = self._at(step)
         first = Batch(inputs, targets, [], np.empty(0)).part(0, 1)
-        scales = self._derivatives.loss_scales(
+        scales = self._derivatives.loss.scales(
             path.start, path.constants, first.inputs, first.targets, first.weights
         )
         return Batch(inputs, targets, [], scales.numpy())
@@ -104,11 +106,13 @@ class Gradients:
     def _has_sample_rules(self) -> bool:
         path = self._at(0)
         batch = self._batch(0, slice(0, _CHUNK))
-        return trials.sample_rules_hold(self._derivatives, path.start, path.constants, batch)
+        return trials.sample_rules_hold(self._derivatives.loss, path.start, path.constants, batch)
 
     @cached_property
     def _has_row_rules(self) -> bool:
         inputs, _ = self._run.samples.take_flat([0])
         return trials.row_rules_hold(
-            self._derivatives, self._at(0), Block(inputs, list(self._of(np.zeros(1, np.int32)).targets))
+            self._derivatives.measurement,
+            self._at(0),
+            Block(inputs, list(self._of(np.zeros(1, np.int32)).targets)),
         )

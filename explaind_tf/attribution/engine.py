@@ -79,6 +79,6 @@ def _most_tokens(task: Task) -> int:
         shapes = tuple(array.shape for array in arrays)
         if shapes not in tokens:
             segment, batch = task.replay.segment(transition), task.recorded.batch(transition)
-            losses = task.derivatives.token_losses(segment.start, segment.constants, batch.part(0, 1))
+            losses = task.derivatives.loss.token_values(segment.start, segment.constants, batch.part(0, 1))
             tokens[shapes] = int(losses.shape[1])
     return max(tokens.values())

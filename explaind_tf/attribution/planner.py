@@ -139,7 +139,7 @@ def _try_step(task: Task, routes: Routes, number: int) -> tuple[list[Pass], floa
     share = len(task.everything) / len(block)
     (integral,) = sweeps.path_sweep(
         [step],
-        derivatives,
+        derivatives.measurement,
         [block],
         end=task.replay.end(question.stop),
         count=1,
@@ -155,7 +155,7 @@ def _try_step(task: Task, routes: Routes, number: int) -> tuple[list[Pass], floa
         rows = _rows(task, routes, step, integral.quadrature)
         psi = tf.repeat(rows[:1, : derivatives.model.theta_size], _rows_at_once(task), axis=0)
         partition = contractions.within(question.partition, derivatives.model.theta_size)
-        at = (derivatives, segment.start, segment.constants, batch)
+        at = (derivatives.loss, segment.start, segment.constants, batch)
         route = routes.samples
 
         def contract() -> np.ndarray:
@@ -179,12 +179,12 @@ def _path_passes(
     yield (
         "forward",
         1,
-        share * seconds(lambda: derivatives.measure(step.path.end, step.path.constants, block)),
+        share * seconds(lambda: derivatives.measurement.values(step.path.end, step.path.constants, block)),
     )
 
     def jvps(directions: np.ndarray) -> Callable[[], np.ndarray]:
         return lambda: sweeps.integrate_directions(
-            step.path, directions, derivatives, block, integral.quadrature
+            step.path, directions, derivatives.measurement, block, integral.quadrature
         )
 
     directions = step.directions
@@ -202,7 +202,7 @@ def _path_passes(
         quadrature = piece.quadrature_of(integral.quadrature)
         stacked = task.stacked_nodes(piece)
         spent = seconds(
-            lambda: derivatives.path_products(
+            lambda: derivatives.measurement.path_products(
                 step.path, quadrature, directions, piece.inputs, stacked=stacked
             )
         )

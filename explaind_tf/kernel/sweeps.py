@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from explaind_tf.kernel.derivatives.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.measurement import MeasurementDerivatives
 from explaind_tf.kernel.functions import Block, StepPath
 from explaind_tf.kernel.quadrature.nodes import Quadrature, by_node
 from explaind_tf.kernel.quadrature.refinement import AtNodes, integrate
@@ -108,7 +108,7 @@ class _BlockState:
 
 def path_sweep(
     steps: Iterable[PathStep],
-    derivatives: Derivatives,
+    measurement: MeasurementDerivatives,
     blocks: Sequence[Block],
     *,
     end: tuple[np.ndarray, list[np.ndarray]],
@@ -126,7 +126,7 @@ def path_sweep(
     ----------
     steps : iterable of PathStep
         In order; each starts where the one before ended.
-    derivatives : Derivatives
+    measurement : MeasurementDerivatives
         Of the model and measurement.
     blocks : sequence of Block
         The inputs.
@@ -149,22 +149,22 @@ def path_sweep(
         directions = tf.constant(step.directions)
         for index, block in enumerate(blocks):
             if position == 0:
-                states.append(_begin(step.path, derivatives, block, end))
+                states.append(_begin(step.path, measurement, block, end))
             state = states[index]
-            end_value = _measure(derivatives, step.path.end, step.path.constants, block)
+            end_value = _measure(measurement, step.path.end, step.path.constants, block)
             excursion = np.max(np.abs(end_value - state.initial), axis=1)
             state.movement = np.maximum(state.movement, excursion)
             budget = _budget(state, tolerance, remaining=count - position, count=count)
-            unit = _unit_in_last_place(derivatives.model.dtype, state.value, end_value)
+            unit = _unit_in_last_place(measurement.model.dtype, state.value, end_value)
             quadrature, integrals = integrate(
-                _at_nodes(partial(derivatives.path_jvp, directions=directions), step.path, block),
-                _at_nodes(derivatives.measure_at, step.path, block),
+                _at_nodes(partial(measurement.path_jvp, directions=directions), step.path, block),
+                _at_nodes(measurement.path_values, step.path, block),
                 state.value,
                 end_value,
                 budget=np.maximum(budget, unit),
                 rounding=_ROUNDED * unit,
                 max_nodes=max_nodes,
-                averaged=state.averaged if derivatives.has_kinks else None,
+                averaged=state.averaged if measurement.has_kinks else None,
             )
             causes = step.by_cause(integrals)
             integral = StepIntegral(step, index, quadrature, state.value, end_value, causes)
@@ -176,16 +176,21 @@ def path_sweep(
 
 
 def _begin(
-    path: StepPath, derivatives: Derivatives, block: Block, end: tuple[np.ndarray, list[np.ndarray]]
+    path: StepPath,
+    measurement: MeasurementDerivatives,
+    block: Block,
+    end: tuple[np.ndarray, list[np.ndarray]],
 ) -> _BlockState:
-    initial = _measure(derivatives, path.start, path.constants, block)
-    final = _measure(derivatives, *end, block)
+    initial = _measure(measurement, path.start, path.constants, block)
+    final = _measure(measurement, *end, block)
     movement, nobody = np.max(np.abs(final - initial), axis=1), np.zeros(len(block), bool)
     return _BlockState(initial, initial, movement, np.zeros_like(initial), nobody)
 
 
-def _measure(derivatives: Derivatives, point: np.ndarray, constants: list, block: Block) -> np.ndarray:
-    return derivatives.measure(point, constants, block).numpy().astype(np.float64)
+def _measure(
+    measurement: MeasurementDerivatives, point: np.ndarray, constants: list, block: Block
+) -> np.ndarray:
+    return measurement.values(point, constants, block).numpy().astype(np.float64)
 
 
 def _budget(state: _BlockState, tolerance: float, *, remaining: int, count: int) -> np.ndarray:
@@ -215,14 +220,18 @@ def _at_nodes(function: Callable[..., tf.Tensor], path: StepPath, block: Block) 
 
 
 def integrate_directions(
-    path: StepPath, directions: np.ndarray, derivatives: Derivatives, block: Block, quadrature: Quadrature
+    path: StepPath,
+    directions: np.ndarray,
+    measurement: MeasurementDerivatives,
+    block: Block,
+    quadrature: Quadrature,
 ) -> np.ndarray:
     """Return Φ_s · d for directions (K, Z) by the quadrature of a block, shape (K, batch, O), float64."""
     table, weights = quadrature.by_node()
     total: np.ndarray | float = 0.0
     # No more pairs at once than inputs: there may be many directions, and what is held is as large as the result.
     for pairs, part in table.parts(len(block)):
-        values = derivatives.path_jvp(path, part, directions, block).numpy()
+        values = measurement.path_jvp(path, part, directions, block).numpy()
         added = np.zeros((len(block), *values.shape[1:]))
         np.add.at(added, part.members, values * weights[pairs, None, None])
         total = total + added

@@ -210,7 +210,7 @@ class Replay(PathReplay):
         samples = (inputs, targets, transition.weights)
         if transition.step not in self._scales:
             segment = self.segment(transition)
-            scales = self._derivatives.loss_scales(segment.start, segment.constants, *samples)
+            scales = self._derivatives.loss.scales(segment.start, segment.constants, *samples)
             self._scales[transition.step] = scales.numpy()
         return Batch(*samples, self._scales[transition.step])
 
@@ -266,11 +266,11 @@ class Replay(PathReplay):
         at = (segment.start, segment.constants)
         found = {}
         if with_samples and grouping is None:
-            found[names.DATA] = self._derivatives.loss_gradient(*at, batch).numpy()
+            found[names.DATA] = self._derivatives.loss.gradient(*at, batch).numpy()
         elif with_samples and grouping is not None:
             found[names.DATA] = self.group_gradients(transition, grouping)
         if self._has_regularizer:
-            found[names.REGULARIZER] = self._derivatives.regularizer_gradient(*at, batch.inputs).numpy()
+            found[names.REGULARIZER] = self._derivatives.loss.regularizer_gradient(*at, batch.inputs).numpy()
         return found
 
     def group_gradients(self, transition: Transition, grouping: Grouping) -> np.ndarray:
@@ -284,7 +284,7 @@ class Replay(PathReplay):
             part = batch if grouping.coupled else batch.take(np.flatnonzero(is_member))
             shares = is_member if grouping.coupled else None
             at = (segment.start, segment.constants)
-            gradients[group] = self._derivatives.loss_gradient(*at, part, shares).numpy()
+            gradients[group] = self._derivatives.loss.gradient(*at, part, shares).numpy()
         return gradients
 
     def path_steps(

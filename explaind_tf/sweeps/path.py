@@ -47,7 +47,7 @@ def walk_path(task: Task, routes: Routes, entries: Entries, progress: Progress) 
     movement = np.zeros(len(total))
     integrals = sweeps.path_sweep(
         path_steps(task, routes, question.first, question.stop),
-        task.derivatives,
+        task.derivatives.measurement,
         task.blocks,
         end=task.replay.end(question.stop),
         count=task.steps,
@@ -151,7 +151,7 @@ def path_rows(
     task: Task, segment: StepPath, piece: Piece, quadrature: Quadrature, *, by_rule: bool
 ) -> tf.Tensor:
     """Return Φ, the averaged gradients of a piece's measurements, shape (inputs · O, Z)."""
-    rows = task.derivatives.path_rows(
+    rows = task.derivatives.measurement.path_rows(
         segment,
         piece.quadrature_of(quadrature),
         piece.inputs,
@@ -170,21 +170,23 @@ def _jvps(task: Task, step: sweeps.PathStep, integral: sweeps.StepIntegral) -> n
             for start, stop in slices:
                 part[start:stop] = direction[start:stop]
         block = task.blocks[integral.block]
-        values = sweeps.integrate_directions(step.path, masked, task.derivatives, block, integral.quadrature)
+        values = sweeps.integrate_directions(
+            step.path, masked, task.derivatives.measurement, block, integral.quadrature
+        )
         found.append(np.moveaxis(values, 0, -1))
     return np.stack(found)
 
 
 def _products(task: Task, step: sweeps.PathStep, piece: Piece, quadrature: Quadrature) -> np.ndarray:
     """Return the same by one backward pass a node for all measurements, shape (K, inputs, O, P)."""
-    by_variable = task.derivatives.path_products(
+    by_variable = task.derivatives.measurement.path_products(
         step.path,
         piece.quadrature_of(quadrature),
         step.directions,
         piece.inputs,
         stacked=task.stacked_nodes(piece),
     )
-    by_part = sum_by_part(by_variable.numpy(), task.derivatives, task.question.partition)
+    by_part = sum_by_part(by_variable.numpy(), task.derivatives.model, task.question.partition)
     return np.moveaxis(by_part, 2, 0)
 
 

@@ -96,7 +96,7 @@ def _book_samples(
     positions = task.run.samples.id_of_row[transition.rows]
     if task.question.groups is not None:
         positions = task.question.groups.of_id[positions]
-    arguments = (task.derivatives, segment.line[0], segment.constants, batch)
+    arguments = (task.derivatives.loss, segment.line[0], segment.constants, batch)
     if task.question.keeps_parameters:
         for chunk, gradients in contractions.gradient_chunks(*arguments, routes.samples, task.chunk_bytes):
             for effect, use in rows_by_effect.items():

@@ -101,7 +101,7 @@ def _prefers_reverse(task: Task) -> bool:
 
 def _rows_by_rule(task: Task) -> bool:
     segment = task.replay.segment(task.replay.transition(task.question.first))
-    return trials.row_rules_hold(task.derivatives, segment, task.blocks[0])
+    return trials.row_rules_hold(task.derivatives.measurement, segment, task.blocks[0])
 
 
 def _parts_route(task: Task, by_rule: bool, groups: int) -> PartsRoute | None:
@@ -126,12 +126,12 @@ def _parts_route(task: Task, by_rule: bool, groups: int) -> PartsRoute | None:
 
     def by_jvp() -> Any:
         repeated = np.repeat(vectors, layers, axis=0)
-        return derivatives.path_jvp(segment, quadrature.by_node()[0], repeated, block)
+        return derivatives.measurement.path_jvp(segment, quadrature.by_node()[0], repeated, block)
 
     clocked: dict[str, Callable[[], Any]] = {
         "jvp": by_jvp,
-        "products": lambda: derivatives.path_products(segment, quadrature, vectors, block),
-        "rows": lambda: derivatives.path_rows(segment, quadrature, block, by_rule=False),
+        "products": lambda: derivatives.measurement.path_products(segment, quadrature, vectors, block),
+        "rows": lambda: derivatives.measurement.path_rows(segment, quadrature, block, by_rule=False),
     }
     return _cheapest(costs, clocked)  # type: ignore[return-value]
 
@@ -139,7 +139,7 @@ def _parts_route(task: Task, by_rule: bool, groups: int) -> PartsRoute | None:
 def _are_coupled(task: Task) -> bool:
     segment, batch = _sample_batch(task)
     return len(batch) > 1 and trials.samples_are_coupled(
-        task.derivatives, segment.start, segment.constants, batch
+        task.derivatives.loss, segment.start, segment.constants, batch
     )
 
 
@@ -149,7 +149,7 @@ def _sample_route(task: Task) -> contractions.Route:
     if question.keeps_tokens:
         return "token_jvp"
     segment, batch = _sample_batch(task)
-    at = (task.derivatives, segment.start, segment.constants, batch)
+    at = (task.derivatives.loss, segment.start, segment.constants, batch)
     if len(batch) > 1 and trials.samples_are_coupled(*at):
         return "jvp"
     if trials.sample_rules_hold(*at):

@@ -95,7 +95,7 @@ class Task:
     def outputs(self) -> int:
         """Number of outputs of the measurement."""
         probe = self.everything.take(slice(0, 1))
-        return int(self.derivatives.measure(*self.replay.end(self.question.first), probe).shape[1])
+        return int(self.derivatives.measurement.values(*self.replay.end(self.question.first), probe).shape[1])
 
     @property
     def steps(self) -> int:

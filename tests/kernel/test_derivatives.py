@@ -91,7 +91,7 @@ def test_measures_and_jvps_along_a_path_equal_the_jacobian(problem, count):
     table = by_node(nodes, owners)
     assert table.nodes.tolist() == [0.1, 0.3, 0.8]  # inputs 1 and 2 are measured together
     directions = rng.normal(size=(count, SIZE + STATE))
-    found = derivatives.path_jvp(path, table, directions, block)
+    found = derivatives.measurement.path_jvp(path, table, directions, block)
     expected = np.stack([jacobian(t)[i] @ directions.T for t, i in zip(nodes, owners, strict=True)])
     np.testing.assert_allclose(found, expected[table.order].swapaxes(1, 2), atol=1e-12)
     measured = [
@@ -99,7 +99,7 @@ def test_measures_and_jvps_along_a_path_equal_the_jacobian(problem, count):
         for t, i in zip(nodes, owners, strict=True)
     ]
     np.testing.assert_allclose(
-        derivatives.measure_at(path, table, block), np.stack(measured)[table.order], atol=1e-12
+        derivatives.measurement.path_values(path, table, block), np.stack(measured)[table.order], atol=1e-12
     )
 
 
@@ -115,12 +115,12 @@ def test_rows_of_inputs_with_quadratures_of_their_own_equal_the_jacobian(problem
         points = (path.start + t * path.displacement for t in nodes)
         jacobians = (_jacobian(lambda z: _measure(_unpack(z), [], block.inputs, []), z)[i] for z in points)
         expected.append(sum(w * jacobian for w, jacobian in zip(weights, jacobians, strict=True)))
-    rows = derivatives.path_rows(path, quadrature, block, by_rule=by_rule, stacked=stacked)
+    rows = derivatives.measurement.path_rows(path, quadrature, block, by_rule=by_rule, stacked=stacked)
     np.testing.assert_allclose(rows, expected, atol=1e-12)
     if not by_rule:
         return
     directions = rng.normal(size=(2, SIZE + STATE))
-    products = derivatives.path_products(path, quadrature, directions, block, stacked=stacked)
+    products = derivatives.measurement.path_products(path, quadrature, directions, block, stacked=stacked)
     cuts = np.cumsum(derivatives.model.sizes)[:-1]
     by_variable = [
         np.einsum("boz,kz->bok", e, d)
@@ -137,16 +137,18 @@ def test_sample_gradients_sum_to_the_batch_gradient(problem, by_rule):
     derivatives = Derivatives(_model())
     jacobian = _jacobian(lambda z: _losses(_unpack(z), [], *_arguments(batch)), path.start)
     expected = jacobian[:, :SIZE]
-    found = derivatives.sample_gradients(path.start, [], batch, by_rule=by_rule)
+    found = derivatives.loss.sample_gradients(path.start, [], batch, by_rule=by_rule)
     np.testing.assert_allclose(found, expected, atol=1e-12)
-    np.testing.assert_allclose(derivatives.coupled_gradients(path.start, [], batch), expected, atol=1e-12)
-    gradient = derivatives.loss_gradient(path.start, [], batch)
+    np.testing.assert_allclose(
+        derivatives.loss.coupled_gradients(path.start, [], batch), expected, atol=1e-12
+    )
+    gradient = derivatives.loss.gradient(path.start, [], batch)
     np.testing.assert_allclose(gradient, expected.sum(axis=0), atol=1e-12)
 
 
 def test_regularizer_gradient_leaves_the_state_out(problem):
     path, *_ = problem
-    gradient = Derivatives(_model()).regularizer_gradient(path.start, [], [np.zeros((1, 4))]).numpy()
+    gradient = Derivatives(_model()).loss.regularizer_gradient(path.start, [], [np.zeros((1, 4))]).numpy()
     np.testing.assert_allclose(gradient[:20], 2 * path.start[:20])
     assert gradient.shape == (SIZE,)
     assert not gradient[20:].any()
@@ -157,7 +159,7 @@ def test_all_routes_contract_alike_part_by_part(problem, partition):
     path, _, batch, rng = problem
     derivatives = Derivatives(_model())
     rows = tf.constant(rng.normal(size=(3, SIZE)))
-    gradients = derivatives.sample_gradients(path.start, [], batch, by_rule=False).numpy()
+    gradients = derivatives.loss.sample_gradients(path.start, [], batch, by_rule=False).numpy()
     expected = np.stack(
         [
             sum((rows.numpy()[:, a:b] @ gradients[:, a:b].T for a, b in part), np.zeros((3, 6)))
@@ -166,15 +168,17 @@ def test_all_routes_contract_alike_part_by_part(problem, partition):
         axis=-1,
     )
     for route in ("rules", "loop", "jvp"):
-        found = contractions.contract(derivatives, path.start, [], batch, rows, partition, route)
+        found = contractions.contract(derivatives.loss, path.start, [], batch, rows, partition, route)
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_gradients_come_in_chunks_of_bounded_size(problem):
     path, _, batch, _ = problem
     derivatives = Derivatives(_model())
-    whole = derivatives.sample_gradients(path.start, [], batch, by_rule=False).numpy()
-    chunks = list(contractions.gradient_chunks(derivatives, path.start, [], batch, "rules", 4 * SIZE * 8))
+    whole = derivatives.loss.sample_gradients(path.start, [], batch, by_rule=False).numpy()
+    chunks = list(
+        contractions.gradient_chunks(derivatives.loss, path.start, [], batch, "rules", 4 * SIZE * 8)
+    )
     assert [len(gradients) for _, gradients in chunks] == [3, 3]  # of about equal size
     np.testing.assert_allclose(np.concatenate([g for _, g in chunks]), whole, atol=1e-14)
 
@@ -182,13 +186,13 @@ def test_gradients_come_in_chunks_of_bounded_size(problem):
 def test_coupled_samples_are_noticed_and_differentiated_within_their_batch(problem):
     path, _, batch, rng = problem
     alone, coupled = Derivatives(_model()), Derivatives(_model(_coupled_losses))
-    assert not trials.samples_are_coupled(alone, path.start, [], batch)
-    assert trials.samples_are_coupled(coupled, path.start, [], batch)
+    assert not trials.samples_are_coupled(alone.loss, path.start, [], batch)
+    assert trials.samples_are_coupled(coupled.loss, path.start, [], batch)
     jacobian = _jacobian(lambda z: _coupled_losses(_unpack(z), [], *_arguments(batch)), path.start)[:, :SIZE]
     rows = tf.constant(rng.normal(size=(2, SIZE)))
-    found = contractions.contract(coupled, path.start, [], batch, rows, [[(0, SIZE)]], "jvp")
+    found = contractions.contract(coupled.loss, path.start, [], batch, rows, [[(0, SIZE)]], "jvp")
     np.testing.assert_allclose(found[..., 0], rows.numpy() @ jacobian.T, atol=1e-12)
-    gradients = coupled.coupled_gradients(path.start, [], batch)
+    gradients = coupled.loss.coupled_gradients(path.start, [], batch)
     np.testing.assert_allclose(gradients, jacobian, atol=1e-12)
 
 
@@ -196,8 +200,8 @@ def test_samples_without_weight_do_not_hide_that_others_are_coupled(problem):
     path, _, batch, _ = problem
     weights = np.array([0.0, 1.0, 1.0, 0.0, 0.0, 0.0])
     batch = Batch(batch.inputs, batch.targets, [weights], batch.scales)
-    assert trials.samples_are_coupled(Derivatives(_model(_coupled_losses)), path.start, [], batch)
-    assert not trials.samples_are_coupled(Derivatives(_model()), path.start, [], batch)
+    assert trials.samples_are_coupled(Derivatives(_model(_coupled_losses)).loss, path.start, [], batch)
+    assert not trials.samples_are_coupled(Derivatives(_model()).loss, path.start, [], batch)
 
 
 def test_functions_are_traced_once_whatever_the_batch_size(problem):
@@ -207,13 +211,13 @@ def test_functions_are_traced_once_whatever_the_batch_size(problem):
         quadrature = Quadrature.same(size, 1)
         part = batch.part(0, size)
         for by_rule in (False, True):
-            derivatives.path_rows(path, quadrature, block.take(slice(0, size)), by_rule=by_rule)
-            derivatives.sample_gradients(path.start, [], part, by_rule=by_rule)
+            derivatives.measurement.path_rows(path, quadrature, block.take(slice(0, size)), by_rule=by_rule)
+            derivatives.loss.sample_gradients(path.start, [], part, by_rule=by_rule)
         table, inputs = quadrature.by_node()[0], block.take(slice(0, size))
-        derivatives.path_jvp(path, table, path.displacement[None], inputs)
-        derivatives.measure_at(path, table, inputs)
-        derivatives.contract(path.start, [], part, path.start[None, :SIZE])
-    for attribute in vars(derivatives).values():
+        derivatives.measurement.path_jvp(path, table, path.displacement[None], inputs)
+        derivatives.measurement.path_values(path, table, inputs)
+        derivatives.loss.contract(path.start, [], part, path.start[None, :SIZE])
+    for attribute in (*vars(derivatives.measurement).values(), *vars(derivatives.loss).values()):
         for function in attribute.values() if isinstance(attribute, dict) else [attribute]:
             if hasattr(function, "experimental_get_tracing_count"):
                 assert function.experimental_get_tracing_count() <= 1
@@ -251,9 +255,9 @@ def test_broadcasting_matmuls_do_not_abort_the_process_with_onednn_on():
         for _ in range(3):
             for by_rule in (False, True):
                 quadrature = Quadrature.same(4)
-                derivatives.path_rows(path, quadrature, Block([x[:4]], []), by_rule=by_rule)
-                derivatives.sample_gradients(point, [], batch, by_rule=by_rule)
-            derivatives.loss_jvp(point, [], batch, np.stack([point] * 4))
+                derivatives.measurement.path_rows(path, quadrature, Block([x[:4]], []), by_rule=by_rule)
+                derivatives.loss.sample_gradients(point, [], batch, by_rule=by_rule)
+            derivatives.loss.jvp(point, [], batch, np.stack([point] * 4))
         print("survived")
         """
     )

@@ -46,8 +46,12 @@ def _one_node(count, piece=(0.0, 1.0)):
 
 def _missed(derivatives, path, block, quadrature):
     """Return what of the change of the measurement a quadrature does not explain, shape (inputs, outputs)."""
-    start, end = (derivatives.measure(point, [], block).numpy() for point in (path.start, path.end))
-    explained = integrate_directions(path, path.displacement[None], derivatives, block, quadrature)[0]
+    start, end = (
+        derivatives.measurement.values(point, [], block).numpy() for point in (path.start, path.end)
+    )
+    explained = integrate_directions(
+        path, path.displacement[None], derivatives.measurement, block, quadrature
+    )[0]
     return end - start - explained
 
 
@@ -75,7 +79,7 @@ def test_one_node_explains_a_kink_anywhere_in_what_is_linear_along_the_path(name
     rng = np.random.default_rng(seed)
     shapes = [(SIDE, 6)]
     derivatives = _COMPILED.setdefault(name, _derivatives(_LINEAR[name], shapes, (SIDE,)))
-    assert derivatives.has_kinks
+    assert derivatives.measurement.has_kinks
     path, block = _step_path(shapes, rng, 3.0), Block([rng.normal(size=(INPUTS, SIDE))], [])
     if name == "relu6":  # two kinks in one piece are beyond it
         path = _step_path(shapes, rng, 0.1)
@@ -116,21 +120,23 @@ def test_rows_products_and_derivatives_of_pieces_are_those_of_hundreds_of_nodes(
         INPUTS,
         np.tile([[0.0, 0.5], [0.5, 1.0]], (INPUTS, 1)),
     )
-    rows = derivatives.path_rows(path, halves, block, by_rule=False).numpy()
-    exact = derivatives.path_rows(path, Quadrature.same(INPUTS, 6), block, by_rule=False).numpy()
-    plain = derivatives.path_rows(path, Quadrature.same(INPUTS, 1), block, by_rule=False).numpy()
+    rows = derivatives.measurement.path_rows(path, halves, block, by_rule=False).numpy()
+    exact = derivatives.measurement.path_rows(path, Quadrature.same(INPUTS, 6), block, by_rule=False).numpy()
+    plain = derivatives.measurement.path_rows(path, Quadrature.same(INPUTS, 1), block, by_rule=False).numpy()
     # Every element of Φ, and not only its product with the displacement, which refinement looks at.
     assert np.linalg.norm(rows - exact) < 0.2 * np.linalg.norm(plain - exact)
     directions = rng.normal(size=(2, len(path.start)))
     for stacked in (1, 2):
-        by_rule = derivatives.path_rows(path, halves, block, by_rule=True, stacked=stacked)
+        by_rule = derivatives.measurement.path_rows(path, halves, block, by_rule=True, stacked=stacked)
         np.testing.assert_allclose(by_rule, rows, atol=1e-12)
-        products = derivatives.path_products(path, halves, directions, block, stacked=stacked).numpy()
+        products = derivatives.measurement.path_products(
+            path, halves, directions, block, stacked=stacked
+        ).numpy()
         expected = np.einsum("boz,kz->bok", rows, directions)
         np.testing.assert_allclose(products.sum(axis=-1), expected, atol=1e-11)
     for count in (2, 5):  # laid out, and in a loop
         several = rng.normal(size=(count, len(path.start)))
-        integrals = integrate_directions(path, several, derivatives, block, halves)
+        integrals = integrate_directions(path, several, derivatives.measurement, block, halves)
         np.testing.assert_allclose(integrals, np.einsum("boz,kz->kbo", rows, several), atol=1e-11)
 
 
@@ -141,7 +147,7 @@ def test_where_no_kink_is_crossed_mean_slopes_are_the_slopes(name):
     derivatives, path = _derivatives(function, shapes, inputs), _step_path(shapes, rng, 1e-9)
     block = Block([rng.normal(size=(INPUTS, *inputs))], [])
     plain, mean = (
-        derivatives.path_rows(path, quadrature, block, by_rule=True).numpy()
+        derivatives.measurement.path_rows(path, quadrature, block, by_rule=True).numpy()
         for quadrature in (Quadrature.same(INPUTS), _one_node(INPUTS))
     )
     assert np.abs(plain).max() > 0
@@ -157,10 +163,10 @@ def test_a_model_without_kinks_knows_it():
         lambda v, x: tf.reduce_logsumexp(tf.tanh(x @ v[0]), 1)[:, None], [(SIDE, 3)], (SIDE,)
     )
     of_inputs = _derivatives(lambda v, x: tf.nn.relu(x) @ v[0], [(SIDE, 3)], (SIDE,))
-    assert not smooth.has_kinks
-    assert not counted.has_kinks  # a maximum of whole numbers
-    assert not stopped.has_kinks  # one that is only there against overflow, and has no derivative
-    assert not of_inputs.has_kinks  # not of the weights
+    assert not smooth.measurement.has_kinks
+    assert not counted.measurement.has_kinks  # a maximum of whole numbers
+    assert not stopped.measurement.has_kinks  # one that is only there against overflow, and has no derivative
+    assert not of_inputs.measurement.has_kinks  # not of the weights
 
 
 class _Kink(Integrands):

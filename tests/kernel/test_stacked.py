@@ -102,15 +102,17 @@ def test_rows_products_and_integrals_equal_those_of_a_loop(name):
     nodes = np.array([0.5, 0.1, 0.5, 0.7, 0.5, 0.9, 0.1, 0.7])
     quadrature = Quadrature.of_pairs(owners, nodes, rng.uniform(0.2, 1, len(nodes)), 4)
     derivatives = Derivatives(model)
-    expected = derivatives.path_rows(path, quadrature, block, by_rule=False).numpy()
+    expected = derivatives.measurement.path_rows(path, quadrature, block, by_rule=False).numpy()
     assert np.abs(expected).max() > 1e-3
     directions = rng.normal(size=(3, size))
-    integrals = integrate_directions(path, directions, derivatives, block, quadrature)
+    integrals = integrate_directions(path, directions, derivatives.measurement, block, quadrature)
     np.testing.assert_allclose(integrals, np.einsum("boz,kz->kbo", expected, directions), atol=1e-11)
     for stacked in (1, 2, 10):
-        rows = derivatives.path_rows(path, quadrature, block, by_rule=True, stacked=stacked)
+        rows = derivatives.measurement.path_rows(path, quadrature, block, by_rule=True, stacked=stacked)
         np.testing.assert_allclose(rows, expected, atol=1e-12)
-        products = derivatives.path_products(path, quadrature, directions, block, stacked=stacked).numpy()
+        products = derivatives.measurement.path_products(
+            path, quadrature, directions, block, stacked=stacked
+        ).numpy()
         np.testing.assert_allclose(
             products.sum(axis=-1), np.einsum("boz,kz->bok", expected, directions), atol=1e-11
         )

@@ -133,12 +133,12 @@ def expected_rows(derivatives, path, block):
 def check(derivatives, holds):
     """Hold verdicts of both trials, and the numbers of the way they choose, against tapes."""
     point, batch, path, block = problem(derivatives)
-    assert trials.sample_rules_hold(derivatives, point, [], batch) == holds
-    assert trials.row_rules_hold(derivatives, path, block) == holds
-    found = derivatives.sample_gradients(point, [], batch, by_rule=holds)
+    assert trials.sample_rules_hold(derivatives.loss, point, [], batch) == holds
+    assert trials.row_rules_hold(derivatives.measurement, path, block) == holds
+    found = derivatives.loss.sample_gradients(point, [], batch, by_rule=holds)
     np.testing.assert_allclose(found, expected_gradients(derivatives, point, batch), atol=1e-12)
     middle = Quadrature.same(len(block))
-    found = derivatives.path_rows(path, middle, block, by_rule=holds)
+    found = derivatives.measurement.path_rows(path, middle, block, by_rule=holds)
     np.testing.assert_allclose(found, expected_rows(derivatives, path, block), atol=1e-12)
 
 
@@ -157,8 +157,8 @@ def test_arrangements_are_told_apart_whatever_the_number_of_examples(count):
     # A single example would be in place in any arrangement; as many as there are positions fit in shape.
     derivatives = derivatives_of(time_major)
     point, batch, path, block = problem(derivatives, count)
-    assert not trials.sample_rules_hold(derivatives, point, [], batch)
-    assert not trials.row_rules_hold(derivatives, path, block)
+    assert not trials.sample_rules_hold(derivatives.loss, point, [], batch)
+    assert not trials.row_rules_hold(derivatives.measurement, path, block)
 
 
 def test_layers_behind_a_head_of_zeros_are_tried_too():
@@ -166,16 +166,16 @@ def test_layers_behind_a_head_of_zeros_are_tried_too():
     point, batch, path, block = problem(derivatives)
     point[-C * D :] = 0
     still = dataclasses.replace(path, start=point, displacement=np.zeros_like(point))
-    assert not trials.sample_rules_hold(derivatives, point, [], batch)
-    assert not trials.row_rules_hold(derivatives, still, block)
-    assert trials.samples_are_coupled(derivatives_of(coupled), point, [], batch)
-    assert not trials.samples_are_coupled(derivatives, point, [], batch)
+    assert not trials.sample_rules_hold(derivatives.loss, point, [], batch)
+    assert not trials.row_rules_hold(derivatives.measurement, still, block)
+    assert trials.samples_are_coupled(derivatives_of(coupled).loss, point, [], batch)
+    assert not trials.samples_are_coupled(derivatives.loss, point, [], batch)
 
 
 def test_models_whose_weights_are_all_zero_can_be_tried():
     derivatives = derivatives_of(plain)
     point, batch, *_ = problem(derivatives)
-    assert trials.sample_rules_hold(derivatives, np.zeros_like(point), [], batch)
+    assert trials.sample_rules_hold(derivatives.loss, np.zeros_like(point), [], batch)
 
 
 @pytest.mark.parametrize(
@@ -210,4 +210,4 @@ def test_random_numbers_make_samples_coupled():
 
     derivatives = derivatives_of(noisy)
     point, batch, *_ = problem(derivatives)
-    assert trials.samples_are_coupled(derivatives, point, [], batch)
+    assert trials.samples_are_coupled(derivatives.loss, point, [], batch)
