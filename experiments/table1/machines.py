@@ -12,8 +12,9 @@ import explaind_tf as xtf
 from explaind_tf import measurements
 from explaind_tf.kernel import sweeps
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.measurement import MeasurementDerivatives
 from explaind_tf.kernel.functions import Block
-from explaind_tf.kernel.quadrature.nodes import PathRule
+from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.replay.binding import pure_model
 from explaind_tf.replay.recorded import Replay
 
@@ -48,29 +49,29 @@ class Machine:
     passes: Passes
 
 
-class _Counted(Derivatives):
+class _Counted(MeasurementDerivatives):
     """Derivatives that count the pairs of a node and an input that they are asked for."""
 
-    nodes = values = 0
+    nodes = measured = 0
 
     def forget(self) -> None:
         """Count from zero."""
-        self.nodes = self.values = 0
+        self.nodes = self.measured = 0
 
-    def path_jvp(self, segment, table, directions, block):
+    def path_jvp(self, path, table, directions, block):
         self.nodes += len(table.members)
         # Where a node stands for a piece, the ends of it are measured, too.
         has_piece = np.repeat(table.pieces[:, 1] > table.pieces[:, 0], np.diff(table.splits))
-        self.values += 2 * int(has_piece.sum())
-        return super().path_jvp(segment, table, directions, block)
+        self.measured += 2 * int(has_piece.sum())
+        return super().path_jvp(path, table, directions, block)
 
-    def measure_at(self, segment, table, block):
-        self.values += len(table.members)
-        return super().measure_at(segment, table, block)
+    def path_values(self, path, table, block):
+        self.measured += len(table.members)
+        return super().path_values(path, table, block)
 
-    def measure(self, point, constants, block):
-        self.values += len(block)
-        return super().measure(point, constants, block)
+    def values(self, point, constants, block):
+        self.measured += len(block)
+        return super().values(point, constants, block)
 
 
 class Machines:
@@ -85,34 +86,35 @@ class Machines:
     """
 
     def __init__(self, run: xtf.Run, x: np.ndarray) -> None:
-        self._derivatives = _Counted(pure_model(run, measurements.outputs()))
-        self._replay = Replay(run, self._derivatives)
+        derivatives = Derivatives(pure_model(run, measurements.outputs()))
+        self._measurement = _Counted(derivatives.model)
+        self._replay = Replay(run, derivatives)
         self._blocks = [Block([x[first : first + _BLOCK]], []) for first in range(0, len(x), _BLOCK)]
         self._steps = len(run.steps)
         self._initial, self._final = self._outputs(0), self._outputs(self._steps)
 
     def by_fixed_nodes(self, nodes: int) -> Machine:
         """Return the one with the midpoints of as many equal intervals, for each input and step."""
-        self._derivatives.forget()
-        rules = [_midpoints(len(block), nodes) for block in self._blocks]
+        self._measurement.forget()
+        quadratures = [_midpoints(len(block), nodes) for block in self._blocks]
         explained = np.zeros(self._initial.shape)
         for step in self._replay.path_steps(0, self._steps):
             # All causes in one direction: only their sum is asked for.
             direction = sum(step.causes.values())[None]
             found = [
-                sweeps.integrate_directions(step.segment, direction, self._derivatives, block, rule)[0]
-                for block, rule in zip(self._blocks, rules, strict=True)
+                sweeps.integrate_directions(step.path, direction, self._measurement, block, quadrature)[0]
+                for block, quadrature in zip(self._blocks, quadratures, strict=True)
             ]
             explained += np.concatenate(found)
         return self._machine(explained)
 
     def by_refinement(self, tolerance: float) -> Machine:
         """Return the one that ``run.attribute`` makes to a tolerance."""
-        self._derivatives.forget()
+        self._measurement.forget()
         explained = np.zeros(self._initial.shape)
         integrals = sweeps.path_sweep(
             self._replay.path_steps(0, self._steps),
-            self._derivatives,
+            self._measurement,
             self._blocks,
             end=self._replay.end(self._steps),
             count=self._steps,
@@ -126,17 +128,17 @@ class Machines:
 
     def _outputs(self, step: int) -> np.ndarray:
         point = self._replay.end(step)
-        found = [self._derivatives.measure(*point, block).numpy() for block in self._blocks]
+        found = [self._measurement.values(*point, block).numpy() for block in self._blocks]
         return np.concatenate(found).astype(np.float64)
 
     def _machine(self, explained: np.ndarray) -> Machine:
         pairs = len(explained) * self._steps
-        passes = Passes(self._derivatives.nodes / pairs, self._derivatives.values / pairs)
+        passes = Passes(self._measurement.nodes / pairs, self._measurement.measured / pairs)
         return Machine(self._initial, self._final, self._initial + explained, passes)
 
 
-def _midpoints(inputs: int, nodes: int) -> PathRule:
+def _midpoints(inputs: int, nodes: int) -> Quadrature:
     places = np.tile((np.arange(nodes) + 0.5) / nodes, inputs)
-    return PathRule.of_pairs(
+    return Quadrature.of_pairs(
         np.repeat(np.arange(inputs), nodes), places, np.full(len(places), 1 / nodes), inputs
     )

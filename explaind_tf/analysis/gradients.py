@@ -10,8 +10,8 @@ from explaind_tf import measurements
 from explaind_tf.attribution import Run
 from explaind_tf.kernel import trials
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
-from explaind_tf.kernel.functions import Batch, Block, Segment
-from explaind_tf.kernel.quadrature.nodes import PathRule
+from explaind_tf.kernel.functions import Batch, Block, StepPath
+from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.measurements import Measurement
 from explaind_tf.replay.binding import constants_of, flat_point, pure_model
 from explaind_tf.runs.format import structure as struct
@@ -41,9 +41,9 @@ class Gradients:
         self._derivatives = Derivatives(pure_model(run, of(np.zeros(1, np.int32))))
         if run.step_store.layout.weights:
             raise ValueError("This run has sample weights, which change from step to step.")
-        segment, batch = self._at(0), self._batch(0, slice(0, _CHUNK))
+        path, batch = self._at(0), self._batch(0, slice(0, _CHUNK))
         if len(batch) > 1 and trials.samples_are_coupled(
-            self._derivatives, segment.start, segment.constants, batch
+            self._derivatives.loss, path.start, path.constants, batch
         ):
             raise ValueError(
                 "The samples of this run depend on their batch (BatchNorm or dropout): the loss of one by itself is not "
@@ -53,29 +53,31 @@ class Gradients:
     def of_measurements(self, step: int, x: Any, y: np.ndarray) -> np.ndarray:
         """Return ∇f at the weights before a step, one row a measurement, shape (inputs, D)."""
         block = Block(struct.as_batches(self._run.manifest.inputs, x, "x"), list(self._of(y).targets))
-        segment, size = self._at(step), self._derivatives.model.theta_size
+        path, size = self._at(step), self._derivatives.model.theta_size
         rows = []
         for first in range(0, len(block), _CHUNK):
             part = block.take(slice(first, first + _CHUNK))
-            rule = PathRule.same(len(part))
-            found = self._derivatives.path_rows(segment, rule, part, by_rule=self._has_row_rules).numpy()
+            quadrature = Quadrature.same(len(part))
+            found = self._derivatives.measurement.path_rows(
+                path, quadrature, part, by_rule=self._has_row_rules
+            ).numpy()
             rows.append(found.reshape(len(part), -1)[:, :size])
         return np.concatenate(rows)
 
     def of_losses(self, step: int) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield rows of the sample store, and ∇ℓ_k of each as a batch of its own, shape (rows, D)."""
-        segment = self._at(step)
+        path = self._at(step)
         for rows in self._chunks():
-            gradients = self._derivatives.sample_gradients(
-                segment.start, segment.constants, self._batch(step, rows), by_rule=self._has_sample_rules
+            gradients = self._derivatives.loss.sample_gradients(
+                path.start, path.constants, self._batch(step, rows), by_rule=self._has_sample_rules
             )
             yield rows, gradients.numpy()
 
     def losses(self, step: int) -> np.ndarray:
         """Return ℓ_k of each row of the sample store at the weights before a step, shape (rows,)."""
-        segment = self._at(step)
+        path = self._at(step)
         found = [
-            self._derivatives.losses(segment.start, segment.constants, self._batch(step, rows)).numpy()
+            self._derivatives.loss.values(path.start, path.constants, self._batch(step, rows)).numpy()
             for rows in self._chunks()
         ]
         return np.concatenate(found)
@@ -84,31 +86,33 @@ class Gradients:
         count = len(self._run.samples)
         return (slice(first, min(first + _CHUNK, count)) for first in range(0, count, _CHUNK))
 
-    def _at(self, step: int) -> Segment:
+    def _at(self, step: int) -> StepPath:
         """Return a path without length at the weights before a step."""
         theta, state = self._run.step_store.theta(step), self._run.step_store.state(step)
         point = flat_point(self._run, theta, state)
-        return Segment(point, point, np.zeros_like(point), constants_of(self._run, state))
+        return StepPath(point, point, np.zeros_like(point), constants_of(self._run, state))
 
     def _batch(self, step: int, rows: slice) -> Batch:
         """Return samples with the scales that each would have alone."""
         inputs, targets = self._run.samples.take_flat(np.arange(len(self._run.samples))[rows])
-        segment = self._at(step)
+        path = self._at(step)
         first = Batch(inputs, targets, [], np.empty(0)).part(0, 1)
-        scales = self._derivatives.loss_scales(
-            segment.start, segment.constants, first.inputs, first.targets, first.weights
+        scales = self._derivatives.loss.scales(
+            path.start, path.constants, first.inputs, first.targets, first.weights
         )
         return Batch(inputs, targets, [], scales.numpy())
 
     @cached_property
     def _has_sample_rules(self) -> bool:
-        segment = self._at(0)
+        path = self._at(0)
         batch = self._batch(0, slice(0, _CHUNK))
-        return trials.sample_rules_hold(self._derivatives, segment.start, segment.constants, batch)
+        return trials.sample_rules_hold(self._derivatives.loss, path.start, path.constants, batch)
 
     @cached_property
     def _has_row_rules(self) -> bool:
         inputs, _ = self._run.samples.take_flat([0])
         return trials.row_rules_hold(
-            self._derivatives, self._at(0), Block(inputs, list(self._of(np.zeros(1, np.int32)).targets))
+            self._derivatives.measurement,
+            self._at(0),
+            Block(inputs, list(self._of(np.zeros(1, np.int32)).targets)),
         )

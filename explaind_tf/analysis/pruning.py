@@ -179,7 +179,9 @@ def prune(
     theta, state = run.step_store.theta(last), run.step_store.state(last)
 
     def outputs(weights: np.ndarray) -> np.ndarray:
-        return derivatives.measure(flat_point(run, weights, state), constants_of(run, state), block).numpy()
+        return derivatives.measurement.values(
+            flat_point(run, weights, state), constants_of(run, state), block
+        ).numpy()
 
     whole = outputs(theta)
     shape = (len(scores), len(SCOPES), len(fractions))

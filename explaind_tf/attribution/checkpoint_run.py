@@ -1,7 +1,7 @@
 """`CheckpointRun`: a series of checkpoints that answers questions, as far as checkpoints can."""
 
 from explaind_tf.attribution.run import Attributable
-from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.replay.checkpoint_replay import CheckpointReplay
 from explaind_tf.runs.series import CheckpointSeries
 

@@ -74,6 +74,6 @@ def _most_tokens(task: Task) -> int:
         shapes = tuple(array.shape for array in arrays)
         if shapes not in tokens:
             part = task.recorded.gradients.batch(step).part(0, 1)
-            losses = task.derivatives.loss.of_tokens(step.path.start, step.path.constants, part)
+            losses = task.derivatives.loss.token_values(step.path.start, step.path.constants, part)
             tokens[shapes] = int(losses.shape[1])
     return max(tokens.values())

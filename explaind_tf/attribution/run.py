@@ -11,7 +11,7 @@ from explaind_tf.attribution.curves import training_curves
 from explaind_tf.attribution.engine import answer
 from explaind_tf.attribution.planner import Plan, make_plan
 from explaind_tf.attribution.streaming import attribute_to
-from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block
 from explaind_tf.ledgers import accessor  # noqa: F401 - registers the accessor
 from explaind_tf.ledgers.ledger import build_ledger

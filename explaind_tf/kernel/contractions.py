@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 
-from explaind_tf.kernel.derivatives.derivatives import Derivatives
-from explaind_tf.kernel.functions import Batch
+from explaind_tf.kernel.derivatives.loss import LossDerivatives
+from explaind_tf.kernel.functions import Batch, PureModel
 from explaind_tf.kernel.operations.rules import scalar_products
 
 Partition = Sequence[Sequence[tuple[int, int]]]
@@ -26,7 +26,7 @@ STRETCH = 3
 
 
 def contract(
-    derivatives: Derivatives,
+    loss: LossDerivatives,
     point: np.ndarray | tf.Tensor,
     constants: list[np.ndarray],
     batch: Batch,
@@ -57,20 +57,20 @@ def contract(
         Shape (F, batch, P), or (F, batch, positions, P) by ``"token_jvp"``, float64.
     """
     if route in ("jvp", "token_jvp"):
-        jvp = derivatives.loss_jvp if route == "jvp" else derivatives.token_jvp
-        padding = [[0, 0], [0, derivatives.model.point_size - derivatives.model.theta_size]]
+        jvp = loss.jvp if route == "jvp" else loss.token_jvp
+        padding = [[0, 0], [0, loss.model.point_size - loss.model.theta_size]]
         masked = (_masked(rows, part) for part in partition)
         parts = [jvp(point, constants, batch, tf.pad(directions, padding)) for directions in masked]
         return tf.stack(parts, axis=-1).numpy().astype(np.float64)
     pieces = []
-    bytes_per_sample = _bytes_per_sample(derivatives, route)
+    bytes_per_sample = _bytes_per_sample(loss, route)
     enough = min(_ENOUGH * bytes_per_sample, STRETCH * chunk_bytes)
     for part in _chunks(bytes_per_sample, batch, max(chunk_bytes, enough)):
         if route == "rules":
-            by_variable = derivatives.contract(point, constants, batch.part(*part), rows)
-            pieces.append(sum_by_part(by_variable.numpy(), derivatives, partition))
+            by_variable = loss.contract(point, constants, batch.part(*part), rows)
+            pieces.append(sum_by_part(by_variable.numpy(), loss.model, partition))
         else:
-            gradients = derivatives.sample_gradients(point, constants, batch.part(*part), by_rule=False)
+            gradients = loss.sample_gradients(point, constants, batch.part(*part), by_rule=False)
             products = [_product_by_part(rows, gradients, slices) for slices in partition]
             pieces.append(tf.stack(products, axis=-1).numpy().astype(np.float64))
     return np.concatenate(pieces, axis=1)
@@ -81,9 +81,9 @@ def within(partition: Partition, size: int) -> Partition:
     return [[(a, min(b, size)) for a, b in part if a < size] for part in partition]
 
 
-def sum_by_part(by_variable: np.ndarray, derivatives: Derivatives, partition: Partition) -> np.ndarray:
+def sum_by_part(by_variable: np.ndarray, model: PureModel, partition: Partition) -> np.ndarray:
     """Return (..., P) of (..., V), the first V variables, summed in float64."""
-    starts = np.cumsum([0, *derivatives.model.sizes])[: by_variable.shape[-1]]
+    starts = np.cumsum([0, *model.sizes])[: by_variable.shape[-1]]
     member = np.array(
         [[any(a <= s < b for a, b in slices) for slices in partition] for s in starts], np.float64
     )
@@ -104,7 +104,7 @@ def _masked(rows: tf.Tensor, part: Sequence[tuple[int, int]]) -> tf.Tensor:
 
 
 def gradient_chunks(
-    derivatives: Derivatives,
+    loss: LossDerivatives,
     point: np.ndarray | tf.Tensor,
     constants: list[np.ndarray],
     batch: Batch,
@@ -116,18 +116,18 @@ def gradient_chunks(
     By ``"jvp"``, the route for coupled samples, all at once: each within its batch.
     """
     if route == "jvp":
-        yield slice(0, len(batch)), derivatives.coupled_gradients(point, constants, batch)
+        yield slice(0, len(batch)), loss.coupled_gradients(point, constants, batch)
         return
-    bytes_per_sample = derivatives.model.theta_size * derivatives.model.dtype.size
+    bytes_per_sample = loss.model.theta_size * loss.model.dtype.size
     for start, stop in _chunks(bytes_per_sample, batch, chunk_bytes):
         part = batch.part(start, stop)
-        gradients = derivatives.sample_gradients(point, constants, part, by_rule=route == "rules")
+        gradients = loss.sample_gradients(point, constants, part, by_rule=route == "rules")
         yield slice(start, stop), gradients
 
 
-def _bytes_per_sample(derivatives: Derivatives, route: Route) -> int:
+def _bytes_per_sample(loss: LossDerivatives, route: Route) -> int:
     """Return what a sample takes in a contraction: its gradient, but by rules that of two variables at most at once."""
-    model = derivatives.model
+    model = loss.model
     variables = sorted(model.sizes[: len(model.trained)])
     return model.dtype.size * sum(variables[-2:] if route == "rules" else variables)
 

@@ -107,7 +107,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Segment:
+class StepPath:
     """The straight path of one step: z(t) = start + t · displacement.
 
     ``end`` is the recorded end point; it may differ from ``start + displacement`` in the last bit.

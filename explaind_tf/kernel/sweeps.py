@@ -14,9 +14,9 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from explaind_tf.kernel.derivatives.derivatives import Derivatives
-from explaind_tf.kernel.functions import Block, Segment
-from explaind_tf.kernel.quadrature.nodes import PathRule, by_node
+from explaind_tf.kernel.derivatives.measurement import MeasurementDerivatives
+from explaind_tf.kernel.functions import Block, StepPath
+from explaind_tf.kernel.quadrature.nodes import Quadrature, by_node
 from explaind_tf.kernel.quadrature.refinement import AtNodes, integrate
 
 # Units in the last place of f by which a difference of two values may be off.
@@ -37,24 +37,24 @@ class PathStep:
     ----------
     number : int
         Step number.
-    segment : Segment
+    path : StepPath
         The path of the step.
     causes : dict
         Displacement by cause, each of shape (Z,), or (G, Z) for a cause that is split over G groups; causes that are
-        zero are left out. They add up to the displacement of the segment but for rounding.
+        zero are left out. They add up to the displacement of the path but for rounding.
     unexplained : np.ndarray or None
         That rounding, shape (Z,), where it is large enough to be mistaken for an error of the quadrature.
     """
 
     number: int
-    segment: Segment
+    path: StepPath
     causes: dict[str, np.ndarray]
     unexplained: np.ndarray | None = None
 
     @property
     def rest(self) -> np.ndarray:
         """What of the displacement no cause explains, shape (Z,)."""
-        return self.segment.displacement - sum(
+        return self.path.displacement - sum(
             vector.sum(axis=0) if vector.ndim == 2 else vector for vector in self.causes.values()
         )
 
@@ -80,7 +80,7 @@ class StepIntegral:
 
     step: PathStep
     block: int
-    rule: PathRule
+    quadrature: Quadrature
     start_value: np.ndarray
     end_value: np.ndarray
     causes: dict[str, np.ndarray]
@@ -108,7 +108,7 @@ class _BlockState:
 
 def path_sweep(
     steps: Iterable[PathStep],
-    derivatives: Derivatives,
+    measurement: MeasurementDerivatives,
     blocks: Sequence[Block],
     *,
     end: tuple[np.ndarray, list[np.ndarray]],
@@ -126,7 +126,7 @@ def path_sweep(
     ----------
     steps : iterable of PathStep
         In order; each starts where the one before ended.
-    derivatives : Derivatives
+    measurement : MeasurementDerivatives
         Of the model and measurement.
     blocks : sequence of Block
         The inputs.
@@ -149,43 +149,48 @@ def path_sweep(
         directions = tf.constant(step.directions)
         for index, block in enumerate(blocks):
             if position == 0:
-                states.append(_begin(step.segment, derivatives, block, end))
+                states.append(_begin(step.path, measurement, block, end))
             state = states[index]
-            end_value = _measure(derivatives, step.segment.end, step.segment.constants, block)
+            end_value = _measure(measurement, step.path.end, step.path.constants, block)
             excursion = np.max(np.abs(end_value - state.initial), axis=1)
             state.movement = np.maximum(state.movement, excursion)
             budget = _budget(state, tolerance, remaining=count - position, count=count)
-            unit = _unit_in_last_place(derivatives.model.dtype, state.value, end_value)
-            rule, integrals = integrate(
-                _at_nodes(partial(derivatives.path_jvp, directions=directions), step.segment, block),
-                _at_nodes(derivatives.measure_at, step.segment, block),
+            unit = _unit_in_last_place(measurement.model.dtype, state.value, end_value)
+            quadrature, integrals = integrate(
+                _at_nodes(partial(measurement.path_jvp, directions=directions), step.path, block),
+                _at_nodes(measurement.path_values, step.path, block),
                 state.value,
                 end_value,
                 budget=np.maximum(budget, unit),
                 rounding=_ROUNDED * unit,
                 max_nodes=max_nodes,
-                averaged=state.averaged if derivatives.has_kinks else None,
+                averaged=state.averaged if measurement.has_kinks else None,
             )
             causes = step.by_cause(integrals)
-            integral = StepIntegral(step, index, rule, state.value, end_value, causes)
+            integral = StepIntegral(step, index, quadrature, state.value, end_value, causes)
             state.value = end_value
             state.error = state.error + integral.residual
             # Now and then all are tried without.
-            state.averaged = rule.is_averaged & ((position + 1) % _TRIED_EVERY != 0)
+            state.averaged = quadrature.is_averaged & ((position + 1) % _TRIED_EVERY != 0)
             yield integral
 
 
 def _begin(
-    segment: Segment, derivatives: Derivatives, block: Block, end: tuple[np.ndarray, list[np.ndarray]]
+    path: StepPath,
+    measurement: MeasurementDerivatives,
+    block: Block,
+    end: tuple[np.ndarray, list[np.ndarray]],
 ) -> _BlockState:
-    initial = _measure(derivatives, segment.start, segment.constants, block)
-    final = _measure(derivatives, *end, block)
+    initial = _measure(measurement, path.start, path.constants, block)
+    final = _measure(measurement, *end, block)
     movement, nobody = np.max(np.abs(final - initial), axis=1), np.zeros(len(block), bool)
     return _BlockState(initial, initial, movement, np.zeros_like(initial), nobody)
 
 
-def _measure(derivatives: Derivatives, point: np.ndarray, constants: list, block: Block) -> np.ndarray:
-    return derivatives.measure(point, constants, block).numpy().astype(np.float64)
+def _measure(
+    measurement: MeasurementDerivatives, point: np.ndarray, constants: list, block: Block
+) -> np.ndarray:
+    return measurement.values(point, constants, block).numpy().astype(np.float64)
 
 
 def _budget(state: _BlockState, tolerance: float, *, remaining: int, count: int) -> np.ndarray:
@@ -201,12 +206,12 @@ def _unit_in_last_place(dtype: tf.DType, *values: np.ndarray) -> float:
     return float(np.finfo(dtype.as_numpy_dtype).eps) * max(largest, float(np.finfo(np.float32).tiny))
 
 
-def _at_nodes(function: Callable[..., tf.Tensor], segment: Segment, block: Block) -> AtNodes:
+def _at_nodes(function: Callable[..., tf.Tensor], path: StepPath, block: Block) -> AtNodes:
     """Return a function of the derivatives' as one of pairs of a node and an input, in any order."""
 
     def at_nodes(nodes: np.ndarray, owners: np.ndarray, pieces: np.ndarray) -> np.ndarray:
         table = by_node(nodes, owners, pieces)
-        found = function(segment=segment, table=table, block=block).numpy()
+        found = function(path=path, table=table, block=block).numpy()
         values = np.empty(found.shape)
         values[table.order] = found
         return values
@@ -215,14 +220,18 @@ def _at_nodes(function: Callable[..., tf.Tensor], segment: Segment, block: Block
 
 
 def integrate_directions(
-    segment: Segment, directions: np.ndarray, derivatives: Derivatives, block: Block, rule: PathRule
+    path: StepPath,
+    directions: np.ndarray,
+    measurement: MeasurementDerivatives,
+    block: Block,
+    quadrature: Quadrature,
 ) -> np.ndarray:
-    """Return Φ_s · d for directions (K, Z) by the rule of a block, shape (K, batch, O), float64."""
-    table, weights = rule.by_node()
+    """Return Φ_s · d for directions (K, Z) by the quadrature of a block, shape (K, batch, O), float64."""
+    table, weights = quadrature.by_node()
     total: np.ndarray | float = 0.0
     # No more pairs at once than inputs: there may be many directions, and what is held is as large as the result.
     for pairs, part in table.parts(len(block)):
-        values = derivatives.path_jvp(segment, part, directions, block).numpy()
+        values = measurement.path_jvp(path, part, directions, block).numpy()
         added = np.zeros((len(block), *values.shape[1:]))
         np.add.at(added, part.members, values * weights[pairs, None, None])
         total = total + added

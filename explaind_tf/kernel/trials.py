@@ -9,10 +9,11 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from explaind_tf.kernel.derivatives.derivatives import Derivatives
-from explaind_tf.kernel.functions import Batch, Block, Segment
+from explaind_tf.kernel.derivatives.loss import LossDerivatives
+from explaind_tf.kernel.derivatives.measurement import MeasurementDerivatives
+from explaind_tf.kernel.functions import Batch, Block, PureModel, StepPath
 from explaind_tf.kernel.operations.uses import NotCoveredError
-from explaind_tf.kernel.quadrature.nodes import PathRule
+from explaind_tf.kernel.quadrature.nodes import Quadrature
 
 # Samples, and outputs, of one trial.
 _MOST = 8
@@ -26,74 +27,72 @@ _UNFIT = (NotCoveredError, ValueError, tf.errors.InvalidArgumentError)
 
 
 def samples_are_coupled(
-    derivatives: Derivatives, point: np.ndarray, constants: list[np.ndarray], batch: Batch
+    loss: LossDerivatives, point: np.ndarray, constants: list[np.ndarray], batch: Batch
 ) -> bool:
     """Tell whether a sample's loss depends on the rest of its batch, or on its place in it.
 
     It does with BatchNorm in training mode and with dropout, whatever the layers are called: the losses of
     single samples are compared with those in the batch.
     """
-    point = _shaken(derivatives, point)
-    together = derivatives.losses(point, constants, batch).numpy()
+    point = _shaken(loss.model, point)
+    together = loss.values(point, constants, batch).numpy()
     # Samples of weight zero, or masked, tell nothing.
     positions = sorted({0, len(batch) - 1, *np.argsort(np.abs(together))[-2:].tolist()})
-    alone = np.array(
-        [derivatives.losses(point, constants, batch.part(k, k + 1)).numpy()[0] for k in positions]
-    )
+    alone = np.array([loss.values(point, constants, batch.part(k, k + 1)).numpy()[0] for k in positions])
     scale = max(float(np.max(np.abs(together))), 1e-30)
     return bool(np.max(np.abs(alone - together[positions])) > np.sqrt(np.finfo(alone.dtype).eps) * scale)
 
 
 def sample_rules_hold(
-    derivatives: Derivatives, point: np.ndarray, constants: list[np.ndarray], batch: Batch
+    loss: LossDerivatives, point: np.ndarray, constants: list[np.ndarray], batch: Batch
 ) -> bool:
     """Tell whether the rules give the gradients of single samples, and their products with rows.
 
     Only where samples do not interact.
     """
-    point, part = _shaken(derivatives, point), batch.part(0, min(len(batch), _MOST))
+    point, part = _shaken(loss.model, point), batch.part(0, min(len(batch), _MOST))
     if len(part) == 1:  # one alone would be in place in any arrangement
         inputs, targets, weights = (
             [np.repeat(array, 2, axis=0) for array in arrays]
             for arrays in (part.inputs, part.targets, part.weights)
         )
         part = Batch(inputs, targets, weights, part.scales)
-    expected = derivatives.sample_gradients(point, constants, part, by_rule=False).numpy()
+    expected = loss.sample_gradients(point, constants, part, by_rule=False).numpy()
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(2, expected.shape[1])).astype(expected.dtype)
     try:
-        found = derivatives.sample_gradients(point, constants, part, by_rule=True).numpy()
-        products = derivatives.contract(point, constants, part, tf.constant(rows)).numpy().sum(axis=-1)
+        found = loss.sample_gradients(point, constants, part, by_rule=True).numpy()
+        products = loss.contract(point, constants, part, tf.constant(rows)).numpy().sum(axis=-1)
     except _UNFIT:
         return False
-    sizes = derivatives.model.sizes[: len(derivatives.model.trained)]
+    sizes = loss.model.sizes[: len(loss.model.trained)]
     return _agree(found, expected, sizes) and _agree(products, rows @ expected.T, [len(part)])
 
 
-def row_rules_hold(derivatives: Derivatives, segment: Segment, block: Block) -> bool:
+def row_rules_hold(measurement: MeasurementDerivatives, path: StepPath, block: Block) -> bool:
     """Tell whether the rules give the gradients of single measurements."""
-    segment = dataclasses.replace(segment, start=_shaken(derivatives, segment.start))
-    outputs = int(derivatives.measure(segment.start, segment.constants, block.take(slice(0, 1))).shape[1])
+    path = dataclasses.replace(path, start=_shaken(measurement.model, path.start))
+    outputs = int(measurement.values(path.start, path.constants, block.take(slice(0, 1))).shape[1])
     # Two inputs at least, for one alone would be in place in any arrangement; a row is as large as the model.
     count = min(max(len(block), 2), max(2, _MOST // outputs))
     part = block.take(np.arange(count) % len(block))
-    rule = PathRule.same(len(part))
+    quadrature = Quadrature.same(len(part))
     asked = np.unique(np.linspace(0, outputs - 1, _OUTPUTS).round().astype(int))
-    expected = derivatives.path_rows(segment, rule, part, by_rule=False, outputs=asked).numpy()
+    expected = measurement.path_rows(path, quadrature, part, by_rule=False, outputs=asked).numpy()
     try:
-        found = derivatives.path_rows(segment, rule, part, by_rule=True, outputs=asked).numpy()
+        found = measurement.path_rows(path, quadrature, part, by_rule=True, outputs=asked).numpy()
     except _UNFIT:
         return False
     width = expected.shape[-1]
-    return _agree(found.reshape(-1, width), expected.reshape(-1, width), derivatives.model.sizes)
+    return _agree(found.reshape(-1, width), expected.reshape(-1, width), measurement.model.sizes)
 
 
-def _shaken(derivatives: Derivatives, point: np.ndarray) -> np.ndarray:
+def _shaken(model: PureModel, point: np.ndarray) -> np.ndarray:
     """Return a point nearby, with the same state and no weights of zero."""
     rng = np.random.default_rng(0)
-    sizes = derivatives.model.sizes
+    sizes = model.sizes
     pieces = np.split(point, np.cumsum(sizes)[:-1])
-    for index in range(len(derivatives.model.trained)):
+    for index in range(len(model.trained)):
         spread = np.linalg.norm(pieces[index]) / np.sqrt(max(sizes[index], 1)) or 1.0
         noise = rng.normal(scale=_SHAKE * spread, size=sizes[index])
         pieces[index] = pieces[index] + noise.astype(point.dtype)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from explaind_tf import constants as names
-from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Batch
 from explaind_tf.replay.path_replay import Grouping, ReplayedStep
 from explaind_tf.runs import RecordedRun

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from explaind_tf import constants as names
 from explaind_tf.errors import RunFormatError, UnbalancedLedgerError
-from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.path_integrals import PathStep
 from explaind_tf.kernel.use_rows import Update
 from explaind_tf.laws import Law, clip_ratio, law_from_config

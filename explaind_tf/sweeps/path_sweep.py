@@ -156,7 +156,7 @@ class PathSweep:
     def price(self, tried: TriedStep) -> Iterator[Pass]:
         """Yield the passes of one step, each tried."""
         task, routes, path, block = self._task, self._routes, tried.step.path, self._task.blocks[0]
-        measure = task.derivatives.measurement.measure
+        measure = task.derivatives.measurement.values
         yield Pass("forward", 1, tried.share * seconds(lambda: measure(path.end, path.constants, block)))
         directions = tried.step.directions
         what = "the displacement" if routes.splits_late else f"{len(directions)} causes"

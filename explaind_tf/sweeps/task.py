@@ -8,7 +8,7 @@ import numpy as np
 
 from explaind_tf import constants as names
 from explaind_tf.kernel.contractions import CHUNK_BYTES, STRETCH
-from explaind_tf.kernel.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.ledgers.book import total_memory
@@ -103,7 +103,7 @@ class Task:
         """Number of outputs of the measurement."""
         probe = self.everything.take(slice(0, 1))
         return int(
-            self.derivatives.measurement.measure(*self.replay.end(self.question.first), probe).shape[1]
+            self.derivatives.measurement.values(*self.replay.end(self.question.first), probe).shape[1]
         )
 
     def has_parts(self, name: str) -> bool:

@@ -57,7 +57,7 @@ def check_steps(run: xtf.Run) -> None:
     replay = Replay(run, run._derivatives(xtf.measurements.outputs()), tolerance=1e-9)
     for step in replay.path_steps(0, len(run.steps)):
         explained = sum(step.causes.values())
-        np.testing.assert_allclose(explained, step.segment.displacement, rtol=0, atol=ROUNDING)
+        np.testing.assert_allclose(explained, step.path.displacement, rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.usefixtures("float64")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from explaind_tf.kernel.quadrature.nodes import PathRule
+from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.kernel.quadrature.refinement import integrate
 
 
@@ -32,11 +32,11 @@ class Integrands:
         averaged: np.ndarray | None = None,
         max_nodes: int = 729,
         rounding: float = 1e-15,
-    ) -> tuple[PathRule, np.ndarray]:
-        """Return the rule, and what it is off by for each input."""
+    ) -> tuple[Quadrature, np.ndarray]:
+        """Return the quadrature, and what it is off by for each input."""
         every = np.arange(self.count)
         start, end = self.measure(0.0 * every, every), self.measure(1.0 + 0 * every, every)
-        rule, integrals = integrate(
+        quadrature, integrals = integrate(
             self._counted,
             self.measure,
             start,
@@ -46,8 +46,8 @@ class Integrands:
             max_nodes=max_nodes,
             averaged=averaged,
         )
-        # The rule that is handed on gives the very integral that was reported.
-        values = self.values(rule.nodes, rule.owners, rule.pieces)
-        again = np.bincount(rule.owners, rule.weights * values, minlength=self.count)
+        # The quadrature that is handed on gives the very integral that was reported.
+        values = self.values(quadrature.nodes, quadrature.owners, quadrature.pieces)
+        again = np.bincount(quadrature.owners, quadrature.weights * values, minlength=self.count)
         np.testing.assert_allclose(again, integrals[0, :, 0], atol=1e-12)
-        return rule, (end - start - integrals.sum(axis=0))[:, 0]
+        return quadrature, (end - start - integrals.sum(axis=0))[:, 0]

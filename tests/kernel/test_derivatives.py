@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from explaind_tf.kernel import contractions, trials
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
-from explaind_tf.kernel.functions import Batch, Block, PureModel, Segment
-from explaind_tf.kernel.quadrature.nodes import PathRule, by_node, nodes_and_weights
+from explaind_tf.kernel.functions import Batch, Block, PureModel, StepPath
+from explaind_tf.kernel.quadrature.nodes import Quadrature, by_node, nodes_and_weights
 
 SIZE, STATE = 4 * 5 + 5 * 3, 3
 
@@ -56,10 +56,10 @@ def _problem():
     rng = np.random.default_rng(0)
     start = rng.normal(size=SIZE + STATE)
     displacement = 0.1 * rng.normal(size=SIZE + STATE)
-    segment = Segment(start, start + displacement, displacement, [])
+    path = StepPath(start, start + displacement, displacement, [])
     samples = [rng.normal(size=(6, 4))], [rng.normal(size=(6, 3))], [rng.uniform(0.5, 2, 6)]
     batch = Batch(*samples, np.array([1 / 6]))
-    return segment, Block([rng.normal(size=(5, 4))], []), batch, rng
+    return path, Block([rng.normal(size=(5, 4))], []), batch, rng
 
 
 def _unpack(point):
@@ -79,48 +79,48 @@ def _jacobian(function, point):
 
 
 @pytest.mark.parametrize("count", [1, 4, 5])  # few directions have a graph for their number
-def test_measures_and_jvps_along_a_segment_equal_the_jacobian(problem, count):
-    segment, block, _, rng = problem
+def test_measures_and_jvps_along_a_path_equal_the_jacobian(problem, count):
+    path, block, _, rng = problem
     derivatives = Derivatives(_model())
 
     def jacobian(t):
-        point = segment.start + t * segment.displacement
+        point = path.start + t * path.displacement
         return _jacobian(lambda z: _measure(_unpack(z), [], block.inputs, []), point)
 
     nodes, owners = np.array([0.3, 0.8, 0.1, 0.3]), np.array([2, 4, 0, 1])
     table = by_node(nodes, owners)
     assert table.nodes.tolist() == [0.1, 0.3, 0.8]  # inputs 1 and 2 are measured together
     directions = rng.normal(size=(count, SIZE + STATE))
-    found = derivatives.path_jvp(segment, table, directions, block)
+    found = derivatives.measurement.path_jvp(path, table, directions, block)
     expected = np.stack([jacobian(t)[i] @ directions.T for t, i in zip(nodes, owners, strict=True)])
     np.testing.assert_allclose(found, expected[table.order].swapaxes(1, 2), atol=1e-12)
     measured = [
-        _measure(_unpack(segment.start + t * segment.displacement), [], block.inputs, [])[i]
+        _measure(_unpack(path.start + t * path.displacement), [], block.inputs, [])[i]
         for t, i in zip(nodes, owners, strict=True)
     ]
     np.testing.assert_allclose(
-        derivatives.measure_at(segment, table, block), np.stack(measured)[table.order], atol=1e-12
+        derivatives.measurement.path_values(path, table, block), np.stack(measured)[table.order], atol=1e-12
     )
 
 
 @pytest.mark.parametrize(("by_rule", "stacked"), [(False, 1), (True, 1), (True, 2), (True, 100)])
-def test_rows_of_inputs_with_rules_of_their_own_equal_the_jacobian(problem, by_rule, stacked):
-    segment, block, _, rng = problem
+def test_rows_of_inputs_with_quadratures_of_their_own_equal_the_jacobian(problem, by_rule, stacked):
+    path, block, _, rng = problem
     keys = [(0, 0), (1, 1), (2, 1), (1, 0), (0, 0)]
     pairs = [(np.full(3 ** key[0], i), *nodes_and_weights(*key)) for i, key in enumerate(keys)]
-    rule = PathRule.of_pairs(*map(np.concatenate, zip(*reversed(pairs), strict=True)), len(keys))
+    quadrature = Quadrature.of_pairs(*map(np.concatenate, zip(*reversed(pairs), strict=True)), len(keys))
     derivatives, expected = Derivatives(_model()), []
     for i, key in enumerate(keys):
         nodes, weights = nodes_and_weights(*key)
-        points = (segment.start + t * segment.displacement for t in nodes)
+        points = (path.start + t * path.displacement for t in nodes)
         jacobians = (_jacobian(lambda z: _measure(_unpack(z), [], block.inputs, []), z)[i] for z in points)
         expected.append(sum(w * jacobian for w, jacobian in zip(weights, jacobians, strict=True)))
-    rows = derivatives.path_rows(segment, rule, block, by_rule=by_rule, stacked=stacked)
+    rows = derivatives.measurement.path_rows(path, quadrature, block, by_rule=by_rule, stacked=stacked)
     np.testing.assert_allclose(rows, expected, atol=1e-12)
     if not by_rule:
         return
     directions = rng.normal(size=(2, SIZE + STATE))
-    products = derivatives.path_products(segment, rule, directions, block, stacked=stacked)
+    products = derivatives.measurement.path_products(path, quadrature, directions, block, stacked=stacked)
     cuts = np.cumsum(derivatives.model.sizes)[:-1]
     by_variable = [
         np.einsum("boz,kz->bok", e, d)
@@ -133,31 +133,33 @@ def test_rows_of_inputs_with_rules_of_their_own_equal_the_jacobian(problem, by_r
 
 @pytest.mark.parametrize("by_rule", [False, True])
 def test_sample_gradients_sum_to_the_batch_gradient(problem, by_rule):
-    segment, _, batch, _ = problem
+    path, _, batch, _ = problem
     derivatives = Derivatives(_model())
-    jacobian = _jacobian(lambda z: _losses(_unpack(z), [], *_arguments(batch)), segment.start)
+    jacobian = _jacobian(lambda z: _losses(_unpack(z), [], *_arguments(batch)), path.start)
     expected = jacobian[:, :SIZE]
-    found = derivatives.sample_gradients(segment.start, [], batch, by_rule=by_rule)
+    found = derivatives.loss.sample_gradients(path.start, [], batch, by_rule=by_rule)
     np.testing.assert_allclose(found, expected, atol=1e-12)
-    np.testing.assert_allclose(derivatives.coupled_gradients(segment.start, [], batch), expected, atol=1e-12)
-    gradient = derivatives.loss_gradient(segment.start, [], batch)
+    np.testing.assert_allclose(
+        derivatives.loss.coupled_gradients(path.start, [], batch), expected, atol=1e-12
+    )
+    gradient = derivatives.loss.gradient(path.start, [], batch)
     np.testing.assert_allclose(gradient, expected.sum(axis=0), atol=1e-12)
 
 
 def test_regularizer_gradient_leaves_the_state_out(problem):
-    segment, *_ = problem
-    gradient = Derivatives(_model()).regularizer_gradient(segment.start, [], [np.zeros((1, 4))]).numpy()
-    np.testing.assert_allclose(gradient[:20], 2 * segment.start[:20])
+    path, *_ = problem
+    gradient = Derivatives(_model()).loss.regularizer_gradient(path.start, [], [np.zeros((1, 4))]).numpy()
+    np.testing.assert_allclose(gradient[:20], 2 * path.start[:20])
     assert gradient.shape == (SIZE,)
     assert not gradient[20:].any()
 
 
 @pytest.mark.parametrize("partition", [[[(0, 35)]], [[(0, 20)], [(20, 30), (30, 35)]], [[(0, 35)], []]])
 def test_all_routes_contract_alike_part_by_part(problem, partition):
-    segment, _, batch, rng = problem
+    path, _, batch, rng = problem
     derivatives = Derivatives(_model())
     rows = tf.constant(rng.normal(size=(3, SIZE)))
-    gradients = derivatives.sample_gradients(segment.start, [], batch, by_rule=False).numpy()
+    gradients = derivatives.loss.sample_gradients(path.start, [], batch, by_rule=False).numpy()
     expected = np.stack(
         [
             sum((rows.numpy()[:, a:b] @ gradients[:, a:b].T for a, b in part), np.zeros((3, 6)))
@@ -166,56 +168,56 @@ def test_all_routes_contract_alike_part_by_part(problem, partition):
         axis=-1,
     )
     for route in ("rules", "loop", "jvp"):
-        found = contractions.contract(derivatives, segment.start, [], batch, rows, partition, route)
+        found = contractions.contract(derivatives.loss, path.start, [], batch, rows, partition, route)
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_gradients_come_in_chunks_of_bounded_size(problem):
-    segment, _, batch, _ = problem
+    path, _, batch, _ = problem
     derivatives = Derivatives(_model())
-    whole = derivatives.sample_gradients(segment.start, [], batch, by_rule=False).numpy()
-    chunks = list(contractions.gradient_chunks(derivatives, segment.start, [], batch, "rules", 4 * SIZE * 8))
+    whole = derivatives.loss.sample_gradients(path.start, [], batch, by_rule=False).numpy()
+    chunks = list(
+        contractions.gradient_chunks(derivatives.loss, path.start, [], batch, "rules", 4 * SIZE * 8)
+    )
     assert [len(gradients) for _, gradients in chunks] == [3, 3]  # of about equal size
     np.testing.assert_allclose(np.concatenate([g for _, g in chunks]), whole, atol=1e-14)
 
 
 def test_coupled_samples_are_noticed_and_differentiated_within_their_batch(problem):
-    segment, _, batch, rng = problem
+    path, _, batch, rng = problem
     alone, coupled = Derivatives(_model()), Derivatives(_model(_coupled_losses))
-    assert not trials.samples_are_coupled(alone, segment.start, [], batch)
-    assert trials.samples_are_coupled(coupled, segment.start, [], batch)
-    jacobian = _jacobian(lambda z: _coupled_losses(_unpack(z), [], *_arguments(batch)), segment.start)[
-        :, :SIZE
-    ]
+    assert not trials.samples_are_coupled(alone.loss, path.start, [], batch)
+    assert trials.samples_are_coupled(coupled.loss, path.start, [], batch)
+    jacobian = _jacobian(lambda z: _coupled_losses(_unpack(z), [], *_arguments(batch)), path.start)[:, :SIZE]
     rows = tf.constant(rng.normal(size=(2, SIZE)))
-    found = contractions.contract(coupled, segment.start, [], batch, rows, [[(0, SIZE)]], "jvp")
+    found = contractions.contract(coupled.loss, path.start, [], batch, rows, [[(0, SIZE)]], "jvp")
     np.testing.assert_allclose(found[..., 0], rows.numpy() @ jacobian.T, atol=1e-12)
-    gradients = coupled.coupled_gradients(segment.start, [], batch)
+    gradients = coupled.loss.coupled_gradients(path.start, [], batch)
     np.testing.assert_allclose(gradients, jacobian, atol=1e-12)
 
 
 def test_samples_without_weight_do_not_hide_that_others_are_coupled(problem):
-    segment, _, batch, _ = problem
+    path, _, batch, _ = problem
     weights = np.array([0.0, 1.0, 1.0, 0.0, 0.0, 0.0])
     batch = Batch(batch.inputs, batch.targets, [weights], batch.scales)
-    assert trials.samples_are_coupled(Derivatives(_model(_coupled_losses)), segment.start, [], batch)
-    assert not trials.samples_are_coupled(Derivatives(_model()), segment.start, [], batch)
+    assert trials.samples_are_coupled(Derivatives(_model(_coupled_losses)).loss, path.start, [], batch)
+    assert not trials.samples_are_coupled(Derivatives(_model()).loss, path.start, [], batch)
 
 
 def test_functions_are_traced_once_whatever_the_batch_size(problem):
-    segment, block, batch, _ = problem
+    path, block, batch, _ = problem
     derivatives = Derivatives(_model())
     for size in (5, 3, 1):
-        rule = PathRule.same(size, 1)
+        quadrature = Quadrature.same(size, 1)
         part = batch.part(0, size)
         for by_rule in (False, True):
-            derivatives.path_rows(segment, rule, block.take(slice(0, size)), by_rule=by_rule)
-            derivatives.sample_gradients(segment.start, [], part, by_rule=by_rule)
-        table, inputs = rule.by_node()[0], block.take(slice(0, size))
-        derivatives.path_jvp(segment, table, segment.displacement[None], inputs)
-        derivatives.measure_at(segment, table, inputs)
-        derivatives.contract(segment.start, [], part, segment.start[None, :SIZE])
-    for attribute in vars(derivatives).values():
+            derivatives.measurement.path_rows(path, quadrature, block.take(slice(0, size)), by_rule=by_rule)
+            derivatives.loss.sample_gradients(path.start, [], part, by_rule=by_rule)
+        table, inputs = quadrature.by_node()[0], block.take(slice(0, size))
+        derivatives.measurement.path_jvp(path, table, path.displacement[None], inputs)
+        derivatives.measurement.path_values(path, table, inputs)
+        derivatives.loss.contract(path.start, [], part, path.start[None, :SIZE])
+    for attribute in (*vars(derivatives.measurement).values(), *vars(derivatives.loss).values()):
         for function in attribute.values() if isinstance(attribute, dict) else [attribute]:
             if hasattr(function, "experimental_get_tracing_count"):
                 assert function.experimental_get_tracing_count() <= 1
@@ -227,8 +229,8 @@ def test_broadcasting_matmuls_do_not_abort_the_process_with_onednn_on():
         """
         import numpy as np, tensorflow as tf
         from explaind_tf.kernel.derivatives.derivatives import Derivatives
-        from explaind_tf.kernel.functions import Batch, Block, PureModel, Segment
-        from explaind_tf.kernel.quadrature.nodes import PathRule
+        from explaind_tf.kernel.functions import Batch, Block, PureModel, StepPath
+        from explaind_tf.kernel.quadrature.nodes import Quadrature
 
         def measure(variables, constants, inputs, targets):
             (weight,) = variables
@@ -248,14 +250,14 @@ def test_broadcasting_matmuls_do_not_abort_the_process_with_onednn_on():
         rng = np.random.default_rng(0)
         point = rng.normal(size=4096).astype("float32") / 8
         x = rng.normal(size=(32, 8, 64)).astype("float32")
-        segment = Segment(point, point, point, [])
+        path = StepPath(point, point, point, [])
         batch = Batch([x], [], [], np.ones(1, "float32"))
         for _ in range(3):
             for by_rule in (False, True):
-                rule = PathRule.same(4)
-                derivatives.path_rows(segment, rule, Block([x[:4]], []), by_rule=by_rule)
-                derivatives.sample_gradients(point, [], batch, by_rule=by_rule)
-            derivatives.loss_jvp(point, [], batch, np.stack([point] * 4))
+                quadrature = Quadrature.same(4)
+                derivatives.measurement.path_rows(path, quadrature, Block([x[:4]], []), by_rule=by_rule)
+                derivatives.loss.sample_gradients(point, [], batch, by_rule=by_rule)
+            derivatives.loss.jvp(point, [], batch, np.stack([point] * 4))
         print("survived")
         """
     )

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
-from explaind_tf.kernel.functions import Block, PureModel, Segment
-from explaind_tf.kernel.quadrature.nodes import PathRule, nodes_and_weights
+from explaind_tf.kernel.functions import Block, PureModel, StepPath
+from explaind_tf.kernel.quadrature.nodes import Quadrature, nodes_and_weights
 from explaind_tf.kernel.sweeps import integrate_directions
 from tests.kernel.integrals import Integrands
 
@@ -32,22 +32,26 @@ def _derivatives(function, shapes, inputs):
     )
 
 
-def _segment(shapes, rng, step=1.0):
+def _step_path(shapes, rng, step=1.0):
     size = sum(int(np.prod(shape)) for shape in shapes)
     start, displacement = rng.normal(size=size), step * rng.normal(size=size)
-    return Segment(start, start + displacement, displacement, [])
+    return StepPath(start, start + displacement, displacement, [])
 
 
 def _one_node(count, piece=(0.0, 1.0)):
     """Return one node in the middle for each input, which stands for a piece."""
     middle = np.full(count, 0.5)
-    return PathRule.of_pairs(np.arange(count), middle, np.ones(count), count, np.tile(piece, (count, 1)))
+    return Quadrature.of_pairs(np.arange(count), middle, np.ones(count), count, np.tile(piece, (count, 1)))
 
 
-def _missed(derivatives, segment, block, rule):
-    """Return what of the change of the measurement a rule does not explain, shape (inputs, outputs)."""
-    start, end = (derivatives.measure(point, [], block).numpy() for point in (segment.start, segment.end))
-    explained = integrate_directions(segment, segment.displacement[None], derivatives, block, rule)[0]
+def _missed(derivatives, path, block, quadrature):
+    """Return what of the change of the measurement a quadrature does not explain, shape (inputs, outputs)."""
+    start, end = (
+        derivatives.measurement.values(point, [], block).numpy() for point in (path.start, path.end)
+    )
+    explained = integrate_directions(
+        path, path.displacement[None], derivatives.measurement, block, quadrature
+    )[0]
     return end - start - explained
 
 
@@ -75,11 +79,11 @@ def test_one_node_explains_a_kink_anywhere_in_what_is_linear_along_the_path(name
     rng = np.random.default_rng(seed)
     shapes = [(SIDE, 6)]
     derivatives = _COMPILED.setdefault(name, _derivatives(_LINEAR[name], shapes, (SIDE,)))
-    assert derivatives.has_kinks
-    segment, block = _segment(shapes, rng, 3.0), Block([rng.normal(size=(INPUTS, SIDE))], [])
+    assert derivatives.measurement.has_kinks
+    path, block = _step_path(shapes, rng, 3.0), Block([rng.normal(size=(INPUTS, SIDE))], [])
     if name == "relu6":  # two kinks in one piece are beyond it
-        segment = _segment(shapes, rng, 0.1)
-    np.testing.assert_allclose(_missed(derivatives, segment, block, _one_node(INPUTS)), 0, atol=1e-12)
+        path = _step_path(shapes, rng, 0.1)
+    np.testing.assert_allclose(_missed(derivatives, path, block, _one_node(INPUTS)), 0, atol=1e-12)
 
 
 _COMPILED: dict = {}
@@ -105,32 +109,34 @@ _NETWORKS = {
 def test_rows_products_and_derivatives_of_pieces_are_those_of_hundreds_of_nodes(name):
     function, shapes, inputs = _NETWORKS[name]
     rng = np.random.default_rng(1)
-    derivatives, segment = _derivatives(function, shapes, inputs), _segment(shapes, rng, 0.03)
+    derivatives, path = _derivatives(function, shapes, inputs), _step_path(shapes, rng, 0.03)
     block = Block([rng.normal(size=(INPUTS, *inputs))], [])
     owners = np.repeat(np.arange(INPUTS), 2)
     place = 0.5 - np.sqrt(3) / 6
-    halves = PathRule.of_pairs(
+    halves = Quadrature.of_pairs(
         owners,
         np.tile([place, 1 - place], INPUTS),
         np.full(2 * INPUTS, 0.5),
         INPUTS,
         np.tile([[0.0, 0.5], [0.5, 1.0]], (INPUTS, 1)),
     )
-    rows = derivatives.path_rows(segment, halves, block, by_rule=False).numpy()
-    exact = derivatives.path_rows(segment, PathRule.same(INPUTS, 6), block, by_rule=False).numpy()
-    plain = derivatives.path_rows(segment, PathRule.same(INPUTS, 1), block, by_rule=False).numpy()
+    rows = derivatives.measurement.path_rows(path, halves, block, by_rule=False).numpy()
+    exact = derivatives.measurement.path_rows(path, Quadrature.same(INPUTS, 6), block, by_rule=False).numpy()
+    plain = derivatives.measurement.path_rows(path, Quadrature.same(INPUTS, 1), block, by_rule=False).numpy()
     # Every element of Φ, and not only its product with the displacement, which refinement looks at.
     assert np.linalg.norm(rows - exact) < 0.2 * np.linalg.norm(plain - exact)
-    directions = rng.normal(size=(2, len(segment.start)))
+    directions = rng.normal(size=(2, len(path.start)))
     for stacked in (1, 2):
-        by_rule = derivatives.path_rows(segment, halves, block, by_rule=True, stacked=stacked)
+        by_rule = derivatives.measurement.path_rows(path, halves, block, by_rule=True, stacked=stacked)
         np.testing.assert_allclose(by_rule, rows, atol=1e-12)
-        products = derivatives.path_products(segment, halves, directions, block, stacked=stacked).numpy()
+        products = derivatives.measurement.path_products(
+            path, halves, directions, block, stacked=stacked
+        ).numpy()
         expected = np.einsum("boz,kz->bok", rows, directions)
         np.testing.assert_allclose(products.sum(axis=-1), expected, atol=1e-11)
     for count in (2, 5):  # laid out, and in a loop
-        several = rng.normal(size=(count, len(segment.start)))
-        integrals = integrate_directions(segment, several, derivatives, block, halves)
+        several = rng.normal(size=(count, len(path.start)))
+        integrals = integrate_directions(path, several, derivatives.measurement, block, halves)
         np.testing.assert_allclose(integrals, np.einsum("boz,kz->kbo", rows, several), atol=1e-11)
 
 
@@ -138,11 +144,11 @@ def test_rows_products_and_derivatives_of_pieces_are_those_of_hundreds_of_nodes(
 def test_where_no_kink_is_crossed_mean_slopes_are_the_slopes(name):
     function, shapes, inputs = _NETWORKS[name]
     rng = np.random.default_rng(2)
-    derivatives, segment = _derivatives(function, shapes, inputs), _segment(shapes, rng, 1e-9)
+    derivatives, path = _derivatives(function, shapes, inputs), _step_path(shapes, rng, 1e-9)
     block = Block([rng.normal(size=(INPUTS, *inputs))], [])
     plain, mean = (
-        derivatives.path_rows(segment, rule, block, by_rule=True).numpy()
-        for rule in (PathRule.same(INPUTS), _one_node(INPUTS))
+        derivatives.measurement.path_rows(path, quadrature, block, by_rule=True).numpy()
+        for quadrature in (Quadrature.same(INPUTS), _one_node(INPUTS))
     )
     assert np.abs(plain).max() > 0
     np.testing.assert_array_equal(mean, plain)
@@ -157,10 +163,10 @@ def test_a_model_without_kinks_knows_it():
         lambda v, x: tf.reduce_logsumexp(tf.tanh(x @ v[0]), 1)[:, None], [(SIDE, 3)], (SIDE,)
     )
     of_inputs = _derivatives(lambda v, x: tf.nn.relu(x) @ v[0], [(SIDE, 3)], (SIDE,))
-    assert not smooth.has_kinks
-    assert not counted.has_kinks  # a maximum of whole numbers
-    assert not stopped.has_kinks  # one that is only there against overflow, and has no derivative
-    assert not of_inputs.has_kinks  # not of the weights
+    assert not smooth.measurement.has_kinks
+    assert not counted.measurement.has_kinks  # a maximum of whole numbers
+    assert not stopped.measurement.has_kinks  # one that is only there against overflow, and has no derivative
+    assert not of_inputs.measurement.has_kinks  # not of the weights
 
 
 class _Kink(Integrands):
@@ -199,13 +205,13 @@ class _Kink(Integrands):
     st.sampled_from([1e-1, 1e-2, 1e-3, 1e-5, 1e-7]),
 )
 def test_averaged_kinks_are_integrated_to_the_budget(thresholds, budget):
-    rule, error = _Kink(thresholds).integrate(budget, has_kinks=True)
+    quadrature, error = _Kink(thresholds).integrate(budget, has_kinks=True)
     assert np.abs(error).max() <= budget * (1 + 1e-9)
     # The weights of an input cover the step, and its pieces do where it has any.
     for owner in range(len(thresholds)):
-        own = rule.owners == owner
-        np.testing.assert_allclose(rule.weights[own].sum(), 1, atol=1e-12)
-        lengths = np.diff(rule.pieces[own], axis=1)
+        own = quadrature.owners == owner
+        np.testing.assert_allclose(quadrature.weights[own].sum(), 1, atol=1e-12)
+        lengths = np.diff(quadrature.pieces[own], axis=1)
         assert lengths.sum() == pytest.approx(1, abs=1e-6) or not lengths.any()
 
 
@@ -220,30 +226,30 @@ def test_averaged_kinks_take_two_nodes_where_plain_ones_take_many():
 
 def test_an_input_that_one_plain_node_explains_is_not_averaged():
     family = _Kink([0.5, 1.5])
-    rule, _ = family.integrate(0.08, has_kinks=True)
-    assert not np.diff(rule.pieces[rule.owners == 0], axis=1).any()
-    assert np.diff(rule.pieces[rule.owners == 1], axis=1).all()
+    quadrature, _ = family.integrate(0.08, has_kinks=True)
+    assert not np.diff(quadrature.pieces[quadrature.owners == 0], axis=1).any()
+    assert np.diff(quadrature.pieces[quadrature.owners == 1], axis=1).all()
 
 
 def test_inputs_may_be_averaged_from_the_first():
     family = _Kink([0.5, 1.5, 0.6])
-    rule, _ = family.integrate(0.5, averaged=np.array([False, True, True]))
-    np.testing.assert_array_equal(rule.is_averaged, [False, True, True])
-    assert rule.node_count == 3
-    rule, error = family.integrate(1e-4, averaged=np.array([True, True, False]))
-    assert rule.is_averaged.all()
+    quadrature, _ = family.integrate(0.5, averaged=np.array([False, True, True]))
+    np.testing.assert_array_equal(quadrature.is_averaged, [False, True, True])
+    assert quadrature.node_count == 3
+    quadrature, error = family.integrate(1e-4, averaged=np.array([True, True, False]))
+    assert quadrature.is_averaged.all()
     assert np.abs(error).max() <= 1e-4
 
 
 def test_averaging_ends_at_the_most_nodes_and_at_rounding():
     for most in (1, 2, 5, 6, 20):
-        rule, _ = _Kink([1.5, 1.7]).integrate(1e-16, has_kinks=True, max_nodes=most, rounding=1e-20)
-        assert np.diff(rule.splits).max() <= most
-    rule, _ = _Kink([1.5]).integrate(1e-9, has_kinks=True, rounding=1.0)
-    assert rule.node_count == 1
+        quadrature, _ = _Kink([1.5, 1.7]).integrate(1e-16, has_kinks=True, max_nodes=most, rounding=1e-20)
+        assert np.diff(quadrature.splits).max() <= most
+    quadrature, _ = _Kink([1.5]).integrate(1e-9, has_kinks=True, rounding=1.0)
+    assert quadrature.node_count == 1
 
 
 def test_nodes_of_the_table_of_midpoints_stand_for_no_piece():
     nodes, weights = nodes_and_weights(1, 0)
-    rule = PathRule.of_pairs(np.zeros(3, int), nodes, weights, 1)
-    np.testing.assert_array_equal(rule.pieces, np.stack([nodes, nodes], axis=1))
+    quadrature = Quadrature.of_pairs(np.zeros(3, int), nodes, weights, 1)
+    np.testing.assert_array_equal(quadrature.pieces, np.stack([nodes, nodes], axis=1))

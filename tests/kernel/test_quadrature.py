@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explaind_tf.kernel.quadrature.nodes import PathRule, by_node, nodes_and_weights
+from explaind_tf.kernel.quadrature.nodes import Quadrature, by_node, nodes_and_weights
 
 
 @pytest.mark.parametrize("level", range(5))
@@ -38,20 +38,20 @@ def test_pairs_are_the_same_in_any_order(pairs):
     np.testing.assert_array_equal(table.members, owners[table.order])
 
 
-def test_parts_of_a_rule_are_the_rules_of_the_inputs():
+def test_parts_of_a_quadrature_are_the_quadratures_of_the_inputs():
     owners, nodes = np.array([2, 0, 2, 1, 2]), np.array([0.5, 0.5, 0.1, 0.2, 0.9])
-    rule = PathRule.of_pairs(owners, nodes, nodes * 2, 4)
-    assert rule.node_count == 5
-    np.testing.assert_array_equal(rule.owners, [0, 1, 2, 2, 2])
-    part = rule.part(1, 3)
+    quadrature = Quadrature.of_pairs(owners, nodes, nodes * 2, 4)
+    assert quadrature.node_count == 5
+    np.testing.assert_array_equal(quadrature.owners, [0, 1, 2, 2, 2])
+    part = quadrature.part(1, 3)
     np.testing.assert_array_equal(part.nodes, [0.2, 0.1, 0.5, 0.9])
     np.testing.assert_array_equal(part.weights, 2 * part.nodes)
     np.testing.assert_array_equal(part.splits, [0, 1, 4])
-    assert rule.part(3, 4).node_count == 0
+    assert quadrature.part(3, 4).node_count == 0
 
 
-def test_inputs_with_the_same_rule_share_their_nodes():
-    table, weights = PathRule.same(4, 2, 1).by_node()
+def test_inputs_with_the_same_quadrature_share_their_nodes():
+    table, weights = Quadrature.same(4, 2, 1).by_node()
     assert len(table.nodes) == 9
     np.testing.assert_array_equal(np.diff(table.splits), 4)
     np.testing.assert_allclose(weights.reshape(9, 4), nodes_and_weights(2, 1)[1][:, None].repeat(4, 1))
@@ -79,11 +79,11 @@ def test_parts_of_a_table_are_all_of_it_and_small(pairs, most):
 def test_rounds_hold_every_pair_once_and_tables_are_a_third_full(counts, most):
     splits = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     pairs = np.repeat(np.arange(len(splits) - 1), np.diff(splits))
-    rule = PathRule.of_pairs(
+    quadrature = Quadrature.of_pairs(
         pairs, np.linspace(0, 1, splits[-1]), np.arange(splits[-1]) + 1.0, len(splits) - 1
     )
     found = [[] for _ in counts]
-    for number, (members, part) in enumerate(rule.rounds(most)):
+    for number, (members, part) in enumerate(quadrature.rounds(most)):
         table, weights = part.by_node()
         places = part.places(table)
         assert number > 0 or len(members) == len(counts)
@@ -91,5 +91,5 @@ def test_rounds_hold_every_pair_once_and_tables_are_a_third_full(counts, most):
         assert 3 * np.count_nonzero(places < len(weights)) >= places.size
         for member, own in zip(members, places, strict=True):
             found[member] += weights[own[own < len(weights)]].tolist()
-    wanted = [rule.weights[a:b].tolist() for a, b in itertools.pairwise(splits)]
+    wanted = [quadrature.weights[a:b].tolist() for a, b in itertools.pairwise(splits)]
     assert [sorted(own) for own in found] == wanted

@@ -29,9 +29,9 @@ def _kinks(places):
 
 
 def test_smooth_integrands_reach_rounding_with_few_nodes():
-    rule, error = _exponential([0.1, 1.0, 3.0]).integrate(1e-10)
+    quadrature, error = _exponential([0.1, 1.0, 3.0]).integrate(1e-10)
     assert np.abs(error).max() <= 1e-10
-    counts = np.diff(rule.splits)
+    counts = np.diff(quadrature.splits)
     assert counts.max() <= 81
     # The flatter integrand needs fewer nodes: refinement is decided for each input.
     assert counts[0] < counts[2]
@@ -40,9 +40,9 @@ def test_smooth_integrands_reach_rounding_with_few_nodes():
 @given(st.lists(st.floats(0.01, 0.99), min_size=1, max_size=6), st.sampled_from([1e-1, 1e-2, 1e-3, 1e-5]))
 def test_kinks_anywhere_are_integrated_to_the_budget(places, budget):
     family = _kinks(places)
-    rule, error = family.integrate(budget)
+    quadrature, error = family.integrate(budget)
     assert np.abs(error).max() <= budget * (1 + 1e-12)  # a kink may miss by the budget to the last bit
-    np.testing.assert_array_equal(family.evaluated, np.diff(rule.splits))  # nothing is thrown away
+    np.testing.assert_array_equal(family.evaluated, np.diff(quadrature.splits))  # nothing is thrown away
 
 
 def test_a_kink_costs_nodes_where_it_is():
@@ -50,26 +50,26 @@ def test_a_kink_costs_nodes_where_it_is():
     # Nodes grow with the digits asked for, not with the accuracy: 1,000 times as accurate for some nodes more.
     assert counts[2] - counts[0] <= 30
     fixed = np.abs(0.63 - np.mean(nodes_and_weights(4, 0)[0] > 0.37))
-    rule, error = _kinks([0.37]).integrate(fixed / 3)
-    assert rule.node_count < 3**4 / 2
+    quadrature, error = _kinks([0.37]).integrate(fixed / 3)
+    assert quadrature.node_count < 3**4 / 2
     assert np.abs(error).max() <= fixed / 3
 
 
 def test_an_input_within_budget_is_not_evaluated_again():
     family = _kinks([0.0, 0.37])
-    rule, _ = family.integrate(0.01)
+    quadrature, _ = family.integrate(0.01)
     assert family.evaluated[0] == 1
-    assert family.evaluated[1] == np.diff(rule.splits)[1] > 1
+    assert family.evaluated[1] == np.diff(quadrature.splits)[1] > 1
 
 
 def test_refinement_ends_at_the_most_nodes_and_shows_what_is_left():
     for most in (1, 2, 3, 11, 50):
         for family in (_kinks([1 / 3 + 1e-9, 0.4]), _exponential([30.0])):
-            rule, error = family.integrate(1e-16, max_nodes=most, rounding=1e-20)
-            assert np.diff(rule.splits).max() <= most
+            quadrature, error = family.integrate(1e-16, max_nodes=most, rounding=1e-20)
+            assert np.diff(quadrature.splits).max() <= most
             assert np.abs(error).max() > 1e-16
 
 
 def test_what_rounding_alone_can_explain_is_not_refined():
-    rule, _ = _kinks([0.37]).integrate(1e-9, rounding=0.5)
-    assert rule.node_count == 1
+    quadrature, _ = _kinks([0.37]).integrate(1e-9, rounding=0.5)
+    assert quadrature.node_count == 1

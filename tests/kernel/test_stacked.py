@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
-from explaind_tf.kernel.functions import Block, PureModel, Segment
-from explaind_tf.kernel.quadrature.nodes import PathRule
+from explaind_tf.kernel.functions import Block, PureModel, StepPath
+from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.kernel.sweeps import integrate_directions
 
 SIDE, CHANNELS, TOKENS, OUTPUTS = 6, 2, 5, 2
@@ -95,22 +95,24 @@ def test_rows_products_and_integrals_equal_those_of_a_loop(name):
     )
     size = sum(int(np.prod(shape)) for shape in shapes)
     start, displacement = rng.normal(size=(2, size))
-    segment = Segment(start, start + displacement, displacement, [])
+    path = StepPath(start, start + displacement, displacement, [])
     block = Block([rng.normal(size=(4, SIDE, SIDE, CHANNELS))], [])
     # Numbers of nodes that differ, nodes that are shared and others that are not.
     owners = np.array([0, 1, 1, 1, 2, 2, 3, 3])
     nodes = np.array([0.5, 0.1, 0.5, 0.7, 0.5, 0.9, 0.1, 0.7])
-    rule = PathRule.of_pairs(owners, nodes, rng.uniform(0.2, 1, len(nodes)), 4)
+    quadrature = Quadrature.of_pairs(owners, nodes, rng.uniform(0.2, 1, len(nodes)), 4)
     derivatives = Derivatives(model)
-    expected = derivatives.path_rows(segment, rule, block, by_rule=False).numpy()
+    expected = derivatives.measurement.path_rows(path, quadrature, block, by_rule=False).numpy()
     assert np.abs(expected).max() > 1e-3
     directions = rng.normal(size=(3, size))
-    integrals = integrate_directions(segment, directions, derivatives, block, rule)
+    integrals = integrate_directions(path, directions, derivatives.measurement, block, quadrature)
     np.testing.assert_allclose(integrals, np.einsum("boz,kz->kbo", expected, directions), atol=1e-11)
     for stacked in (1, 2, 10):
-        rows = derivatives.path_rows(segment, rule, block, by_rule=True, stacked=stacked)
+        rows = derivatives.measurement.path_rows(path, quadrature, block, by_rule=True, stacked=stacked)
         np.testing.assert_allclose(rows, expected, atol=1e-12)
-        products = derivatives.path_products(segment, rule, directions, block, stacked=stacked).numpy()
+        products = derivatives.measurement.path_products(
+            path, quadrature, directions, block, stacked=stacked
+        ).numpy()
         np.testing.assert_allclose(
             products.sum(axis=-1), np.einsum("boz,kz->bok", expected, directions), atol=1e-11
         )

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from explaind_tf.kernel import trials
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
-from explaind_tf.kernel.functions import Batch, Block, PureModel, Segment
-from explaind_tf.kernel.quadrature.nodes import PathRule
+from explaind_tf.kernel.functions import Batch, Block, PureModel, StepPath
+from explaind_tf.kernel.quadrature.nodes import Quadrature
 from tests.helpers import double_precision
 
 T, C, D = 3, 4, 2
@@ -101,7 +101,7 @@ def problem(derivatives, count=5):
     point, displacement = rng.normal(size=size), 0.1 * rng.normal(size=size)
     x = rng.normal(size=(count, *shape))
     batch = Batch([x], [rng.normal(size=(count, D))], [rng.uniform(0.5, 2, count)], np.ones(1))
-    return point, batch, Segment(point, point + displacement, displacement, []), Block([x], [])
+    return point, batch, StepPath(point, point + displacement, displacement, []), Block([x], [])
 
 
 def expected_gradients(derivatives, point, batch):
@@ -118,11 +118,11 @@ def expected_gradients(derivatives, point, batch):
     return np.stack(rows)
 
 
-def expected_rows(derivatives, segment, block):
+def expected_rows(derivatives, path, block):
     """Return the gradients of single measurements in the middle of the path, by a tape for each."""
     model, rows = derivatives.model, []
     for k in range(len(block)):
-        z = tf.constant(segment.start + segment.displacement / 2)
+        z = tf.constant(path.start + path.displacement / 2)
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(z)
             outputs = tf.unstack(model.measure(model.unpack(z), [], [block.inputs[0][k : k + 1]], [])[0])
@@ -132,14 +132,14 @@ def expected_rows(derivatives, segment, block):
 
 def check(derivatives, holds):
     """Hold verdicts of both trials, and the numbers of the way they choose, against tapes."""
-    point, batch, segment, block = problem(derivatives)
-    assert trials.sample_rules_hold(derivatives, point, [], batch) == holds
-    assert trials.row_rules_hold(derivatives, segment, block) == holds
-    found = derivatives.sample_gradients(point, [], batch, by_rule=holds)
+    point, batch, path, block = problem(derivatives)
+    assert trials.sample_rules_hold(derivatives.loss, point, [], batch) == holds
+    assert trials.row_rules_hold(derivatives.measurement, path, block) == holds
+    found = derivatives.loss.sample_gradients(point, [], batch, by_rule=holds)
     np.testing.assert_allclose(found, expected_gradients(derivatives, point, batch), atol=1e-12)
-    middle = PathRule.same(len(block))
-    found = derivatives.path_rows(segment, middle, block, by_rule=holds)
-    np.testing.assert_allclose(found, expected_rows(derivatives, segment, block), atol=1e-12)
+    middle = Quadrature.same(len(block))
+    found = derivatives.measurement.path_rows(path, middle, block, by_rule=holds)
+    np.testing.assert_allclose(found, expected_rows(derivatives, path, block), atol=1e-12)
 
 
 @pytest.mark.parametrize("call", [plain, dilated])
@@ -156,26 +156,26 @@ def test_other_arrangements_are_left_to_the_loop(call):
 def test_arrangements_are_told_apart_whatever_the_number_of_examples(count):
     # A single example would be in place in any arrangement; as many as there are positions fit in shape.
     derivatives = derivatives_of(time_major)
-    point, batch, segment, block = problem(derivatives, count)
-    assert not trials.sample_rules_hold(derivatives, point, [], batch)
-    assert not trials.row_rules_hold(derivatives, segment, block)
+    point, batch, path, block = problem(derivatives, count)
+    assert not trials.sample_rules_hold(derivatives.loss, point, [], batch)
+    assert not trials.row_rules_hold(derivatives.measurement, path, block)
 
 
 def test_layers_behind_a_head_of_zeros_are_tried_too():
     derivatives = derivatives_of(time_major)
-    point, batch, segment, block = problem(derivatives)
+    point, batch, path, block = problem(derivatives)
     point[-C * D :] = 0
-    still = dataclasses.replace(segment, start=point, displacement=np.zeros_like(point))
-    assert not trials.sample_rules_hold(derivatives, point, [], batch)
-    assert not trials.row_rules_hold(derivatives, still, block)
-    assert trials.samples_are_coupled(derivatives_of(coupled), point, [], batch)
-    assert not trials.samples_are_coupled(derivatives, point, [], batch)
+    still = dataclasses.replace(path, start=point, displacement=np.zeros_like(point))
+    assert not trials.sample_rules_hold(derivatives.loss, point, [], batch)
+    assert not trials.row_rules_hold(derivatives.measurement, still, block)
+    assert trials.samples_are_coupled(derivatives_of(coupled).loss, point, [], batch)
+    assert not trials.samples_are_coupled(derivatives.loss, point, [], batch)
 
 
 def test_models_whose_weights_are_all_zero_can_be_tried():
     derivatives = derivatives_of(plain)
     point, batch, *_ = problem(derivatives)
-    assert trials.sample_rules_hold(derivatives, np.zeros_like(point), [], batch)
+    assert trials.sample_rules_hold(derivatives.loss, np.zeros_like(point), [], batch)
 
 
 @pytest.mark.parametrize(
@@ -210,4 +210,4 @@ def test_random_numbers_make_samples_coupled():
 
     derivatives = derivatives_of(noisy)
     point, batch, *_ = problem(derivatives)
-    assert trials.samples_are_coupled(derivatives, point, [], batch)
+    assert trials.samples_are_coupled(derivatives.loss, point, [], batch)

@@ -1,7 +1,7 @@
-"""Rules of quadrature along one step of the path: which nodes each input has, and with which weights.
+"""Quadrature along one step of the path: which nodes each input has, and with which weights.
 
 The midpoints of 3ᵏ equal intervals contain those of 3ᵏ⁻¹: nothing that was evaluated is thrown away. Where
-the integrand jumps (ReLU, max-pooling) their plain mean converges like 1/n, and no rule does better. Where it
+the integrand jumps (ReLU, max-pooling) their plain mean converges like 1/n, and nothing does better. Where it
 is smooth, Romberg's extrapolation of the same nodes converges at a high order.
 
 A node may stand for a *piece* of the step: kinks then have their mean slope over it
@@ -87,7 +87,7 @@ def _none(nodes: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class PathRule:
+class Quadrature:
     """The nodes and weights of each input of a block, end to end.
 
     Attributes
@@ -113,16 +113,16 @@ class PathRule:
         weights: np.ndarray,
         count: int,
         pieces: np.ndarray | None = None,
-    ) -> "PathRule":
-        """Return the rule of ``count`` inputs from pairs in any order."""
+    ) -> "Quadrature":
+        """Return the quadrature of ``count`` inputs from pairs in any order."""
         pieces = _none(nodes) if pieces is None else pieces
         order = np.lexsort((nodes, owners))
         splits = np.searchsorted(owners[order], np.arange(count + 1)).astype(np.int32)
         return cls(nodes[order], weights[order], splits, pieces[order])
 
     @classmethod
-    def same(cls, count: int, level: int = 0, order: int = 0) -> "PathRule":
-        """Return the rule by which ``count`` inputs all have the nodes of a level; by default the middle alone."""
+    def same(cls, count: int, level: int = 0, order: int = 0) -> "Quadrature":
+        """Return the quadrature by which ``count`` inputs all have the nodes of a level; by default the middle alone."""
         nodes, weights = nodes_and_weights(level, order)
         splits = (np.arange(count + 1) * len(nodes)).astype(np.int32)
         nodes = np.tile(nodes, count)
@@ -144,13 +144,13 @@ class PathRule:
         has_piece = self.pieces[:, 1] > self.pieces[:, 0]
         return np.bincount(self.owners, has_piece, minlength=len(self.splits) - 1) > 0
 
-    def part(self, start: int, stop: int) -> "PathRule":
-        """Return the rule of the inputs ``start … stop − 1``."""
+    def part(self, start: int, stop: int) -> "Quadrature":
+        """Return the quadrature of the inputs ``start … stop − 1``."""
         first, last = self.splits[start], self.splits[stop]
         return self._taken(slice(first, last), self.splits[start : stop + 1] - first)
 
-    def rounds(self, most: int) -> Iterator[tuple[np.ndarray, "PathRule"]]:
-        """Yield parts that are worth a table of inputs by nodes, ``most`` nodes at most: the inputs (b,), and their rule.
+    def rounds(self, most: int) -> Iterator[tuple[np.ndarray, "Quadrature"]]:
+        """Yield parts that are worth a table of inputs by nodes, ``most`` nodes at most: the inputs (b,), and theirs.
 
         At least a third of the places in a table are filled. All inputs are in the first one.
         """
@@ -180,5 +180,5 @@ class PathRule:
         )
         return found
 
-    def _taken(self, pairs: slice | np.ndarray, splits: np.ndarray) -> "PathRule":
-        return PathRule(self.nodes[pairs], self.weights[pairs], splits, self.pieces[pairs])
+    def _taken(self, pairs: slice | np.ndarray, splits: np.ndarray) -> "Quadrature":
+        return Quadrature(self.nodes[pairs], self.weights[pairs], splits, self.pieces[pairs])

@@ -1,7 +1,7 @@
 """Quadrature along one step, refined where and for which inputs the completeness error asks.
 
 The integral of ∂f/∂z · Δz over any piece of a step is known beforehand: it is f at its end less f at its start. So
-the error of a rule is *known*, with its sign, for each input and each piece, and not estimated. A step is cut into
+the error of a quadrature is *known*, with its sign, for each input and each piece, and not estimated. A step is cut into
 *cells*; the cells with the largest errors are refined until the sum of all errors meets the budget. A single kink then
 costs nodes where it is, two for a third of its error, and not everywhere (ExPLAIND, arXiv:2505.20076, uses 1 to 100
 fixed nodes for all inputs).
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from explaind_tf.kernel.quadrature.formulas import HALVES, WHOLE, Formula, midpoints
-from explaind_tf.kernel.quadrature.nodes import PathRule
+from explaind_tf.kernel.quadrature.nodes import Quadrature
 
 # Values of pairs of a node and an input: (nodes (m,), inputs (m,), pieces (m, 2)) -> (m, ...).
 AtNodes = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -174,7 +174,7 @@ def integrate(
     rounding: float,
     max_nodes: int,
     averaged: np.ndarray | None = None,
-) -> tuple[PathRule, np.ndarray]:
+) -> tuple[Quadrature, np.ndarray]:
     """Integrate K causes over t in [0, 1] until their sum explains the change of each input.
 
     Parameters
@@ -198,7 +198,7 @@ def integrate(
 
     Returns
     -------
-    rule : PathRule
+    quadrature : Quadrature
         Nodes and weights of each input.
     integrals : np.ndarray
         Shape (K, batch, O).
@@ -232,8 +232,8 @@ def integrate(
             refined.append(c.where(is_going[c.owner] & ~is_worst))
         cells = _merged(refined)
     owners, nodes_of_pairs, pieces, weights = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    rule = PathRule.of_pairs(owners, nodes_of_pairs, weights, count, pieces)
-    return rule, np.moveaxis(integrals, 1, 0)
+    quadrature = Quadrature.of_pairs(owners, nodes_of_pairs, weights, count, pieces)
+    return quadrature, np.moveaxis(integrals, 1, 0)
 
 
 def _first_cells(path: _Path, start: np.ndarray, end: np.ndarray, averaged: np.ndarray) -> list[_Cells]:
@@ -277,7 +277,7 @@ def _evaluated(path: _Path, formula: Formula, at: _Stretches, values: np.ndarray
         size = np.max(np.abs(error) / budget, axis=1)
         order = np.zeros(len(at), int)
         return _Cells(formula, at, values, order, integral, error, size, order.astype(bool))
-    integrals = np.stack([np.einsum("n,cnko->cko", rule, values) * share for rule in formula.weights])
+    integrals = np.stack([np.einsum("n,cnko->cko", weights, values) * share for weights in formula.weights])
     errors = change - integrals.sum(axis=2)
     sizes = np.max(np.abs(errors) / budget, axis=2)
     order = np.argmin(sizes, axis=0)

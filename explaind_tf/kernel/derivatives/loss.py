@@ -1,0 +1,193 @@
+"""Compiled derivatives of a model's training losses at a point.
+
+Gradients of single samples are made by rules (:mod:`explaind_tf.kernel.derivatives.example_gradients`), all at once.
+Where a graph has operations without a rule, a ``map_fn`` differentiates one sample at a time; what it returns is the same.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from explaind_tf.kernel.derivatives.arguments import Trained
+from explaind_tf.kernel.derivatives.compiled import (
+    PARALLEL_DIRECTIONS,
+    PARALLEL_EXAMPLES,
+    Compiled,
+    jvp_many,
+    vjp,
+)
+from explaind_tf.kernel.derivatives.example_gradients import ExampleGradients
+from explaind_tf.kernel.functions import Batch, Losses, PureModel
+
+
+class LossDerivatives:
+    """The compiled functions of the losses ℓ_k, scaled and weighted. Each is traced once, whatever the batch size.
+
+    Parameters
+    ----------
+    model : PureModel
+        The functions to differentiate.
+    """
+
+    def __init__(self, model: PureModel) -> None:
+        self.model = model
+        point = tf.TensorSpec((model.point_size,), model.dtype)
+        directions = tf.TensorSpec((None, model.point_size), model.dtype)
+        rows = tf.TensorSpec((None, model.theta_size), model.dtype)
+        shares = tf.TensorSpec((None,), model.dtype)
+        trained = Trained.spec(model)
+        constants, x, *_ = trained
+
+        self._values = Compiled(self._at(model.losses), [point, trained])
+        self._scales = Compiled(
+            lambda z, *samples: model.loss_scales(model.unpack(z), *samples), [point, *trained[:-1]]
+        )
+        self._gradient = Compiled(self._build_gradient, [point, shares, trained])
+        self._jvp = Compiled(self._jvp_of(model.losses), [point, directions, trained])
+        if model.token_losses is not None:
+            self._token_values = Compiled(self._at(model.token_losses), [point, trained])
+            self._token_jvp = Compiled(self._jvp_of(model.token_losses), [point, directions, trained])
+        self._gradients_one_by_one = Compiled(self._build_gradients_one_by_one, [point, trained])
+        self._gradients_by_rule = Compiled(self._build_gradients_by_rule, [point, trained])
+        self._contract = Compiled(self._build_contraction, [point, rows, trained])
+        self._coupled_gradients = Compiled(self._build_coupled_gradients, [point, trained])
+        self._regularizer_gradient = Compiled(self._build_regularizer_gradient, [point, constants, x])
+
+    def values(self, point: Any, constants: list[Any], batch: Batch) -> tf.Tensor:
+        """Return what each sample adds to the loss of its batch, shape (batch,)."""
+        return self._values(point, Trained.of(constants, batch))
+
+    def scales(
+        self, point: Any, constants: list[Any], inputs: list[Any], targets: list[Any], weights: list[Any]
+    ) -> tf.Tensor:
+        """Return the scales of a whole batch's losses, shape (L,)."""
+        return self._scales(point, constants, inputs, targets, weights)
+
+    def gradient(
+        self, point: Any, constants: list[Any], batch: Batch, shares: np.ndarray | None = None
+    ) -> tf.Tensor:
+        """Return the gradient of the batch loss by θ, without regularisers, shape (D,).
+
+        ``shares``, of shape (batch,), says how much of each sample's loss is meant; by default all of it.
+        """
+        if shares is None:
+            shares = np.ones(len(batch))
+        shares = shares.astype(self.model.dtype.as_numpy_dtype)
+        return self._gradient(point, shares, Trained.of(constants, batch))
+
+    def jvp(self, point: Any, constants: list[Any], batch: Batch, directions: Any) -> tf.Tensor:
+        """Return ∂ℓ_k/∂z · d for directions (K, Z), shape (K, batch).
+
+        Exact for coupled samples too (BatchNorm in training mode): it differentiates the whole batch.
+        """
+        return self._jvp(point, directions, Trained.of(constants, batch))
+
+    def token_values(self, point: Any, constants: list[Any], batch: Batch) -> tf.Tensor:
+        """Return what each position of each sample adds to the loss of its batch, shape (batch, positions)."""
+        return self._token_values(point, Trained.of(constants, batch))
+
+    def token_jvp(self, point: Any, constants: list[Any], batch: Batch, directions: Any) -> tf.Tensor:
+        """Return the same as :meth:`jvp` position by position, shape (K, batch, positions)."""
+        return self._token_jvp(point, directions, Trained.of(constants, batch))
+
+    def sample_gradients(self, point: Any, constants: list[Any], batch: Batch, *, by_rule: bool) -> tf.Tensor:
+        """Return ∂ℓ_k/∂θ for each sample on its own, shape (batch, D).
+
+        Only where samples do not interact. ``by_rule`` says whether they are differentiated all at once or one by one.
+
+        Raises
+        ------
+        NotCoveredError
+            If the model has no rules.
+        """
+        compiled = self._gradients_by_rule if by_rule else self._gradients_one_by_one
+        return compiled(point, Trained.of(constants, batch))
+
+    def contract(self, point: Any, constants: list[Any], batch: Batch, rows: Any) -> tf.Tensor:
+        """Return ⟨Ψ, ∂ℓ_k/∂θ⟩ for rows (F, D) and each sample on its own, variable by variable, shape (F, batch, V).
+
+        By rules, and where it is cheaper without ever making the gradients. Only where samples do not interact.
+
+        Raises
+        ------
+        NotCoveredError
+            If the model has no rules.
+        """
+        return self._contract(point, rows, Trained.of(constants, batch))
+
+    def coupled_gradients(self, point: Any, constants: list[Any], batch: Batch) -> tf.Tensor:
+        """Return ∂ℓ_k/∂θ for each sample within its batch, shape (batch, D).
+
+        One backward pass of the whole batch a sample: for coupled samples, where nothing else will do.
+        """
+        return self._coupled_gradients(point, Trained.of(constants, batch))
+
+    def regularizer_gradient(self, point: Any, constants: list[Any], inputs: list[Any]) -> tf.Tensor:
+        """Return ∇R by θ for a batch of inputs, shape (D,)."""
+        return self._regularizer_gradient(point, constants, inputs)
+
+    # Graphs.
+
+    def _at(self, losses: Losses) -> Callable[[tf.Tensor, Trained], tf.Tensor]:
+        """Return losses as a function of the point."""
+        return lambda point, trained: losses(self.model.unpack(point), *trained)
+
+    def _jvp_of(self, losses: Losses) -> Any:
+        """Return ``(z, directions, trained) -> (K, ...)``: the derivatives of losses in K directions."""
+        return lambda point, directions, trained: jvp_many(
+            self._at(losses)(point, trained), point, directions
+        )
+
+    def _by_weights(self, loss: tf.Tensor, point: tf.Tensor, cotangent: tf.Tensor | None) -> tf.Tensor:
+        """Return the VJP by θ, the first part of the point."""
+        return vjp(loss, point, cotangent)[: self.model.theta_size]
+
+    def _build_gradient(self, point: tf.Tensor, shares: tf.Tensor, trained: Trained) -> tf.Tensor:
+        # Scaled before the backward pass, as Keras does: the same rounding, often the same bits.
+        return self._by_weights(self._at(self.model.losses)(point, trained), point, shares)
+
+    def _build_gradients_one_by_one(self, point: tf.Tensor, trained: Trained) -> tf.Tensor:
+        def one_sample(example: tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]) -> tf.Tensor:
+            inputs, targets, weights = ([part[None] for part in parts] for parts in example)
+            own = trained._replace(inputs=inputs, targets=targets, weights=weights)
+            return self._by_weights(self._at(self.model.losses)(point, own), point, None)
+
+        return tf.map_fn(
+            one_sample,
+            (trained.inputs, trained.targets, trained.weights),
+            fn_output_signature=self.model.dtype,
+            parallel_iterations=PARALLEL_EXAMPLES,
+        )
+
+    def _examples(self, point: tf.Tensor, trained: Trained) -> ExampleGradients:
+        variables = self.model.unpack(point)
+        losses = self.model.losses(variables, *trained)
+        weights = variables[: len(self.model.trained)]
+        samples = [*trained.inputs, *trained.targets, *trained.weights]
+        return ExampleGradients(losses, None, weights, samples, tf.shape(losses)[0])
+
+    def _build_gradients_by_rule(self, point: tf.Tensor, trained: Trained) -> tf.Tensor:
+        return self._examples(point, trained).gradients()
+
+    def _build_contraction(self, point: tf.Tensor, rows: tf.Tensor, trained: Trained) -> tf.Tensor:
+        specs = self.model.trained
+        pieces = tf.split(rows, self.model.sizes[: len(specs)], axis=1)
+        shaped = [tf.reshape(p, (-1, *spec.shape)) for p, spec in zip(pieces, specs, strict=True)]
+        return self._examples(point, trained).contract(shaped)
+
+    def _build_coupled_gradients(self, point: tf.Tensor, trained: Trained) -> tf.Tensor:
+        losses = self._at(self.model.losses)(point, trained)
+        return tf.map_fn(
+            lambda cotangent: self._by_weights(losses, point, cotangent),
+            tf.eye(tf.shape(losses)[0], dtype=losses.dtype),
+            parallel_iterations=PARALLEL_DIRECTIONS,
+        )
+
+    def _build_regularizer_gradient(
+        self, point: tf.Tensor, constants: list[tf.Tensor], x: list[tf.Tensor]
+    ) -> tf.Tensor:
+        if self.model.regularizer is None:
+            return tf.zeros_like(point[: self.model.theta_size])
+        return self._by_weights(self.model.regularizer(self.model.unpack(point), constants, x), point, None)

@@ -1,0 +1,154 @@
+"""Compiled derivatives of a model's measurement, at a point and along the path of a step."""
+
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from explaind_tf.kernel.derivatives.arguments import Measured, Nodes, Pairs, Stack
+from explaind_tf.kernel.derivatives.compiled import Compiled
+from explaind_tf.kernel.derivatives.node_graphs import path_jvp, path_rows, path_values
+from explaind_tf.kernel.derivatives.stacked_graphs import stacked_products, stacked_rows
+from explaind_tf.kernel.functions import Block, PureModel, StepPath
+from explaind_tf.kernel.operations.kinks import has_kinks
+from explaind_tf.kernel.quadrature.nodes import NodeTable, Quadrature
+
+# So many directions are laid out one by one, in a graph for each number of them: a loop in the loop over nodes took a
+# sixth of the time.
+_LAID_OUT = 4
+
+
+class MeasurementDerivatives:
+    """The compiled functions of a measurement f. Each is traced once, whatever the batch size.
+
+    Parameters
+    ----------
+    model : PureModel
+        The functions to differentiate.
+    """
+
+    def __init__(self, model: PureModel) -> None:
+        self.model = model
+        point = tf.TensorSpec((model.point_size,), model.dtype)
+        directions = tf.TensorSpec((None, model.point_size), model.dtype)
+        integers = tf.TensorSpec((None,), tf.int32)
+        pairs, stack, measured = Pairs.spec(model), Stack.spec(model), Measured.spec(model)
+
+        self._values = Compiled(lambda z, own: model.measure(model.unpack(z), *own), [point, measured])
+        self._path_values = Compiled(lambda p, own: path_values(model, p, own), [pairs, measured])
+        self._path_jvp = {
+            k: Compiled(
+                lambda p, d, own: path_jvp(model, p, d, own),
+                [pairs, tf.TensorSpec((k, model.point_size), model.dtype), measured],
+            )
+            for k in (None, *range(1, _LAID_OUT + 1))
+        }
+        self._path_rows = Compiled(
+            lambda nodes, asked, own: path_rows(model, nodes, asked, own),
+            [Nodes.spec(model), integers, measured],
+        )
+        self._stacked_rows = Compiled(lambda s, own: stacked_rows(model, s, own), [stack, measured])
+        self._stacked_products = Compiled(
+            lambda d, s, own: stacked_products(model, d, s, own), [directions, stack, measured]
+        )
+
+    @cached_property
+    def has_kinks(self) -> bool:
+        """Whether the measurement has kinks that are averaged where nodes stand for a piece."""
+        graph = self._values.graph
+        return has_kinks(graph.outputs[0], graph.inputs[0])
+
+    def values(self, point: Any, constants: list[Any], block: Block) -> tf.Tensor:
+        """Return f, shape (batch, O)."""
+        return self._values(point, Measured.of(constants, block))
+
+    def path_values(self, path: StepPath, table: NodeTable, block: Block) -> tf.Tensor:
+        """Return f at pairs of a node and an input, in the order of the table, shape (m, O)."""
+        return self._path_values(Pairs.of(path, table, self.model), Measured.of(path.constants, block))
+
+    def path_jvp(self, path: StepPath, table: NodeTable, directions: Any, block: Block) -> tf.Tensor:
+        """Return ∂f/∂z (z(t)) · d for directions (K, Z) at such pairs, shape (m, K, O)."""
+        compiled = self._path_jvp.get(len(directions), self._path_jvp[None])
+        pairs = Pairs.of(path, table, self.model)
+        return compiled(pairs, directions, Measured.of(path.constants, block))
+
+    def path_rows(
+        self,
+        path: StepPath,
+        quadrature: Quadrature,
+        block: Block,
+        *,
+        by_rule: bool,
+        stacked: int = 1,
+        outputs: np.ndarray | None = None,
+    ) -> tf.Tensor:
+        """Return Φ = Σ_j weights_ij · ∂f_i/∂z (z(nodes_j)), one row a measurement, shape (batch, O, Z).
+
+        Parameters
+        ----------
+        path : StepPath
+            The path.
+        quadrature : Quadrature
+            The nodes and weights of each input.
+        block : Block
+            The inputs.
+        by_rule : bool
+            Whether examples are differentiated all at once, by rules, or one by one.
+        stacked : int
+            Nodes of one input whose activations are held at once. By rules, their gradients are summed within the
+            products that make them: the more, the faster.
+        outputs : np.ndarray of int, optional
+            Which ones; by default all. One by one, only these are differentiated.
+
+        Raises
+        ------
+        NotCoveredError
+            If the model has no rules.
+        """
+        if by_rule:
+            rows = self._by_rule(self._stacked_rows, path, quadrature, block, stacked)
+            return rows if outputs is None else tf.gather(rows, outputs, axis=1)
+        if outputs is None:
+            one = self.values(path.start, path.constants, block.take(slice(0, 1)))
+            outputs = np.arange(one.shape[1])
+        nodes = Nodes.of(path, quadrature, self.model)
+        return self._path_rows(nodes, outputs.astype(np.int32), Measured.of(path.constants, block))
+
+    def path_products(
+        self, path: StepPath, quadrature: Quadrature, directions: Any, block: Block, *, stacked: int = 1
+    ) -> tf.Tensor:
+        """Return Φ · d variable by variable for directions (K, Z), shape (batch, O, K, V).
+
+        By rules: one backward pass a node for all measurements, and no row Φ is ever made. ``stacked`` as in
+        :meth:`path_rows`.
+
+        Raises
+        ------
+        NotCoveredError
+            If the model has no rules.
+        """
+        function = partial(self._stacked_products, directions)
+        return self._by_rule(function, path, quadrature, block, stacked)
+
+    def _by_rule(
+        self,
+        function: Callable[..., tf.Tensor],
+        path: StepPath,
+        quadrature: Quadrature,
+        block: Block,
+        stacked: int,
+    ) -> tf.Tensor:
+        """Return the sum over the nodes of each input."""
+        total: tf.Tensor | None = None
+        for members, own in quadrature.rounds(stacked):
+            inputs = block if len(members) == len(block) else block.take(members)
+            found = function(Stack.of(path, own, self.model), Measured.of(path.constants, inputs))
+            if total is None:
+                assert len(members) == len(block), "every input has a node, and is in the first round"
+                total = found
+            else:
+                total = tf.tensor_scatter_nd_add(total, members[:, None], found)
+        assert total is not None, "a block has inputs"
+        return total

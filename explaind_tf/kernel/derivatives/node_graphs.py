@@ -1,0 +1,114 @@
+"""Graphs of a measurement along the path of a step, one node after the other.
+
+Each adds its operations to the graph that is being built. Nodes are gone through in a loop, so that the activations of one
+are held at a time.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from explaind_tf.kernel.derivatives.arguments import Line, Measured, Nodes, Pairs
+from explaind_tf.kernel.derivatives.compiled import PARALLEL_EXAMPLES, jvp_many, vjp
+from explaind_tf.kernel.functions import PureModel
+from explaind_tf.kernel.operations.kinks import averaged
+
+
+def output_count(model: PureModel, line: Line, measured: Measured) -> int:
+    """Return O."""
+    return int(model.measure(model.unpack(line.start), *measured).shape[1])
+
+
+def averaged_outputs(
+    model: PureModel, variables: list[tf.Tensor], line: Line, piece: tf.Tensor, measured: Measured
+) -> tf.Tensor:
+    """Return f of the variables at a node, whose derivatives see kinks averaged over the piece it stands for."""
+
+    def at(place: tf.Tensor) -> list[tf.Tensor]:
+        return model.unpack(line.at(place))
+
+    return averaged(
+        lambda own: model.measure(own, *measured),
+        variables,
+        lambda: (at(piece[0]), at(piece[1])),
+        piece[1] > piece[0],
+    )
+
+
+def path_values(model: PureModel, pairs: Pairs, measured: Measured) -> tf.Tensor:
+    """Return f at pairs of a node and an input, shape (m, O)."""
+
+    def value(node: tf.Tensor, point: tf.Tensor, own: Measured) -> tf.Tensor:  # values know no pieces
+        return model.measure(model.unpack(point), *own)
+
+    return _at_nodes(model, value, (), pairs, measured)
+
+
+def path_jvp(model: PureModel, pairs: Pairs, directions: tf.Tensor, measured: Measured) -> tf.Tensor:
+    """Return the derivatives in K directions at pairs of a node and an input, shape (m, K, O)."""
+
+    def derivatives(node: tf.Tensor, point: tf.Tensor, own: Measured) -> tf.Tensor:
+        outputs = averaged_outputs(model, model.unpack(point), pairs.line, pairs.pieces[node], own)
+        return tf.transpose(jvp_many(outputs, point, directions), (1, 0, 2))
+
+    return _at_nodes(model, derivatives, (None,), pairs, measured)
+
+
+def _at_nodes(
+    model: PureModel,
+    function: Callable[[tf.Tensor, tf.Tensor, Measured], tf.Tensor],
+    shape: tuple[Any, ...],
+    pairs: Pairs,
+    measured: Measured,
+) -> tf.Tensor:
+    """Return a function of a node, its point and its inputs at all pairs, shape (m, *shape, O)."""
+    width = output_count(model, pairs.line, measured)
+
+    def add_node(node: tf.Tensor, found: tf.TensorArray) -> list[Any]:
+        members = pairs.inputs_at(node)
+        own = measured.each(lambda a: tf.gather(a, members))
+        value = function(node, pairs.line.at(pairs.nodes[node]), own)
+        return [node + 1, found.write(node, value)]
+
+    empty = tf.TensorArray(
+        model.dtype, tf.size(pairs.nodes), infer_shape=False, element_shape=(None, *shape, width)
+    )
+    _, found = tf.while_loop(
+        lambda node, _: node < tf.size(pairs.nodes), add_node, [0, empty], parallel_iterations=1
+    )
+    return found.concat()
+
+
+def path_rows(model: PureModel, nodes: Nodes, asked: tf.Tensor, measured: Measured) -> tf.Tensor:
+    """Return Φ of the outputs asked for, by one backward pass for each of them, input and node, shape (batch, asked, Z)."""
+    shape = (None, model.point_size)
+
+    def one_input(example: tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        own = Measured(measured.constants, *example[:2]).each(lambda part: part[None])
+        first, stop = example[2:]
+
+        def rows_at(node: tf.Tensor) -> tf.Tensor:
+            point = nodes.line.at(nodes.nodes[node])
+            outputs = averaged_outputs(model, model.unpack(point), nodes.line, nodes.pieces[node], own)[0]
+            cotangents = nodes.weights[node] * tf.one_hot(asked, tf.shape(outputs)[0], dtype=outputs.dtype)
+            return tf.map_fn(
+                lambda cotangent: vjp(outputs, point, cotangent),
+                cotangents,
+                parallel_iterations=PARALLEL_EXAMPLES,
+            )
+
+        _, total = tf.while_loop(
+            lambda node, _: node < stop,
+            lambda node, total: [node + 1, total + rows_at(node)],
+            [first + 1, rows_at(first)],
+            shape_invariants=[tf.TensorShape(()), tf.TensorShape(shape)],
+        )
+        return total
+
+    return tf.map_fn(
+        one_input,
+        (measured.inputs, measured.targets, nodes.splits[:-1], nodes.splits[1:]),
+        fn_output_signature=tf.TensorSpec(shape, model.dtype),
+        parallel_iterations=PARALLEL_EXAMPLES,
+    )

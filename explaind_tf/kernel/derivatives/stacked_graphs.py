@@ -1,0 +1,81 @@
+"""Graphs of a measurement's gradients by rules, the nodes of each input stacked.
+
+Gradients at several nodes are summed within the matrix products that make them, and never written one by one.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+
+from explaind_tf.kernel.derivatives.arguments import Measured, Stack
+from explaind_tf.kernel.derivatives.example_gradients import ExampleGradients
+from explaind_tf.kernel.derivatives.node_graphs import averaged_outputs, output_count
+from explaind_tf.kernel.functions import PureModel
+
+
+def stacked_rows(model: PureModel, stack: Stack, measured: Measured) -> tf.Tensor:
+    """Return the weighted gradients, summed over the nodes of each input, shape (batch, O, Z)."""
+    examples, taps, width = _stacked_examples(model, stack, measured)
+    return tf.reshape(examples.gradients(taps), (-1, width, model.point_size))
+
+
+def stacked_products(model: PureModel, directions: tf.Tensor, stack: Stack, measured: Measured) -> tf.Tensor:
+    """Return their products with directions (K, Z), variable by variable, shape (batch, O, K, V)."""
+    pieces = tf.split(directions, model.sizes, axis=1)
+    shaped = [
+        tf.reshape(piece, (-1, *spec.shape))
+        for piece, spec in zip(pieces, (*model.trained, *model.state), strict=True)
+    ]
+    examples, taps, width = _stacked_examples(model, stack, measured)
+    products = tf.transpose(examples.contract(shaped, taps), (1, 0, 2))
+    return tf.reshape(products, (-1, width, tf.shape(directions)[0], len(shaped)))
+
+
+def _stacked_examples(
+    model: PureModel, stack: Stack, measured: Measured
+) -> tuple[ExampleGradients, list[tf.Tensor], int]:
+    """Return one example for each input and output, what their gradients at all nodes are made of, and O."""
+    pairs = stack.pairs
+    width = output_count(model, pairs.line, measured)
+
+    def examples_at(node: tf.Tensor) -> ExampleGradients:
+        members = pairs.inputs_at(node)
+        # Each output has a cotangent of its own.
+        own = measured.each(lambda a: tf.repeat(tf.gather(a, members), width, axis=0))
+        variables = model.unpack(pairs.line.at(pairs.nodes[node]))
+        outputs = averaged_outputs(model, variables, pairs.line, pairs.pieces[node], own)
+        share = tf.repeat(stack.weights[pairs.splits[node] : pairs.splits[node + 1]], width)[:, None]
+        cotangent = tf.tile(tf.eye(width, dtype=outputs.dtype), [tf.size(members), 1]) * share
+        count = tf.size(members) * width
+        return ExampleGradients(outputs, cotangent, variables, [*own.inputs, *own.targets], count)
+
+    def add_node(node: tf.Tensor, found: list[tf.TensorArray]) -> list[Any]:
+        taps = examples_at(node).taps()
+        return [node + 1, [array.write(node, tap) for array, tap in zip(found, taps, strict=True)]]
+
+    pattern = examples_at(tf.constant(0))
+    empty = [
+        tf.TensorArray(
+            tap.dtype, tf.size(pairs.nodes), infer_shape=False, element_shape=(None, *tap.shape[1:])
+        )
+        for tap in pattern.taps()
+    ]
+    _, found = tf.while_loop(
+        lambda node, _: node < tf.size(pairs.nodes), add_node, [0, empty], parallel_iterations=1
+    )
+    return pattern, [_by_input(array.concat(), stack.places, width) for array in found], width
+
+
+def _by_input(tap: tf.Tensor, places: tf.Tensor, width: int) -> tf.Tensor:
+    """Return a tap (m · O, rows, ...) of pairs by node as one of inputs: (batch · O, n · rows, ...), all nodes' rows.
+
+    An input of fewer than n nodes has the place m of a pair that is not there, for which it gets zeros.
+    """
+    rest = tap.shape[2:]
+    by_pair = tf.reshape(tap, tf.concat([[-1, width], tf.shape(tap)[1:]], axis=0))
+    by_pair = tf.pad(by_pair, [[0, 1]] + [[0, 0]] * (2 + len(rest)))
+    by_input = tf.gather(by_pair, places)  # (batch, n, O, rows, ...)
+    by_input = tf.transpose(by_input, [0, 2, 1, *range(3, 4 + len(rest))])
+    shape = tf.shape(by_input)
+    made = tf.reshape(by_input, tf.concat([[shape[0] * width, shape[2] * shape[3]], shape[4:]], axis=0))
+    return tf.ensure_shape(made, (None, None, *rest))
