@@ -12,7 +12,7 @@ from explaind_tf import measurements
 from explaind_tf.attribution import Run
 from explaind_tf.attribution.predictions import are_probabilities, final_outputs
 from explaind_tf.pictures import find_picture
-from explaind_tf.questions.question import GroupLabels
+from explaind_tf.questions.options import GroupLabels
 from explaind_tf.report.section import Example, Section
 from explaind_tf.runs.format import structure as struct
 

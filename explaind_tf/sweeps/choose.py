@@ -74,7 +74,7 @@ def _prefers_reverse(task: Task) -> bool:
 
 def _rows_by_rule(task: Task) -> bool:
     path = task.replay.step(task.question.first).path
-    return trials.row_rules_hold(task.derivatives, path, task.blocks[0])
+    return trials.row_rules_hold(task.derivatives.measurement, path, task.blocks[0])
 
 
 def _parts_route(task: Task, by_rule: bool, groups: int) -> PartsRoute | None:
@@ -110,7 +110,7 @@ def _parts_route(task: Task, by_rule: bool, groups: int) -> PartsRoute | None:
 
 def _are_coupled(task: Task) -> bool:
     batch_point = _first_batch(task)
-    return len(batch_point.batch) > 1 and trials.samples_are_coupled(task.derivatives, batch_point)
+    return len(batch_point.batch) > 1 and trials.samples_are_coupled(task.derivatives.loss, batch_point)
 
 
 def _sample_route(task: Task) -> Route:
@@ -119,9 +119,9 @@ def _sample_route(task: Task) -> Route:
     if question.keeps_tokens:
         return contractions.ByTokenJvp()
     at = _first_batch(task)
-    if len(at.batch) > 1 and trials.samples_are_coupled(task.derivatives, at):
+    if len(at.batch) > 1 and trials.samples_are_coupled(task.derivatives.loss, at):
         return contractions.ByJvp()
-    if trials.sample_rules_hold(task.derivatives, at):
+    if trials.sample_rules_hold(task.derivatives.loss, at):
         return contractions.ByRules()
     if question.keeps_parameters:
         return contractions.ByLoop()

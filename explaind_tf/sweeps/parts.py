@@ -94,7 +94,7 @@ class PartsByProducts:
                 piece.inputs,
                 stacked=task.stacked_nodes(piece),
             )
-            by_part = sum_by_part(by_variable.numpy(), task.derivatives, task.question.partition)
+            by_part = sum_by_part(by_variable.numpy(), task.derivatives.model, task.question.partition)
             yield piece.rows, np.moveaxis(by_part, 2, 0)
 
     def price(self, task: Task, tried: TriedStep) -> Pass:
