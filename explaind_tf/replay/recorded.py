@@ -12,7 +12,7 @@ from explaind_tf.errors import RunFormatError, UnbalancedLedgerError
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Batch, Segment
 from explaind_tf.kernel.sweeps import PathStep
-from explaind_tf.laws.laws import Law, clip_ratio, law_from_config
+from explaind_tf.laws import Law, clip_ratio, law_from_config
 from explaind_tf.replay.binding import constants_of, flat_point
 from explaind_tf.runs import RecordedRun, WeightPath
 from explaind_tf.runs.steps import Transition
