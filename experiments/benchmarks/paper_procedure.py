@@ -23,7 +23,7 @@ import tensorflow as tf
 
 import explaind_tf as xtf
 from explaind_tf import measurements
-from explaind_tf.laws.laws import Law, law_from_config
+from explaind_tf.laws import Law, law_from_config
 from explaind_tf.replay.binding import constants_of, pure_model
 from explaind_tf.runs.steps import Transition
 

@@ -1,1 +1,56 @@
-"""Displacement laws: how an optimizer's step moves the weights. Pure functions, without Keras."""
+"""Displacement laws: how an optimizer's step moves the weights. Pure functions, without Keras.
+
+A new law is one new file and one line of registration.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from explaind_tf.laws.adamw import AdamWLaw
+from explaind_tf.laws.law import Law, Moments, RecoveredGradient, StepFactors, clip_ratio, decoupled_decay
+from explaind_tf.laws.sgd import SGDLaw
+
+__all__ = [
+    "AdamWLaw",
+    "Law",
+    "Moments",
+    "RecoveredGradient",
+    "SGDLaw",
+    "StepFactors",
+    "clip_ratio",
+    "decoupled_decay",
+    "law_from_config",
+    "register",
+]
+
+_LAWS: dict[str, type[Law]] = {}
+
+
+def register(law: type[Law]) -> None:
+    """Make a law known by its name, under which the manifests of runs have it.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken.
+    """
+    if law.name in _LAWS:
+        raise ValueError(f"There is a law {law.name!r} already. Choose another name.")
+    _LAWS[law.name] = law
+
+
+def law_from_config(name: str, constants: Mapping[str, Any]) -> Law:
+    """Return the law of a name with the constants that its ``to_config()`` gave.
+
+    Raises
+    ------
+    KeyError
+        If there is no law of that name.
+    TypeError, ValueError
+        If its constants are not those of the law.
+    """
+    return _LAWS[name].from_config(constants)
+
+
+register(AdamWLaw)
+register(SGDLaw)

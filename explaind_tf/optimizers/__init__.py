@@ -1,6 +1,6 @@
 """Path optimizers: Keras optimizers that also say what only they see in a step."""
 
-from explaind_tf.laws.laws import AdamWLaw, Law, SGDLaw
+from explaind_tf.laws import AdamWLaw, Law, SGDLaw
 from explaind_tf.optimizers.path_adamw import PathAdamW
 from explaind_tf.optimizers.path_optimizer import PathOptimizer
 from explaind_tf.optimizers.path_sgd import PathSGD

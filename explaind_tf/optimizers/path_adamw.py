@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from explaind_tf.laws.laws import AdamWLaw
+from explaind_tf.laws import AdamWLaw
 from explaind_tf.optimizers.path_optimizer import PathOptimizer
 
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from explaind_tf.laws.laws import Law
+from explaind_tf.laws import Law
 from explaind_tf.optimizers.ring_buffer import RingBuffer, StepScalars
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from explaind_tf.laws.laws import SGDLaw
+from explaind_tf.laws import SGDLaw
 from explaind_tf.optimizers.path_optimizer import PathOptimizer
 
 
@@ -57,7 +57,7 @@ class PathSGD(PathOptimizer, keras.optimizers.SGD):
         """
         return SGDLaw(
             momentum_share=float(self.momentum),
-            nesterov=float(self.nesterov),
+            nesterov=bool(self.nesterov),
             weight_decay=float(self.weight_decay or 0.0),
         )
 

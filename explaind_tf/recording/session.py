@@ -12,7 +12,7 @@ import tensorflow as tf
 from explaind_tf import constants
 from explaind_tf.errors import RefusedError
 from explaind_tf.optimizers import PathOptimizer
-from explaind_tf.recording.exporting.pure_functions import PureFunctions, variable_specs
+from explaind_tf.recording.exporting.pure_functions import PureFunctions, pure_functions, variable_specs
 from explaind_tf.recording.exporting.training_step import TrainingStep
 from explaind_tf.recording.forecast import Planned, choose, estimate_recording
 from explaind_tf.recording.observing import checks
@@ -71,7 +71,7 @@ class Session:
             optimizer.build(model.trainable_variables)
         self._model, self._optimizer, self._tap = model, optimizer, tap
         self._options, self._planned = options, planned
-        self._functions = PureFunctions(model, tap.inputs, tap.targets, tap.weights)
+        self._functions = pure_functions(model, tap.inputs, tap.targets, tap.weights)
         self._recorded_as: Manifest | None = None  # the run that is gone on with
         self._losses: PureFunctions | LossFunctions = self._functions
         self._observer = StepObserver(model, optimizer)
@@ -193,13 +193,13 @@ class Session:
             },
             "optimizer_state": variable_specs(self._observer.optimizer_variables),
             "loss": {
-                "losses": self._functions.found.losses,
-                "has_regularizer": self._functions.has_penalty,
+                "losses": list(self._functions.facts.losses),
+                "has_regularizer": self._functions.facts.has_penalty,
             },
             "inputs": self._tap.inputs,
             "targets": self._tap.targets,
             "weights": self._tap.weights,
-            "outputs": self._functions.found.outputs,
+            "outputs": self._functions.facts.outputs,
         }
 
     def _begin_run(self, first: StepRecord, batch: TappedBatch) -> RunWriter:

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 import explaind_tf as xtf
-from explaind_tf.laws.laws import AdamWLaw, StepFactors
+from explaind_tf.laws import AdamWLaw, StepFactors
 from explaind_tf.replay.recorded import Replay
 from tests.helpers import batches, dense_model, double_precision, fit
 

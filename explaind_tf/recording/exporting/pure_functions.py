@@ -1,8 +1,9 @@
 """Export of a compiled Keras model as pure functions of flat lists of tensors."""
 
 import warnings
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -22,30 +23,66 @@ from explaind_tf.runs.graphs.loaded import (
 )
 
 
-@dataclass
-class Found:
-    """What tracing found out about a model (tf.Module would wrap a dict).
+@dataclass(frozen=True)
+class ModelFacts:
+    """What tracing found out about a model.
 
     Attributes
     ----------
     outputs : Structure
         What the model returns for one input.
-    losses : list of dict
+    losses : tuple of dict
         Name and reduction of each compiled loss.
-    has_batch_penalty : bool
-        Whether ``model.losses`` holds more than the regularisers of weights.
-    has_tokens : bool
-        Whether the losses have values for the positions of a sample.
+    has_penalty : bool
+        Whether anything is added to the losses: regularisers of weights, or ``model.losses`` of a batch.
     """
 
-    outputs: Structure = ()
-    losses: list[dict[str, str]] = field(default_factory=list)
-    has_batch_penalty: bool = False
-    has_tokens: bool = False
+    outputs: Structure
+    losses: tuple[dict[str, str], ...]
+    has_penalty: bool
 
 
 class PureFunctions(tf.Module):
     """A model's forward pass, per-sample losses and penalties as functions of its variables.
+
+    TensorFlow traces the functions once more when it saves them, and reads the properties first. What a SavedModel holds
+    therefore follows :attr:`byte_count` in its order.
+
+    Parameters
+    ----------
+    functions : dict
+        By the names of :class:`explaind_tf.runs.graphs.loaded.Graphs`, each a ``tf.function`` of one signature. Those of
+        token losses are there only if the losses have values for positions.
+    facts : ModelFacts
+        What is known of the model besides.
+    """
+
+    forward: Any
+    sample_losses: Any
+    loss_scales: Any
+    penalty: Any
+
+    def __init__(self, functions: dict[str, Any], facts: ModelFacts) -> None:
+        super().__init__(name="pure_functions")
+        self.facts = facts
+        for name, function in functions.items():
+            setattr(self, name, function)
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes of the functions, about."""
+        found = [self.forward, self.sample_losses, self.loss_scales, self.penalty]
+        return sum(f.get_concrete_function().graph.as_graph_def().ByteSize() for f in found)
+
+    def save(self, path: str) -> None:
+        """Write the functions as a SavedModel."""
+        save_module(self, path)
+
+
+def pure_functions(
+    model: keras.Model, inputs: Structure, targets: Structure, weights: Structure | None
+) -> PureFunctions:
+    """Trace a model as pure functions.
 
     Parameters
     ----------
@@ -61,81 +98,131 @@ class PureFunctions(tf.Module):
     RefusedError
         If something about the model cannot be replayed or split over samples.
     """
+    forward, outputs = traced_forward(model, inputs)
+    bodies = _Bodies(model, inputs, targets, weights)
+    points = [*bodies.parameters, *bodies.state, *bodies.inputs]
+    samples = [*points, *bodies.targets, *bodies.weights]
+    sample_losses, found = _trace(SAMPLE_LOSSES, bodies.sample_losses, [*samples, bodies.scales])
+    loss_scales = _trace(LOSS_SCALES, bodies.loss_scales, samples).function
+    has_batch_penalty = found.penalties > bodies.regularized
+    penalty_body = bodies.batch_penalty if has_batch_penalty else bodies.weight_penalty
+    penalty = _trace(PENALTY, penalty_body, points).function
+    of_losses = {SAMPLE_LOSSES: sample_losses, LOSS_SCALES: loss_scales, PENALTY: penalty}
+    if found.has_tokens:
+        of_losses[TOKEN_LOSSES] = _trace(
+            TOKEN_LOSSES, bodies.token_losses, [*samples, bodies.scales]
+        ).function
+    for name, function in of_losses.items():
+        _refuse_impure(name, function)
+    facts = ModelFacts(outputs, found.losses, has_batch_penalty or bodies.regularized > 0)
+    return PureFunctions({FORWARD: forward} | of_losses, facts)
+
+
+@dataclass(frozen=True)
+class _LossFacts:
+    """What the losses of a batch tell while they are traced.
+
+    Attributes
+    ----------
+    losses : tuple of dict
+        Name and reduction of each.
+    has_tokens : bool
+        Whether they have values for the positions of a sample.
+    penalties : int
+        How many penalties the model added to them.
+    """
+
+    losses: tuple[dict[str, str], ...]
+    has_tokens: bool
+    penalties: int
+
+
+class _BatchLosses(NamedTuple):
+    """The compiled losses of a batch, the state that the forward pass leaves, and how many penalties it has."""
+
+    terms: list[Term]
+    state: list[tf.Tensor]
+    penalties: int
+
+
+class _Bodies:
+    """The Python functions that are traced, each of flat tensors, and their signatures.
+
+    Attributes
+    ----------
+    parameters, state, inputs, targets, weights : list of tf.TensorSpec
+        Of the arguments, in this order.
+    scales : tf.TensorSpec
+        Of the last argument of losses.
+    regularized : int
+        How many weights have a regulariser.
+    """
 
     def __init__(
         self, model: keras.Model, inputs: Structure, targets: Structure, weights: Structure | None
     ) -> None:
-        super().__init__(name="pure_functions")
-        dtype = tf.dtypes.as_dtype(model.trainable_variables[0].dtype)
-        parameters = [_variable_spec(v) for v in model.trainable_variables]
-        state = [_variable_spec(v) for v in model.non_trainable_variables]
-        x_specs, y_specs, w_specs = (
+        self._model = model
+        self._structures = inputs, targets, weights
+        self._dtype = tf.dtypes.as_dtype(model.trainable_variables[0].dtype)
+        self.parameters = [_variable_spec(v) for v in model.trainable_variables]
+        self.state = [_variable_spec(v) for v in model.non_trainable_variables]
+        self.inputs, self.targets, self.weights = (
             [] if part is None else [_batch_spec(leaf) for leaf in struct.leaves(part)]
-            for part in (inputs, targets, weights)
+            for part in self._structures
         )
-        scale_spec = tf.TensorSpec((None,), dtype)
-        counts = tuple(len(specs) for specs in (parameters, state, x_specs, y_specs, w_specs, [scale_spec]))
-        self.found = found = Found()
+        self.scales = tf.TensorSpec((None,), self._dtype)
+        self.regularized = sum(v.regularizer is not None for v in model.trainable_variables)
 
-        def terms(flat: tuple[tf.Tensor, ...]) -> tuple[list[Term], list[tf.Tensor]]:
-            p, u, x, y, w, _ = _split(flat, counts)
-            outputs, new_state, penalties = _call(model, p, u, struct.pack(inputs, x), training=True)
-            from_weights = sum(v.regularizer is not None for v in model.trainable_variables)
-            found.has_batch_penalty = len(penalties) > from_weights
-            sample_weight = None if weights is None else struct.pack(weights, w)
-            batch_size = tf.shape(x[0])[0]
-            return loss_terms(model, struct.pack(targets, y), outputs, sample_weight, batch_size), new_state
+    def _split(self, flat: tuple[tf.Tensor, ...]) -> list[list[tf.Tensor]]:
+        """Return parameters, state, inputs, targets and weights."""
+        specs = (self.parameters, self.state, self.inputs, self.targets, self.weights)
+        return _split(flat, tuple(len(part) for part in specs))
 
-        def total(values: list[tf.Tensor], scales: tf.Tensor) -> tf.Tensor:
-            return tf.add_n([tf.cast(v * tf.cast(scales[i], v.dtype), dtype) for i, v in enumerate(values)])
+    def _losses(self, flat: tuple[tf.Tensor, ...]) -> _BatchLosses:
+        inputs, targets, weights = self._structures
+        p, u, x, y, w = self._split(flat)
+        outputs, new_state, penalties = _call(self._model, p, u, struct.pack(inputs, x), training=True)
+        sample_weight = None if weights is None else struct.pack(weights, w)
+        batch_size = tf.shape(x[0])[0]
+        terms = loss_terms(self._model, struct.pack(targets, y), outputs, sample_weight, batch_size)
+        return _BatchLosses(terms, new_state, len(penalties))
 
-        def sample_losses(*flat: tf.Tensor) -> list[tf.Tensor]:
-            parts, new_state = terms(flat)
-            found.losses = [{"name": part.name, "reduction": part.reduction} for part in parts]
-            found.has_tokens = have_tokens(parts)
-            return [total([part.of_samples for part in parts], flat[-1]), *new_state]
+    def _total(self, values: list[tf.Tensor], scales: tf.Tensor) -> tf.Tensor:
+        return tf.add_n([tf.cast(v * tf.cast(scales[i], v.dtype), self._dtype) for i, v in enumerate(values)])
 
-        def token_losses(*flat: tf.Tensor) -> list[tf.Tensor]:
-            return [total([part.of_tokens for part in terms(flat)[0]], flat[-1])]
+    def sample_losses(self, *flat: tf.Tensor) -> tuple[list[tf.Tensor], _LossFacts]:
+        found = self._losses(flat)
+        facts = _LossFacts(
+            losses=tuple({"name": term.name, "reduction": term.reduction} for term in found.terms),
+            has_tokens=have_tokens(found.terms),
+            penalties=found.penalties,
+        )
+        return [self._total([term.of_samples for term in found.terms], flat[-1]), *found.state], facts
 
-        def loss_scales(*flat: tf.Tensor) -> list[tf.Tensor]:
-            return [tf.stack([tf.cast(part.scale, dtype) for part in terms(flat)[0]])]
+    def token_losses(self, *flat: tf.Tensor) -> tuple[list[tf.Tensor], None]:
+        return [self._total([term.of_tokens for term in self._losses(flat).terms], flat[-1])], None
 
-        def penalty(*flat: tf.Tensor) -> list[tf.Tensor]:
-            p, u, x, *_ = _split(flat, counts)
-            if found.has_batch_penalty:
-                penalties = _call(model, p, u, struct.pack(inputs, x), training=True)[2]
-            else:
-                penalties = [
-                    variable.regularizer(value)
-                    for variable, value in zip(model.trainable_variables, p, strict=True)
-                    if variable.regularizer is not None
-                ]
-            summed = [tf.cast(model._aggregate_additional_loss(part), dtype) for part in penalties]
-            return [tf.add_n(summed) if summed else tf.zeros((), dtype)]
+    def loss_scales(self, *flat: tf.Tensor) -> tuple[list[tf.Tensor], None]:
+        return [tf.stack([tf.cast(term.scale, self._dtype) for term in self._losses(flat).terms])], None
 
-        samples = [*parameters, *state, *x_specs, *y_specs, *w_specs]
-        self.forward, found.outputs = traced_forward(model, inputs)
-        self.sample_losses = _trace(sample_losses, [*samples, scale_spec])
-        self.loss_scales = _trace(loss_scales, samples)
-        self.penalty = _trace(penalty, [*parameters, *state, *x_specs])
-        if found.has_tokens:
-            self.token_losses = _trace(token_losses, [*samples, scale_spec])
-        optional = [TOKEN_LOSSES] if found.has_tokens else []
-        for name in (SAMPLE_LOSSES, LOSS_SCALES, PENALTY, *optional):
-            _refuse_impure(name, getattr(self, name))
-        from_weights = any(v.regularizer is not None for v in model.trainable_variables)
-        self.has_penalty = found.has_batch_penalty or from_weights
+    def batch_penalty(self, *flat: tf.Tensor) -> tuple[list[tf.Tensor], None]:
+        p, u, x, *_ = self._split(flat)
+        inputs, *_ = self._structures
+        return self._sum(_call(self._model, p, u, struct.pack(inputs, x), training=True)[2])
 
-    @property
-    def byte_count(self) -> int:
-        """Bytes of the functions, about."""
-        found = [self.forward, self.sample_losses, self.loss_scales, self.penalty]
-        return sum(f.get_concrete_function().graph.as_graph_def().ByteSize() for f in found)
+    def weight_penalty(self, *flat: tf.Tensor) -> tuple[list[tf.Tensor], None]:
+        values = flat[: len(self.parameters)]
+        return self._sum(
+            [
+                variable.regularizer(value)
+                for variable, value in zip(self._model.trainable_variables, values, strict=True)
+                if variable.regularizer is not None
+            ]
+        )
 
-    def save(self, path: str) -> None:
-        """Write the functions as a SavedModel."""
-        save_module(self, path)
+    def _sum(self, penalties: list[tf.Tensor]) -> tuple[list[tf.Tensor], None]:
+        summed = [tf.cast(self._model._aggregate_additional_loss(part), self._dtype) for part in penalties]
+        return [tf.add_n(summed) if summed else tf.zeros((), self._dtype)], None
 
 
 def save_module(module: tf.Module, path: str) -> None:
@@ -160,8 +247,23 @@ def variable_specs(variables: list[Any], decayed: list[bool] | None = None) -> t
     return tuple(specs)
 
 
-def traced_forward(model: keras.Model, inputs: Structure) -> tuple[Any, Structure]:
-    """Return the forward pass in inference mode, and what it returns for one input.
+class TracedForward(NamedTuple):
+    """The forward pass in inference mode, and what it returns for one input.
+
+    Attributes
+    ----------
+    function : tf.function
+        Of one signature, ``(*trainable, *non_trainable, *inputs) -> [*outputs]``.
+    outputs : Structure
+        What it returns.
+    """
+
+    function: Any
+    outputs: Structure
+
+
+def traced_forward(model: keras.Model, inputs: Structure) -> TracedForward:
+    """Trace the forward pass in inference mode.
 
     Parameters
     ----------
@@ -169,11 +271,6 @@ def traced_forward(model: keras.Model, inputs: Structure) -> tuple[Any, Structur
         Built.
     inputs : Structure
         What one input looks like.
-
-    Returns
-    -------
-    tuple
-        A ``tf.function`` of one signature, ``(*trainable, *non_trainable, *inputs) -> [*outputs]``, and the structure.
 
     Raises
     ------
@@ -184,17 +281,17 @@ def traced_forward(model: keras.Model, inputs: Structure) -> tuple[Any, Structur
     state = [_variable_spec(v) for v in model.non_trainable_variables]
     x_specs = [_batch_spec(leaf) for leaf in struct.leaves(inputs)]
     counts = (len(parameters), len(state), len(x_specs))
-    found: list[Structure] = []
 
-    def forward(*flat: tf.Tensor) -> list[tf.Tensor]:
+    def forward(*flat: tf.Tensor) -> tuple[list[tf.Tensor], Structure]:
         p, u, x = _split(flat, counts)
         outputs, _, _ = _call(model, p, u, struct.pack(inputs, x), training=False)
-        found.append(_output_structure(outputs))
-        return [tf.convert_to_tensor(value) for _, _, value in struct.flatten(found[-1], outputs, "")]
+        structure = _output_structure(outputs)
+        values = struct.flatten(structure, outputs, "")
+        return [tf.convert_to_tensor(value) for _, _, value in values], structure
 
-    traced = _trace(forward, [*parameters, *state, *x_specs])
-    _refuse_impure(FORWARD, traced)
-    return traced, found[-1]
+    traced = TracedForward(*_trace(FORWARD, forward, [*parameters, *state, *x_specs]))
+    _refuse_impure(FORWARD, traced.function)
+    return traced
 
 
 def training_argument(model: keras.Model, training: bool) -> dict[str, bool]:
@@ -219,11 +316,29 @@ def _call(
     return outputs, state, penalties
 
 
-def _trace(function: Any, specs: list[tf.TensorSpec]) -> Any:
+class _Traced(NamedTuple):
+    """A function of one signature, and what its Python found out while it was traced."""
+
+    function: Any
+    found: Any
+
+
+def _trace(
+    name: str, body: Callable[..., tuple[list[tf.Tensor], Any]], specs: list[tf.TensorSpec]
+) -> _Traced:
+    """Trace Python that returns tensors, and with them what it found out about them."""
     named = [tf.TensorSpec(spec.shape, spec.dtype, f"argument_{i}") for i, spec in enumerate(specs)]
-    traced = tf.function(function, input_signature=named, autograph=False)
+    found: list[Any] = []
+
+    def tensors(*flat: tf.Tensor) -> list[tf.Tensor]:
+        values, facts = body(*flat)
+        found.append(facts)
+        return values
+
+    tensors.__name__ = name  # by which the SavedModel has it
+    traced = tf.function(tensors, input_signature=named, autograph=False)
     traced.get_concrete_function()
-    return traced
+    return _Traced(traced, found[-1])
 
 
 def _variable_spec(variable: Any) -> tf.TensorSpec:

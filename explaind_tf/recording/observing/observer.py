@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from explaind_tf.laws.laws import Law, clip_ratio
+from explaind_tf.laws import Moments, clip_ratio
 from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.optimizers.ring_buffer import StepScalars
 from explaind_tf.runs.format.step_records import Snapshot
@@ -134,32 +134,24 @@ class StepObserver:
 
         None if they do not: under a learning rate of 0, SGD remembers nothing of a gradient.
         """
-        eps = float(np.finfo(theta_before.dtype).eps)
-        zeros = np.zeros_like(theta_before)
-        waiting = zeros if start.accumulated is None else start.accumulated
+        waiting = np.zeros_like(theta_before) if start.accumulated is None else start.accumulated
         after = outcome.snapshot
         if outcome.scalars is None:
             assert after.accumulated is not None  # nothing else postpones an update
-            return UsedGradient(after.accumulated - waiting, 4 * eps * _size(waiting), lambda g: g)
-        law, rate = self._optimizer.law(), outcome.scalars.learning_rate
-        moment = after.second_moment
-        factors = law.factors(None if moment is None else tf.constant(moment), rate, 0)
-        if factors.gain == 0:
-            return None
-        if after.momentum is None:
-            before, reached = (
-                theta_before,
-                after.theta if outcome.theta_stepped is None else outcome.theta_stepped,
+            eps = float(np.finfo(theta_before.dtype).eps)
+            return UsedGradient(
+                after.accumulated - waiting, 4 * eps * float(np.linalg.norm(waiting)), lambda g: g
             )
-            kept = theta_before + _decay(law, theta_before, self.decay_mask(), rate)
-        else:
-            before, reached = zeros if start.momentum is None else start.momentum, after.momentum
-            kept = law.momentum(tf.constant(before), tf.constant(zeros), rate).numpy()
-        # What is recovered from a rounded sum is rounded by as much as the rest of the sum is larger.
-        value = (reached - kept) / theta_before.dtype.type(factors.gain)
-        return UsedGradient(
-            value, 4 * eps * _size(before) / abs(factors.gain), self._clipping(waiting, outcome.clip_factors)
+        stepped = after.theta if outcome.theta_stepped is None else outcome.theta_stepped
+        found = self._optimizer.law().recovered_gradient(
+            Moments(theta_before, start.momentum, start.second_moment),
+            Moments(stepped, after.momentum, after.second_moment),
+            self.decay_mask(),
+            outcome.scalars.learning_rate,
         )
+        if found is None:
+            return None
+        return UsedGradient(found.value, found.rounding, self._clipping(waiting, outcome.clip_factors))
 
     def _clipping(
         self, waiting: np.ndarray, factors: np.ndarray | None
@@ -204,20 +196,12 @@ def _must_watch(model: keras.Model, optimizer: PathOptimizer) -> bool:
     return bool(model.steps_per_execution > 1 or constrained or overwritten)
 
 
-def _decay(law: Law, theta: np.ndarray, mask: np.ndarray, learning_rate: float) -> np.ndarray:
-    return law.decay(tf.constant(theta), tf.constant(mask), learning_rate).numpy()
-
-
 def _unless_equal(vector: np.ndarray | None, other: np.ndarray) -> np.ndarray | None:
     return None if vector is None or np.array_equal(vector, other) else vector
 
 
 def _all_equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-def _size(vector: np.ndarray) -> float:
-    return float(np.linalg.norm(vector))
 
 
 def _flat(arrays: list[np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The displacement laws, against the weights that the Keras optimizers really give."""
+"""The law of AdamW, against the weights that the Keras optimizer really gives."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,11 +7,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
-from hypothesis import strategies as st
 
-from explaind_tf.laws.laws import clip_ratio, law_from_config
-from explaind_tf.optimizers import AdamWLaw, PathAdamW, PathSGD, SGDLaw
+from explaind_tf.laws import AdamWLaw
+from explaind_tf.optimizers import PathAdamW
 
 # Weights of order 1 are rounded to 1e-16, and move by 1e-2 a step or more in all the cases below.
 RELATIVE = 1e-12
@@ -108,64 +106,3 @@ def test_law_of_a_path_optimizer_has_its_constants():
     expected = {"beta_1": 0.7, "beta_2": 0.95, "epsilon": 1e-4, "weight_decay": 0.5}
     assert optimizer.law().to_config() == expected
     assert AdamWLaw(**expected) == optimizer.law()
-
-
-@given(
-    memory=st.floats(0, 0.999),
-    vectors=st.lists(st.tuples(*[st.floats(-1e3, 1e3)] * 4), min_size=1, max_size=5),
-    is_adam=st.booleans(),
-)
-def test_momentum_is_linear_so_that_causes_add_up(
-    memory: float, vectors: list[tuple[float, ...]], is_adam: bool
-):
-    law = AdamWLaw(memory, 0.99, 1e-7, 0.1) if is_adam else SGDLaw(memory, 0.0, 0.0)
-    rate = 0.3
-    m_1, m_2, g_1, g_2 = (tf.constant(column, tf.float64) for column in zip(*vectors, strict=True))
-    whole = law.momentum(m_1 + m_2, g_1 + g_2, rate)
-    parts = law.momentum(m_1, g_1, rate) + law.momentum(m_2, g_2, rate)
-    # Sums of at most 8 products of numbers up to 1e3, rounded to 1e-16 each.
-    np.testing.assert_allclose(whole, parts, rtol=0, atol=1e-11)
-    gain = law.factors(tf.ones(len(vectors), tf.float64), rate, 0).gain
-    np.testing.assert_allclose(
-        law.momentum(m_1, g_1, rate), law.memory * m_1 + gain * g_1, rtol=0, atol=1e-11
-    )
-
-
-SGD_CASES = {
-    "plain": {},
-    "momentum": {"momentum": 0.9},
-    "nesterov": {"momentum": 0.9, "nesterov": True},
-    "nesterov without momentum": {"nesterov": True},
-    "decay": {"momentum": 0.5, "weight_decay": 0.2},
-}
-
-
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("case", SGD_CASES)
-def test_twenty_steps_of_sgd_on_their_own(case: str):
-    """θ and the velocity are carried on by the law alone; the learning rate changes from step to step."""
-    schedule = keras.optimizers.schedules.CosineDecay(0.1, 30)
-    optimizer = keras.optimizers.SGD(schedule, **SGD_CASES[case])
-    law = PathSGD(schedule, **SGD_CASES[case]).law()
-    rng = np.random.default_rng(5)
-    variable = keras.Variable(rng.normal(size=8), name="kernel")
-    theta, velocity = variable.numpy(), np.zeros(8)
-    for step in range(20):
-        gradient = rng.normal(size=8)
-        rate = float(schedule(step))
-        optimizer.apply([tf.constant(gradient)], [variable])
-        velocity = law.momentum(tf.constant(velocity), tf.constant(gradient), rate).numpy()
-        factors = law.factors(None, rate, step)
-        decay = law.decay(tf.constant(theta), tf.ones(8, tf.float64), rate).numpy()
-        theta = theta + decay + factors.pull.numpy() * velocity + factors.direct * gradient
-        np.testing.assert_allclose(theta, variable.numpy(), rtol=0, atol=RELATIVE)
-
-
-@pytest.mark.parametrize("law", [AdamWLaw(0.9, 0.98, 1e-7, 0.1), SGDLaw(0.9, 1.0, 0.0)])
-def test_law_survives_its_config(law: AdamWLaw | SGDLaw):
-    assert law_from_config(law.name, law.to_config()) == law
-
-
-def test_clip_ratio_is_zero_where_the_gradient_is():
-    ratio = clip_ratio(tf.constant([-4.0, 0.0, 0.5, 2.0]), 1.0)
-    np.testing.assert_array_equal(ratio, [0.25, 0.0, 1.0, 0.5])

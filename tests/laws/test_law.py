@@ -1,0 +1,124 @@
+"""What all laws have in common, and the laws of other packages."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from explaind_tf import laws
+from explaind_tf.laws import (
+    AdamWLaw,
+    Law,
+    Moments,
+    SGDLaw,
+    StepFactors,
+    clip_ratio,
+    law_from_config,
+    register,
+)
+
+
+@given(
+    memory=st.floats(0, 0.999),
+    vectors=st.lists(st.tuples(*[st.floats(-1e3, 1e3)] * 4), min_size=1, max_size=5),
+    is_adam=st.booleans(),
+)
+def test_momentum_is_linear_so_that_causes_add_up(
+    memory: float, vectors: list[tuple[float, ...]], is_adam: bool
+):
+    law = AdamWLaw(memory, 0.99, 1e-7, 0.1) if is_adam else SGDLaw(memory, False, 0.0)
+    rate = 0.3
+    m_1, m_2, g_1, g_2 = (tf.constant(column, tf.float64) for column in zip(*vectors, strict=True))
+    whole = law.momentum(m_1 + m_2, g_1 + g_2, rate)
+    parts = law.momentum(m_1, g_1, rate) + law.momentum(m_2, g_2, rate)
+    # Sums of at most 8 products of numbers up to 1e3, rounded to 1e-16 each.
+    np.testing.assert_allclose(whole, parts, rtol=0, atol=1e-11)
+    gain = law.factors(tf.ones(len(vectors), tf.float64), rate, 0).gain
+    np.testing.assert_allclose(
+        law.momentum(m_1, g_1, rate), law.memory * m_1 + gain * g_1, rtol=0, atol=1e-11
+    )
+
+
+@pytest.mark.parametrize("law", [AdamWLaw(0.9, 0.98, 1e-7, 0.1), SGDLaw(0.9, True, 0.0)])
+def test_law_survives_its_config(law: AdamWLaw | SGDLaw):
+    assert law_from_config(law.name, law.to_config()) == law
+
+
+def test_clip_ratio_is_zero_where_the_gradient_is():
+    ratio = clip_ratio(tf.constant([-4.0, 0.0, 0.5, 2.0]), 1.0)
+    np.testing.assert_array_equal(ratio, [0.25, 0.0, 1.0, 0.5])
+
+
+@pytest.mark.parametrize("constants", [{}, {"beta_1": 0.9}, {"of": "another law"}, {"beta_1": None}])
+def test_constants_that_are_not_the_laws_are_refused(constants: dict):
+    with pytest.raises((TypeError, ValueError)):
+        law_from_config("AdamW", constants)
+
+
+MASK = np.array([1.0, 0.0, 1.0])
+THETA = np.array([0.5, -2.0, 1.5])
+GRADIENT = np.array([0.1, -3.0, 1e-3])
+SECOND = np.array([0.2, 0.3, 0.4])
+
+
+@dataclass(frozen=True)
+class ScaledLaw(Law):
+    """Keeps no momentum, and divides by the second moment."""
+
+    weight_decay: float
+
+    name: ClassVar[str] = "scaled"
+    divides_by_second_moment: ClassVar[bool] = True
+    memory: ClassVar[float] = 0.0
+    looks_ahead: ClassVar[bool] = False
+
+    def momentum(self, momentum: tf.Tensor, gradient: tf.Tensor, learning_rate: float) -> tf.Tensor:
+        return gradient
+
+    def factors(self, second_moment: tf.Tensor | None, learning_rate: float, iteration: int) -> StepFactors:
+        assert second_moment is not None
+        return StepFactors(1.0, -learning_rate / tf.sqrt(second_moment), 0.0)
+
+    def decay(self, theta: tf.Tensor, mask: tf.Tensor, learning_rate: float) -> tf.Tensor:
+        return -theta * mask * self.weight_decay * learning_rate
+
+
+@pytest.mark.parametrize(
+    "law", [AdamWLaw(0.9, 0.98, 1e-7, 0.1), SGDLaw(0.9, True, 0.1), SGDLaw(0.0, False, 0.1), ScaledLaw(0.1)]
+)
+def test_the_gradient_is_recovered_from_what_an_update_led_to(law: Law):
+    has_momentum = law.memory > 0
+    rate, start = 0.3, np.array([1.0, -0.5, 0.0]) if has_momentum else np.zeros(3)
+    momentum = law.momentum(tf.constant(start), tf.constant(GRADIENT), rate).numpy()
+    factors = law.factors(tf.constant(SECOND), rate, 0)
+    decay = law.decay(tf.constant(THETA), tf.constant(MASK), rate).numpy()
+    theta = THETA + decay + factors.pull.numpy() * momentum + factors.direct * GRADIENT
+    before = Moments(THETA, start if has_momentum else None, SECOND)
+    after = Moments(theta, momentum if has_momentum else None, SECOND)
+    found = law.recovered_gradient(before, after, MASK, rate)
+    assert found is not None
+    assert np.linalg.norm(found.value - GRADIENT) <= found.rounding
+
+
+def test_a_learning_rate_of_zero_leaves_nothing_to_recover():
+    before = Moments(THETA, np.zeros(3), None)
+    assert SGDLaw(0.9, False, 0.0).recovered_gradient(before, before, MASK, 0.0) is None
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(laws, "_LAWS", dict(laws._LAWS))
+    yield
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_law_of_another_package_is_registered_in_one_line():
+    register(ScaledLaw)
+    assert law_from_config("scaled", ScaledLaw(0.5).to_config()) == ScaledLaw(0.5)
+    with pytest.raises(ValueError, match=r"There is a law 'scaled' already\."):
+        register(ScaledLaw)
