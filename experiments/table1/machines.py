@@ -7,6 +7,7 @@ written with the functions of the kernel.
 from dataclasses import dataclass
 
 import numpy as np
+from explaind_tf.replay.recorded import Replay
 
 import explaind_tf as xtf
 from explaind_tf import measurements
@@ -16,7 +17,6 @@ from explaind_tf.kernel.derivatives.measurement import MeasurementDerivatives
 from explaind_tf.kernel.functions import Block
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.replay.binding import pure_model
-from explaind_tf.replay.recorded import Replay
 
 # Inputs measured at once.
 _BLOCK = 64

@@ -1,4 +1,4 @@
-"""Contraction of rows Ψ with the gradients of a training batch, whole or part by part.
+"""Contraction of rows Ψ with the gradients of a training batch, whole or part by part, by one of several routes.
 
 A *partition* cuts the flat weights into parts (layers), each made of whole variables: for each part a list of
 ``(start, stop)``.
@@ -6,17 +6,17 @@ A *partition* cuts the flat weights into parts (layers), each made of whole vari
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.loss import LossDerivatives
-from explaind_tf.kernel.functions import Batch, PureModel
+from explaind_tf.kernel.functions import Batch, BatchPoint, PureModel
 from explaind_tf.kernel.operations.rules import scalar_products
 
 Partition = Sequence[Sequence[tuple[int, int]]]
-Route = Literal["rules", "loop", "jvp", "token_jvp"]
 
 # Gradients of single samples held at once.
 CHUNK_BYTES = 256 * 2**20
@@ -25,55 +25,163 @@ _ENOUGH = 128
 STRETCH = 3
 
 
-def contract(
-    loss: LossDerivatives,
-    point: np.ndarray | tf.Tensor,
-    constants: list[np.ndarray],
-    batch: Batch,
-    rows: tf.Tensor,
-    partition: Partition,
-    route: Route,
-    chunk_bytes: int = CHUNK_BYTES,
-) -> np.ndarray:
-    """Return ⟨Ψ, ∇ℓ_k⟩, ℓ_k scaled and weighted, for each row, sample and part of the weights.
+class Route(Protocol):
+    """How a batch is contracted with rows. All routes find the same, where they are right.
 
-    Parameters
+    Attributes
     ----------
-    rows : tf.Tensor
-        Ψ, shape (F, D).
-    partition : Partition
-        P parts.
-    route : {"rules", "loop", "jvp", "token_jvp"}
-        ``"rules"``: one backward pass for all samples, then a product at each use of a variable;
-        ``"loop"``: a backward pass for each sample, then one matrix product for all rows;
-        ``"jvp"``: one derivative of the batch's losses a row and part, right for coupled samples;
-        ``"token_jvp"``: the same for the losses of positions.
-    chunk_bytes : int
-        Bytes that gradients of single samples may take at once; ``STRETCH`` times as many where it is for few of them.
-
-    Returns
-    -------
-    np.ndarray
-        Shape (F, batch, P), or (F, batch, positions, P) by ``"token_jvp"``, float64.
+    name : str
+        In the ledger's ``attrs["method"]``.
     """
-    if route in ("jvp", "token_jvp"):
-        jvp = loss.jvp if route == "jvp" else loss.token_jvp
-        padding = [[0, 0], [0, loss.model.point_size - loss.model.theta_size]]
-        masked = (_masked(rows, part) for part in partition)
-        parts = [jvp(point, constants, batch, tf.pad(directions, padding)) for directions in masked]
-        return tf.stack(parts, axis=-1).numpy().astype(np.float64)
-    pieces = []
-    bytes_per_sample = _bytes_per_sample(loss, route)
-    enough = min(_ENOUGH * bytes_per_sample, STRETCH * chunk_bytes)
-    for part in _chunks(bytes_per_sample, batch, max(chunk_bytes, enough)):
-        if route == "rules":
-            by_variable = loss.contract(point, constants, batch.part(*part), rows)
+
+    name: ClassVar[str]
+
+    def contract(
+        self,
+        loss: LossDerivatives,
+        at: BatchPoint,
+        rows: tf.Tensor,
+        partition: Partition,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> np.ndarray:
+        """Return ⟨Ψ, ∇ℓ_k⟩, ℓ_k scaled and weighted, for each row, sample and part of the weights.
+
+        Parameters
+        ----------
+        loss : LossDerivatives
+            Of the model.
+        at : BatchPoint
+            The samples, and where the weights are.
+        rows : tf.Tensor
+            Ψ, shape (F, D).
+        partition : Partition
+            P parts.
+        chunk_bytes : int
+            Bytes that gradients of single samples may take at once; ``STRETCH`` times as many where it is for few of
+            them.
+
+        Returns
+        -------
+        np.ndarray
+            Shape (F, batch, P), or (F, batch, positions, P) where positions are told apart, float64.
+        """
+        ...
+
+    def gradient_chunks(
+        self, loss: LossDerivatives, at: BatchPoint, chunk_bytes: int = CHUNK_BYTES
+    ) -> Iterator[tuple[slice, tf.Tensor]]:
+        """Yield the samples' gradients in chunks of bounded size: (positions in the batch, (chunk, D))."""
+        ...
+
+
+@dataclass(frozen=True)
+class ByRules:
+    """One backward pass for all samples, then a product at each use of a variable."""
+
+    name: ClassVar[str] = "rules"
+
+    def contract(
+        self,
+        loss: LossDerivatives,
+        at: BatchPoint,
+        rows: tf.Tensor,
+        partition: Partition,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> np.ndarray:
+        """Return ⟨Ψ, ∇ℓ_k⟩, shape (F, batch, P)."""
+        # Gradients of two variables at most are held at once.
+        bytes_per_sample = loss.model.dtype.size * sum(_variable_sizes(loss)[-2:])
+        pieces = []
+        for part in _stretched_chunks(bytes_per_sample, at.batch, chunk_bytes):
+            by_variable = loss.contract(at.point, at.constants, at.batch.part(*part), rows)
             pieces.append(sum_by_part(by_variable.numpy(), loss.model, partition))
-        else:
-            gradients = loss.sample_gradients(point, constants, batch.part(*part), by_rule=False)
+        return np.concatenate(pieces, axis=1)
+
+    def gradient_chunks(
+        self, loss: LossDerivatives, at: BatchPoint, chunk_bytes: int = CHUNK_BYTES
+    ) -> Iterator[tuple[slice, tf.Tensor]]:
+        """Yield the samples' gradients in chunks of bounded size: (positions in the batch, (chunk, D))."""
+        return _gradient_chunks(loss, at, chunk_bytes, by_rule=True)
+
+
+@dataclass(frozen=True)
+class ByLoop:
+    """A backward pass for each sample, then one matrix product for all rows."""
+
+    name: ClassVar[str] = "loop"
+
+    def contract(
+        self,
+        loss: LossDerivatives,
+        at: BatchPoint,
+        rows: tf.Tensor,
+        partition: Partition,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> np.ndarray:
+        """Return ⟨Ψ, ∇ℓ_k⟩, shape (F, batch, P)."""
+        bytes_per_sample = loss.model.dtype.size * sum(_variable_sizes(loss))
+        pieces = []
+        for part in _stretched_chunks(bytes_per_sample, at.batch, chunk_bytes):
+            gradients = loss.sample_gradients(at.point, at.constants, at.batch.part(*part), by_rule=False)
             products = [_product_by_part(rows, gradients, slices) for slices in partition]
             pieces.append(tf.stack(products, axis=-1).numpy().astype(np.float64))
-    return np.concatenate(pieces, axis=1)
+        return np.concatenate(pieces, axis=1)
+
+    def gradient_chunks(
+        self, loss: LossDerivatives, at: BatchPoint, chunk_bytes: int = CHUNK_BYTES
+    ) -> Iterator[tuple[slice, tf.Tensor]]:
+        """Yield the samples' gradients in chunks of bounded size: (positions in the batch, (chunk, D))."""
+        return _gradient_chunks(loss, at, chunk_bytes, by_rule=False)
+
+
+@dataclass(frozen=True)
+class ByJvp:
+    """One derivative of the batch's losses a row and part: right for samples that depend on their batch."""
+
+    name: ClassVar[str] = "jvp"
+
+    def contract(
+        self,
+        loss: LossDerivatives,
+        at: BatchPoint,
+        rows: tf.Tensor,
+        partition: Partition,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> np.ndarray:
+        """Return ⟨Ψ, ∇ℓ_k⟩, shape (F, batch, P)."""
+        parts = [loss.jvp(*at, directions) for directions in _directions(loss, rows, partition)]
+        return tf.stack(parts, axis=-1).numpy().astype(np.float64)
+
+    def gradient_chunks(
+        self, loss: LossDerivatives, at: BatchPoint, chunk_bytes: int = CHUNK_BYTES
+    ) -> Iterator[tuple[slice, tf.Tensor]]:
+        """Yield the gradients of all samples at once, each within its batch: (positions, (batch, D))."""
+        yield slice(0, len(at.batch)), loss.coupled_gradients(*at)
+
+
+@dataclass(frozen=True)
+class ByTokenJvp:
+    """The same for the losses of positions."""
+
+    name: ClassVar[str] = "token_jvp"
+
+    def contract(
+        self,
+        loss: LossDerivatives,
+        at: BatchPoint,
+        rows: tf.Tensor,
+        partition: Partition,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> np.ndarray:
+        """Return ⟨Ψ, ∇ℓ_k⟩ for each position of a sample, shape (F, batch, positions, P)."""
+        parts = [loss.token_jvp(*at, directions) for directions in _directions(loss, rows, partition)]
+        return tf.stack(parts, axis=-1).numpy().astype(np.float64)
+
+    def gradient_chunks(
+        self, loss: LossDerivatives, at: BatchPoint, chunk_bytes: int = CHUNK_BYTES
+    ) -> Iterator[tuple[slice, tf.Tensor]]:
+        """Refuse: no gradient of a single position is ever computed."""
+        raise NotImplementedError("weights and tokens are not asked for together")
 
 
 def within(partition: Partition, size: int) -> Partition:
@@ -103,33 +211,29 @@ def _masked(rows: tf.Tensor, part: Sequence[tuple[int, int]]) -> tf.Tensor:
     return rows if mask.all() else tf.where(mask, rows, tf.zeros_like(rows))
 
 
-def gradient_chunks(
-    loss: LossDerivatives,
-    point: np.ndarray | tf.Tensor,
-    constants: list[np.ndarray],
-    batch: Batch,
-    route: Route,
-    chunk_bytes: int = CHUNK_BYTES,
+def _directions(loss: LossDerivatives, rows: tf.Tensor, partition: Partition) -> Iterator[tf.Tensor]:
+    """Yield rows restricted to each part, as directions of the point, shape (F, Z)."""
+    padding = [[0, 0], [0, loss.model.point_size - loss.model.theta_size]]
+    return (tf.pad(_masked(rows, part), padding) for part in partition)
+
+
+def _variable_sizes(loss: LossDerivatives) -> list[int]:
+    return sorted(loss.model.sizes[: len(loss.model.trained)])
+
+
+def _gradient_chunks(
+    loss: LossDerivatives, at: BatchPoint, chunk_bytes: int, *, by_rule: bool
 ) -> Iterator[tuple[slice, tf.Tensor]]:
-    """Yield the samples' gradients in chunks of bounded size: (positions in the batch, (chunk, D)).
-
-    By ``"jvp"``, the route for coupled samples, all at once: each within its batch.
-    """
-    if route == "jvp":
-        yield slice(0, len(batch)), loss.coupled_gradients(point, constants, batch)
-        return
     bytes_per_sample = loss.model.theta_size * loss.model.dtype.size
-    for start, stop in _chunks(bytes_per_sample, batch, chunk_bytes):
-        part = batch.part(start, stop)
-        gradients = loss.sample_gradients(point, constants, part, by_rule=route == "rules")
-        yield slice(start, stop), gradients
+    for start, stop in _chunks(bytes_per_sample, at.batch, chunk_bytes):
+        part = at.batch.part(start, stop)
+        yield slice(start, stop), loss.sample_gradients(at.point, at.constants, part, by_rule=by_rule)
 
 
-def _bytes_per_sample(loss: LossDerivatives, route: Route) -> int:
-    """Return what a sample takes in a contraction: its gradient, but by rules that of two variables at most at once."""
-    model = loss.model
-    variables = sorted(model.sizes[: len(model.trained)])
-    return model.dtype.size * sum(variables[-2:] if route == "rules" else variables)
+def _stretched_chunks(bytes_per_sample: int, batch: Batch, chunk_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield chunks for a product, which are larger where they would hold few samples."""
+    enough = min(_ENOUGH * bytes_per_sample, STRETCH * chunk_bytes)
+    return _chunks(bytes_per_sample, batch, max(chunk_bytes, enough))
 
 
 def _chunks(bytes_per_sample: int, batch: Batch, chunk_bytes: int) -> Iterator[tuple[int, int]]:

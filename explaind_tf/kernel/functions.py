@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -104,6 +105,24 @@ class Batch:
             [array[which] for array in arrays] for arrays in (self.inputs, self.targets, self.weights)
         )
         return Batch(inputs, targets, weights, self.scales)
+
+
+class BatchPoint(NamedTuple):
+    """A batch, and where the weights are.
+
+    Attributes
+    ----------
+    point : np.ndarray or tf.Tensor
+        z, shape (Z,).
+    constants : list of np.ndarray
+        The state that is no part of the point.
+    batch : Batch
+        The samples.
+    """
+
+    point: np.ndarray | tf.Tensor
+    constants: list[np.ndarray]
+    batch: Batch
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.path_integrals import PathStep
 from explaind_tf.kernel.use_rows import Update
 from explaind_tf.laws import Law, clip_ratio, law_from_config
+from explaind_tf.replay.batch_gradients import BatchGradients
 from explaind_tf.replay.changes import changes_of
 from explaind_tf.replay.flows import Flows, flows_at_start, total
-from explaind_tf.replay.batch_gradients import BatchGradients
 from explaind_tf.replay.path_replay import Grouping, PathReplay, ReplayedStep
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.steps import Transition

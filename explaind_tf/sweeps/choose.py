@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.kernel import contractions, trials
-from explaind_tf.kernel.contractions import BatchPoint, Route
+from explaind_tf.kernel.contractions import Route
+from explaind_tf.kernel.functions import BatchPoint
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.replay.path_replay import Grouping
 from explaind_tf.sweeps.clock import cheapest
@@ -110,7 +111,7 @@ def _parts_route(task: Task, by_rule: bool, groups: int) -> PartsRoute | None:
 
 def _are_coupled(task: Task) -> bool:
     batch_point = _first_batch(task)
-    return len(batch_point.batch) > 1 and trials.samples_are_coupled(task.derivatives.loss, batch_point)
+    return len(batch_point.batch) > 1 and trials.samples_are_coupled(task.derivatives.loss, *batch_point)
 
 
 def _sample_route(task: Task) -> Route:
@@ -119,9 +120,9 @@ def _sample_route(task: Task) -> Route:
     if question.keeps_tokens:
         return contractions.ByTokenJvp()
     at = _first_batch(task)
-    if len(at.batch) > 1 and trials.samples_are_coupled(task.derivatives.loss, at):
+    if len(at.batch) > 1 and trials.samples_are_coupled(task.derivatives.loss, *at):
         return contractions.ByJvp()
-    if trials.sample_rules_hold(task.derivatives.loss, at):
+    if trials.sample_rules_hold(task.derivatives.loss, *at):
         return contractions.ByRules()
     if question.keeps_parameters:
         return contractions.ByLoop()
@@ -132,7 +133,7 @@ def _sample_route(task: Task) -> Route:
     costs = {"jvp": 3.0 + 2 * rows * max(1, len(question.layers)), "loop": 3 * _LOOP_PENALTY}
 
     def contract(route: Route) -> Callable[[], np.ndarray]:
-        return lambda: route.contract(task.derivatives, at, psi, partition)
+        return lambda: route.contract(task.derivatives.loss, at, psi, partition)
 
     return routes[cheapest(costs, {name: contract(route) for name, route in routes.items()})]
 

@@ -60,14 +60,22 @@ class PartsByJvp:
                 for start, stop in slices:
                     part[start:stop] = direction[start:stop]
             block = task.blocks[integral.block]
-            values = integrate_directions(step.path, masked, task.derivatives, block, integral.quadrature)
+            values = integrate_directions(
+                step.path, masked, task.derivatives.measurement, block, integral.quadrature
+            )
             found.append(np.moveaxis(values, 0, -1))
         yield task.slices[integral.block], np.stack(found)
 
     def price(self, task: Task, tried: TriedStep) -> Pass:
         """Return the pass of one step, tried."""
         repeated = np.repeat(tried.step.directions, len(task.question.partition), axis=0)
-        at = (tried.step.path, repeated, task.derivatives, task.blocks[0], tried.integral.quadrature)
+        at = (
+            tried.step.path,
+            repeated,
+            task.derivatives.measurement,
+            task.blocks[0],
+            tried.integral.quadrature,
+        )
         spent = seconds(lambda: integrate_directions(*at))
         return Pass("JVP of each layer, per node", tried.nodes, tried.share * spent)
 

@@ -108,7 +108,7 @@ class PathSweep:
         task, question = self._task, self._task.question
         integrals = path_integrals.integrate_steps(
             self._steps(question.first, question.stop),
-            task.derivatives,
+            task.derivatives.measurement,
             task.blocks,
             end=task.replay.end(question.stop),
             count=task.steps,
@@ -142,7 +142,7 @@ class PathSweep:
         replayed = task.replay.step(number)
         (integral,) = path_integrals.integrate_steps(
             [step],
-            task.derivatives,
+            task.derivatives.measurement,
             [block],
             end=task.replay.end(question.stop),
             count=1,
@@ -160,7 +160,7 @@ class PathSweep:
         yield Pass("forward", 1, tried.share * seconds(lambda: measure(path.end, path.constants, block)))
         directions = tried.step.directions
         what = "the displacement" if routes.splits_late else f"{len(directions)} causes"
-        at = (path, directions, task.derivatives, block, tried.integral.quadrature)
+        at = (path, directions, task.derivatives.measurement, block, tried.integral.quadrature)
         spent = seconds(lambda: path_integrals.integrate_directions(*at))
         yield Pass(f"JVP of {what}, per node", tried.nodes, tried.share * spent)
         grouping = routes.grouping

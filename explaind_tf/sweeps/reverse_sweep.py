@@ -9,7 +9,8 @@ import tensorflow as tf
 from explaind_tf import constants as names
 from explaind_tf.errors import UnbalancedLedgerError
 from explaind_tf.kernel import contractions
-from explaind_tf.kernel.operations.rule import scalar_products
+from explaind_tf.kernel.functions import BatchPoint
+from explaind_tf.kernel.operations.rules import scalar_products
 from explaind_tf.kernel.path_integrals import PathStep
 from explaind_tf.kernel.use_rows import RowsByEffect, RowsByUse, UpdateRows, UseRows
 from explaind_tf.ledgers.book import Book, Entry
@@ -155,11 +156,9 @@ class ReverseSweep:
         members = task.run.samples.id_of_row[step.transition.rows]
         if task.question.groups is not None:
             members = task.question.groups.of_id[members]
-        at = contractions.BatchPoint(
-            step.path.line[0], step.path.constants, task.recorded.gradients.batch(step)
-        )
+        at = BatchPoint(step.path.line[0], step.path.constants, task.recorded.gradients.batch(step))
         if task.question.keeps_parameters:
-            chunks = self._route.gradient_chunks(task.derivatives, at, task.chunk_bytes)
+            chunks = self._route.gradient_chunks(task.derivatives.loss, at, task.chunk_bytes)
             for chunk, gradients in chunks:
                 for effect, use in booked.rows.items():
                     weighted = (use.factor * use.rows.numpy().astype(np.float64))[:, None, :]
@@ -169,7 +168,7 @@ class ReverseSweep:
             return
         partition = contractions.within(task.question.partition, task.derivatives.model.theta_size)
         stacked = tf.concat([use.rows for use in booked.rows.values()], axis=0)
-        values = self._route.contract(task.derivatives, at, stacked, partition, task.chunk_bytes)
+        values = self._route.contract(task.derivatives.loss, at, stacked, partition, task.chunk_bytes)
         parts = np.split(values, len(booked.rows))
         for (effect, use), part in zip(booked.rows.items(), parts, strict=True):
             kept = use.factor * (part if task.question.keeps_layers else part[..., 0])
@@ -196,11 +195,11 @@ class ReverseSweep:
 
         theta = task.derivatives.model.theta_size
         psi = tf.repeat(rows()[:1, :theta], self._rows_at_once, axis=0)
-        at = contractions.BatchPoint(
-            path.start, path.constants, task.recorded.gradients.batch(tried.replayed)
-        )
+        at = BatchPoint(path.start, path.constants, task.recorded.gradients.batch(tried.replayed))
         partition = contractions.within(task.question.partition, theta)
-        spent = seconds(lambda: self._route.contract(task.derivatives, at, psi, partition, task.chunk_bytes))
+        spent = seconds(
+            lambda: self._route.contract(task.derivatives.loss, at, psi, partition, task.chunk_bytes)
+        )
         of_rows = seconds(rows) * len(task.everything) / len(piece.inputs)
         count = len(task.batches_of_pieces)
         yield Pass("rows Φ, per node", tried.nodes, of_rows)

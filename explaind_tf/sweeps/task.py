@@ -102,9 +102,7 @@ class Task:
     def outputs(self) -> int:
         """Number of outputs of the measurement."""
         probe = self.everything.take(slice(0, 1))
-        return int(
-            self.derivatives.measurement.values(*self.replay.end(self.question.first), probe).shape[1]
-        )
+        return int(self.derivatives.measurement.values(*self.replay.end(self.question.first), probe).shape[1])
 
     def has_parts(self, name: str) -> bool:
         """Tell whether a term is split over the layers or weights that are kept."""

@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from explaind_tf.replay.recorded import Replay
 
 import explaind_tf as xtf
 from explaind_tf.laws import AdamWLaw, StepFactors
-from explaind_tf.replay.recorded import Replay
 from tests.helpers import batches, dense_model, double_precision, fit
 
 # In float64 the ledger of this run balances to 1e-10; the mildest of the faults moves it by 1e-5.
