@@ -16,8 +16,9 @@ import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.measurement import MeasurementDerivatives
 from explaind_tf.kernel.functions import Block, StepPath
+from explaind_tf.kernel.quadrature.cells import AtNodes
 from explaind_tf.kernel.quadrature.nodes import Quadrature, by_node
-from explaind_tf.kernel.quadrature.refinement import AtNodes, integrate
+from explaind_tf.kernel.quadrature.refinement import integrate
 
 # Units in the last place of f by which a difference of two values may be off.
 _ROUNDED = 2
