@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.loss import LossDerivatives
 from explaind_tf.kernel.functions import Batch, PureModel
-from explaind_tf.kernel.operations.rules import scalar_products
+from explaind_tf.kernel.operations.rule import scalar_products
 
 Partition = Sequence[Sequence[tuple[int, int]]]
 Route = Literal["rules", "loop", "jvp", "token_jvp"]

@@ -11,7 +11,7 @@ from explaind_tf.attribution.progress import Progress
 from explaind_tf.kernel import sweeps
 from explaind_tf.kernel.contractions import Partition, sum_by_part
 from explaind_tf.kernel.functions import StepPath
-from explaind_tf.kernel.operations.rules import scalar_products
+from explaind_tf.kernel.operations.rule import scalar_products
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.ledgers.entries import Entries
 from explaind_tf.sweeps.routes import Routes

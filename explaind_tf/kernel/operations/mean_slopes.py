@@ -1,204 +1,120 @@
-"""Operations with kinks, differentiated by their mean slope over a piece of a step.
+"""The mean slope of each operation with a kink, over a piece of a step (:mod:`explaind_tf.kernel.operations.kinks`)."""
 
-Within a step the slope of a ReLU jumps, from 0 to 1 say, where what it reads crosses zero. A node sees one of the two, and
-its error falls only like the piece that it stands for. But what a ReLU reads is almost linear in t over a short piece,
-and then the *mean* of its slope is known without finding the kink:
-
-    ∫ relu′(x(t)) dt / (t₁ − t₀) = (relu(x(t₁)) − relu(x(t₀))) / (x(t₁) − x(t₀)).
-
-A maximum passes its gradient on to the largest of its elements. If that is i at one end and j at the other, it changes
-over where x_i and x_j cross: i is the largest for the share s = d₀ / (d₀ + d₁) of the piece, d₀ = x_i − x_j at its start and
-d₁ = x_j − x_i at its end.
-
-Backward passes that use both see no jump, and the error falls as if the model were smooth. Where no kink is crossed, the
-mean slope is the slope. It takes two more forward passes a node. Kinks of other operations, those within loops, and two that
-are crossed in one piece (a ReLU6 from below 0 to above 6, a third element that is the largest in between) stay.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import tensorflow as tf
 
-Function = Callable[[Sequence[tf.Tensor]], tf.Tensor]
-
-# Element by element, of one tensor.
-_ACTIVATIONS: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
-    "Relu": lambda operation, x: tf.nn.relu(x),
-    "Relu6": lambda operation, x: tf.nn.relu6(x),
-    "LeakyRelu": lambda operation, x: tf.nn.leaky_relu(x, operation.get_attr("alpha")),
-}
-# The largest elements of the first tensor they read.
-_MAXIMA: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
-    "Max": lambda operation, x: tf.reduce_max(x, operation.inputs[1], operation.get_attr("keep_dims")),
-    "MaxPool": lambda operation, x: tf.raw_ops.MaxPool(
-        input=x,
-        **{name: operation.get_attr(name) for name in ("ksize", "strides", "explicit_paddings")},
-        padding=operation.get_attr("padding").decode(),
-        data_format=operation.get_attr("data_format").decode(),
-    ),
-}
+# What an operation makes of another tensor than the one it reads.
+Made = Callable[[tf.Operation, tf.Tensor], tf.Tensor]
 
 
-def has_kinks(output: tf.Tensor, point: tf.Tensor) -> bool:
-    """Tell whether there are kinks to average on the way from a point to an output, as far as derivatives go it."""
-    of_point = {point.name}
-    for operation in output.graph.get_operations():
-        if of_point.intersection(tensor.name for tensor in operation.inputs):
-            of_point.update(tensor.name for tensor in operation.outputs)
-    seen: set[str] = set()
-    left = [output.op]
-    while left:
-        operation = left.pop()
-        if operation.name in seen or operation.type == "StopGradient":
-            continue
-        seen.add(operation.name)
-        if _is_kinked(operation) and operation.inputs[0].name in of_point:
-            return True
-        left.extend(tensor.op for tensor in operation.inputs)
-    return False
+class MeanSlope(Protocol):
+    """How one kind of operation is differentiated over a piece of a step; slopes are whatever pulling back needs."""
+
+    def at_node(self, operation: tf.Operation) -> list[tf.Tensor]:
+        """Return the slopes at the node."""
+        ...
+
+    def over_piece(self, operation: tf.Operation, first: tf.Tensor, last: tf.Tensor) -> list[tf.Tensor]:
+        """Return the mean slopes between what is read at both ends of the piece."""
+        ...
+
+    def pull_back(self, operation: tf.Operation, slope: list[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Return the function from δ to the gradient by what is read."""
+        ...
 
 
-def averaged(
-    function: Function,
-    variables: Sequence[tf.Tensor],
-    ends: Callable[[], tuple[Sequence[tf.Tensor], Sequence[tf.Tensor]]],
-    has_length: tf.Tensor,
-) -> tf.Tensor:
-    """Return ``function(variables)``, whose derivatives use mean slopes over a piece of the path.
-
-    Parameters
-    ----------
-    function : callable
-        Adds the same operations to the graph whenever it is called.
-    variables : sequence of tf.Tensor
-        Those at the node.
-    ends : callable
-        Returns those at both ends of the piece.
-    has_length : tf.Tensor
-        Whether there is such a piece; otherwise slopes are those at the node, and the ends are not looked at.
-    """
-    outputs, kinked = _built(function, variables)
-    if not kinked:
-        return outputs
-
-    def over_piece() -> list[list[tf.Tensor]]:
-        lower, upper = (_built(function, end)[1] for end in ends())
-        return [
-            _rule(own).over_piece(own, first.inputs[0], last.inputs[0])
-            for own, first, last in zip(kinked, lower, upper, strict=True)
-        ]
-
-    def at_node() -> list[list[tf.Tensor]]:
-        return [_rule(own).at_node(own) for own in kinked]
-
-    for operation, slope in zip(kinked, tf.cond(has_length, over_piece, at_node), strict=True):
-        outputs = _replaced(operation, _rule(operation).pull_back(operation, slope), outputs)
-    return outputs
-
-
-def _is_kinked(operation: tf.Operation) -> bool:
-    known = operation.type in _ACTIVATIONS or operation.type in _MAXIMA
-    return known and operation.inputs[0].dtype.is_floating
-
-
-def _kinked(graph: tf.Graph) -> list[tf.Operation]:
-    return [operation for operation in graph.get_operations() if _is_kinked(operation)]
-
-
-def _built(function: Function, variables: Sequence[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Operation]]:
-    """Return what a function returns, and the kinked operations that it adds, in the order in which it does."""
-    graph = tf.compat.v1.get_default_graph()
-    before = len(_kinked(graph))
-    outputs = function(variables)
-    return outputs, _kinked(graph)[before:]
-
-
-def _gradient(made: tf.Tensor, x: tf.Tensor, upstream: tf.Tensor | None = None) -> tf.Tensor:
-    (gradient,) = tf.gradients(made, x, grad_ys=upstream)
-    return gradient
-
-
+@dataclass(frozen=True)
 class _Activation:
-    """Slopes: one tensor, by which gradients are multiplied."""
+    """Element by element, of one tensor. Slopes: one tensor, by which gradients are multiplied."""
 
-    @staticmethod
-    def at_node(operation: tf.Operation) -> list[tf.Tensor]:
-        return [_Activation._slope(operation, operation.inputs[0])]
+    function: Made
 
-    @staticmethod
-    def over_piece(operation: tf.Operation, first: tf.Tensor, last: tf.Tensor) -> list[tf.Tensor]:
-        function, slope = _ACTIVATIONS[operation.type], _Activation._slope
-        is_crossed = slope(operation, first) != slope(operation, last)
+    def at_node(self, operation: tf.Operation) -> list[tf.Tensor]:
+        return [self._slope(operation, operation.inputs[0])]
+
+    def over_piece(self, operation: tf.Operation, first: tf.Tensor, last: tf.Tensor) -> list[tf.Tensor]:
+        is_crossed = self._slope(operation, first) != self._slope(operation, last)
         run = tf.where(is_crossed, last - first, tf.ones_like(first))
-        rise = function(operation, last) - function(operation, first)
-        return [tf.where(is_crossed, rise / run, slope(operation, operation.inputs[0]))]
+        rise = self.function(operation, last) - self.function(operation, first)
+        return [tf.where(is_crossed, rise / run, self._slope(operation, operation.inputs[0]))]
 
-    @staticmethod
-    def pull_back(operation: tf.Operation, slope: list[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
+    def pull_back(self, operation: tf.Operation, slope: list[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
         return lambda upstream: upstream * slope[0]
 
-    @staticmethod
-    def _slope(operation: tf.Operation, x: tf.Tensor) -> tf.Tensor:
-        return _gradient(_ACTIVATIONS[operation.type](operation, x), x)
+    def _slope(self, operation: tf.Operation, x: tf.Tensor) -> tf.Tensor:
+        return _gradient(self.function(operation, x), x)
 
 
+@dataclass(frozen=True)
 class _Maximum:
-    """Slopes: what was read at both ends of the piece, and for which share of it the largest at its start stay so."""
+    """The largest elements of the first tensor that is read.
 
-    @staticmethod
-    def at_node(operation: tf.Operation) -> list[tf.Tensor]:
+    Slopes: what was read at both ends of the piece, and for which share of it the largest at its start stay so.
+    """
+
+    function: Made
+
+    def at_node(self, operation: tf.Operation) -> list[tf.Tensor]:
         x = operation.inputs[0]
         return [x, x, tf.ones_like(operation.outputs[0])]
 
-    @staticmethod
-    def over_piece(operation: tf.Operation, first: tf.Tensor, last: tf.Tensor) -> list[tf.Tensor]:
-        function = _MAXIMA[operation.type]
-
+    def over_piece(self, operation: tf.Operation, first: tf.Tensor, last: tf.Tensor) -> list[tf.Tensor]:
         def lead(at: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
             """Return by how much the largest ``at`` one end exceed there those of the ``other`` end."""
-            made = function(operation, other)
+            made = self.function(operation, other)
             dummy = tf.zeros_like(made)
             # What is masked by −∞ is not the largest, but would be multiplied by zero.
             finite = tf.where(tf.math.is_finite(at), at, tf.zeros_like(at))
-            return function(operation, at) - _gradient(_gradient(made, other, dummy), dummy, finite)
+            return self.function(operation, at) - _gradient(_gradient(made, other, dummy), dummy, finite)
 
         at_first, at_last = lead(first, last), lead(last, first)
         total = at_first + at_last
         return [first, last, tf.where(total > 0, at_first / total, tf.ones_like(total))]
 
-    @staticmethod
-    def pull_back(operation: tf.Operation, slope: list[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
+    def pull_back(self, operation: tf.Operation, slope: list[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
         first, last, share = slope
 
         def pulled(upstream: tf.Tensor) -> tf.Tensor:
             parts = ((first, upstream * share), (last, upstream * (1 - share)))
-            return tf.add_n([_gradient(_MAXIMA[operation.type](operation, x), x, own) for x, own in parts])
+            return tf.add_n([_gradient(self.function(operation, x), x, own) for x, own in parts])
 
         return pulled
 
 
-def _rule(operation: tf.Operation) -> "type[_Activation] | type[_Maximum]":
-    return _Activation if operation.type in _ACTIVATIONS else _Maximum
+def _max_pool(operation: tf.Operation, x: tf.Tensor) -> tf.Tensor:
+    return tf.raw_ops.MaxPool(
+        input=x,
+        **{name: operation.get_attr(name) for name in ("ksize", "strides", "explicit_paddings")},
+        padding=operation.get_attr("padding").decode(),
+        data_format=operation.get_attr("data_format").decode(),
+    )
 
 
-def _replaced(
-    operation: tf.Operation, pull_back: Callable[[tf.Tensor], tf.Tensor], outputs: tf.Tensor
-) -> tf.Tensor:
-    """Let all that reads an operation read it with another gradient, and return what the outputs are then."""
-    made = operation.outputs[0]
-    readers = [
-        (reader, index)
-        for reader in made.consumers()
-        for index, tensor in enumerate(reader.inputs)
-        if tensor.name == made.name
-    ]
+# An operation with another kind of kink is a class like those above, and a line here.
+_MEAN_SLOPES: dict[str, MeanSlope] = {
+    "Relu": _Activation(lambda operation, x: tf.nn.relu(x)),
+    "Relu6": _Activation(lambda operation, x: tf.nn.relu6(x)),
+    "LeakyRelu": _Activation(lambda operation, x: tf.nn.leaky_relu(x, operation.get_attr("alpha"))),
+    "Max": _Maximum(
+        lambda operation, x: tf.reduce_max(x, operation.inputs[1], operation.get_attr("keep_dims"))
+    ),
+    "MaxPool": _Maximum(_max_pool),
+}
 
-    @tf.custom_gradient
-    def passed(_: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        return made, pull_back
 
-    replacement = passed(operation.inputs[0])
-    for reader, index in readers:
-        # The one way to change a graph that is being built; TensorFlow's own loops are made by it.
-        reader._update_input(index, replacement)
-    return replacement if outputs.name == made.name else outputs
+def is_kinked(operation: tf.Operation) -> bool:
+    """Tell whether an operation has kinks that can be averaged."""
+    return operation.type in _MEAN_SLOPES and operation.inputs[0].dtype.is_floating
+
+
+def mean_slope(operation: tf.Operation) -> MeanSlope:
+    """Return how such an operation is differentiated."""
+    return _MEAN_SLOPES[operation.type]
+
+
+def _gradient(made: tf.Tensor, x: tf.Tensor, upstream: tf.Tensor | None = None) -> tf.Tensor:
+    (gradient,) = tf.gradients(made, x, grad_ys=upstream)
+    return gradient
