@@ -10,6 +10,7 @@ from rich.table import Table
 
 from explaind_tf.attribution.engine import ledger_bytes
 from explaind_tf.kernel import contractions, sweeps
+from explaind_tf.kernel.functions import TrainingPoint
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.sweeps.path import path_rows, path_steps
 from explaind_tf.sweeps.routes import Routes, seconds
@@ -155,11 +156,11 @@ def _try_step(task: Task, routes: Routes, number: int) -> tuple[list[Pass], floa
         rows = _rows(task, routes, step, integral.quadrature)
         psi = tf.repeat(rows[:1, : derivatives.model.theta_size], _rows_at_once(task), axis=0)
         partition = contractions.within(question.partition, derivatives.model.theta_size)
-        at = (derivatives.loss, segment.start, segment.constants, batch)
+        at = TrainingPoint(segment.start, segment.constants, batch)
         route = routes.samples
 
         def contract() -> np.ndarray:
-            return contractions.contract(*at, psi, partition, route, task.chunk_bytes)
+            return contractions.ROUTES[route].contract(derivatives.loss, at, psi, partition, task.chunk_bytes)
 
         sweeps_back = len(task.batches_of_pieces)
         rows_spent = seconds(lambda: _rows(task, routes, step, integral.quadrature))

@@ -1,22 +1,23 @@
 """Contraction of rows Ψ with the gradients of a training batch, whole or part by part.
 
 A *partition* cuts the flat weights into parts (layers), each made of whole variables: for each part a list of
-``(start, stop)``.
+``(start, stop)``. A *route* is one way to contract; ``ROUTES`` has all of them by name.
 """
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.loss import LossDerivatives
-from explaind_tf.kernel.functions import Batch, PureModel
+from explaind_tf.kernel.functions import Batch, PureModel, TrainingPoint
 from explaind_tf.kernel.operations.rule import scalar_products
 
 Partition = Sequence[Sequence[tuple[int, int]]]
-Route = Literal["rules", "loop", "jvp", "token_jvp"]
+RouteName = Literal["rules", "loop", "jvp", "token_jvp"]
 
 # Gradients of single samples held at once.
 CHUNK_BYTES = 256 * 2**20
@@ -25,55 +26,158 @@ _ENOUGH = 128
 STRETCH = 3
 
 
-def contract(
-    loss: LossDerivatives,
-    point: np.ndarray | tf.Tensor,
-    constants: list[np.ndarray],
-    batch: Batch,
-    rows: tf.Tensor,
-    partition: Partition,
-    route: Route,
-    chunk_bytes: int = CHUNK_BYTES,
-) -> np.ndarray:
-    """Return ⟨Ψ, ∇ℓ_k⟩, ℓ_k scaled and weighted, for each row, sample and part of the weights.
+class Route(Protocol):
+    """One way to contract rows with the gradients of a batch's losses ℓ_k, scaled and weighted."""
 
-    Parameters
-    ----------
-    rows : tf.Tensor
-        Ψ, shape (F, D).
-    partition : Partition
-        P parts.
-    route : {"rules", "loop", "jvp", "token_jvp"}
-        ``"rules"``: one backward pass for all samples, then a product at each use of a variable;
-        ``"loop"``: a backward pass for each sample, then one matrix product for all rows;
-        ``"jvp"``: one derivative of the batch's losses a row and part, right for coupled samples;
-        ``"token_jvp"``: the same for the losses of positions.
-    chunk_bytes : int
-        Bytes that gradients of single samples may take at once; ``STRETCH`` times as many where it is for few of them.
+    name: ClassVar[RouteName]
 
-    Returns
-    -------
-    np.ndarray
-        Shape (F, batch, P), or (F, batch, positions, P) by ``"token_jvp"``, float64.
-    """
-    if route in ("jvp", "token_jvp"):
-        jvp = loss.jvp if route == "jvp" else loss.token_jvp
+    def contract(
+        self,
+        loss: LossDerivatives,
+        at: TrainingPoint,
+        rows: tf.Tensor,
+        partition: Partition,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> np.ndarray:
+        """Return ⟨Ψ, ∇ℓ_k⟩ for each row, sample and part of the weights.
+
+        Parameters
+        ----------
+        loss : LossDerivatives
+            Of the model.
+        at : TrainingPoint
+            The batch, and where the weights were.
+        rows : tf.Tensor
+            Ψ, shape (F, D).
+        partition : Partition
+            P parts.
+        chunk_bytes : int
+            Bytes that gradients of single samples may take at once; ``STRETCH`` times as many where it is for few of them.
+
+        Returns
+        -------
+        np.ndarray
+            Shape (F, batch, P), or (F, batch, positions, P) by ``"token_jvp"``, float64.
+        """
+        ...
+
+    def gradient_chunks(
+        self, loss: LossDerivatives, at: TrainingPoint, chunk_bytes: int = CHUNK_BYTES
+    ) -> Iterator[tuple[slice, tf.Tensor]]:
+        """Yield the samples' gradients in chunks of bounded size: (positions in the batch, (chunk, D))."""
+        ...
+
+
+class _EachAlone(ABC):
+    """Samples that do not interact, a chunk of them at a time."""
+
+    _by_rule: ClassVar[bool]
+
+    def contract(
+        self,
+        loss: LossDerivatives,
+        at: TrainingPoint,
+        rows: tf.Tensor,
+        partition: Partition,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> np.ndarray:
+        bytes_per_sample = self._bytes_per_sample(loss.model)
+        enough = min(_ENOUGH * bytes_per_sample, STRETCH * chunk_bytes)
+        chunks = _chunks(bytes_per_sample, at.batch, max(chunk_bytes, enough))
+        pieces = [self._contract_chunk(loss, at.part(*chunk), rows, partition) for chunk in chunks]
+        return np.concatenate(pieces, axis=1)
+
+    def gradient_chunks(
+        self, loss: LossDerivatives, at: TrainingPoint, chunk_bytes: int = CHUNK_BYTES
+    ) -> Iterator[tuple[slice, tf.Tensor]]:
+        for start, stop in _chunks(_gradient_bytes(loss.model), at.batch, chunk_bytes):
+            gradients = loss.sample_gradients(*at.part(start, stop), by_rule=self._by_rule)
+            yield slice(start, stop), gradients
+
+    @abstractmethod
+    def _bytes_per_sample(self, model: PureModel) -> int:
+        """Return what a sample takes in a contraction."""
+
+    @abstractmethod
+    def _contract_chunk(
+        self, loss: LossDerivatives, at: TrainingPoint, rows: tf.Tensor, partition: Partition
+    ) -> np.ndarray:
+        """Return the contraction of all samples at once."""
+
+
+class _ByRules(_EachAlone):
+    """One backward pass for all samples, then a product at each use of a variable."""
+
+    name: ClassVar[RouteName] = "rules"
+    _by_rule = True
+
+    def _bytes_per_sample(self, model: PureModel) -> int:
+        # Gradients of two variables at most are there at once.
+        return model.dtype.size * sum(sorted(model.sizes[: len(model.trained)])[-2:])
+
+    def _contract_chunk(
+        self, loss: LossDerivatives, at: TrainingPoint, rows: tf.Tensor, partition: Partition
+    ) -> np.ndarray:
+        return sum_by_part(loss.contract(*at, rows).numpy(), loss.model, partition)
+
+
+class _ByLoop(_EachAlone):
+    """A backward pass for each sample, then one matrix product for all rows."""
+
+    name: ClassVar[RouteName] = "loop"
+    _by_rule = False
+
+    def _bytes_per_sample(self, model: PureModel) -> int:
+        return _gradient_bytes(model)
+
+    def _contract_chunk(
+        self, loss: LossDerivatives, at: TrainingPoint, rows: tf.Tensor, partition: Partition
+    ) -> np.ndarray:
+        gradients = loss.sample_gradients(*at, by_rule=False)
+        products = [_product_by_part(rows, gradients, slices) for slices in partition]
+        return tf.stack(products, axis=-1).numpy().astype(np.float64)
+
+
+class _ByJvp:
+    """One derivative of the batch's losses a row and part, right for coupled samples."""
+
+    name: ClassVar[RouteName] = "jvp"
+
+    def contract(
+        self,
+        loss: LossDerivatives,
+        at: TrainingPoint,
+        rows: tf.Tensor,
+        partition: Partition,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> np.ndarray:
         padding = [[0, 0], [0, loss.model.point_size - loss.model.theta_size]]
         masked = (_masked(rows, part) for part in partition)
-        parts = [jvp(point, constants, batch, tf.pad(directions, padding)) for directions in masked]
+        parts = [self._jvp(loss, at, tf.pad(directions, padding)) for directions in masked]
         return tf.stack(parts, axis=-1).numpy().astype(np.float64)
-    pieces = []
-    bytes_per_sample = _bytes_per_sample(loss, route)
-    enough = min(_ENOUGH * bytes_per_sample, STRETCH * chunk_bytes)
-    for part in _chunks(bytes_per_sample, batch, max(chunk_bytes, enough)):
-        if route == "rules":
-            by_variable = loss.contract(point, constants, batch.part(*part), rows)
-            pieces.append(sum_by_part(by_variable.numpy(), loss.model, partition))
-        else:
-            gradients = loss.sample_gradients(point, constants, batch.part(*part), by_rule=False)
-            products = [_product_by_part(rows, gradients, slices) for slices in partition]
-            pieces.append(tf.stack(products, axis=-1).numpy().astype(np.float64))
-    return np.concatenate(pieces, axis=1)
+
+    def gradient_chunks(
+        self, loss: LossDerivatives, at: TrainingPoint, chunk_bytes: int = CHUNK_BYTES
+    ) -> Iterator[tuple[slice, tf.Tensor]]:
+        # All at once: each within its batch.
+        yield slice(0, len(at.batch)), loss.coupled_gradients(*at)
+
+    def _jvp(self, loss: LossDerivatives, at: TrainingPoint, directions: tf.Tensor) -> tf.Tensor:
+        return loss.jvp(*at, directions)
+
+
+class _ByTokenJvp(_ByJvp):
+    """The same for the losses of positions."""
+
+    name: ClassVar[RouteName] = "token_jvp"
+
+    def _jvp(self, loss: LossDerivatives, at: TrainingPoint, directions: tf.Tensor) -> tf.Tensor:
+        return loss.token_jvp(*at, directions)
+
+
+ROUTES: dict[RouteName, Route] = {
+    route.name: route for route in (_ByRules(), _ByLoop(), _ByJvp(), _ByTokenJvp())
+}
 
 
 def within(partition: Partition, size: int) -> Partition:
@@ -103,33 +207,9 @@ def _masked(rows: tf.Tensor, part: Sequence[tuple[int, int]]) -> tf.Tensor:
     return rows if mask.all() else tf.where(mask, rows, tf.zeros_like(rows))
 
 
-def gradient_chunks(
-    loss: LossDerivatives,
-    point: np.ndarray | tf.Tensor,
-    constants: list[np.ndarray],
-    batch: Batch,
-    route: Route,
-    chunk_bytes: int = CHUNK_BYTES,
-) -> Iterator[tuple[slice, tf.Tensor]]:
-    """Yield the samples' gradients in chunks of bounded size: (positions in the batch, (chunk, D)).
-
-    By ``"jvp"``, the route for coupled samples, all at once: each within its batch.
-    """
-    if route == "jvp":
-        yield slice(0, len(batch)), loss.coupled_gradients(point, constants, batch)
-        return
-    bytes_per_sample = loss.model.theta_size * loss.model.dtype.size
-    for start, stop in _chunks(bytes_per_sample, batch, chunk_bytes):
-        part = batch.part(start, stop)
-        gradients = loss.sample_gradients(point, constants, part, by_rule=route == "rules")
-        yield slice(start, stop), gradients
-
-
-def _bytes_per_sample(loss: LossDerivatives, route: Route) -> int:
-    """Return what a sample takes in a contraction: its gradient, but by rules that of two variables at most at once."""
-    model = loss.model
-    variables = sorted(model.sizes[: len(model.trained)])
-    return model.dtype.size * sum(variables[-2:] if route == "rules" else variables)
+def _gradient_bytes(model: PureModel) -> int:
+    """Return the bytes of one gradient."""
+    return model.theta_size * model.dtype.size
 
 
 def _chunks(bytes_per_sample: int, batch: Batch, chunk_bytes: int) -> Iterator[tuple[int, int]]:

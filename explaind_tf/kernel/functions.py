@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -104,6 +105,18 @@ class Batch:
             [array[which] for array in arrays] for arrays in (self.inputs, self.targets, self.weights)
         )
         return Batch(inputs, targets, weights, self.scales)
+
+
+class TrainingPoint(NamedTuple):
+    """A batch, and the point and constants with which it was trained on."""
+
+    point: np.ndarray | tf.Tensor
+    constants: list[np.ndarray]
+    batch: Batch
+
+    def part(self, start: int, stop: int) -> "TrainingPoint":
+        """Return consecutive samples with the scales of the whole batch."""
+        return self._replace(batch=self.batch.part(start, stop))
 
 
 @dataclass(frozen=True)

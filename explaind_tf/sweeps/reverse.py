@@ -7,6 +7,7 @@ from explaind_tf import constants as names
 from explaind_tf.attribution.progress import Progress
 from explaind_tf.errors import UnbalancedLedgerError
 from explaind_tf.kernel import contractions, sweeps
+from explaind_tf.kernel.functions import TrainingPoint
 from explaind_tf.ledgers.entries import Entries
 from explaind_tf.sweeps.path import Quadratures, path_rows, split_step
 from explaind_tf.sweeps.routes import Routes
@@ -96,16 +97,17 @@ def _book_samples(
     positions = task.run.samples.id_of_row[transition.rows]
     if task.question.groups is not None:
         positions = task.question.groups.of_id[positions]
-    arguments = (task.derivatives.loss, segment.line[0], segment.constants, batch)
+    route, loss = contractions.ROUTES[routes.samples], task.derivatives.loss
+    at = TrainingPoint(segment.line[0], segment.constants, batch)
     if task.question.keeps_parameters:
-        for chunk, gradients in contractions.gradient_chunks(*arguments, routes.samples, task.chunk_bytes):
+        for chunk, gradients in route.gradient_chunks(loss, at, task.chunk_bytes):
             for effect, use in rows_by_effect.items():
                 products = (use.factor * use.rows.numpy().astype(np.float64))[:, None, :] * gradients.numpy()
                 _book_rows(task, entries, pieces, positions[chunk], products, effect)
         return
     partition = contractions.within(task.question.partition, task.derivatives.model.theta_size)
     stacked = tf.concat([use.rows for use in rows_by_effect.values()], axis=0)
-    values = contractions.contract(*arguments, stacked, partition, routes.samples, task.chunk_bytes)
+    values = route.contract(loss, at, stacked, partition, task.chunk_bytes)
     parts = np.split(values, len(rows_by_effect))
     for (effect, use), part in zip(rows_by_effect.items(), parts, strict=True):
         kept = use.factor * (part if task.question.keeps_layers else part[..., 0])

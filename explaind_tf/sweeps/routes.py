@@ -7,13 +7,14 @@ Costs are counted in forward passes of one example. A backward pass is two of th
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
 
 from explaind_tf.kernel import contractions, trials
-from explaind_tf.kernel.functions import Batch, StepPath
+from explaind_tf.kernel.functions import Batch, StepPath, TrainingPoint
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.replay.recorded import Grouping
 from explaind_tf.sweeps.task import Task
@@ -48,7 +49,7 @@ class Routes:
 
     rows_by_rule: bool = False
     parts: PartsRoute | None = None
-    samples: contractions.Route | None = None
+    samples: contractions.RouteName | None = None
     grouping: Grouping | None = None
     splits_late: bool = False
 
@@ -143,16 +144,16 @@ def _are_coupled(task: Task) -> bool:
     )
 
 
-def _sample_route(task: Task) -> contractions.Route:
+def _sample_route(task: Task) -> contractions.RouteName:
     """Choose how a batch is contracted with the rows; tokens and coupled samples leave no choice."""
     question = task.question
     if question.keeps_tokens:
         return "token_jvp"
     segment, batch = _sample_batch(task)
-    at = (task.derivatives.loss, segment.start, segment.constants, batch)
-    if len(batch) > 1 and trials.samples_are_coupled(*at):
+    loss, at = task.derivatives.loss, TrainingPoint(segment.start, segment.constants, batch)
+    if len(batch) > 1 and trials.samples_are_coupled(loss, *at):
         return "jvp"
-    if trials.sample_rules_hold(*at):
+    if trials.sample_rules_hold(loss, *at):
         return "rules"
     if question.keeps_parameters:
         return "loop"
@@ -161,8 +162,8 @@ def _sample_route(task: Task) -> contractions.Route:
     partition = contractions.within(question.partition, task.derivatives.model.theta_size)
     psi = tf.zeros((rows, task.derivatives.model.theta_size), task.derivatives.model.dtype)
     clocked = {
-        route: lambda route=route: contractions.contract(*at, psi, partition, route)  # type: ignore[misc]
-        for route in costs
+        name: partial(contractions.ROUTES[name].contract, loss, at, psi, partition)  # type: ignore[index]
+        for name in costs
     }
     return _cheapest(costs, clocked)  # type: ignore[return-value]
 

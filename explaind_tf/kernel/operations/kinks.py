@@ -25,7 +25,7 @@ Function = Callable[[Sequence[tf.Tensor]], tf.Tensor]
 
 
 def has_kinks(output: tf.Tensor, point: tf.Tensor) -> bool:
-    """Tell whether there are kinks to average on the way from a point to an output, as far as derivatives go it."""
+    """Return whether the derivative of an output by a point passes through a kink that can be averaged."""
     of_point = {point.name}
     for operation in output.graph.get_operations():
         if of_point.intersection(tensor.name for tensor in operation.inputs):
