@@ -10,7 +10,7 @@ import numpy as np
 
 import explaind_tf as xtf
 from explaind_tf import measurements
-from explaind_tf.kernel import sweeps
+from explaind_tf.kernel import path_integrals
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.derivatives.measurement import MeasurementDerivatives
 from explaind_tf.kernel.functions import Block
@@ -102,7 +102,9 @@ class Machines:
             # All causes in one direction: only their sum is asked for.
             direction = sum(step.causes.values())[None]
             found = [
-                sweeps.integrate_directions(step.path, direction, self._measurement, block, quadrature)[0]
+                path_integrals.integrate_directions(
+                    step.path, direction, self._measurement, block, quadrature
+                )[0]
                 for block, quadrature in zip(self._blocks, quadratures, strict=True)
             ]
             explained += np.concatenate(found)
@@ -112,7 +114,7 @@ class Machines:
         """Return the one that ``run.attribute`` makes to a tolerance."""
         self._measurement.forget()
         explained = np.zeros(self._initial.shape)
-        integrals = sweeps.path_sweep(
+        integrals = path_integrals.integrate_steps(
             self._replay.path_steps(0, self._steps),
             self._measurement,
             self._blocks,

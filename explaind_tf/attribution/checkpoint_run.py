@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from explaind_tf import constants as names
 from explaind_tf.attribution.run import Attributable
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
-from explaind_tf.kernel.sweeps import PathStep
+from explaind_tf.kernel.path_integrals import PathStep
 from explaind_tf.replay.recorded import Grouping, PathReplay
 from explaind_tf.runs.series import CheckpointSeries
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from explaind_tf.attribution.engine import ledger_bytes
-from explaind_tf.kernel import contractions, sweeps
+from explaind_tf.kernel import contractions, path_integrals
 from explaind_tf.kernel.functions import TrainingPoint
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.sweeps.path import path_rows, path_steps
@@ -138,7 +138,7 @@ def _try_step(task: Task, routes: Routes, number: int) -> tuple[list[Pass], floa
     transition = task.replay.transition(number)
     block = task.blocks[0]
     share = len(task.everything) / len(block)
-    (integral,) = sweeps.path_sweep(
+    (integral,) = path_integrals.integrate_steps(
         [step],
         derivatives.measurement,
         [block],
@@ -173,7 +173,11 @@ def _try_step(task: Task, routes: Routes, number: int) -> tuple[list[Pass], floa
 
 
 def _path_passes(
-    task: Task, routes: Routes, step: sweeps.PathStep, integral: sweeps.StepIntegral, share: float
+    task: Task,
+    routes: Routes,
+    step: path_integrals.PathStep,
+    integral: path_integrals.StepIntegral,
+    share: float,
 ) -> Iterator[tuple[str, float, float]]:
     derivatives, block = task.derivatives, task.blocks[0]
     nodes = integral.quadrature.node_count / len(block)
@@ -184,7 +188,7 @@ def _path_passes(
     )
 
     def jvps(directions: np.ndarray) -> Callable[[], np.ndarray]:
-        return lambda: sweeps.integrate_directions(
+        return lambda: path_integrals.integrate_directions(
             step.path, directions, derivatives.measurement, block, integral.quadrature
         )
 
@@ -217,7 +221,7 @@ def _path_passes(
         )
 
 
-def _rows(task: Task, routes: Routes, step: sweeps.PathStep, quadrature: Quadrature) -> tf.Tensor:
+def _rows(task: Task, routes: Routes, step: path_integrals.PathStep, quadrature: Quadrature) -> tf.Tensor:
     return path_rows(task, step.path, next(task.pieces(0)), quadrature, by_rule=routes.rows_by_rule)
 
 

@@ -11,7 +11,8 @@ from explaind_tf import constants as names
 from explaind_tf.errors import RunFormatError, UnbalancedLedgerError
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Batch, StepPath
-from explaind_tf.kernel.sweeps import PathStep
+from explaind_tf.kernel.path_integrals import PathStep
+from explaind_tf.kernel.use_rows import Update
 from explaind_tf.laws.laws import Law, clip_ratio, law_from_config
 from explaind_tf.replay.binding import constants_of, flat_point
 from explaind_tf.runs import RecordedRun, WeightPath
@@ -52,26 +53,6 @@ def _rules_of(run: RecordedRun) -> _Rules:
     if not is_valid or not (clipvalue is None or isinstance(clipvalue, (int, float))):
         raise RunFormatError(f"{run.run_dir}: the manifest's optimizer is damaged: {config!r}.")
     return _Rules(law, int(accumulates or 1), clipvalue)
-
-
-@dataclass(frozen=True)
-class Update:
-    """The coefficients of one update of the weights; vectors are of shape (D,).
-
-    Attributes
-    ----------
-    gain, direct : float
-        What a unit of gradient adds to the momentum, and moves a weight by besides.
-    pull : np.ndarray
-        What a unit of momentum moves a weight by, shape (D,) or ().
-    scale : np.ndarray
-        κ over the number of accumulated batches, shape (D,) or (): makes gradients of batches that of the update.
-    """
-
-    gain: float
-    direct: float
-    pull: np.ndarray
-    scale: np.ndarray
 
 
 @dataclass(frozen=True)

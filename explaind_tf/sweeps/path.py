@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from explaind_tf import constants as names
 from explaind_tf.attribution.progress import Progress
-from explaind_tf.kernel import sweeps
+from explaind_tf.kernel import path_integrals
 from explaind_tf.kernel.contractions import Partition, sum_by_part
 from explaind_tf.kernel.functions import StepPath
 from explaind_tf.kernel.operations.rule import scalar_products
@@ -45,7 +45,7 @@ def walk_path(task: Task, routes: Routes, entries: Entries, progress: Progress) 
     quadratures: Quadratures = {}
     total = np.zeros_like(entries.arrays[names.INITIAL])
     movement = np.zeros(len(total))
-    integrals = sweeps.path_sweep(
+    integrals = path_integrals.integrate_steps(
         path_steps(task, routes, question.first, question.stop),
         task.derivatives.measurement,
         task.blocks,
@@ -72,7 +72,7 @@ def walk_path(task: Task, routes: Routes, entries: Entries, progress: Progress) 
     return Walked(quadratures, movement, total)
 
 
-def path_steps(task: Task, routes: Routes, first: int, stop: int) -> Iterator[sweeps.PathStep]:
+def path_steps(task: Task, routes: Routes, first: int, stop: int) -> Iterator[path_integrals.PathStep]:
     """Return the steps ``first … stop − 1`` as they are integrated: split into causes, or whole to be split later."""
     if routes.splits_late:
         return task.recorded.whole_steps(first, stop)
@@ -80,7 +80,7 @@ def path_steps(task: Task, routes: Routes, first: int, stop: int) -> Iterator[sw
 
 
 def split_step(
-    task: Task, entries: Entries, step: sweeps.PathStep, piece: Piece, phi: tf.Tensor
+    task: Task, entries: Entries, step: path_integrals.PathStep, piece: Piece, phi: tf.Tensor
 ) -> np.ndarray:
     """Book what each cause but the samples did to a piece in a step that was integrated whole, told by the rows Φ.
 
@@ -95,7 +95,7 @@ def split_step(
     data = totals.pop(names.DATA)
     by_part = {name: vector for name, vector in step.causes.items() if _has_parts(task, name)}
     if by_part:
-        kept = sweeps.PathStep(step.number, step.path, by_part)
+        kept = path_integrals.PathStep(step.number, step.path, by_part)
         _book(entries, kept, piece.rows, _of_rows(task, phi, kept.directions, len(piece.inputs)))
     for name in totals.keys() - by_part.keys():
         entries.add(name, piece.rows, totals[name], step.number)
@@ -110,7 +110,7 @@ def _has_parts(task: Task, term: str) -> bool:
     )
 
 
-def _book_causes(task: Task, routes: Routes, entries: Entries, integral: sweeps.StepIntegral) -> None:
+def _book_causes(task: Task, routes: Routes, entries: Entries, integral: path_integrals.StepIntegral) -> None:
     rows, step = task.slices[integral.block], integral.step.number
     left_out = {names.DATA} if routes.samples is not None else set()  # booked sample by sample
     totals = {name: values for name, values in integral.causes.items() if name not in left_out}
@@ -124,7 +124,7 @@ def _book_causes(task: Task, routes: Routes, entries: Entries, integral: sweeps.
     causes = {name: vectors for name, vectors in integral.step.causes.items() if name not in left_out}
     if not causes:
         return
-    kept = sweeps.PathStep(step, integral.step.path, causes)
+    kept = path_integrals.PathStep(step, integral.step.path, causes)
     if routes.parts == "rows":
         for piece in task.pieces(integral.block):
             phi = path_rows(task, kept.path, piece, integral.quadrature, by_rule=routes.rows_by_rule)
@@ -136,13 +136,13 @@ def _book_causes(task: Task, routes: Routes, entries: Entries, integral: sweeps.
         _book(entries, kept, rows, _jvps(task, kept, integral))
 
 
-def _book(entries: Entries, step: sweeps.PathStep, rows: slice, values: np.ndarray) -> None:
+def _book(entries: Entries, step: path_integrals.PathStep, rows: slice, values: np.ndarray) -> None:
     """Book values (K, batch, O, parts) of all directions of a step."""
     for term, found in step.by_cause(values).items():
         entries.add(term, rows, _groups_behind_outputs(step, term, found), step.number)
 
 
-def _groups_behind_outputs(step: sweeps.PathStep, term: str, values: np.ndarray) -> np.ndarray:
+def _groups_behind_outputs(step: path_integrals.PathStep, term: str, values: np.ndarray) -> np.ndarray:
     """Return (batch, O[, G], ...) of ([G, ]batch, O, ...)."""
     return np.moveaxis(values, 0, 2) if step.causes[term].ndim == 2 else values
 
@@ -161,7 +161,7 @@ def path_rows(
     return tf.reshape(rows, (-1, task.derivatives.model.point_size))
 
 
-def _jvps(task: Task, step: sweeps.PathStep, integral: sweeps.StepIntegral) -> np.ndarray:
+def _jvps(task: Task, step: path_integrals.PathStep, integral: path_integrals.StepIntegral) -> np.ndarray:
     """Return Φ · d of each part, by a JVP for each direction and part, shape (K, batch, O, P)."""
     found = []
     for direction in step.directions:
@@ -170,14 +170,14 @@ def _jvps(task: Task, step: sweeps.PathStep, integral: sweeps.StepIntegral) -> n
             for start, stop in slices:
                 part[start:stop] = direction[start:stop]
         block = task.blocks[integral.block]
-        values = sweeps.integrate_directions(
+        values = path_integrals.integrate_directions(
             step.path, masked, task.derivatives.measurement, block, integral.quadrature
         )
         found.append(np.moveaxis(values, 0, -1))
     return np.stack(found)
 
 
-def _products(task: Task, step: sweeps.PathStep, piece: Piece, quadrature: Quadrature) -> np.ndarray:
+def _products(task: Task, step: path_integrals.PathStep, piece: Piece, quadrature: Quadrature) -> np.ndarray:
     """Return the same by one backward pass a node for all measurements, shape (K, inputs, O, P)."""
     by_variable = task.derivatives.measurement.path_products(
         step.path,

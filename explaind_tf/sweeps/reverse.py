@@ -6,8 +6,9 @@ import tensorflow as tf
 from explaind_tf import constants as names
 from explaind_tf.attribution.progress import Progress
 from explaind_tf.errors import UnbalancedLedgerError
-from explaind_tf.kernel import contractions, sweeps
+from explaind_tf.kernel import contractions
 from explaind_tf.kernel.functions import TrainingPoint
+from explaind_tf.kernel.use_rows import RowsByEffect, RowsByUse, UpdateRows, UseRows
 from explaind_tf.ledgers.entries import Entries
 from explaind_tf.sweeps.path import Quadratures, path_rows, split_step
 from explaind_tf.sweeps.routes import Routes
@@ -29,19 +30,17 @@ def walk_back(
     """
     total = np.zeros_like(entries.arrays[names.INITIAL])
     question, memory = task.question, task.recorded.law.memory
-    rows_of = sweeps.rows_by_use if question.step_of == "use" else sweeps.rows_by_effect
+    rows_of: type[RowsByUse | RowsByEffect] = RowsByUse if question.step_of == "use" else RowsByEffect
     steps = range(question.stop - 1, -1, -1)
     with progress.task("Reverse sweep", len(steps) * len(task.batches_of_pieces)) as advance:
         for pieces in task.batches_of_pieces:
-            updates = (s for s in steps if task.replay.transition(s).updates)
-            pulled = (_pull_back(task, routes, entries, s, pieces, quadratures, total) for s in updates)
-            rows = rows_of(pulled, memory)
-            found: dict[int, sweeps.UseRows] | None = {}
+            rows = rows_of(memory)
+            found: dict[int, UseRows] | None = {}
             for step in steps:
                 # A batch that only accumulated its gradient is used by the update after it.
                 if task.replay.transition(step).updates:
                     found = {}  # lets go of rows as large as those that are made next
-                    found = next(rows, None)
+                    found = rows.take(_pull_back(task, routes, entries, step, pieces, quadratures, total))
                 if found is None:
                     break
                 if question.step_of == "use":
@@ -59,7 +58,7 @@ def _pull_back(
     pieces: list[Piece],
     quadratures: Quadratures,
     total: np.ndarray,
-) -> sweeps.UpdateRows:
+) -> UpdateRows:
     """Return how the update at ``step`` turns momentum and gradient into the measurements of the pieces.
 
     A step that is still whole is split by the same rows; what the samples did in it is added to ``total``.
@@ -67,7 +66,7 @@ def _pull_back(
     transition = task.replay.transition(step)
     update = task.recorded.update(transition)
     if step < task.question.first:
-        return sweeps.UpdateRows(step, None, update.pull, update.direct, update.gain, update.scale)
+        return UpdateRows(step, None, update)
     segment = task.replay.segment(transition)
     rows = [
         path_rows(task, segment, piece, quadratures[step, piece.block], by_rule=routes.rows_by_rule)
@@ -78,7 +77,7 @@ def _pull_back(
         for piece, phi in zip(pieces, rows, strict=True):
             total[piece.rows] += split_step(task, entries, split, piece, phi)
     phi = tf.concat(rows, axis=0)[:, : task.derivatives.model.theta_size]
-    return sweeps.UpdateRows(step, phi, update.pull, update.direct, update.gain, update.scale)
+    return UpdateRows(step, phi, update)
 
 
 def _book_samples(
@@ -87,7 +86,7 @@ def _book_samples(
     entries: Entries,
     pieces: list[Piece],
     step: int,
-    rows_by_effect: dict[int, sweeps.UseRows],
+    rows_by_effect: dict[int, UseRows],
 ) -> None:
     if not rows_by_effect:
         return

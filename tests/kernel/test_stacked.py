@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block, PureModel, StepPath
+from explaind_tf.kernel.path_integrals import integrate_directions
 from explaind_tf.kernel.quadrature.nodes import Quadrature
-from explaind_tf.kernel.sweeps import integrate_directions
 
 SIDE, CHANNELS, TOKENS, OUTPUTS = 6, 2, 5, 2
 

@@ -1,12 +1,8 @@
-"""The sweeps over a recorded path. Each holds one step at a time.
+"""Integrals along a path: how far each output went in each step, by cause, and at which nodes.
 
-- The *path sweep* walks forwards and integrates every step for all inputs: how far each output went, by
-  cause, and at which nodes. It is the same whichever axes are asked for, so totals agree.
-- The *reverse sweep* walks backwards with one row Ψ a measurement, which gathers how a unit of gradient at a
-  step would have moved the measurement in that step and, through momentum, in all later ones.
+Steps are integrated forwards, one at a time, for all inputs. It is the same whichever axes are asked for, so totals agree.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,8 +22,6 @@ _ROUNDED = 2
 _QUADRATURE_SHARE = 0.8
 # Steps after which one plain node is tried again where it did not do.
 _TRIED_EVERY = 10
-# Elements of rows from which it pays to compile what is done with them at each step.
-_WORTH_FUSING = 2**22
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,7 @@ class _BlockState:
     averaged: np.ndarray
 
 
-def path_sweep(
+def integrate_steps(
     steps: Iterable[PathStep],
     measurement: MeasurementDerivatives,
     blocks: Sequence[Block],
@@ -237,133 +231,3 @@ def integrate_directions(
         np.add.at(added, part.members, values * weights[pairs, None, None])
         total = total + added
     return np.moveaxis(np.asarray(total), 1, 0)
-
-
-@dataclass(frozen=True)
-class UpdateRows:
-    """How one update turns momentum and gradient into the measurements of a block, for the reverse sweep.
-
-    Attributes
-    ----------
-    step : int
-        Step number.
-    phi : tf.Tensor or None
-        What a unit of each weight moves the measurements by in this very step, shape (F, D); None for a step that is not
-        accounted for.
-    pull : np.ndarray
-        What a unit of momentum moves a weight by, shape (D,) or ().
-    direct : float
-        What a unit of gradient moves it by besides.
-    gain : float
-        What a unit of gradient adds to the momentum.
-    scale : np.ndarray
-        What of a batch's gradient is a unit of gradient here (clipping, averages over batches), shape (D,) or ().
-    """
-
-    step: int
-    phi: tf.Tensor | None
-    pull: np.ndarray
-    direct: float
-    gain: float
-    scale: np.ndarray
-
-    def of_use(self, psi: tf.Tensor, share: float = 1.0, *, is_direct: bool) -> "UseRows":
-        """Return what a unit of this update's batch gradient does through a share of the rows Ψ of its momentum.
-
-        Parameters
-        ----------
-        psi : tf.Tensor
-            Shape (F, D).
-        share : float
-            Which one.
-        is_direct : bool
-            Whether to add what it does besides, in this step.
-        """
-        if self.scale.ndim == 0 and not (is_direct and self.direct):
-            return UseRows(psi, share * self.gain * float(self.scale))
-        dtype = psi.dtype.as_numpy_dtype
-        rows = psi * np.asarray(share * self.gain * self.scale).astype(dtype)
-        if is_direct and self.direct:
-            assert self.phi is not None, "only what is accounted for does something directly"
-            rows = rows + self.phi * np.asarray(self.direct * self.scale).astype(dtype)
-        return UseRows(rows)
-
-
-@dataclass(frozen=True)
-class UseRows:
-    """What the use of a batch's gradient does to measurements: rows (F, D), times a factor.
-
-    The factor is kept apart: rows are as large as the model times the measurements, and their products with samples small.
-    """
-
-    rows: tf.Tensor
-    factor: float = 1.0
-
-
-def rows_by_use(updates: Iterable[UpdateRows], memory: float) -> Iterator[dict[int, UseRows]]:
-    """Yield for each update i, filed under its step, the rows gain_i Ψ_i + what it does directly.
-
-    Ψ_i = memory · Ψ_{i+1} + Φ_i ⊙ pull_i. A sample's influence through its use at update i, in step i and in all later
-    ones, is ⟨rows_i, ω ∇ℓ_k(θ_i)⟩. The generator ends where the updates that are left cannot matter any more.
-
-    Parameters
-    ----------
-    updates : iterable
-        From the last one back.
-    memory : float
-        Share of the momentum that survives an update (β₁).
-    """
-    psi: tf.Tensor | None = None
-    left = 1.0  # of Ψ, since the last update that is accounted for
-    for update in updates:
-        if update.phi is not None:
-            psi, left = _recall(psi, update, memory * left), 1.0
-        elif psi is not None:
-            left *= memory
-            if left < np.finfo(psi.dtype.as_numpy_dtype).eps:
-                return
-        is_direct = update.phi is not None
-        found = {} if psi is None else {update.step: update.of_use(psi, left, is_direct=is_direct)}
-        del update  # its rows are as large as Ψ, and the next ones are made before it would be let go
-        yield found
-
-
-def rows_by_effect(updates: Iterable[UpdateRows], memory: float) -> Iterator[dict[int, UseRows]]:
-    """Yield, for each update i, the rows of each effect step s ≥ i: memory^(updates between) · gain_i · Φ_s ⊙ pull_s.
-
-    Holds the rows of all effect steps until their weight falls below rounding.
-    """
-    window: deque[tuple[int, int, tf.Tensor]] = deque()
-    for position, update in enumerate(updates):
-        if update.phi is not None:
-            window.appendleft((position, update.step, _recall(None, update, memory)))
-        while (
-            window and memory ** (position - window[-1][0]) < np.finfo(window[-1][2].dtype.as_numpy_dtype).eps
-        ):
-            window.pop()
-        found = {
-            effect: update.of_use(pulled, memory ** (position - later), is_direct=effect == update.step)
-            for later, effect, pulled in window
-        }
-        del update
-        yield found
-
-
-def _recall(psi: tf.Tensor | None, update: UpdateRows, memory: float) -> tf.Tensor:
-    """Return memory · Ψ + Φ ⊙ pull."""
-    assert update.phi is not None
-    dtype = update.phi.dtype
-    pull = tf.constant(update.pull.astype(dtype.as_numpy_dtype))
-    if psi is None:
-        return update.phi * pull
-    advance = _advance_fused if update.phi.shape.num_elements() >= _WORTH_FUSING else _advance
-    return advance(psi, tf.constant(memory, dtype), update.phi, pull)
-
-
-def _add_pulled(psi: tf.Tensor, memory: tf.Tensor, phi: tf.Tensor, pull: tf.Tensor) -> tf.Tensor:
-    return psi * memory + phi * pull
-
-
-_advance = tf.function(_add_pulled, autograph=False, reduce_retracing=True)
-# One pass over memory instead of three; compiling takes as long as that saves on some GB of rows.
-_advance_fused = tf.function(_add_pulled, autograph=False, jit_compile=True)
