@@ -7,16 +7,16 @@ written with the functions of the kernel.
 from dataclasses import dataclass
 
 import numpy as np
-from explaind_tf.replay.recorded import Replay
 
 import explaind_tf as xtf
 from explaind_tf import measurements
-from explaind_tf.kernel import sweeps
+from explaind_tf.kernel import path_integrals
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.derivatives.measurement import MeasurementDerivatives
 from explaind_tf.kernel.functions import Block
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.replay.binding import pure_model
+from explaind_tf.replay.replay import Replay
 
 # Inputs measured at once.
 _BLOCK = 64
@@ -102,7 +102,9 @@ class Machines:
             # All causes in one direction: only their sum is asked for.
             direction = sum(step.causes.values())[None]
             found = [
-                sweeps.integrate_directions(step.path, direction, self._measurement, block, quadrature)[0]
+                path_integrals.integrate_directions(
+                    step.path, direction, self._measurement, block, quadrature
+                )[0]
                 for block, quadrature in zip(self._blocks, quadratures, strict=True)
             ]
             explained += np.concatenate(found)
@@ -112,7 +114,7 @@ class Machines:
         """Return the one that ``run.attribute`` makes to a tolerance."""
         self._measurement.forget()
         explained = np.zeros(self._initial.shape)
-        integrals = sweeps.path_sweep(
+        integrals = path_integrals.integrate_steps(
             self._replay.path_steps(0, self._steps),
             self._measurement,
             self._blocks,

@@ -1,22 +1,23 @@
-"""Contraction of rows Ψ with the gradients of a training batch, whole or part by part, by one of several routes.
+"""Contraction of rows Ψ with the gradients of a training batch, whole or part by part.
 
 A *partition* cuts the flat weights into parts (layers), each made of whole variables: for each part a list of
-``(start, stop)``.
+``(start, stop)``. A *route* is one way to contract; ``ROUTES`` has all of them by name.
 """
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.loss import LossDerivatives
-from explaind_tf.kernel.functions import Batch, BatchPoint, PureModel
-from explaind_tf.kernel.operations.rules import scalar_products
+from explaind_tf.kernel.functions import Batch, PureModel, TrainingPoint
+from explaind_tf.kernel.operations.rule import scalar_products
 
 Partition = Sequence[Sequence[tuple[int, int]]]
+RouteName = Literal["rules", "loop", "jvp", "token_jvp"]
 
 # Gradients of single samples held at once.
 CHUNK_BYTES = 256 * 2**20
@@ -26,162 +27,157 @@ STRETCH = 3
 
 
 class Route(Protocol):
-    """How a batch is contracted with rows. All routes find the same, where they are right.
+    """One way to contract rows with the gradients of a batch's losses ℓ_k, scaled and weighted."""
 
-    Attributes
-    ----------
-    name : str
-        In the ledger's ``attrs["method"]``.
-    """
-
-    name: ClassVar[str]
+    name: ClassVar[RouteName]
 
     def contract(
         self,
         loss: LossDerivatives,
-        at: BatchPoint,
+        at: TrainingPoint,
         rows: tf.Tensor,
         partition: Partition,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> np.ndarray:
-        """Return ⟨Ψ, ∇ℓ_k⟩, ℓ_k scaled and weighted, for each row, sample and part of the weights.
+        """Return ⟨Ψ, ∇ℓ_k⟩ for each row, sample and part of the weights.
 
         Parameters
         ----------
         loss : LossDerivatives
             Of the model.
-        at : BatchPoint
-            The samples, and where the weights are.
+        at : TrainingPoint
+            The batch, and where the weights were.
         rows : tf.Tensor
             Ψ, shape (F, D).
         partition : Partition
             P parts.
         chunk_bytes : int
-            Bytes that gradients of single samples may take at once; ``STRETCH`` times as many where it is for few of
-            them.
+            Bytes that gradients of single samples may take at once; ``STRETCH`` times as many where it is for few of them.
 
         Returns
         -------
         np.ndarray
-            Shape (F, batch, P), or (F, batch, positions, P) where positions are told apart, float64.
+            Shape (F, batch, P), or (F, batch, positions, P) by ``"token_jvp"``, float64.
         """
         ...
 
     def gradient_chunks(
-        self, loss: LossDerivatives, at: BatchPoint, chunk_bytes: int = CHUNK_BYTES
+        self, loss: LossDerivatives, at: TrainingPoint, chunk_bytes: int = CHUNK_BYTES
     ) -> Iterator[tuple[slice, tf.Tensor]]:
         """Yield the samples' gradients in chunks of bounded size: (positions in the batch, (chunk, D))."""
         ...
 
 
-@dataclass(frozen=True)
-class ByRules:
+class _EachAlone(ABC):
+    """Samples that do not interact, a chunk of them at a time."""
+
+    _by_rule: ClassVar[bool]
+
+    def contract(
+        self,
+        loss: LossDerivatives,
+        at: TrainingPoint,
+        rows: tf.Tensor,
+        partition: Partition,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> np.ndarray:
+        bytes_per_sample = self._bytes_per_sample(loss.model)
+        enough = min(_ENOUGH * bytes_per_sample, STRETCH * chunk_bytes)
+        chunks = _chunks(bytes_per_sample, at.batch, max(chunk_bytes, enough))
+        pieces = [self._contract_chunk(loss, at.part(*chunk), rows, partition) for chunk in chunks]
+        return np.concatenate(pieces, axis=1)
+
+    def gradient_chunks(
+        self, loss: LossDerivatives, at: TrainingPoint, chunk_bytes: int = CHUNK_BYTES
+    ) -> Iterator[tuple[slice, tf.Tensor]]:
+        for start, stop in _chunks(_gradient_bytes(loss.model), at.batch, chunk_bytes):
+            gradients = loss.sample_gradients(*at.part(start, stop), by_rule=self._by_rule)
+            yield slice(start, stop), gradients
+
+    @abstractmethod
+    def _bytes_per_sample(self, model: PureModel) -> int:
+        """Return what a sample takes in a contraction."""
+
+    @abstractmethod
+    def _contract_chunk(
+        self, loss: LossDerivatives, at: TrainingPoint, rows: tf.Tensor, partition: Partition
+    ) -> np.ndarray:
+        """Return the contraction of all samples at once."""
+
+
+class _ByRules(_EachAlone):
     """One backward pass for all samples, then a product at each use of a variable."""
 
-    name: ClassVar[str] = "rules"
+    name: ClassVar[RouteName] = "rules"
+    _by_rule = True
 
-    def contract(
-        self,
-        loss: LossDerivatives,
-        at: BatchPoint,
-        rows: tf.Tensor,
-        partition: Partition,
-        chunk_bytes: int = CHUNK_BYTES,
+    def _bytes_per_sample(self, model: PureModel) -> int:
+        # Gradients of two variables at most are there at once.
+        return model.dtype.size * sum(sorted(model.sizes[: len(model.trained)])[-2:])
+
+    def _contract_chunk(
+        self, loss: LossDerivatives, at: TrainingPoint, rows: tf.Tensor, partition: Partition
     ) -> np.ndarray:
-        """Return ⟨Ψ, ∇ℓ_k⟩, shape (F, batch, P)."""
-        # Gradients of two variables at most are held at once.
-        bytes_per_sample = loss.model.dtype.size * sum(_variable_sizes(loss)[-2:])
-        pieces = []
-        for part in _stretched_chunks(bytes_per_sample, at.batch, chunk_bytes):
-            by_variable = loss.contract(at.point, at.constants, at.batch.part(*part), rows)
-            pieces.append(sum_by_part(by_variable.numpy(), loss.model, partition))
-        return np.concatenate(pieces, axis=1)
-
-    def gradient_chunks(
-        self, loss: LossDerivatives, at: BatchPoint, chunk_bytes: int = CHUNK_BYTES
-    ) -> Iterator[tuple[slice, tf.Tensor]]:
-        """Yield the samples' gradients in chunks of bounded size: (positions in the batch, (chunk, D))."""
-        return _gradient_chunks(loss, at, chunk_bytes, by_rule=True)
+        return sum_by_part(loss.contract(*at, rows).numpy(), loss.model, partition)
 
 
-@dataclass(frozen=True)
-class ByLoop:
+class _ByLoop(_EachAlone):
     """A backward pass for each sample, then one matrix product for all rows."""
 
-    name: ClassVar[str] = "loop"
+    name: ClassVar[RouteName] = "loop"
+    _by_rule = False
+
+    def _bytes_per_sample(self, model: PureModel) -> int:
+        return _gradient_bytes(model)
+
+    def _contract_chunk(
+        self, loss: LossDerivatives, at: TrainingPoint, rows: tf.Tensor, partition: Partition
+    ) -> np.ndarray:
+        gradients = loss.sample_gradients(*at, by_rule=False)
+        products = [_product_by_part(rows, gradients, slices) for slices in partition]
+        return tf.stack(products, axis=-1).numpy().astype(np.float64)
+
+
+class _ByJvp:
+    """One derivative of the batch's losses a row and part, right for coupled samples."""
+
+    name: ClassVar[RouteName] = "jvp"
 
     def contract(
         self,
         loss: LossDerivatives,
-        at: BatchPoint,
+        at: TrainingPoint,
         rows: tf.Tensor,
         partition: Partition,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> np.ndarray:
-        """Return ⟨Ψ, ∇ℓ_k⟩, shape (F, batch, P)."""
-        bytes_per_sample = loss.model.dtype.size * sum(_variable_sizes(loss))
-        pieces = []
-        for part in _stretched_chunks(bytes_per_sample, at.batch, chunk_bytes):
-            gradients = loss.sample_gradients(at.point, at.constants, at.batch.part(*part), by_rule=False)
-            products = [_product_by_part(rows, gradients, slices) for slices in partition]
-            pieces.append(tf.stack(products, axis=-1).numpy().astype(np.float64))
-        return np.concatenate(pieces, axis=1)
-
-    def gradient_chunks(
-        self, loss: LossDerivatives, at: BatchPoint, chunk_bytes: int = CHUNK_BYTES
-    ) -> Iterator[tuple[slice, tf.Tensor]]:
-        """Yield the samples' gradients in chunks of bounded size: (positions in the batch, (chunk, D))."""
-        return _gradient_chunks(loss, at, chunk_bytes, by_rule=False)
-
-
-@dataclass(frozen=True)
-class ByJvp:
-    """One derivative of the batch's losses a row and part: right for samples that depend on their batch."""
-
-    name: ClassVar[str] = "jvp"
-
-    def contract(
-        self,
-        loss: LossDerivatives,
-        at: BatchPoint,
-        rows: tf.Tensor,
-        partition: Partition,
-        chunk_bytes: int = CHUNK_BYTES,
-    ) -> np.ndarray:
-        """Return ⟨Ψ, ∇ℓ_k⟩, shape (F, batch, P)."""
-        parts = [loss.jvp(*at, directions) for directions in _directions(loss, rows, partition)]
+        padding = [[0, 0], [0, loss.model.point_size - loss.model.theta_size]]
+        masked = (_masked(rows, part) for part in partition)
+        parts = [self._jvp(loss, at, tf.pad(directions, padding)) for directions in masked]
         return tf.stack(parts, axis=-1).numpy().astype(np.float64)
 
     def gradient_chunks(
-        self, loss: LossDerivatives, at: BatchPoint, chunk_bytes: int = CHUNK_BYTES
+        self, loss: LossDerivatives, at: TrainingPoint, chunk_bytes: int = CHUNK_BYTES
     ) -> Iterator[tuple[slice, tf.Tensor]]:
-        """Yield the gradients of all samples at once, each within its batch: (positions, (batch, D))."""
+        # All at once: each within its batch.
         yield slice(0, len(at.batch)), loss.coupled_gradients(*at)
 
+    def _jvp(self, loss: LossDerivatives, at: TrainingPoint, directions: tf.Tensor) -> tf.Tensor:
+        return loss.jvp(*at, directions)
 
-@dataclass(frozen=True)
-class ByTokenJvp:
+
+class _ByTokenJvp(_ByJvp):
     """The same for the losses of positions."""
 
-    name: ClassVar[str] = "token_jvp"
+    name: ClassVar[RouteName] = "token_jvp"
 
-    def contract(
-        self,
-        loss: LossDerivatives,
-        at: BatchPoint,
-        rows: tf.Tensor,
-        partition: Partition,
-        chunk_bytes: int = CHUNK_BYTES,
-    ) -> np.ndarray:
-        """Return ⟨Ψ, ∇ℓ_k⟩ for each position of a sample, shape (F, batch, positions, P)."""
-        parts = [loss.token_jvp(*at, directions) for directions in _directions(loss, rows, partition)]
-        return tf.stack(parts, axis=-1).numpy().astype(np.float64)
+    def _jvp(self, loss: LossDerivatives, at: TrainingPoint, directions: tf.Tensor) -> tf.Tensor:
+        return loss.token_jvp(*at, directions)
 
-    def gradient_chunks(
-        self, loss: LossDerivatives, at: BatchPoint, chunk_bytes: int = CHUNK_BYTES
-    ) -> Iterator[tuple[slice, tf.Tensor]]:
-        """Refuse: no gradient of a single position is ever computed."""
-        raise NotImplementedError("weights and tokens are not asked for together")
+
+ROUTES: dict[RouteName, Route] = {
+    route.name: route for route in (_ByRules(), _ByLoop(), _ByJvp(), _ByTokenJvp())
+}
 
 
 def within(partition: Partition, size: int) -> Partition:
@@ -211,29 +207,9 @@ def _masked(rows: tf.Tensor, part: Sequence[tuple[int, int]]) -> tf.Tensor:
     return rows if mask.all() else tf.where(mask, rows, tf.zeros_like(rows))
 
 
-def _directions(loss: LossDerivatives, rows: tf.Tensor, partition: Partition) -> Iterator[tf.Tensor]:
-    """Yield rows restricted to each part, as directions of the point, shape (F, Z)."""
-    padding = [[0, 0], [0, loss.model.point_size - loss.model.theta_size]]
-    return (tf.pad(_masked(rows, part), padding) for part in partition)
-
-
-def _variable_sizes(loss: LossDerivatives) -> list[int]:
-    return sorted(loss.model.sizes[: len(loss.model.trained)])
-
-
-def _gradient_chunks(
-    loss: LossDerivatives, at: BatchPoint, chunk_bytes: int, *, by_rule: bool
-) -> Iterator[tuple[slice, tf.Tensor]]:
-    bytes_per_sample = loss.model.theta_size * loss.model.dtype.size
-    for start, stop in _chunks(bytes_per_sample, at.batch, chunk_bytes):
-        part = at.batch.part(start, stop)
-        yield slice(start, stop), loss.sample_gradients(at.point, at.constants, part, by_rule=by_rule)
-
-
-def _stretched_chunks(bytes_per_sample: int, batch: Batch, chunk_bytes: int) -> Iterator[tuple[int, int]]:
-    """Yield chunks for a product, which are larger where they would hold few samples."""
-    enough = min(_ENOUGH * bytes_per_sample, STRETCH * chunk_bytes)
-    return _chunks(bytes_per_sample, batch, max(chunk_bytes, enough))
+def _gradient_bytes(model: PureModel) -> int:
+    """Return the bytes of one gradient."""
+    return model.theta_size * model.dtype.size
 
 
 def _chunks(bytes_per_sample: int, batch: Batch, chunk_bytes: int) -> Iterator[tuple[int, int]]:

@@ -107,22 +107,16 @@ class Batch:
         return Batch(inputs, targets, weights, self.scales)
 
 
-class BatchPoint(NamedTuple):
-    """A batch, and where the weights are.
-
-    Attributes
-    ----------
-    point : np.ndarray or tf.Tensor
-        z, shape (Z,).
-    constants : list of np.ndarray
-        The state that is no part of the point.
-    batch : Batch
-        The samples.
-    """
+class TrainingPoint(NamedTuple):
+    """A batch, and the point and constants with which it was trained on."""
 
     point: np.ndarray | tf.Tensor
     constants: list[np.ndarray]
     batch: Batch
+
+    def part(self, start: int, stop: int) -> "TrainingPoint":
+        """Return consecutive samples with the scales of the whole batch."""
+        return self._replace(batch=self.batch.part(start, stop))
 
 
 @dataclass(frozen=True)

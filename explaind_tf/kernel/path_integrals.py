@@ -1,6 +1,6 @@
-"""Integrals of recorded steps: how far each output went, by cause, and at which nodes.
+"""Integrals along a path: how far each output went in each step, by cause, and at which nodes.
 
-One step is held at a time. The integrals are the same whichever axes are asked for, so totals agree.
+Steps are integrated forwards, one at a time, for all inputs. It is the same whichever axes are asked for, so totals agree.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.measurement import MeasurementDerivatives
 from explaind_tf.kernel.functions import Block, StepPath
+from explaind_tf.kernel.quadrature.cells import AtNodes
 from explaind_tf.kernel.quadrature.nodes import Quadrature, by_node
-from explaind_tf.kernel.quadrature.refinement import AtNodes, integrate
+from explaind_tf.kernel.quadrature.refinement import integrate
 
 # Units in the last place of f by which a difference of two values may be off.
 _ROUNDED = 2

@@ -1,7 +1,8 @@
-"""Rows of uses: what the use of a batch's gradient does to measurements, in its own step and in later ones.
+"""Rows of the reverse sweep: what the use of each batch's gradient does to measurements.
 
-A reverse sweep hands over one update after the other, from the last one back. One row Ψ a measurement gathers how a unit of
-momentum still moves the measurement.
+It walks backwards with one row Ψ a measurement, which gathers how a unit of gradient at a step would have moved the
+measurement in that step and, through momentum, in all later ones. Updates are handed over one by one, from the last one
+back. Rows are as large as the model times the measurements: no more are kept than the recursion needs.
 """
 
 from collections import deque
@@ -16,14 +17,12 @@ _WORTH_FUSING = 2**22
 
 @dataclass(frozen=True)
 class Update:
-    """The coefficients of one update of the weights.
+    """The coefficients of one update of the weights; vectors are of shape (D,).
 
     Attributes
     ----------
-    gain : float
-        What a unit of gradient adds to the momentum.
-    direct : float
-        What a unit of gradient moves a weight by besides.
+    gain, direct : float
+        What a unit of gradient adds to the momentum, and moves a weight by besides.
     pull : np.ndarray
         What a unit of momentum moves a weight by, shape (D,) or ().
     scale : np.ndarray
@@ -38,7 +37,7 @@ class Update:
 
 @dataclass(frozen=True)
 class UpdateRows:
-    """How one update turns momentum and gradient into the measurements of a block, for the reverse sweep.
+    """How one update turns momentum and gradient into the measurements of a block.
 
     Attributes
     ----------
@@ -48,7 +47,7 @@ class UpdateRows:
         What a unit of each weight moves the measurements by in this very step, shape (F, D); None for a step that is not
         accounted for.
     update : Update
-        The coefficients of the update.
+        How momentum and gradient move the weights.
     """
 
     step: int
@@ -67,14 +66,13 @@ class UpdateRows:
         is_direct : bool
             Whether to add what it does besides, in this step.
         """
-        gain, direct, scale = self.update.gain, self.update.direct, self.update.scale
-        if scale.ndim == 0 and not (is_direct and direct):
-            return UseRows(psi, share * gain * float(scale))
+        if self.update.scale.ndim == 0 and not (is_direct and self.update.direct):
+            return UseRows(psi, share * self.update.gain * float(self.update.scale))
         dtype = psi.dtype.as_numpy_dtype
-        rows = psi * np.asarray(share * gain * scale).astype(dtype)
-        if is_direct and direct:
+        rows = psi * np.asarray(share * self.update.gain * self.update.scale).astype(dtype)
+        if is_direct and self.update.direct:
             assert self.phi is not None, "only what is accounted for does something directly"
-            rows = rows + self.phi * np.asarray(direct * scale).astype(dtype)
+            rows = rows + self.phi * np.asarray(self.update.direct * self.update.scale).astype(dtype)
         return UseRows(rows)
 
 
@@ -90,10 +88,9 @@ class UseRows:
 
 
 class RowsByUse:
-    """For each update i, filed under its step, the rows gain_i Ψ_i + what it does directly.
+    """The rows gain_i Ψ_i + what update i does directly, with Ψ_i = memory · Ψ_{i+1} + Φ_i ⊙ pull_i.
 
-    Ψ_i = memory · Ψ_{i+1} + Φ_i ⊙ pull_i. A sample's influence through its use at update i, in step i and in all later
-    ones, is ⟨rows_i, ω ∇ℓ_k(θ_i)⟩.
+    A sample's influence through its use at update i, in step i and in all later ones, is ⟨rows_i, ω ∇ℓ_k(θ_i)⟩.
 
     Parameters
     ----------
@@ -107,7 +104,11 @@ class RowsByUse:
         self._left = 1.0  # of Ψ, since the last update that is accounted for
 
     def take(self, update: UpdateRows) -> dict[int, UseRows] | None:
-        """Return the rows of the next update, from the last one back; None if what is left cannot matter any more."""
+        """Take the update before those taken so far, and return its rows, filed under its step.
+
+        Nothing is filed while no update was accounted for. None says that this update and those before it cannot matter
+        any more.
+        """
         if update.phi is not None:
             self._psi, self._left = _recall(self._psi, update, self._memory * self._left), 1.0
         elif self._psi is not None:
@@ -120,39 +121,39 @@ class RowsByUse:
 
 
 class RowsByEffect:
-    """For each update i the rows of each effect step s ≥ i: memory^(updates between) · gain_i · Φ_s ⊙ pull_s.
+    """The rows of each effect step s ≥ i, told apart: memory^(updates between) · gain_i · Φ_s ⊙ pull_s.
 
     Holds the rows of all effect steps until their weight falls below rounding.
 
     Parameters
     ----------
     memory : float
-        Share of the momentum that survives an update (β₁).
+        As in :class:`RowsByUse`.
     """
 
     def __init__(self, memory: float) -> None:
         self._memory = memory
-        self._window: deque[tuple[int, int, tf.Tensor]] = (
-            deque()
-        )  # position and step of an update, and its rows
         self._position = -1
+        self._window: deque[tuple[int, int, tf.Tensor]] = deque()
 
     def take(self, update: UpdateRows) -> dict[int, UseRows] | None:
-        """Return the rows of the next update, from the last one back, by effect step; there is always a next one."""
+        """Take the update before those taken so far, and return its rows by effect step."""
         self._position += 1
-        window = self._window
         if update.phi is not None:
-            window.appendleft((self._position, update.step, _recall(None, update, self._memory)))
-        while window and self._share(window[-1][0]) < np.finfo(window[-1][2].dtype.as_numpy_dtype).eps:
-            window.pop()
+            self._window.appendleft((self._position, update.step, _recall(None, update, self._memory)))
+        while self._window and self._is_forgotten(*self._window[-1]):
+            self._window.pop()
         return {
             effect: update.of_use(pulled, self._share(later), is_direct=effect == update.step)
-            for later, effect, pulled in window
+            for later, effect, pulled in self._window
         }
 
     def _share(self, later: int) -> float:
-        """Return what of the momentum of the present update is left at a later one."""
+        """Return what of the momentum gained now is left at a later update."""
         return self._memory ** (self._position - later)
+
+    def _is_forgotten(self, later: int, effect: int, pulled: tf.Tensor) -> bool:
+        return bool(self._share(later) < np.finfo(pulled.dtype.as_numpy_dtype).eps)
 
 
 def _recall(psi: tf.Tensor | None, update: UpdateRows, memory: float) -> tf.Tensor:

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.kernel import contractions, trials
-from explaind_tf.kernel.contractions import Route
-from explaind_tf.kernel.functions import BatchPoint
+from explaind_tf.kernel.contractions import ROUTES, Route, RouteName
+from explaind_tf.kernel.functions import TrainingPoint
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.replay.path_replay import Grouping
 from explaind_tf.sweeps.clock import cheapest
@@ -118,29 +118,31 @@ def _sample_route(task: Task) -> Route:
     """Choose how a batch is contracted with the rows; tokens and coupled samples leave no choice."""
     question = task.question
     if question.keeps_tokens:
-        return contractions.ByTokenJvp()
+        return ROUTES["token_jvp"]
     at = _first_batch(task)
     if len(at.batch) > 1 and trials.samples_are_coupled(task.derivatives.loss, *at):
-        return contractions.ByJvp()
+        return ROUTES["jvp"]
     if trials.sample_rules_hold(task.derivatives.loss, *at):
-        return contractions.ByRules()
+        return ROUTES["rules"]
     if question.keeps_parameters:
-        return contractions.ByLoop()
+        return ROUTES["loop"]
     rows = len(task.everything) * task.outputs
     partition = contractions.within(question.partition, task.derivatives.model.theta_size)
     psi = tf.zeros((rows, task.derivatives.model.theta_size), task.derivatives.model.dtype)
-    routes = {route.name: route for route in (contractions.ByJvp(), contractions.ByLoop())}
-    costs = {"jvp": 3.0 + 2 * rows * max(1, len(question.layers)), "loop": 3 * _LOOP_PENALTY}
+    costs: dict[RouteName, float] = {
+        "jvp": 3.0 + 2 * rows * max(1, len(question.layers)),
+        "loop": 3 * _LOOP_PENALTY,
+    }
 
     def contract(route: Route) -> Callable[[], np.ndarray]:
         return lambda: route.contract(task.derivatives.loss, at, psi, partition)
 
-    return routes[cheapest(costs, {name: contract(route) for name, route in routes.items()})]
+    return ROUTES[cheapest(costs, {name: contract(ROUTES[name]) for name in costs})]
 
 
-def _first_batch(task: Task) -> BatchPoint:
+def _first_batch(task: Task) -> TrainingPoint:
     """Return the largest batch of the first steps, and where the weights were."""
     numbers = range(min(task.question.stop, _LOOKED_AT))
     steps = (task.replay.step(number) for number in numbers)
     step = max(steps, key=lambda step: len(step.transition.rows))
-    return BatchPoint(step.path.start, step.path.constants, task.recorded.gradients.batch(step))
+    return TrainingPoint(step.path.start, step.path.constants, task.recorded.gradients.batch(step))

@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
+
+_Name = TypeVar("_Name", bound=str)
 
 # Counted costs that are closer than this factor are settled by the clock.
 _CLOSE = 2.5
 
 
-def cheapest(costs: Mapping[str, float], clocked: Mapping[str, Callable[[], Any]]) -> str:
+def cheapest(costs: Mapping[_Name, float], clocked: Mapping[_Name, Callable[[], Any]]) -> _Name:
     """Return the name of the lowest cost; those that are close to it are run, and the clock decides."""
     least = min(costs.values())
     close = [name for name, cost in costs.items() if cost <= _CLOSE * least]

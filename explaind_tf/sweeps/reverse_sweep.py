@@ -9,8 +9,8 @@ import tensorflow as tf
 from explaind_tf import constants as names
 from explaind_tf.errors import UnbalancedLedgerError
 from explaind_tf.kernel import contractions
-from explaind_tf.kernel.functions import BatchPoint
-from explaind_tf.kernel.operations.rules import scalar_products
+from explaind_tf.kernel.functions import TrainingPoint
+from explaind_tf.kernel.operations.rule import scalar_products
 from explaind_tf.kernel.path_integrals import PathStep
 from explaind_tf.kernel.use_rows import RowsByEffect, RowsByUse, UpdateRows, UseRows
 from explaind_tf.ledgers.book import Book, Entry
@@ -156,7 +156,7 @@ class ReverseSweep:
         members = task.run.samples.id_of_row[step.transition.rows]
         if task.question.groups is not None:
             members = task.question.groups.of_id[members]
-        at = BatchPoint(step.path.line[0], step.path.constants, task.recorded.gradients.batch(step))
+        at = TrainingPoint(step.path.line[0], step.path.constants, task.recorded.gradients.batch(step))
         if task.question.keeps_parameters:
             chunks = self._route.gradient_chunks(task.derivatives.loss, at, task.chunk_bytes)
             for chunk, gradients in chunks:
@@ -195,7 +195,7 @@ class ReverseSweep:
 
         theta = task.derivatives.model.theta_size
         psi = tf.repeat(rows()[:1, :theta], self._rows_at_once, axis=0)
-        at = BatchPoint(path.start, path.constants, task.recorded.gradients.batch(tried.replayed))
+        at = TrainingPoint(path.start, path.constants, task.recorded.gradients.batch(tried.replayed))
         partition = contractions.within(task.question.partition, theta)
         spent = seconds(
             lambda: self._route.contract(task.derivatives.loss, at, psi, partition, task.chunk_bytes)

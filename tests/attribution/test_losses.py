@@ -7,10 +7,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from explaind_tf.replay.recorded import Replay
 
 import explaind_tf as xtf
-from explaind_tf.sweeps import routes
+from explaind_tf.kernel.contractions import ROUTES
+from explaind_tf.replay.replay import Replay
+from explaind_tf.sweeps import choose
 from tests.attribution.loss_cases import (
     CASES,
     CLASSES,
@@ -85,7 +86,7 @@ def test_steps_follow_from_the_record_and_samples_add_up(
     # The gradients of single samples one by one, and derivatives of the whole batch, are held against the rules.
     assert "(rules)" in ledger.attrs["method"]
     for route in ("loop", "jvp"):
-        monkeypatch.setattr(routes, "_sample_route", lambda *_, route=route: route)
+        monkeypatch.setattr(choose, "_sample_route", lambda *_, route=route: ROUTES[route])
         alone = run.attribute(inputs[:1], numbers, **arguments)
         assert f"({route})" in alone.attrs["method"]
         np.testing.assert_allclose(

@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from explaind_tf.replay.recorded import Replay
 
 import explaind_tf as xtf
 from explaind_tf.laws import AdamWLaw, StepFactors
+from explaind_tf.replay.replay import Replay
 from tests.helpers import batches, dense_model, double_precision, fit
 
 # In float64 the ledger of this run balances to 1e-10; the mildest of the faults moves it by 1e-5.
@@ -74,33 +74,35 @@ def decay_after_the_step(patch: pytest.MonkeyPatch) -> None:
 
 def current_batch_size_on_carried_momentum(patch: pytest.MonkeyPatch) -> None:
     """Keeps a momentum of sums over samples, and divides all of it by the size of the current batch."""
-    causes_right, update_right = Replay._causes, Replay.update
+    causes_right, coefficients_right = Replay._causes, Replay._coefficients
 
     def causes(self: Replay, transition: Any, flows: Any, replays: bool) -> Any:
         size = len(transition.rows)
-        ratio = len(self.transition(transition.step - 1).rows) / size if transition.step else 1.0
+        before = self.run.step_store.rows(transition.step - 1) if transition.step else transition.rows
+        ratio = len(before) / size
         for flow in flows.values():
             flow.momentum = flow.momentum * ratio
         return causes_right(self, transition, flows, replays)
 
-    def update(self: Replay, transition: Any) -> Any:
-        found, size = update_right(self, transition), len(transition.rows)
+    def coefficients(self: Replay, transition: Any, waiting: Any) -> Any:
+        found, size = coefficients_right(self, transition, waiting), len(transition.rows)
         return dataclasses.replace(found, pull=found.pull / size, scale=found.scale * size)
 
     patch.setattr(Replay, "_causes", causes)
-    patch.setattr(Replay, "update", update)
+    patch.setattr(Replay, "_coefficients", coefficients)
 
 
 def learning_rate_of_the_step_before(patch: pytest.MonkeyPatch) -> None:
     """Uses the learning rate of the step before."""
-    right = Replay.transition
+    right = Replay.step
 
-    def transition(self: Replay, step: int) -> Any:
-        found = right(self, step)
-        wrong = right(self, max(step - 1, 0)).learning_rate
-        return type(found)(**{**vars(found), "learning_rate": wrong})
+    def step(self: Replay, number: int) -> Any:
+        found = right(self, number)
+        wrong = self.run.step_store.transition(max(number - 1, 0)).learning_rate
+        transition = dataclasses.replace(found.transition, learning_rate=wrong)
+        return dataclasses.replace(found, transition=transition)
 
-    patch.setattr(Replay, "transition", transition)
+    patch.setattr(Replay, "step", step)
 
 
 def account(run: Any) -> None:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from explaind_tf.kernel import contractions, trials
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
-from explaind_tf.kernel.functions import Batch, Block, PureModel, StepPath
+from explaind_tf.kernel.functions import Batch, Block, PureModel, StepPath, TrainingPoint
 from explaind_tf.kernel.quadrature.nodes import Quadrature, by_node, nodes_and_weights
 
 SIZE, STATE = 4 * 5 + 5 * 3, 3
@@ -167,8 +167,9 @@ def test_all_routes_contract_alike_part_by_part(problem, partition):
         ],
         axis=-1,
     )
+    at = TrainingPoint(path.start, [], batch)
     for route in ("rules", "loop", "jvp"):
-        found = contractions.contract(derivatives.loss, path.start, [], batch, rows, partition, route)
+        found = contractions.ROUTES[route].contract(derivatives.loss, at, rows, partition)
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
@@ -176,9 +177,8 @@ def test_gradients_come_in_chunks_of_bounded_size(problem):
     path, _, batch, _ = problem
     derivatives = Derivatives(_model())
     whole = derivatives.loss.sample_gradients(path.start, [], batch, by_rule=False).numpy()
-    chunks = list(
-        contractions.gradient_chunks(derivatives.loss, path.start, [], batch, "rules", 4 * SIZE * 8)
-    )
+    at = TrainingPoint(path.start, [], batch)
+    chunks = list(contractions.ROUTES["rules"].gradient_chunks(derivatives.loss, at, 4 * SIZE * 8))
     assert [len(gradients) for _, gradients in chunks] == [3, 3]  # of about equal size
     np.testing.assert_allclose(np.concatenate([g for _, g in chunks]), whole, atol=1e-14)
 
@@ -190,7 +190,8 @@ def test_coupled_samples_are_noticed_and_differentiated_within_their_batch(probl
     assert trials.samples_are_coupled(coupled.loss, path.start, [], batch)
     jacobian = _jacobian(lambda z: _coupled_losses(_unpack(z), [], *_arguments(batch)), path.start)[:, :SIZE]
     rows = tf.constant(rng.normal(size=(2, SIZE)))
-    found = contractions.contract(coupled.loss, path.start, [], batch, rows, [[(0, SIZE)]], "jvp")
+    at = TrainingPoint(path.start, [], batch)
+    found = contractions.ROUTES["jvp"].contract(coupled.loss, at, rows, [[(0, SIZE)]])
     np.testing.assert_allclose(found[..., 0], rows.numpy() @ jacobian.T, atol=1e-12)
     gradients = coupled.loss.coupled_gradients(path.start, [], batch)
     np.testing.assert_allclose(gradients, jacobian, atol=1e-12)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from explaind_tf.kernel.sweeps import integrate_directions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block, PureModel, StepPath
+from explaind_tf.kernel.path_integrals import integrate_directions
 from explaind_tf.kernel.quadrature.nodes import Quadrature, nodes_and_weights
 from tests.kernel.integrals import Integrands
 

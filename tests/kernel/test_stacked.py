@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from explaind_tf.kernel.sweeps import integrate_directions
 
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block, PureModel, StepPath
+from explaind_tf.kernel.path_integrals import integrate_directions
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 
 SIDE, CHANNELS, TOKENS, OUTPUTS = 6, 2, 5, 2

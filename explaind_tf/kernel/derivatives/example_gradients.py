@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from explaind_tf.kernel.operations.rules import Rule, rule_of, scalar_products
+from explaind_tf.kernel.operations.rule import Rule, scalar_products
+from explaind_tf.kernel.operations.table import rule_of
 from explaind_tf.kernel.operations.uses import Rearrangement, Use, find_uses, rearrangement
 
 

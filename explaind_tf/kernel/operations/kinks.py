@@ -19,28 +19,13 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-Function = Callable[[Sequence[tf.Tensor]], tf.Tensor]
+from explaind_tf.kernel.operations.mean_slopes import is_kinked, mean_slope
 
-# Element by element, of one tensor.
-_ACTIVATIONS: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
-    "Relu": lambda operation, x: tf.nn.relu(x),
-    "Relu6": lambda operation, x: tf.nn.relu6(x),
-    "LeakyRelu": lambda operation, x: tf.nn.leaky_relu(x, operation.get_attr("alpha")),
-}
-# The largest elements of the first tensor they read.
-_MAXIMA: dict[str, Callable[[tf.Operation, tf.Tensor], tf.Tensor]] = {
-    "Max": lambda operation, x: tf.reduce_max(x, operation.inputs[1], operation.get_attr("keep_dims")),
-    "MaxPool": lambda operation, x: tf.raw_ops.MaxPool(
-        input=x,
-        **{name: operation.get_attr(name) for name in ("ksize", "strides", "explicit_paddings")},
-        padding=operation.get_attr("padding").decode(),
-        data_format=operation.get_attr("data_format").decode(),
-    ),
-}
+Function = Callable[[Sequence[tf.Tensor]], tf.Tensor]
 
 
 def has_kinks(output: tf.Tensor, point: tf.Tensor) -> bool:
-    """Tell whether there are kinks to average on the way from a point to an output, as far as derivatives go it."""
+    """Return whether the derivative of an output by a point passes through a kink that can be averaged."""
     of_point = {point.name}
     for operation in output.graph.get_operations():
         if of_point.intersection(tensor.name for tensor in operation.inputs):
@@ -52,7 +37,7 @@ def has_kinks(output: tf.Tensor, point: tf.Tensor) -> bool:
         if operation.name in seen or operation.type == "StopGradient":
             continue
         seen.add(operation.name)
-        if _is_kinked(operation) and operation.inputs[0].name in of_point:
+        if is_kinked(operation) and operation.inputs[0].name in of_point:
             return True
         left.extend(tensor.op for tensor in operation.inputs)
     return False
@@ -84,25 +69,20 @@ def averaged(
     def over_piece() -> list[list[tf.Tensor]]:
         lower, upper = (_built(function, end)[1] for end in ends())
         return [
-            _rule(own).over_piece(own, first.inputs[0], last.inputs[0])
+            mean_slope(own).over_piece(own, first.inputs[0], last.inputs[0])
             for own, first, last in zip(kinked, lower, upper, strict=True)
         ]
 
     def at_node() -> list[list[tf.Tensor]]:
-        return [_rule(own).at_node(own) for own in kinked]
+        return [mean_slope(own).at_node(own) for own in kinked]
 
     for operation, slope in zip(kinked, tf.cond(has_length, over_piece, at_node), strict=True):
-        outputs = _replaced(operation, _rule(operation).pull_back(operation, slope), outputs)
+        outputs = _replaced(operation, mean_slope(operation).pull_back(operation, slope), outputs)
     return outputs
 
 
-def _is_kinked(operation: tf.Operation) -> bool:
-    known = operation.type in _ACTIVATIONS or operation.type in _MAXIMA
-    return known and operation.inputs[0].dtype.is_floating
-
-
 def _kinked(graph: tf.Graph) -> list[tf.Operation]:
-    return [operation for operation in graph.get_operations() if _is_kinked(operation)]
+    return [operation for operation in graph.get_operations() if is_kinked(operation)]
 
 
 def _built(function: Function, variables: Sequence[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Operation]]:
@@ -111,74 +91,6 @@ def _built(function: Function, variables: Sequence[tf.Tensor]) -> tuple[tf.Tenso
     before = len(_kinked(graph))
     outputs = function(variables)
     return outputs, _kinked(graph)[before:]
-
-
-def _gradient(made: tf.Tensor, x: tf.Tensor, upstream: tf.Tensor | None = None) -> tf.Tensor:
-    (gradient,) = tf.gradients(made, x, grad_ys=upstream)
-    return gradient
-
-
-class _Activation:
-    """Slopes: one tensor, by which gradients are multiplied."""
-
-    @staticmethod
-    def at_node(operation: tf.Operation) -> list[tf.Tensor]:
-        return [_Activation._slope(operation, operation.inputs[0])]
-
-    @staticmethod
-    def over_piece(operation: tf.Operation, first: tf.Tensor, last: tf.Tensor) -> list[tf.Tensor]:
-        function, slope = _ACTIVATIONS[operation.type], _Activation._slope
-        is_crossed = slope(operation, first) != slope(operation, last)
-        run = tf.where(is_crossed, last - first, tf.ones_like(first))
-        rise = function(operation, last) - function(operation, first)
-        return [tf.where(is_crossed, rise / run, slope(operation, operation.inputs[0]))]
-
-    @staticmethod
-    def pull_back(operation: tf.Operation, slope: list[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
-        return lambda upstream: upstream * slope[0]
-
-    @staticmethod
-    def _slope(operation: tf.Operation, x: tf.Tensor) -> tf.Tensor:
-        return _gradient(_ACTIVATIONS[operation.type](operation, x), x)
-
-
-class _Maximum:
-    """Slopes: what was read at both ends of the piece, and for which share of it the largest at its start stay so."""
-
-    @staticmethod
-    def at_node(operation: tf.Operation) -> list[tf.Tensor]:
-        x = operation.inputs[0]
-        return [x, x, tf.ones_like(operation.outputs[0])]
-
-    @staticmethod
-    def over_piece(operation: tf.Operation, first: tf.Tensor, last: tf.Tensor) -> list[tf.Tensor]:
-        function = _MAXIMA[operation.type]
-
-        def lead(at: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-            """Return by how much the largest ``at`` one end exceed there those of the ``other`` end."""
-            made = function(operation, other)
-            dummy = tf.zeros_like(made)
-            # What is masked by −∞ is not the largest, but would be multiplied by zero.
-            finite = tf.where(tf.math.is_finite(at), at, tf.zeros_like(at))
-            return function(operation, at) - _gradient(_gradient(made, other, dummy), dummy, finite)
-
-        at_first, at_last = lead(first, last), lead(last, first)
-        total = at_first + at_last
-        return [first, last, tf.where(total > 0, at_first / total, tf.ones_like(total))]
-
-    @staticmethod
-    def pull_back(operation: tf.Operation, slope: list[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
-        first, last, share = slope
-
-        def pulled(upstream: tf.Tensor) -> tf.Tensor:
-            parts = ((first, upstream * share), (last, upstream * (1 - share)))
-            return tf.add_n([_gradient(_MAXIMA[operation.type](operation, x), x, own) for x, own in parts])
-
-        return pulled
-
-
-def _rule(operation: tf.Operation) -> "type[_Activation] | type[_Maximum]":
-    return _Activation if operation.type in _ACTIVATIONS else _Maximum
 
 
 def _replaced(

@@ -8,6 +8,7 @@ the graph itself: no layer is known here, and a hand-written matrix product is a
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 
@@ -40,6 +41,18 @@ class Use:
     def other(self) -> tf.Tensor:
         """What is read of the examples, for an operation that reads two tensors."""
         return self.operation.inputs[1 - self.index]
+
+    def again(self, others: dict[int, tf.Tensor]) -> tf.Tensor:
+        """Return the operation with some of its inputs replaced, by their number."""
+        inputs = [others.get(index, tensor) for index, tensor in enumerate(self.operation.inputs)]
+        arguments: dict[str, Any] = {
+            spec.name: value for spec, value in zip(self.operation.op_def.input_arg, inputs, strict=True)
+        }
+        for spec in self.operation.op_def.attr:
+            if spec.type != "type":
+                value = self.operation.get_attr(spec.name)
+                arguments[spec.name] = value.decode() if isinstance(value, bytes) else value
+        return getattr(tf.raw_ops, self.operation.type)(**arguments)
 
 
 def find_uses(outputs: tf.Tensor, variables: Sequence[tf.Tensor], examples: Sequence[tf.Tensor]) -> list[Use]:

@@ -5,7 +5,7 @@ the integrand jumps (ReLU, max-pooling) their plain mean converges like 1/n, and
 is smooth, Romberg's extrapolation of the same nodes converges at a high order.
 
 A node may stand for a *piece* of the step: kinks then have their mean slope over it
-(:mod:`explaind_tf.kernel.operations.kinks`), and jumps no longer hinder.
+(:mod:`explaind_tf.kernel.operations.mean_slopes`), and jumps no longer hinder.
 """
 
 import functools

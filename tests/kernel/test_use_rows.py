@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from explaind_tf.kernel import sweeps
+from explaind_tf.kernel import use_rows
+from explaind_tf.kernel.use_rows import RowsByEffect, RowsByUse, Update, UpdateRows
 
 MEMORY, GAIN = 0.9, 0.1
 
@@ -13,13 +14,10 @@ MEMORY, GAIN = 0.9, 0.1
 def _updates():
     rng = np.random.default_rng(0)
     return [
-        sweeps.UpdateRows(
+        UpdateRows(
             step=step,
             phi=tf.constant(rng.normal(size=(3, 4))) if step > 1 else None,  # no account of the first two
-            pull=rng.normal(size=4),
-            direct=direct,
-            gain=GAIN,
-            scale=scale,
+            update=Update(GAIN, direct, rng.normal(size=4), scale),
         )
         for step, direct, scale in (
             (5, 0.0, np.array(0.5)),
@@ -37,24 +35,36 @@ def _effect(use, later):
     if later.phi is None:
         return 0.0
     age = use.step - later.step
-    rows = MEMORY**-age * GAIN * later.phi.numpy() * later.pull
-    return (rows + (later.direct * later.phi.numpy() if later is use else 0)) * use.scale
+    rows = MEMORY**-age * GAIN * later.phi.numpy() * later.update.pull
+    return (rows + (later.update.direct * later.phi.numpy() if later is use else 0)) * use.update.scale
 
 
 @pytest.mark.parametrize("worth_fusing", [0, 10**9])
 def test_rows_by_use_are_those_of_all_later_effects(updates, monkeypatch, worth_fusing):
-    monkeypatch.setattr(sweeps, "_WORTH_FUSING", worth_fusing)
-    for position, found in enumerate(sweeps.rows_by_use(iter(updates), MEMORY)):
-        use = updates[position]
+    monkeypatch.setattr(use_rows, "_WORTH_FUSING", worth_fusing)
+    rows = RowsByUse(MEMORY)
+    for position, use in enumerate(updates):
+        found = rows.take(use)
         expected = sum(_effect(use, later) for later in updates[: position + 1])
         np.testing.assert_allclose(found[use.step].rows * found[use.step].factor, expected, atol=1e-12)
-    assert position == len(updates) - 1
 
 
 def test_rows_by_effect_are_told_apart(updates):
-    for position, found in enumerate(sweeps.rows_by_effect(iter(updates), MEMORY)):
-        use, accounted = updates[position], [u for u in updates[: position + 1] if u.phi is not None]
+    rows = RowsByEffect(MEMORY)
+    for position, use in enumerate(updates):
+        found, accounted = rows.take(use), [u for u in updates[: position + 1] if u.phi is not None]
         assert found.keys() == {later.step for later in accounted}
         for later in accounted:
             effect = found[later.step]
             np.testing.assert_allclose(effect.rows * effect.factor, _effect(use, later), atol=1e-12)
+
+
+def test_uses_that_cannot_matter_any_more_say_so(updates):
+    rows = RowsByUse(1e-9)
+    assert rows.take(updates[0]) is not None
+    assert rows.take(updates[4]) is not None
+    assert rows.take(updates[5]) is None
+
+
+def test_uses_before_anything_is_accounted_for_have_no_rows(updates):
+    assert RowsByUse(MEMORY).take(updates[4]) == {}

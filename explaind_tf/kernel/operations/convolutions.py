@@ -1,0 +1,117 @@
+"""Rules of convolutions of examples with filters of weights."""
+
+import tensorflow as tf
+
+from explaind_tf.kernel.operations.rule import ByGradients, Taps
+from explaind_tf.kernel.operations.uses import NotCoveredError, Use
+
+
+class OneByOne(ByGradients):
+    """Any operation on examples along the first axis: its own derivative, taken of one example at a time.
+
+    Parameters
+    ----------
+    use : Use
+        The use; the variable is input 1.
+    data : int
+        Which input holds the examples.
+    sizes : int or None
+        Which input holds the shape of what is returned, if one does.
+    """
+
+    def __init__(self, use: Use, data: int = 0, sizes: int | None = None) -> None:
+        super().__init__(use)
+        if use.index != 1:
+            raise NotCoveredError(f"{use.operation.name} ({use.operation.type}) has examples for a filter")
+        if sizes is not None and not use.output.shape[1:].is_fully_defined():
+            raise NotCoveredError(f"{use.operation.name} ({use.operation.type}) returns images of any size")
+        self._data, self._sizes = data, sizes
+
+    def taps(self, delta: tf.Tensor, count: tf.Tensor) -> list[tf.Tensor]:
+        """Return the images read and δ, by example."""
+        data = self._use.operation.inputs[self._data]
+        is_dealt = _is_dealt(data)
+
+        def by_example(tensor: tf.Tensor) -> tf.Tensor:
+            rest = tf.shape(tensor)[1:]
+            if is_dealt:
+                return tf.einsum("rk...->kr...", tf.reshape(tensor, tf.concat([[-1, count], rest], axis=0)))
+            return tf.reshape(tensor, tf.concat([[count, -1], rest], axis=0))
+
+        return [by_example(data), by_example(delta)]
+
+    def gradients(self, taps: Taps) -> tf.Tensor:
+        """Return the operation's own derivative by the filter for each example."""
+        source = self._use.source
+        place = tf.zeros(source.shape, source.dtype)  # the operation is linear in it
+
+        def one(example: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            own, own_delta = example
+            data = self._use.operation.inputs[self._data]
+            inputs = {self._data: tf.ensure_shape(own, (None, *data.shape[1:])), 1: place}
+            if self._sizes is not None:
+                dtype = self._use.operation.inputs[self._sizes].dtype
+                rest = tf.constant(self._use.output.shape[1:].as_list(), dtype)
+                inputs[self._sizes] = tf.concat([tf.shape(own, dtype)[:1], rest], axis=0)
+            (gradient,) = tf.gradients(self._use.again(inputs), place, grad_ys=own_delta)
+            return gradient
+
+        return tf.map_fn(
+            one,
+            tuple(taps),
+            fn_output_signature=tf.TensorSpec(source.shape, taps[1].dtype),
+            parallel_iterations=4,
+        )
+
+
+class Conv2D(OneByOne):
+    """A convolution. Where its images are small, one matrix product an example of all patches that the filter met.
+
+    The patches of an example then take no more memory than its gradient, and all examples are done at once: on images of
+    8×8 with 256 channels in 60 to 45 % of the time of one by one.
+    """
+
+    def __init__(self, use: Use) -> None:
+        super().__init__(use)
+        operation, filters = use.operation, use.source.shape[-1]
+        images, made = operation.inputs[0].shape[1:], use.output.shape[1:-1]
+        self._has_patches = (
+            images.is_fully_defined()
+            and made.is_fully_defined()
+            and made.num_elements() <= filters
+            and images[-1] == use.source.shape[2]  # no groups of channels
+            and operation.get_attr("data_format") == b"NHWC"
+            and operation.get_attr("padding") in (b"SAME", b"VALID")
+            and set(operation.get_attr("dilations")) == {1}
+        )
+
+    def gradients(self, taps: Taps) -> tf.Tensor:
+        """Return patchesᵀδ where patches are few, and the derivatives one by one otherwise."""
+        if not self._has_patches:
+            return super().gradients(taps)
+        images, own = taps
+        operation, source = self._use.operation, self._use.source.shape
+        count = tf.shape(images)[0]
+        patches = tf.image.extract_patches(
+            tf.reshape(images, (-1, *images.shape[2:])),
+            [1, *source[:2], 1],
+            operation.get_attr("strides"),
+            [1, 1, 1, 1],
+            operation.get_attr("padding").decode(),
+        )
+        patches = tf.reshape(patches, (count, -1, source[:3].num_elements()))
+        own = tf.reshape(own, (count, -1, source[3]))
+        return tf.reshape(tf.matmul(patches, own, transpose_a=True), (-1, *source))
+
+
+def transposed(use: Use) -> OneByOne:
+    """Return the rule of a transposed convolution, which reads the shape that it returns, too."""
+    return OneByOne(use, data=2, sizes=0)
+
+
+def _is_dealt(tensor: tf.Tensor) -> bool:
+    """Tell whether images have been cut into interlaced ones for a dilated convolution: first one of each, and so on."""
+    operation = tensor.op
+    while operation.type in ("ExpandDims", "Identity"):
+        operation = operation.inputs[0].op
+    return operation.type == "SpaceToBatchND"

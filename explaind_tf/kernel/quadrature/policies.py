@@ -1,0 +1,134 @@
+"""Policies of refinement: with which cells it begins, and what it makes of one whose error is too large.
+
+:class:`Extrapolated` is for integrands that depend on the node alone. Where three nodes of a cell tell that the integrand
+is smooth, Romberg's extrapolation is used, and more nodes of the same cell instead of smaller cells. Which is better is
+known from the completeness error.
+
+:class:`Averaged` is for models whose kinks can be averaged (:mod:`explaind_tf.kernel.operations.kinks`). All that
+needs more than one plain node in the middle is integrated by nodes that stand for a piece of the cell: one for the whole
+cell, then two for its halves, at the places of Gauss and Legendre, then the same in each third. Twice or thrice the nodes
+then do what took hundreds.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from explaind_tf.kernel.quadrature.cells import Cells, Integrand, Stretches
+from explaind_tf.kernel.quadrature.formulas import HALVES, WHOLE, midpoints
+
+# Midpoints of one cell are 3⁴ at most.
+_MOST_DEPTH = 4
+
+
+class Policy(Protocol):
+    """How the cells of a step are refined."""
+
+    def first_cells(self, start: np.ndarray, end: np.ndarray) -> list[Cells]:
+        """Return the whole step of each input by one node; f at its ends is of shape (batch, O)."""
+        ...
+
+    def is_cut(self, cells: Cells) -> np.ndarray:
+        """Return whether refinement cuts cells into three, shape (c,)."""
+        ...
+
+    def added(self, cells: Cells) -> np.ndarray:
+        """Return how many more nodes refinement makes of each cell, shape (c,)."""
+        ...
+
+    def refined(self, cells: Cells) -> list[Cells]:
+        """Return the cells by the next formula, or cut into three where there is none that pays."""
+        ...
+
+
+@dataclass(frozen=True)
+class Extrapolated:
+    """Midpoints: three times as many where extrapolation pays, smaller cells otherwise."""
+
+    integrand: Integrand
+
+    def first_cells(self, start: np.ndarray, end: np.ndarray) -> list[Cells]:
+        """Return the whole steps, by the node in the middle."""
+        whole = Stretches.whole(start, end, np.ones(len(start), bool))
+        return [self.integrand.over(whole, midpoints(0))]
+
+    def is_cut(self, cells: Cells) -> np.ndarray:
+        """Cut where more nodes do not pay."""
+        return ~self._is_deepened(cells)
+
+    def added(self, cells: Cells) -> np.ndarray:
+        """Nodes are added to what is deepened; what is cut keeps its own."""
+        return self._is_deepened(cells) * 2 * len(cells.formula)
+
+    def refined(self, cells: Cells) -> list[Cells]:
+        """Return cells with more nodes, then those that are cut."""
+        deeper, parts = self._is_deepened(cells), []
+        if deeper.any():
+            parts.append(self._deepened(cells.where(deeper)))
+        if not deeper.all():
+            parts.append(self._split(cells.where(~deeper)))
+        return parts
+
+    @staticmethod
+    def _is_deepened(cells: Cells) -> np.ndarray:
+        """Return whether cells are given more nodes, rather than cut into three, shape (c,)."""
+        return (cells.formula.depth == 0) | (cells.is_smooth & (cells.formula.depth < _MOST_DEPTH))
+
+    def _deepened(self, cells: Cells) -> Cells:
+        """Return cells with three times as many midpoints, of which every third is known."""
+        formula = midpoints(cells.formula.depth + 1)
+        is_new = np.arange(len(formula)) % 3 != 1
+        owners, nodes, pieces = cells.at.pairs(formula)
+        is_asked = np.tile(is_new, len(cells))
+        found = self.integrand.values(nodes[is_asked], owners[is_asked], pieces[is_asked])
+        values = np.empty((len(cells), len(formula), *cells.values.shape[2:]))
+        values[:, ~is_new] = cells.values
+        values[:, is_new] = found.reshape(len(cells), -1, *found.shape[1:])
+        return self.integrand.cells(cells.at, formula, values)
+
+    def _split(self, cells: Cells) -> Cells:
+        """Return cells cut into three, without any new node."""
+        formula = midpoints(cells.formula.depth - 1)
+        values = cells.values.reshape(3 * len(cells), -1, *cells.values.shape[2:])
+        return self.integrand.cells(self.integrand.thirds(cells.at), formula, values)
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """One plain midpoint, then nodes that stand for the whole cell, for its halves, and for those of its thirds.
+
+    Attributes
+    ----------
+    integrand : Integrand
+        What is integrated.
+    at_first : np.ndarray of bool
+        Inputs for which the plain midpoint is not tried, shape (batch,).
+    """
+
+    integrand: Integrand
+    at_first: np.ndarray
+
+    def first_cells(self, start: np.ndarray, end: np.ndarray) -> list[Cells]:
+        """Return the whole steps by a plain node, then those by one whose kinks are averaged."""
+        choices = ((midpoints(0), ~self.at_first), (WHOLE, self.at_first))
+        return [
+            self.integrand.over(Stretches.whole(start, end, is_own), formula)
+            for formula, is_own in choices
+            if is_own.any()
+        ]
+
+    def is_cut(self, cells: Cells) -> np.ndarray:
+        """Cut where there are already two nodes."""
+        return np.full(len(cells), cells.formula is HALVES)
+
+    def added(self, cells: Cells) -> np.ndarray:
+        """Two nodes become two in each third, one becomes two, and a plain one is replaced."""
+        more = {HALVES: 2 * len(HALVES), WHOLE: len(HALVES) - len(WHOLE)}
+        return np.full(len(cells), more.get(cells.formula, 0))
+
+    def refined(self, cells: Cells) -> list[Cells]:
+        """Return the cells by nodes that stand for smaller pieces."""
+        if cells.formula is HALVES:
+            return [self.integrand.over(self.integrand.thirds(cells.at), HALVES)]
+        return [self.integrand.over(cells.at, HALVES if cells.formula is WHOLE else WHOLE)]
