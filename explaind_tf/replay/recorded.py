@@ -37,21 +37,16 @@ class _Rules:
 
 
 def _rules_of(run: RecordedRun) -> _Rules:
-    config = run.manifest.optimizer
-    name = config.get("law")
+    optimizer = run.manifest.optimizer
     try:
-        law = law_from_config(str(name), config["constants"])
+        law = law_from_config(optimizer.law, optimizer.constants)
     except LookupError:
         raise RunFormatError(
-            f"{run.run_dir} was trained by the optimizer {name!r}, which this version does not know."
+            f"{run.run_dir} was trained by the optimizer {optimizer.law!r}, which this version does not know."
         ) from None
-    except (AttributeError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise RunFormatError(f"{run.run_dir}: the manifest's optimizer is damaged: {error}.") from error
-    accumulates, clipvalue = config.get("accumulates"), config.get("clipvalue")
-    is_valid = isinstance(accumulates, int) and accumulates > 0
-    if not is_valid or not (clipvalue is None or isinstance(clipvalue, (int, float))):
-        raise RunFormatError(f"{run.run_dir}: the manifest's optimizer is damaged: {config!r}.")
-    return _Rules(law, int(accumulates or 1), clipvalue)
+    return _Rules(law, optimizer.accumulates, optimizer.clipvalue)
 
 
 @dataclass(frozen=True)
