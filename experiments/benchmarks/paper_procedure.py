@@ -226,8 +226,8 @@ def completeness_error(run: xtf.Run, inputs: list[np.ndarray], nodes: int = 100)
 
 
 def _law(run: xtf.Run) -> Law:
-    config = run.manifest.optimizer
-    return law_from_config(str(config["law"]), config["constants"])
+    optimizer = run.manifest.optimizer
+    return law_from_config(optimizer.law, optimizer.constants)
 
 
 def _decay_mask(run: xtf.Run) -> tf.Tensor:
@@ -243,11 +243,11 @@ def _factors(law: Law, mask: tf.Tensor, transition: Transition) -> tuple[tf.Tens
 
 
 def _check(run: xtf.Run, model: Any) -> None:
-    config, start = run.manifest.optimizer, run.step_store.start
+    optimizer, start = run.manifest.optimizer, run.step_store.start
     is_plain = (
-        config["law"] == "AdamW"
-        and config["accumulates"] == 1
-        and config["clipvalue"] is None
+        optimizer.law == "AdamW"
+        and optimizer.accumulates == 1
+        and optimizer.clipvalue is None
         and model.regularizer is None
         and model.point_size == model.theta_size
         and (start.momentum is None or not start.momentum.any())

@@ -16,10 +16,14 @@ from explaind_tf.checkpoints.weights import normalizations, read_weights
 from explaind_tf.errors import RefusedError
 from explaind_tf.recording.exporting.pure_functions import traced_forward, variable_specs
 from explaind_tf.recording.observing.checks import check_variables
+from explaind_tf.runs.format.description import OptimizerSettings
 from explaind_tf.runs.format.manifest import COMPLETE, Manifest
 from explaind_tf.runs.format.structure import Leaf, Structure
 from explaind_tf.runs.graphs.loaded import ForwardGraph
 from explaind_tf.runs.series import find_checkpoints
+
+# Checkpoints do not tell what moved the weights.
+_NO_OPTIMIZER = OptimizerSettings(law="", constants={}, second_moment=False, accumulates=1, clipvalue=None)
 
 
 def open_checkpoints(
@@ -75,7 +79,7 @@ def open_checkpoints(
         status=COMPLETE,
         variables=variable_specs(model.trainable_variables),
         state=variable_specs(model.non_trainable_variables),
-        optimizer={},
+        optimizer=_NO_OPTIMIZER,
         optimizer_state=(),
         every=1,
         loss={},

@@ -57,7 +57,7 @@ def run_facts(run: Run) -> Facts:
         "weights": sum(variable.size for variable in run.variables),
         "variables": [asdict(variable) for variable in run.variables],
         "layers": list(run.layers),
-        "optimizer": manifest.optimizer,
+        "optimizer": asdict(manifest.optimizer),
         "loss": manifest.loss,
         "inputs": _tensors(manifest.inputs, "x"),
         "targets": _tensors(manifest.targets, "y"),

@@ -1,7 +1,7 @@
 """`Session`: a training run being recorded, from the first step that proved replayable to the commit."""
 
 import platform
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -20,10 +20,12 @@ from explaind_tf.recording.observing.observer import StepObserver, StepOutcome
 from explaind_tf.recording.observing.summaries import StepSummaries
 from explaind_tf.recording.observing.tap import Tap, TappedBatch
 from explaind_tf.recording.options import Options
+from explaind_tf.recording.session_state import Changes, FirstStep, Position
 from explaind_tf.recording.writing.writer import RunWriter
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.estimate import Estimate, Seconds
-from explaind_tf.runs.format.manifest import Manifest, VariableSpec
+from explaind_tf.runs.format.description import OptimizerSettings, RunDescription
+from explaind_tf.runs.format.manifest import Manifest
 from explaind_tf.runs.format.step_records import END, STEP, StepRecord
 from explaind_tf.runs.graphs.loaded import LossFunctions
 from explaind_tf.runs.storage.files import AnyPath
@@ -72,31 +74,28 @@ class Session:
         self._model, self._optimizer, self._tap = model, optimizer, tap
         self._options, self._planned = options, planned
         self._functions = pure_functions(model, tap.inputs, tap.targets, tap.weights)
-        self._recorded_as: Manifest | None = None  # the run that is gone on with
-        self._losses: PureFunctions | LossFunctions = self._functions
         self._observer = StepObserver(model, optimizer)
         self._data_check = checks.watch_data(model, has_weights=tap.weights is not None)
         self._compiled_loss = model._compile_loss
         self._run_dir = run_dir
         self._every = 1
-        self._steps = 0
         self._writer: RunWriter | None = None  # nothing is written before the first step proved replayable
-        if resumed is not None:
-            self._go_on_with(resumed)
-        self._iteration = self._observer.iteration()
-        self._start = self._observer.variables.snapshot()
-        # After the last step that was recorded; others may have changed the weights since.
-        self._last = self._start if resumed is None else resumed.step_store.last()
-        self._is_keyframe = True
-        self._is_checked = False
-        self._before: tuple[np.ndarray | None, list[np.ndarray] | None] = (None, None)
-        self.estimate: Estimate | None = None
         self._summaries: StepSummaries | None = None
+        self.estimate: Estimate | None = None
+        losses: PureFunctions | LossFunctions = self._functions
+        if resumed is not None:
+            losses = self._go_on_with(resumed)
+        iteration, start = self._observer.iteration(), self._observer.variables.snapshot()
+        if resumed is None:
+            self._first, self._at = FirstStep(start, losses), Position(0, iteration, start)
+        else:
+            self._first = FirstStep(start, losses, resumed.manifest)
+            self._at = Position(len(resumed.step_store), iteration, resumed.step_store.last())
 
     @property
     def steps(self) -> int:
         """Steps recorded."""
-        return self._steps
+        return self._at.steps
 
     @property
     def kept_steps(self) -> tuple[int, int]:
@@ -110,8 +109,8 @@ class Session:
         """Whether anything was recorded."""
         return self._writer is not None
 
-    def _go_on_with(self, run: RecordedRun) -> None:
-        """Set model and optimizer to where a run stopped.
+    def _go_on_with(self, run: RecordedRun) -> LossFunctions:
+        """Set model and optimizer to where a run stopped, and return the losses that it was begun with.
 
         Raises
         ------
@@ -125,22 +124,15 @@ class Session:
                 f"distance of keyframes. Resume it with PathLogger(run_dir, every={run.manifest.every}, resume=True)."
             )
         self._writer = RunWriter.reopen(run)
-        self._every, self._steps = run.manifest.every, len(run.step_store)
-        self._recorded_as, self._losses = run.manifest, run.graphs.loss_functions()
-        self._observer.variables.restore(
-            run.step_store.final()
-        )  # the last thing that can be refused came before
+        self._every = run.manifest.every
+        losses = run.graphs.loss_functions()
+        # The last thing that can be refused came before.
+        self._observer.variables.restore(run.step_store.final())
+        return losses
 
-    def _refuse_other(self, manifest: Manifest, with_decay: bool) -> None:
-        """Refuse what a run was not recorded with.
-
-        Names are of no account: Keras numbers layers anew in each program. Which variables decay is known after a step.
-        """
-        others = [
-            name
-            for name, value in self._description().items()
-            if _nameless(value, with_decay) != _nameless(getattr(manifest, name), with_decay)
-        ]
+    def _refuse_other(self, manifest: Manifest, *, with_decay: bool) -> None:
+        """Refuse what a run was not recorded with."""
+        others = self._description().differences(manifest, with_decay=with_decay)
         if others:
             raise RefusedError(
                 f"{self._run_dir} was recorded with another model, optimizer or dataset: they differ in "
@@ -164,8 +156,8 @@ class Session:
             found = "a model that was compiled again"
         elif tap.form != self._tap.form:
             found = "a dataset with elements of another form"
-        elif self._observer.iteration() != self._iteration or not _same(
-            self._observer.momentum(), self._last.momentum
+        elif self._observer.iteration() != self._at.iteration or not _same(
+            self._observer.momentum(), self._at.last.momentum
         ):
             found = "an optimizer that was stepped or set since, outside of what is recorded"
         if found is not None:
@@ -176,31 +168,28 @@ class Session:
             )
         self._tap = tap
 
-    def _description(self) -> dict[str, Any]:
+    def _description(self) -> RunDescription:
         """Return what the manifest says about model, optimizer and data."""
-        law = self._optimizer.law()
-        return {
-            "variables": variable_specs(
-                self._model.trainable_variables, self._optimizer.decay_mask(self._model.trainable_variables)
+        model, optimizer, facts = self._model, self._optimizer, self._functions.facts
+        law = optimizer.law()
+        decayed = optimizer.decay_mask(model.trainable_variables)
+        return RunDescription(
+            variables=variable_specs(model.trainable_variables, decayed),
+            state=variable_specs(model.non_trainable_variables),
+            optimizer=OptimizerSettings(
+                law=law.name,
+                constants=law.to_config(),
+                second_moment=law.divides_by_second_moment,
+                accumulates=optimizer.gradient_accumulation_steps or 1,
+                clipvalue=optimizer.clipvalue,
             ),
-            "state": variable_specs(self._model.non_trainable_variables),
-            "optimizer": {
-                "law": law.name,
-                "constants": law.to_config(),
-                "second_moment": law.divides_by_second_moment,
-                "accumulates": self._optimizer.gradient_accumulation_steps or 1,
-                "clipvalue": self._optimizer.clipvalue,
-            },
-            "optimizer_state": variable_specs(self._observer.optimizer_variables),
-            "loss": {
-                "losses": list(self._functions.facts.losses),
-                "has_regularizer": self._functions.facts.has_penalty,
-            },
-            "inputs": self._tap.inputs,
-            "targets": self._tap.targets,
-            "weights": self._tap.weights,
-            "outputs": self._functions.facts.outputs,
-        }
+            optimizer_state=variable_specs(self._observer.optimizer_variables),
+            loss={"losses": list(facts.losses), "has_regularizer": facts.has_penalty},
+            inputs=self._tap.inputs,
+            targets=self._tap.targets,
+            weights=self._tap.weights,
+            outputs=facts.outputs,
+        )
 
     def _begin_run(self, first: StepRecord, batch: TappedBatch) -> RunWriter:
         training = None
@@ -221,10 +210,10 @@ class Session:
             if training is not None and self._every > 1:
                 training.save(str(writer.graphs_dir / constants.TRAINING_DIR))
             writer.begin(
-                **self._description(),
+                self._description(),
                 every=self._every,
                 environment=_environment(self._model),
-                start=self._start,
+                start=self._first.start,
             )
         except BaseException:
             writer.close()  # the directory's lock goes with it
@@ -238,87 +227,87 @@ class Session:
         self._notice_changes()
 
     def _notice_changes(self) -> None:
-        self._before = (
-            self._observer.changed_weights(self._last.theta),
-            self._observer.changed_state(self._last.state),
+        last = self._at.last
+        self._at.changes = Changes(
+            self._observer.changed_weights(last.theta), self._observer.changed_state(last.state)
         )
 
     def after_execution(self) -> None:
         """Record the steps that one execution took."""
         self._tap.close()
-        taken = self._observer.iteration() - self._iteration
+        taken = self._observer.iteration() - self._at.iteration
         if taken > self._model.steps_per_execution:
             raise RefusedError(
                 f"The optimizer counted {taken} steps in one execution; {self._model.steps_per_execution} at most were "
                 f"expected. Do not step the optimizer outside of fit() while it records."
             )
         for _ in range(taken):
-            self._record_step(self._tap.next_batch(), self._observer.outcome(self._iteration))
-            self._steps += 1
-            self._iteration += 1
-            self._before = (None, None)
+            self._record_step(self._tap.next_batch(), self._observer.outcome(self._at.iteration))
+            self._at.steps += 1
+            self._at.iteration += 1
+            self._at.changes = Changes()
 
     def _record_step(self, batch: TappedBatch, outcome: StepOutcome) -> None:
         after = outcome.snapshot
         if not np.isfinite(after.theta).all():
-            kept = f" The {self._steps} steps before are in {self._run_dir}." if self._steps else ""
+            kept = f" The {self._at.steps} steps before are in {self._run_dir}." if self._at.steps else ""
             raise RefusedError(
-                f"The weights became NaN or infinite in step {self._steps}: from there on no prediction can be "
+                f"The weights became NaN or infinite in step {self._at.steps}: from there on no prediction can be "
                 f"accounted for.{kept} Look for NaN in the data or lower the learning rate."
             )
-        if not self._is_checked:
+        if not self._first.is_checked:
             self._check_first_step(batch, outcome)
-            self._is_checked = True
+            self._first.is_checked = True
         record = partial(
             StepRecord,
             kind=STEP,
-            step=self._steps,
+            step=self._at.steps,
             snapshot=after,
             updates=outcome.scalars is not None,
-            iteration=self._optimizer.updates_before(self._iteration),
+            iteration=self._optimizer.updates_before(self._at.iteration),
             learning_rate=0.0 if outcome.scalars is None else outcome.scalars.learning_rate,
             weights=batch.weights,
             clip_factors=outcome.clip_factors,
             theta_stepped=outcome.theta_stepped,
-            theta_before=self._before[0],
-            state_before=self._before[1],
+            theta_before=self._at.changes.theta,
+            state_before=self._at.changes.state,
         )
         if self._writer is None:
             self._writer = self._begin_run(record(), batch)
         elif not self._writer.is_open:
             self._writer.open_shards()
         rows = self._writer.write_samples(batch)
-        is_keyframe = (self._steps + 1) % self._every == 0
+        is_keyframe = (self._at.steps + 1) % self._every == 0
         written = record(rows=rows, sample_count=self._writer.sample_count)
         self._writer.write_step(written if is_keyframe else written.without_snapshot())
         if self._options.tensorboard is not None:
             self._summarise(written, after.theta)
-        self._last, self._is_keyframe = after, is_keyframe
+        self._at.last, self._at.is_keyframe = after, is_keyframe
 
     def _summarise(self, record: StepRecord, theta: np.ndarray) -> None:
         if self._summaries is None:
             assert self._options.tensorboard is not None  # asked for
             specs = variable_specs(self._model.trainable_variables)
             self._summaries = StepSummaries(self._options.tensorboard, specs)
-        before = self._last.theta if record.theta_before is None else record.theta_before
+        before = self._at.last.theta if record.theta_before is None else record.theta_before
         self._summaries.write(record.step, record.learning_rate, theta - before)
 
     def _check_first_step(self, batch: TappedBatch, outcome: StepOutcome) -> None:
         checks.check_clipping(self._optimizer)
-        if self._recorded_as is not None:
-            self._refuse_other(self._recorded_as, with_decay=True)
-        theta_before = self._last.theta if self._before[0] is None else self._before[0]
+        if self._first.recorded_as is not None:
+            self._refuse_other(self._first.recorded_as, with_decay=True)
+        before = self._at.changes.applied_to(self._at.last)
         offsets = np.cumsum([v.value.shape.num_elements() for v in self._model.trainable_variables])[:-1]
-        pieces = np.split(theta_before, offsets)
+        pieces = np.split(before.theta, offsets)
         checks.check_first_step(
-            self._losses,
+            self._first.losses,
             batch,
             theta=[
                 piece.reshape(v.shape)
                 for piece, v in zip(pieces, self._model.trainable_variables, strict=True)
             ],
-            state=self._last.state if self._before[1] is None else self._before[1],
-            used=self._observer.used_gradient(self._start, theta_before, outcome),
+            state=before.state,
+            used=self._observer.used_gradient(self._first.start, before.theta, outcome),
         )
 
     def finish(self, seconds: Seconds | None) -> str:
@@ -329,22 +318,20 @@ class Session:
         if not self._writer.is_open:
             return f"no step was taken; {self._run_dir} is as it was"
         self._notice_changes()
-        theta, state = self._before
-        if theta is not None or state is not None or not self._is_keyframe:
-            end = replace(
-                self._last,
-                theta=self._last.theta if theta is None else theta,
-                state=self._last.state if state is None else state,
+        at = self._at
+        if at.changes.are_any or not at.is_keyframe:
+            record = StepRecord(
+                END,
+                at.steps,
+                at.changes.applied_to(at.last),
+                sample_count=self._writer.sample_count,
+                theta_before=at.changes.theta,
+                state_before=at.changes.state,
             )
-            samples = self._writer.sample_count
-            self._writer.write_step(
-                StepRecord(
-                    END, self._steps, end, sample_count=samples, theta_before=theta, state_before=state
-                )
-            )
+            self._writer.write_step(record)
         self._writer.finish({} if seconds is None else {"seconds_per_step": asdict(seconds)})
         return (
-            f"wrote {self._steps} steps and {self._writer.sample_count} distinct samples "
+            f"wrote {self._at.steps} steps and {self._writer.sample_count} distinct samples "
             f"({self._writer.byte_count / 1e6:,.1f} MB) to {self._writer.run_dir}"
         )
 
@@ -363,13 +350,6 @@ class Session:
         self._end_summaries()
         if self._writer is not None:
             self._writer.close()
-
-
-def _nameless(value: Any, with_decay: bool) -> Any:
-    """Return what is said about variables but for their names, and anything else as it is."""
-    if not (isinstance(value, tuple) and all(isinstance(part, VariableSpec) for part in value)):
-        return value
-    return [(spec.shape, spec.dtype, spec.decay and with_decay) for spec in value]
 
 
 def _same(first: np.ndarray | None, second: np.ndarray | None) -> bool:

@@ -9,7 +9,7 @@ from explaind_tf.kernel.functions import Losses, PureModel
 from explaind_tf.measurements import Measurement
 from explaind_tf.runs import WeightPath
 from explaind_tf.runs.format import structure as struct
-from explaind_tf.runs.format.manifest import VariableSpec
+from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.graphs.loaded import InlinedFunction
 
 

@@ -60,7 +60,7 @@ class RecordedRun(WeightPath):
             self.manifest.state,
             weights,
             self.manifest.optimizer_state,
-            has_second_moment=self.manifest.optimizer["second_moment"],
+            has_second_moment=self.manifest.optimizer.second_moment,
             run_id=self.run_id,
         )
         if not self.manifest.variables:

@@ -13,7 +13,8 @@ import numpy as np
 
 from explaind_tf import constants as names
 from explaind_tf.errors import RefusedError, RunFormatError
-from explaind_tf.runs.format.manifest import Manifest, VariableSpec
+from explaind_tf.runs.format.description import VariableSpec
+from explaind_tf.runs.format.manifest import Manifest
 from explaind_tf.runs.format.step_records import Layout
 from explaind_tf.runs.graphs.loaded import ForwardGraph
 from explaind_tf.runs.samples import SampleStore

@@ -6,7 +6,8 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from explaind_tf import constants as names
-from explaind_tf.runs.format.manifest import Manifest, VariableSpec
+from explaind_tf.runs.format.description import VariableSpec
+from explaind_tf.runs.format.manifest import Manifest
 from explaind_tf.runs.format.step_records import Layout
 from explaind_tf.runs.graphs.loaded import ForwardGraph, Graphs
 from explaind_tf.runs.samples import SampleStore

@@ -1,6 +1,6 @@
 """What a recorded run holds is what a bystander saw happen."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ class TestManifest:
 
     def test_optimizer_and_loss_are_described(self, training: Training):
         manifest = training.run.manifest
-        assert manifest.optimizer == {
+        assert asdict(manifest.optimizer) == {
             "law": "AdamW",
             "constants": {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "weight_decay": 0.2},
             "second_moment": True,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from explaind_tf.errors import RunFormatError
-from explaind_tf.runs.format.manifest import VariableSpec
+from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.step_records import Layout
 from explaind_tf.runs.series import CheckpointStore, find_checkpoints
 

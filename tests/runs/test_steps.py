@@ -11,7 +11,7 @@ import pytest
 
 from explaind_tf import RunFormatError
 from explaind_tf.runs import steps
-from explaind_tf.runs.format.manifest import VariableSpec
+from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.step_records import START, STEP, Layout, Snapshot, StepRecord, encode_step
 from explaind_tf.runs.steps import StepStore
 from explaind_tf.runs.storage.records import RecordFile, RecordWriter

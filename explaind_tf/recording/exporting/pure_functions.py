@@ -11,7 +11,7 @@ import tensorflow as tf
 from explaind_tf.errors import RefusedError
 from explaind_tf.recording.exporting.losses import Term, have_tokens, loss_terms
 from explaind_tf.runs.format import structure as struct
-from explaind_tf.runs.format.manifest import VariableSpec
+from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.structure import Structure
 from explaind_tf.runs.graphs.loaded import (
     FORWARD,

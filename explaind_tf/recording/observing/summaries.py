@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from explaind_tf.event_file import EventFile
-from explaind_tf.runs.format.manifest import VariableSpec
+from explaind_tf.runs.format.description import VariableSpec
 
 
 class StepSummaries:

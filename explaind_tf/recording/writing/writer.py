@@ -1,6 +1,5 @@
 """The writer of a run directory: graphs, steps, samples, and the manifest that commits them."""
 
-import datetime
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +11,7 @@ from explaind_tf.recording.observing.tap import TappedBatch
 from explaind_tf.recording.writing.places import Place, place_at
 from explaind_tf.recording.writing.sample_rows import SampleRows
 from explaind_tf.runs import RecordedRun, SampleStore
+from explaind_tf.runs.format.description import RunDescription
 from explaind_tf.runs.format.manifest import (
     COMPLETE,
     RECORDING,
@@ -20,12 +20,9 @@ from explaind_tf.runs.format.manifest import (
     STEPS,
     Manifest,
     Shard,
-    VariableSpec,
-    new_run_id,
     read_manifest,
 )
 from explaind_tf.runs.format.step_records import START, STEP, Snapshot, StepRecord, encode_step
-from explaind_tf.runs.format.structure import Structure
 from explaind_tf.runs.samples import Sample, encode_sample
 from explaind_tf.runs.storage.digests import describe_tree
 from explaind_tf.runs.storage.files import AnyPath
@@ -150,42 +147,12 @@ class RunWriter:
         return sum(writer.size for writer in self._writers.values())
 
     def begin(
-        self,
-        *,
-        variables: tuple[VariableSpec, ...],
-        state: tuple[VariableSpec, ...],
-        optimizer: dict[str, Any],
-        optimizer_state: tuple[VariableSpec, ...],
-        every: int,
-        loss: dict[str, Any],
-        inputs: Structure,
-        targets: Structure,
-        weights: Structure | None,
-        outputs: Structure,
-        environment: dict[str, Any],
-        start: Snapshot,
+        self, description: RunDescription, *, every: int, environment: dict[str, Any], start: Snapshot
     ) -> None:
         """Say what is recorded and where training starts. The graphs must have been saved before."""
         graphs = describe_tree(self.graphs_dir)
         self._place.commit_graphs()
-        self._manifest = Manifest(
-            run_id=new_run_id(),
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            status=RECORDING,
-            variables=variables,
-            state=state,
-            optimizer=optimizer,
-            optimizer_state=optimizer_state,
-            every=every,
-            loss=loss,
-            inputs=inputs,
-            targets=targets,
-            weights=weights,
-            outputs=outputs,
-            environment=environment,
-            graphs=graphs,
-            shards=(),
-        )
+        self._manifest = Manifest.begin(description, every=every, environment=environment, graphs=graphs)
         self._start_shards()
         # Before the manifest: where there is one, there is a run.
         self._writers[STEPS].write(encode_step(StepRecord(START, -1, start), self._manifest.run_id))

@@ -4,19 +4,19 @@ The manifest is the commit point of a run. It is read with as little trust as an
 missing fields and values of the wrong type are refused by name.
 """
 
-import math
+import datetime
 import os
 import re
-import reprlib
 import uuid
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from explaind_tf import constants
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.format import structure as struct
-from explaind_tf.runs.format.structure import Structure
+from explaind_tf.runs.format.description import RunDescription
+from explaind_tf.runs.format.expect import expect, is_count, is_sha256, short, text
 from explaind_tf.runs.storage.digests import FileDigest, require_inside
 from explaind_tf.runs.storage.files import AnyPath, refresh, sync_file
 from explaind_tf.runs.storage.sealed import MOST_BYTES, SEAL, check_seal, parse, seal
@@ -27,30 +27,13 @@ COMPLETE = "complete"
 STEPS, SAMPLES = "steps", "samples"
 SHARD_NAMES = {STEPS: constants.STEPS_SHARD, SAMPLES: constants.SAMPLES_SHARD}
 
-
-@dataclass(frozen=True)
-class VariableSpec:
-    """A variable of the model: Keras path, shape, dtype, and whether weight decay applies to it."""
-
-    path: str
-    shape: tuple[int, ...]
-    dtype: str
-    decay: bool
-
-    @property
-    def size(self) -> int:
-        """Number of scalars in the variable."""
-        return math.prod(self.shape)
-
-    @property
-    def is_floating(self) -> bool:
-        """Whether the variable moves on a continuous path (seeds and counters do not)."""
-        return "float" in self.dtype
-
-    @property
-    def layer(self) -> str:
-        """Path of the layer that owns the variable."""
-        return self.path.rsplit("/", 1)[0]
+# In the order in which they are written, after the version.
+_KEYS = (
+    *("run_id", "created", "status"),
+    *("variables", "state", "optimizer", "optimizer_state", "every", "loss"),
+    *("inputs", "targets", "weights", "outputs"),
+    *("environment", "graphs", "shards"),
+)
 
 
 @dataclass(frozen=True)
@@ -70,31 +53,15 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class Manifest(RunDescription):
     """Everything about a run except its steps and samples.
 
     Attributes
     ----------
     status : str
         ``"recording"`` until training ended and every shard was committed, then ``"complete"``.
-    variables : tuple of VariableSpec
-        Trainable variables, in the order in which they are concatenated to θ.
-    state : tuple of VariableSpec
-        Non-trainable variables.
-    optimizer : dict
-        Name of the displacement law and its constants.
-    optimizer_state : tuple of VariableSpec
-        The optimizer's variables beside its moments and accumulated gradients.
     every : int
         Steps from one keyframe to the next; 1 if every step is one.
-    loss : dict
-        Names and reductions of the compiled losses, and whether there are penalties beside them.
-    inputs, targets : Structure
-        What one sample looks like.
-    weights : Structure or None
-        What the sample weights of one sample look like; None if the dataset gave none.
-    outputs : Structure
-        What the model returns for one input.
     environment : dict
         Versions, device and mode of execution, for information.
     graphs : tuple of FileDigest
@@ -106,19 +73,31 @@ class Manifest:
     run_id: str
     created: str
     status: str
-    variables: tuple[VariableSpec, ...]
-    state: tuple[VariableSpec, ...]
-    optimizer: dict[str, Any]
-    optimizer_state: tuple[VariableSpec, ...]
     every: int
-    loss: dict[str, Any]
-    inputs: Structure
-    targets: Structure
-    weights: Structure | None
-    outputs: Structure
     environment: dict[str, Any]
     graphs: tuple[FileDigest, ...]
     shards: tuple[Shard, ...]
+
+    @classmethod
+    def begin(
+        cls,
+        description: RunDescription,
+        *,
+        every: int,
+        environment: dict[str, Any],
+        graphs: tuple[FileDigest, ...],
+    ) -> "Manifest":
+        """Return the manifest of a run that begins now."""
+        return cls(
+            **vars(description),
+            run_id=new_run_id(),
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            status=RECORDING,
+            every=every,
+            environment=environment,
+            graphs=graphs,
+            shards=(),
+        )
 
     def with_shards(self, shards: tuple[Shard, ...], status: str) -> "Manifest":
         """Return a copy with other shards and status."""
@@ -136,7 +115,8 @@ def new_run_id() -> str:
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the manifest as it is written."""
-    body = {"format_version": constants.FORMAT_VERSION, **asdict(manifest)}
+    values = asdict(manifest)
+    body = {"format_version": constants.FORMAT_VERSION} | {key: values[key] for key in _KEYS}
     body["inputs"] = struct.to_json(manifest.inputs)
     body["targets"] = struct.to_json(manifest.targets)
     body["weights"] = None if manifest.weights is None else struct.to_json(manifest.weights)
@@ -191,134 +171,71 @@ def read_manifest(run_dir: AnyPath) -> Manifest:
 
 
 def _check_version(body: Any) -> None:
-    _expect(isinstance(body, dict), "the manifest must be a JSON object")
+    expect(isinstance(body, dict), "the manifest must be a JSON object")
     version = body.get("format_version")
-    _expect(
+    expect(
         type(version) is int and version == constants.FORMAT_VERSION,
-        f"format version {_short(version)} was written by another version of explaind_tf; "
+        f"format version {short(version)} was written by another version of explaind_tf; "
         f"this one reads version {constants.FORMAT_VERSION}. Record it again, or read it with the version that wrote it",
     )
 
 
 def _manifest_from_json(body: dict[str, Any]) -> Manifest:
-    known = {field.name for field in fields(Manifest)} | {"format_version", SEAL}
-    _expect(set(body) <= known, f"unknown fields {_short(sorted(set(body) - known))}")
-    _expect(body["status"] in (RECORDING, COMPLETE), f"unknown status {_short(body['status'])}")
-    for key in ("optimizer", "loss", "environment"):
-        _expect(isinstance(body[key], dict), f"{key} must be an object")
-    for key in ("variables", "state", "optimizer_state", "graphs", "shards"):
-        _expect(isinstance(body[key], list), f"{key} must be a list")
-    run_id = _text(body, "run_id")
-    _expect(re.fullmatch("[0-9a-f]{32}", run_id) is not None, f"run_id {_short(run_id)} is none")
-    _check_optimizer(body["optimizer"])
-    _expect(_is_count(body["every"]) and body["every"] > 0, f"every={_short(body['every'])}")
-    shards = tuple(_shard_from_json(item) for item in body["shards"])
-    _expect(len({shard.file for shard in shards}) == len(shards), "it names a shard twice")
-    for kind, name in SHARD_NAMES.items():
-        files = [shard.file for shard in shards if shard.kind == kind]
-        _expect(
-            files == [name.format(i) for i in range(len(files))], f"{kind} files {_short(files)} out of order"
-        )
-    if body["status"] == COMPLETE:
-        is_sealed = all(None not in (shard.count, shard.size, shard.sha256) for shard in shards)
-        _expect(is_sealed, "a complete run must give count, size and sha256 of every shard")
-    variables = tuple(_variable_from_json(item) for item in body["variables"])
-    paths = [variable.path for variable in variables]
-    _expect(len(set(paths)) == len(paths), "it names a variable twice")
+    known = {*_KEYS, "format_version", SEAL}
+    expect(set(body) <= known, f"unknown fields {short(sorted(set(body) - known))}")
+    expect(body["status"] in (RECORDING, COMPLETE), f"unknown status {short(body['status'])}")
+    description = RunDescription.from_json(body)
+    expect(isinstance(body["environment"], dict), "environment must be an object")
+    for key in ("graphs", "shards"):
+        expect(isinstance(body[key], list), f"{key} must be a list")
+    run_id = text(body, "run_id")
+    expect(re.fullmatch("[0-9a-f]{32}", run_id) is not None, f"run_id {short(run_id)} is none")
+    expect(is_count(body["every"]) and body["every"] > 0, f"every={short(body['every'])}")
     graphs = tuple(_digest_from_json(item) for item in body["graphs"])
-    _expect(len({item.file for item in graphs}) == len(graphs), "it names a file of the graphs twice")
-    dtypes = {variable.dtype for variable in variables}
-    _expect(
-        dtypes <= {"float32"} or dtypes <= {"float64"},
-        f"weights of dtypes {sorted(dtypes)}, not all float32 or float64",
-    )
+    expect(len({item.file for item in graphs}) == len(graphs), "it names a file of the graphs twice")
     return Manifest(
+        **vars(description),
         run_id=run_id,
-        created=_text(body, "created"),
+        created=text(body, "created"),
         status=body["status"],
-        variables=variables,
-        state=tuple(_variable_from_json(item) for item in body["state"]),
-        optimizer=body["optimizer"],
-        optimizer_state=tuple(_variable_from_json(item) for item in body["optimizer_state"]),
         every=body["every"],
-        loss=body["loss"],
-        inputs=struct.from_json(body["inputs"]),
-        targets=struct.from_json(body["targets"]),
-        weights=None if body["weights"] is None else struct.from_json(body["weights"]),
-        outputs=struct.from_json(body["outputs"]),
         environment=body["environment"],
         graphs=graphs,
-        shards=shards,
+        shards=_shards_from_json(body["shards"], is_complete=body["status"] == COMPLETE),
     )
 
 
-def _variable_from_json(item: dict[str, Any]) -> VariableSpec:
-    leaf = struct.from_json({"leaf": {"dtype": item["dtype"], "shape": item["shape"]}})
-    assert isinstance(leaf, struct.Leaf)
-    _expect(None not in leaf.shape, f"variable {_short(item['path'])} has an unknown size")
-    shape = tuple(size for size in leaf.shape if size is not None)
-    _expect(
-        isinstance(item["decay"], bool), f"variable {_short(item['path'])}: decay={_short(item['decay'])}"
-    )
-    return VariableSpec(_text(item, "path"), shape, leaf.dtype, item["decay"])
+def _shards_from_json(items: list[dict[str, Any]], *, is_complete: bool) -> tuple[Shard, ...]:
+    shards = tuple(_shard_from_json(item) for item in items)
+    expect(len({shard.file for shard in shards}) == len(shards), "it names a shard twice")
+    for kind, name in SHARD_NAMES.items():
+        files = [shard.file for shard in shards if shard.kind == kind]
+        expect(
+            files == [name.format(i) for i in range(len(files))], f"{kind} files {short(files)} out of order"
+        )
+    if is_complete:
+        is_sealed = all(None not in (shard.count, shard.size, shard.sha256) for shard in shards)
+        expect(is_sealed, "a complete run must give count, size and sha256 of every shard")
+    return shards
 
 
 def _digest_from_json(item: dict[str, Any]) -> FileDigest:
-    name = _text(item, "file")
-    _expect(
-        _is_count(item["size"]) and _is_sha256(item["sha256"]), f"size or sha256 of {_short(name)} is none"
-    )
+    name = text(item, "file")
+    expect(is_count(item["size"]) and is_sha256(item["sha256"]), f"size or sha256 of {short(name)} is none")
     return FileDigest(name, item["size"], item["sha256"])
 
 
 def _shard_from_json(item: dict[str, Any]) -> Shard:
     name, kind = item["file"], item["kind"]
     # Names are known beforehand: none can lead to another place, or be taken for another kind.
-    _expect(
+    expect(
         isinstance(name, str) and re.fullmatch(r"[a-z]+-[0-9]{5,9}\.tfrecord", name) is not None,
-        f"shard {_short(name)} must be a file in the run directory itself",
+        f"shard {short(name)} must be a file in the run directory itself",
     )
-    _expect(
-        kind in (STEPS, SAMPLES) and name.startswith(f"{kind}-"), f"shard {name!r} of kind {_short(kind)}"
-    )
+    expect(kind in (STEPS, SAMPLES) and name.startswith(f"{kind}-"), f"shard {name!r} of kind {short(kind)}")
     values = {key: item[key] for key in ("count", "size", "sha256")}
     for key in ("count", "size"):
-        _expect(values[key] is None or _is_count(values[key]), f"shard {name!r}: {key}={_short(values[key])}")
+        expect(values[key] is None or is_count(values[key]), f"shard {name!r}: {key}={short(values[key])}")
     sha256 = values["sha256"]
-    _expect(sha256 is None or _is_sha256(sha256), f"shard {name!r}: sha256={_short(sha256)}")
+    expect(sha256 is None or is_sha256(sha256), f"shard {name!r}: sha256={short(sha256)}")
     return Shard(name, kind, **values)
-
-
-def _check_optimizer(body: dict[str, Any]) -> None:
-    """Check what others look up in it without asking."""
-    law = body["law"], body["constants"]
-    _expect(
-        isinstance(law[0], str) and isinstance(law[1], dict), "optimizer must give a law and its constants"
-    )
-    _expect(isinstance(body["second_moment"], bool), "optimizer.second_moment must be true or false")
-    accumulates, clipvalue = body["accumulates"], body["clipvalue"]
-    _expect(_is_count(accumulates) and accumulates > 0, f"optimizer.accumulates={_short(accumulates)}")
-    is_number = isinstance(clipvalue, (int, float)) and not isinstance(clipvalue, bool)
-    _expect(clipvalue is None or is_number, f"optimizer.clipvalue={_short(clipvalue)}")
-
-
-def _text(body: dict[str, Any], key: str) -> str:
-    _expect(isinstance(body[key], str), f"{key} must be a string; found {_short(body[key])}")
-    return body[key]
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**63
-
-
-def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
-
-
-def _short(value: Any) -> str:
-    return reprlib.repr(value)
-
-
-def _expect(condition: bool, message: str) -> None:
-    if not condition:
-        raise RunFormatError(f"{message}.")

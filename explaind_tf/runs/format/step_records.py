@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.errors import RunFormatError
-from explaind_tf.runs.format.manifest import VariableSpec
+from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.structure import Leaf
 from explaind_tf.runs.storage.tf_example import Buffers, Feature, Integers, as_buffer, encode_example
 

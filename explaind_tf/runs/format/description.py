@@ -1,0 +1,184 @@
+"""What is recorded in a run: the model's variables, its optimizer, loss and data, as frozen dataclasses and JSON."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from explaind_tf.runs.format import structure as struct
+from explaind_tf.runs.format.expect import expect, is_count, short, text
+from explaind_tf.runs.format.structure import Structure
+
+
+@dataclass(frozen=True)
+class VariableSpec:
+    """A variable of the model: Keras path, shape, dtype, and whether weight decay applies to it."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    decay: bool
+
+    @property
+    def size(self) -> int:
+        """Number of scalars in the variable."""
+        return math.prod(self.shape)
+
+    @property
+    def is_floating(self) -> bool:
+        """Whether the variable moves on a continuous path (seeds and counters do not)."""
+        return "float" in self.dtype
+
+    @property
+    def layer(self) -> str:
+        """Path of the layer that owns the variable."""
+        return self.path.rsplit("/", 1)[0]
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """How an optimizer makes updates of gradients.
+
+    Attributes
+    ----------
+    law : str
+        Name of the displacement law.
+    constants : dict
+        Its constants, as :meth:`explaind_tf.laws.Law.to_config` gave them.
+    second_moment : bool
+        Whether it divides by a second moment.
+    accumulates : int
+        Batches whose gradients make an update.
+    clipvalue : float or None
+        The limit by which the elements of gradients are clipped, if they are.
+    """
+
+    law: str
+    constants: dict[str, Any]
+    second_moment: bool
+    accumulates: int
+    clipvalue: float | None
+
+    @classmethod
+    def from_json(cls, body: dict[str, Any]) -> "OptimizerSettings":
+        """Read and check what a manifest says. Whether there is such a law is for those to say who need it.
+
+        Raises
+        ------
+        RunFormatError, KeyError
+            If an entry is none, or missing.
+        """
+        law, constants = body["law"], body["constants"]
+        expect(
+            isinstance(law, str) and isinstance(constants, dict),
+            "optimizer must give a law and its constants",
+        )
+        expect(isinstance(body["second_moment"], bool), "optimizer.second_moment must be true or false")
+        accumulates, clipvalue = body["accumulates"], body["clipvalue"]
+        expect(is_count(accumulates) and accumulates > 0, f"optimizer.accumulates={short(accumulates)}")
+        is_number = isinstance(clipvalue, (int, float)) and not isinstance(clipvalue, bool)
+        expect(clipvalue is None or is_number, f"optimizer.clipvalue={short(clipvalue)}")
+        return cls(law, constants, body["second_moment"], accumulates, clipvalue)
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """What is recorded: the same in all fits that continue one run.
+
+    Attributes
+    ----------
+    variables : tuple of VariableSpec
+        Trainable variables, in the order in which they are concatenated to θ.
+    state : tuple of VariableSpec
+        Non-trainable variables.
+    optimizer : OptimizerSettings
+        The displacement law and its constants, and how gradients come to it.
+    optimizer_state : tuple of VariableSpec
+        The optimizer's variables beside its moments and accumulated gradients.
+    loss : dict
+        Names and reductions of the compiled losses, and whether there are penalties beside them.
+    inputs, targets : Structure
+        What one sample looks like.
+    weights : Structure or None
+        What the sample weights of one sample look like; None if the dataset gave none.
+    outputs : Structure
+        What the model returns for one input.
+    """
+
+    variables: tuple[VariableSpec, ...]
+    state: tuple[VariableSpec, ...]
+    optimizer: OptimizerSettings
+    optimizer_state: tuple[VariableSpec, ...]
+    loss: dict[str, Any]
+    inputs: Structure
+    targets: Structure
+    weights: Structure | None
+    outputs: Structure
+
+    def differences(self, other: "RunDescription", *, with_decay: bool) -> list[str]:
+        """Return the names of the fields in which another description differs.
+
+        The names of variables are of no account: Keras numbers layers anew in each program.
+
+        Parameters
+        ----------
+        other : RunDescription
+            Which one.
+        with_decay : bool
+            Whether it counts which variables decay. It is known after a step.
+        """
+        names = [field.name for field in fields(RunDescription)]
+        return [
+            name
+            for name in names
+            if _nameless(getattr(self, name), with_decay) != _nameless(getattr(other, name), with_decay)
+        ]
+
+    @classmethod
+    def from_json(cls, body: dict[str, Any]) -> "RunDescription":
+        """Read and check what a manifest says.
+
+        Raises
+        ------
+        RunFormatError, KeyError, TypeError, ValueError
+            If an entry is none, or missing.
+        """
+        for key in ("optimizer", "loss"):
+            expect(isinstance(body[key], dict), f"{key} must be an object")
+        for key in ("variables", "state", "optimizer_state"):
+            expect(isinstance(body[key], list), f"{key} must be a list")
+        optimizer = OptimizerSettings.from_json(body["optimizer"])
+        variables = tuple(_variable_from_json(item) for item in body["variables"])
+        paths = [variable.path for variable in variables]
+        expect(len(set(paths)) == len(paths), "it names a variable twice")
+        dtypes = {variable.dtype for variable in variables}
+        expect(
+            dtypes <= {"float32"} or dtypes <= {"float64"},
+            f"weights of dtypes {sorted(dtypes)}, not all float32 or float64",
+        )
+        return RunDescription(
+            variables=variables,
+            state=tuple(_variable_from_json(item) for item in body["state"]),
+            optimizer=optimizer,
+            optimizer_state=tuple(_variable_from_json(item) for item in body["optimizer_state"]),
+            loss=body["loss"],
+            inputs=struct.from_json(body["inputs"]),
+            targets=struct.from_json(body["targets"]),
+            weights=None if body["weights"] is None else struct.from_json(body["weights"]),
+            outputs=struct.from_json(body["outputs"]),
+        )
+
+
+def _variable_from_json(item: dict[str, Any]) -> VariableSpec:
+    leaf = struct.from_json({"leaf": {"dtype": item["dtype"], "shape": item["shape"]}})
+    assert isinstance(leaf, struct.Leaf)
+    expect(None not in leaf.shape, f"variable {short(item['path'])} has an unknown size")
+    shape = tuple(size for size in leaf.shape if size is not None)
+    expect(isinstance(item["decay"], bool), f"variable {short(item['path'])}: decay={short(item['decay'])}")
+    return VariableSpec(text(item, "path"), shape, leaf.dtype, item["decay"])
+
+
+def _nameless(value: Any, with_decay: bool) -> Any:
+    """Return what is said about variables but for their names, and anything else as it is."""
+    if not (isinstance(value, tuple) and all(isinstance(part, VariableSpec) for part in value)):
+        return value
+    return [(spec.shape, spec.dtype, spec.decay and with_decay) for spec in value]

@@ -1,0 +1,40 @@
+"""Checks of values that come from a file, which say by name what is wrong."""
+
+import re
+import reprlib
+from typing import Any
+
+from explaind_tf.errors import RunFormatError
+
+
+def expect(condition: bool, message: str) -> None:
+    """Check a condition.
+
+    Raises
+    ------
+    RunFormatError
+        With the message, if it does not hold.
+    """
+    if not condition:
+        raise RunFormatError(f"{message}.")
+
+
+def text(body: dict[str, Any], key: str) -> str:
+    """Return an entry that must be a string."""
+    expect(isinstance(body[key], str), f"{key} must be a string; found {short(body[key])}")
+    return body[key]
+
+
+def is_count(value: Any) -> bool:
+    """Tell whether a value is a whole number from 0 that fits into 64 bits."""
+    return type(value) is int and 0 <= value < 2**63
+
+
+def is_sha256(value: Any) -> bool:
+    """Tell whether a value is a SHA-256 in hexadecimal digits."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def short(value: Any) -> str:
+    """Return a value for a message, however long it is."""
+    return reprlib.repr(value)
