@@ -14,8 +14,8 @@ from explaind_tf import constants as names
 from explaind_tf.attribution.checkpoint_run import CheckpointRun
 from explaind_tf.checkpoints.weights import normalizations, read_weights
 from explaind_tf.errors import RefusedError
+from explaind_tf.recording.checks import check_variables
 from explaind_tf.recording.exporting.pure_functions import traced_forward, variable_specs
-from explaind_tf.recording.observing.checks import check_variables
 from explaind_tf.runs.format.description import OptimizerSettings
 from explaind_tf.runs.format.manifest import COMPLETE, Manifest
 from explaind_tf.runs.format.structure import Leaf, Structure

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from explaind_tf import constants
 from explaind_tf.errors import RefusedError
+from explaind_tf.recording import checks
 from explaind_tf.recording.forecast import Planned, describe
-from explaind_tf.recording.observing import checks
 from explaind_tf.recording.observing.tap import Tap
 from explaind_tf.recording.options import OnError, Options
 from explaind_tf.recording.session import Session

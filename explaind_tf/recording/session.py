@@ -12,10 +12,10 @@ import tensorflow as tf
 from explaind_tf import constants
 from explaind_tf.errors import RefusedError
 from explaind_tf.optimizers import PathOptimizer
+from explaind_tf.recording import checks
 from explaind_tf.recording.exporting.pure_functions import PureFunctions, pure_functions, variable_specs
 from explaind_tf.recording.exporting.training_step import TrainingStep
 from explaind_tf.recording.forecast import Planned, choose, estimate_recording
-from explaind_tf.recording.observing import checks
 from explaind_tf.recording.observing.observer import StepObserver, StepOutcome
 from explaind_tf.recording.observing.summaries import StepSummaries
 from explaind_tf.recording.observing.tap import Tap, TappedBatch

@@ -1,7 +1,6 @@
 """`Replay`: recorded steps become path steps, each displacement split into its causes by the optimizer's law."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -30,31 +29,16 @@ _NOTICEABLE = 1e-2
 _WHOLE = "all causes"
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """How the optimizer of a run makes updates of gradients."""
-
-    law: Law
-    accumulates: int
-    clipvalue: float | None
-
-
-def _settings_of(run: RecordedRun) -> _Settings:
-    config = run.manifest.optimizer
-    name = config.get("law")
+def _law_of(run: RecordedRun) -> Law:
+    optimizer = run.manifest.optimizer
     try:
-        law = law_from_config(str(name), config["constants"])
+        return law_from_config(optimizer.law, optimizer.constants)
     except LookupError:
         raise RunFormatError(
-            f"{run.run_dir} was trained by the optimizer {name!r}, which this version does not know."
+            f"{run.run_dir} was trained by the optimizer {optimizer.law!r}, which this version does not know."
         ) from None
-    except (AttributeError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise RunFormatError(f"{run.run_dir}: the manifest's optimizer is damaged: {error}.") from error
-    accumulates, clipvalue = config.get("accumulates"), config.get("clipvalue")
-    is_valid = isinstance(accumulates, int) and accumulates > 0
-    if not is_valid or not (clipvalue is None or isinstance(clipvalue, (int, float))):
-        raise RunFormatError(f"{run.run_dir}: the manifest's optimizer is damaged: {config!r}.")
-    return _Settings(law, int(accumulates or 1), clipvalue)
 
 
 class WholeStep(NamedTuple):
@@ -90,8 +74,8 @@ class Replay(PathReplay):
         self.gradients = BatchGradients(run, derivatives)
         self._model = derivatives.model
         self._tolerance = tolerance
-        self._settings = _settings_of(run)
-        self.law = self._settings.law
+        self._settings = run.manifest.optimizer
+        self.law = _law_of(run)
         self._sizes = [spec.size for spec in run.manifest.variables]
         self._decay_mask = np.concatenate(
             [np.full(spec.size, float(spec.decay)) for spec in run.manifest.variables]
