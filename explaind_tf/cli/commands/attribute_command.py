@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from explaind_tf.cli import asking, facts, tables
-from explaind_tf.cli.arguments import Rows, RunDir, Source
 from explaind_tf.cli.exits import say
 from explaind_tf.cli.inputs import check_source, read_inputs
 from explaind_tf.cli.printing import Printed, print_facts
+from explaind_tf.cli.shared_arguments import Rows, RunDir, Source
 from explaind_tf.questions.options import Options
 
 

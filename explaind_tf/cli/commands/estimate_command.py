@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from explaind_tf.cli import asking, facts
-from explaind_tf.cli.arguments import AsJson, RunDir
 from explaind_tf.cli.printing import print_facts
+from explaind_tf.cli.shared_arguments import AsJson, RunDir
 from explaind_tf.cli.values import to_bytes
 from explaind_tf.errors import RefusedError
 from explaind_tf.recording.forecast import describe

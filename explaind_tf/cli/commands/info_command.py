@@ -1,8 +1,8 @@
 """``explaind-tf info``."""
 
 from explaind_tf.cli import asking, facts, tables
-from explaind_tf.cli.arguments import AsJson, RunDir
 from explaind_tf.cli.printing import print_facts
+from explaind_tf.cli.shared_arguments import AsJson, RunDir
 
 
 def info(run: RunDir, as_json: AsJson = False) -> None:

@@ -7,10 +7,10 @@ import typer
 
 from explaind_tf.analysis import fidelity
 from explaind_tf.cli import asking
-from explaind_tf.cli.arguments import Rows, RunDir, Source
 from explaind_tf.cli.inputs import check_source, read_inputs
 from explaind_tf.cli.option_groups import Only
 from explaind_tf.cli.printing import Printed, print_facts
+from explaind_tf.cli.shared_arguments import Rows, RunDir, Source
 from explaind_tf.event_file import check_installed
 from explaind_tf.questions.options import Options
 from explaind_tf.report import Asked, account_for, write_report

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from explaind_tf.cli import asking
-from explaind_tf.cli.arguments import AsJson, RunDir
 from explaind_tf.cli.printing import print_facts
+from explaind_tf.cli.shared_arguments import AsJson, RunDir
 from explaind_tf.errors import RunFormatError, UnbalancedLedgerError
 
 
