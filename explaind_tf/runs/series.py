@@ -205,7 +205,7 @@ class CheckpointSeries(WeightPath):
     """
 
     axes = (names.STEP, names.LAYER, names.PARAMETER)
-    terms = names.CHECKPOINT_TERMS
+    source = "checkpoints"
 
     def __init__(
         self, paths: Sequence[Path], read: ReadCheckpoint, manifest: Manifest, graph: ForwardGraph

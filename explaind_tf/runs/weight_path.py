@@ -12,6 +12,7 @@ from explaind_tf.runs.format.step_records import Layout
 from explaind_tf.runs.graphs.loaded import ForwardGraph, Graphs
 from explaind_tf.runs.samples import SampleStore
 from explaind_tf.runs.steps import Transition
+from explaind_tf.terms import Source, terms_of
 
 
 class Steps(Protocol):
@@ -39,8 +40,8 @@ class WeightPath(ABC):
     ----------
     axes : tuple of str
         The axes over which the path can be accounted for.
-    terms : tuple of str
-        The causes that it tells apart, and the residual.
+    source : {"recorded", "checkpoints"}
+        What kind of path it is, which says what terms its ledgers have.
     manifest : Manifest
         The model's variables, inputs and outputs.
     step_store : Steps
@@ -48,7 +49,7 @@ class WeightPath(ABC):
     """
 
     axes: ClassVar[tuple[str, ...]] = names.AXES
-    terms: ClassVar[tuple[str, ...]] = names.TERMS
+    source: ClassVar[Source] = "recorded"
 
     manifest: Manifest
     step_store: Steps
@@ -62,6 +63,11 @@ class WeightPath(ABC):
     @abstractmethod
     def graphs(self) -> Graphs | ForwardGraph:
         """The model as pure functions."""
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The causes that it tells apart, and the residual."""
+        return terms_of(self.source)
 
     @property
     def run_id(self) -> str:
