@@ -10,8 +10,8 @@ from explaind_tf.errors import RefusedError
 from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.optimizers.ring_buffer import SLOTS
 from explaind_tf.recording.exporting.pure_functions import PureFunctions, training_argument
-from explaind_tf.recording.observing.observer import UsedGradient
 from explaind_tf.recording.observing.tap import Tap, TappedBatch
+from explaind_tf.recording.observing.used_gradient import UsedGradient
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.graphs.loaded import LossFunctions
 
@@ -184,7 +184,7 @@ def check_first_step(
         losses = functions.sample_losses(*parameters, *samples, scales)[0]
         total = tf.reduce_sum(losses) + functions.penalty(*parameters, *state, *batch.inputs)[0]
     gradients = tape.gradient(total, parameters, unconnected_gradients="zero")
-    replayed = used.of_batch(np.concatenate([tf.convert_to_tensor(g).numpy().reshape(-1) for g in gradients]))
+    replayed = used.expected(np.concatenate([tf.convert_to_tensor(g).numpy().reshape(-1) for g in gradients]))
     if losses.shape != (len(batch),):
         raise RefusedError(
             f"The loss has values of shape {losses.shape} for a batch of {len(batch)} samples: it cannot be split over "

@@ -8,11 +8,11 @@ from rich.filesize import decimal
 
 from explaind_tf.errors import RefusedError
 from explaind_tf.recording.observing.tap import TappedBatch
-from explaind_tf.recording.options import Options
+from explaind_tf.recording.recording_options import RecordingOptions
 from explaind_tf.runs.estimate import Estimate, Seconds, record_bytes
 from explaind_tf.runs.format.manifest import new_run_id
 from explaind_tf.runs.format.step_records import StepRecord, encode_step
-from explaind_tf.runs.samples import Sample, encode_sample
+from explaind_tf.runs.samples import encode_sample
 from explaind_tf.runs.storage.files import AnyPath, free_bytes
 
 # Of a free disk, without a budget: others write to it, too.
@@ -50,23 +50,17 @@ def estimate_recording(
     rows = np.linspace(0, max(count - 1, 0), size).astype(np.int64)  # of as many digits as those to come
     first = replace(first, rows=rows, sample_count=count)
     row = max(count - 1, 0)
-    sample = Sample(
-        int(batch.fingerprints.values[0]),
-        None if batch.ids is None else batch.ids[0],
-        [array[0] for array in batch.inputs],
-        [array[0] for array in batch.targets],
-    )
     return Estimate(
         keyframe=record_bytes(encode_step(first, run_id)),
         between=record_bytes(encode_step(first.without_snapshot(), run_id)),
-        samples=count * record_bytes(encode_sample(sample, row, run_id)),
+        samples=count * record_bytes(encode_sample(batch.sample(0), row, run_id)),
         graphs=graphs,
         training=training,
         steps=planned.steps,
     )
 
 
-def choose(dense: Estimate, options: Options, run_dir: AnyPath) -> Estimate:
+def choose(dense: Estimate, options: RecordingOptions, run_dir: AnyPath) -> Estimate:
     """Return the estimate with the distance of keyframes that the user chose, or left to be found.
 
     Raises

@@ -16,7 +16,7 @@ from explaind_tf.errors import RefusedError
 from explaind_tf.recording import checks
 from explaind_tf.recording.forecast import Planned, describe
 from explaind_tf.recording.observing.tap import Tap
-from explaind_tf.recording.options import OnError, Options
+from explaind_tf.recording.recording_options import OnError, RecordingOptions
 from explaind_tf.recording.session import Session
 from explaind_tf.recording.writing.places import refuse_used_directory
 from explaind_tf.runs import RecordedRun
@@ -101,7 +101,7 @@ class PathLogger(keras.callbacks.Callback):
         super().__init__()
         self.run_dir = as_path(run_dir)
         self.verbose = verbose
-        self._options = Options(every, disk_budget, resume, on_error, tensorboard)
+        self._options = RecordingOptions(every, disk_budget, resume, on_error, tensorboard)
         self._tap: Tap | None = None
         self._session: Session | None = None
         self._has_failed = False

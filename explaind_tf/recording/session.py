@@ -19,7 +19,7 @@ from explaind_tf.recording.forecast import Planned, choose, estimate_recording
 from explaind_tf.recording.observing.observer import StepObserver, StepOutcome
 from explaind_tf.recording.observing.summaries import StepSummaries
 from explaind_tf.recording.observing.tap import Tap, TappedBatch
-from explaind_tf.recording.options import Options
+from explaind_tf.recording.recording_options import RecordingOptions
 from explaind_tf.recording.session_state import Changes, FirstStep, Position
 from explaind_tf.recording.writing.writer import RunWriter
 from explaind_tf.runs import RecordedRun
@@ -44,7 +44,7 @@ class Session:
         The dataset.
     run_dir : Path or UPath
         New or empty; with ``resumed``, the directory of that run.
-    options : Options
+    options : RecordingOptions
         What the user chose.
     planned : Planned
         How long the fit is to be, for estimates.
@@ -63,7 +63,7 @@ class Session:
         optimizer: PathOptimizer,
         tap: Tap,
         run_dir: AnyPath,
-        options: Options,
+        options: RecordingOptions,
         planned: Planned,
         resumed: RecordedRun | None = None,
     ) -> None:

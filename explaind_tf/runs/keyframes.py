@@ -22,7 +22,7 @@ ReadRecord = Callable[[int], StepRecord]
 
 
 @dataclass(frozen=True)
-class _Segment:
+class _Gap:
     """The records behind a keyframe, up to the next one or the end of the run."""
 
     start: int
@@ -32,8 +32,8 @@ class _Segment:
         return self.start < position <= self.start + len(self.records)
 
 
-class SegmentReplay:
-    """Fills in the records between keyframes, one segment at a time, which is all that it holds.
+class KeyframeReplay:
+    """Fills in the records between keyframes, one gap at a time, which is all that it holds.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class SegmentReplay:
     ) -> None:
         self._load, self._take, self._where = load, take, where
         self._graph: TrainingGraph | None = None
-        self._segment = _Segment(0, [])
+        self._gap = _Gap(0, [])
         self.drift = 0.0
 
     def fill(self, position: int, count: int, read: ReadRecord) -> StepRecord:
@@ -78,12 +78,12 @@ class SegmentReplay:
         RunFormatError
             If training again leads elsewhere, by more than rounding.
         """
-        if position not in self._segment:
-            self._segment = _Segment(0, [])  # before the next one takes its memory
-            self._segment = self._replay(position, count, read)
-        return self._segment.records[position - self._segment.start - 1]
+        if position not in self._gap:
+            self._gap = _Gap(0, [])  # before the next one takes its memory
+            self._gap = self._replay(position, count, read)
+        return self._gap.records[position - self._gap.start - 1]
 
-    def _replay(self, position: int, count: int, read: ReadRecord) -> _Segment:
+    def _replay(self, position: int, count: int, read: ReadRecord) -> _Gap:
         start = position
         while read(start).snapshot is None:  # the first record has one
             start -= 1
@@ -104,7 +104,7 @@ class SegmentReplay:
         if drifted is not None:
             closing = read(start + 1 + len(records)) if start + 1 + len(records) < count else None
             self._measure_drift(drifted, keyframe, closing)
-        return _Segment(start, records)
+        return _Gap(start, records)
 
     def _train(self, record: StepRecord) -> StepRecord:
         assert self._graph is not None  # loaded by the caller
@@ -113,7 +113,7 @@ class SegmentReplay:
         return replace(record, snapshot=snapshot, theta_stepped=stepped)
 
     def _measure_drift(self, step: int, keyframe: Snapshot, closing: StepRecord | None) -> None:
-        """Compare what the segment led to with the keyframe that closes it.
+        """Compare what the steps of the gap led to with the keyframe that closes it.
 
         Raises
         ------

@@ -22,7 +22,7 @@ from explaind_tf.runs.format.manifest import (
 from explaind_tf.runs.format.step_records import Layout
 from explaind_tf.runs.graphs.loaded import Graphs
 from explaind_tf.runs.graphs.training_graph import TrainingGraph
-from explaind_tf.runs.keyframes import SegmentReplay
+from explaind_tf.runs.keyframes import KeyframeReplay
 from explaind_tf.runs.samples import SampleStore
 from explaind_tf.runs.steps import StepStore, forget_without_samples
 from explaind_tf.runs.storage.digests import FileDigest, checked_tree, require_inside
@@ -74,7 +74,7 @@ class RecordedRun(WeightPath):
         lost = forget_without_samples(steps, layout, len(self._samples)) if samples[-1].is_open else 0
         # Not a method of the run: it would be held by what it holds, and closed by the garbage collector only.
         load = partial(_load_training, self.run_dir / constants.GRAPHS_DIR, self.manifest.graphs)
-        replay = SegmentReplay(load, self._samples.take_flat, str(self.run_dir))
+        replay = KeyframeReplay(load, self._samples.take_flat, str(self.run_dir))
         self.step_store = StepStore(steps, layout, replay)
         self.leftovers = self._unnamed_shards()
         if not self.is_complete:

@@ -10,7 +10,7 @@ import numpy as np
 
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.format.step_records import END, START, STEP, Layout, Snapshot, StepRecord
-from explaind_tf.runs.keyframes import SegmentReplay
+from explaind_tf.runs.keyframes import KeyframeReplay
 from explaind_tf.runs.storage.records import RecordFile, RecordSeries
 
 # A reader walks forwards or backwards and needs the records on either side of a step.
@@ -97,12 +97,12 @@ class StepStore:
         The shards in order, one for each fit.
     layout : Layout
         Sizes from the manifest.
-    replay : SegmentReplay, optional
+    replay : KeyframeReplay, optional
         Fills in what is not recorded between keyframes.
     """
 
     def __init__(
-        self, files: Sequence[RecordFile], layout: Layout, replay: SegmentReplay | None = None
+        self, files: Sequence[RecordFile], layout: Layout, replay: KeyframeReplay | None = None
     ) -> None:
         self.layout = layout
         self.replay = replay

@@ -41,7 +41,7 @@ class WeightPath(ABC):
     axes : tuple of str
         The axes over which the path can be accounted for.
     source : {"recorded", "checkpoints"}
-        What it is a path of, which decides which causes it tells apart.
+        What kind of path it is, which says what terms its ledgers have.
     manifest : Manifest
         The model's variables, inputs and outputs.
     step_store : Steps

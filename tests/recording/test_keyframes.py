@@ -14,7 +14,7 @@ import explaind_tf as xtf
 from explaind_tf import RefusedError, RunFormatError
 from explaind_tf.runs.format.step_records import Snapshot
 from explaind_tf.runs.graphs.training_graph import TrainingGraph
-from explaind_tf.runs.keyframes import SegmentReplay
+from explaind_tf.runs.keyframes import KeyframeReplay
 from tests.helpers import CLASSES, LABELS, X, Y, batches, dense_model, dtype_policy, fit, flat_theta
 
 EVERY, STEPS = 4, 15
@@ -170,7 +170,7 @@ def test_only_keyframes_hold_the_weights(run_dir: Path):
     assert [position for position, is_held in enumerate(held) if is_held] == [0, 4, 8, 12, STEPS + 1]
 
 
-def test_segments_are_trained_once_and_let_go(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
+def test_gaps_are_trained_once_and_let_go(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
     run, trained = record(run_dir, {}, EVERY), []
     original = TrainingGraph.step
 
@@ -182,7 +182,7 @@ def test_segments_are_trained_once_and_let_go(run_dir: Path, monkeypatch: pytest
     for number in run.steps:
         run.step_store.transition(int(number))
     assert trained == [step for step in range(STEPS) if (step + 1) % EVERY]
-    assert len(run.step_store.replay._segment.records) < EVERY
+    assert len(run.step_store.replay._gap.records) < EVERY
 
 
 def test_further_fits_go_on_between_keyframes(run_dir: Path):
@@ -304,13 +304,13 @@ class TestRefusals:
 def test_replay_of_another_batch_is_noticed(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
     """What the digests are for: the same steps with other samples are no drift."""
     run = record(run_dir, {}, EVERY)
-    original = SegmentReplay._train
+    original = KeyframeReplay._train
 
-    def train(replay: SegmentReplay, record: Any) -> Any:
+    def train(replay: KeyframeReplay, record: Any) -> Any:
         record.rows[:] = record.rows[::-1] if record.step else (record.rows + 1) % 10
         return original(replay, record)
 
-    monkeypatch.setattr(SegmentReplay, "_train", train)
+    monkeypatch.setattr(KeyframeReplay, "_train", train)
     with pytest.raises(RunFormatError, match="from step 0 on"):
         run.step_store.transition(1)
 

@@ -19,17 +19,13 @@ class _Stored:
     def check(self, fingerprints: BatchFingerprints, x: np.ndarray, ids: list[int] | None = None) -> None:
         hashed: Future = Future()
         hashed.set_result(fingerprints([x]))
-        new = []
-
-        def new_row(i: int) -> int:
-            new.append(i)
-            return len(self.expected) + len(new) - 1
-
-        found = self.rows.of_batch(TappedBatch([x], [], [], hashed, ids), new_row)
+        before = len(self.expected)
+        found, new = self.rows.of_batch(TappedBatch([x], [], [], hashed, ids), before)
         keys = [(value.dtype, value.tobytes(), i) for value, i in zip(x, ids or [None] * len(x), strict=True)]
         for key in keys:
             self.expected.setdefault(key, len(self.expected))
         assert found.tolist() == [self.expected[key] for key in keys]
+        assert [self.expected[keys[i]] for i in new] == list(range(before, len(self.expected)))
 
 
 @pytest.mark.parametrize("most", [0, 20, 2**16])
@@ -64,5 +60,5 @@ def test_samples_known_from_before_keep_their_rows():
     for _ in range(3):
         hashed: Future = Future()
         hashed.set_result(of_batch([x[::-1]]))
-        found = rows.of_batch(TappedBatch([x], [], [], hashed, None), lambda i: pytest.fail("is known"))
-        assert found.tolist() == x[::-1].tolist()
+        found, new = rows.of_batch(TappedBatch([x], [], [], hashed, None), 50)
+        assert found.tolist() == x[::-1].tolist() and not new

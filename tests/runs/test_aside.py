@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from explaind_tf.runs.storage.background_hash import _CACHED_BYTES, _SMALL_BYTES, Aside
+from explaind_tf.runs.storage.background_hash import _CACHED_BYTES, _SMALL_BYTES, BackgroundHash
 from explaind_tf.runs.storage.records import RecordFile, RecordWriter, file_sha256
 
 
@@ -15,11 +15,11 @@ def test_pieces_of_all_sizes_are_hashed_in_order(tmp_path):
         rng.integers(0, 256, size, np.uint8) for size in (3, 2 * _SMALL_BYTES, 0, 100, _CACHED_BYTES, 7)
     ]
     with open(tmp_path / "file", "wb") as file:
-        aside = Aside(file.fileno())
+        background = BackgroundHash(file.fileno())
         for piece in pieces:
-            aside.take([piece, piece.tobytes()])
+            background.take([piece, piece.tobytes()])
         expected = hashlib.sha256(b"".join(piece.tobytes() * 2 for piece in pieces)).hexdigest()
-        assert aside.sha256 == expected
+        assert background.sha256 == expected
 
 
 # What is hashed at once, and what is hashed beside the next step.

@@ -1,15 +1,14 @@
 """What a step made of the model and its optimizer, read between steps or from the optimizer's ring buffers."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from explaind_tf.laws import Moments, clip_ratio
+from explaind_tf.laws import Moments
 from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.optimizers.ring_buffer import StepScalars
+from explaind_tf.recording.observing.used_gradient import Preparation, UsedGradient
 from explaind_tf.runs.format.step_records import Snapshot
 from explaind_tf.runs.graphs.training_variables import TrainingVariables, flat_or_none, views_of
 
@@ -129,7 +128,7 @@ class StepObserver:
 
     def used_gradient(
         self, start: Snapshot, theta_before: np.ndarray, outcome: StepOutcome
-    ) -> "UsedGradient | None":
+    ) -> UsedGradient | None:
         """Return the gradient that the first step recorded used, as far as the optimizer's variables betray it.
 
         None if they do not: under a learning rate of 0, SGD remembers nothing of a gradient.
@@ -139,9 +138,7 @@ class StepObserver:
         if outcome.scalars is None:
             assert after.accumulated is not None  # nothing else postpones an update
             eps = float(np.finfo(theta_before.dtype).eps)
-            return UsedGradient(
-                after.accumulated - waiting, 4 * eps * float(np.linalg.norm(waiting)), lambda g: g
-            )
+            return UsedGradient(after.accumulated - waiting, 4 * eps * float(np.linalg.norm(waiting)))
         stepped = after.theta if outcome.theta_stepped is None else outcome.theta_stepped
         found = self._optimizer.law().recovered_gradient(
             Moments(theta_before, start.momentum, start.second_moment),
@@ -151,43 +148,15 @@ class StepObserver:
         )
         if found is None:
             return None
-        return UsedGradient(found.value, found.rounding, self._clipping(waiting, outcome.clip_factors))
-
-    def _clipping(
-        self, waiting: np.ndarray, factors: np.ndarray | None
-    ) -> Callable[[np.ndarray], np.ndarray]:
-        every = self._optimizer.gradient_accumulation_steps or 1
-        limit = self._optimizer.clipvalue
-
-        def clip(gradient: np.ndarray) -> np.ndarray:
-            gradient = (gradient + waiting) / gradient.dtype.type(every)
-            if factors is not None:
-                sizes = [int(np.prod(v.shape)) for v in self.variables.parameters]
-                return gradient * np.repeat(factors, sizes).astype(gradient.dtype)
-            if limit is not None:
-                return gradient * clip_ratio(tf.constant(gradient), limit).numpy()
-            return gradient
-
-        return clip
-
-
-@dataclass(frozen=True)
-class UsedGradient:
-    """The gradient that an update used, and how to make the batch's own gradient comparable with it.
-
-    Attributes
-    ----------
-    value : np.ndarray
-        Shape (D,).
-    rounding : float
-        Norm of its rounding error.
-    of_batch : callable
-        From the gradient of the batch to what the update should have used: accumulated, averaged, clipped.
-    """
-
-    value: np.ndarray
-    rounding: float
-    of_batch: Callable[[np.ndarray], np.ndarray]
+        factors = outcome.clip_factors
+        sizes = [int(np.prod(v.shape)) for v in self.variables.parameters]
+        preparation = Preparation(
+            waiting=waiting,
+            accumulates=self._optimizer.gradient_accumulation_steps or 1,
+            clip_factors=None if factors is None else np.repeat(factors, sizes),
+            clipvalue=self._optimizer.clipvalue,
+        )
+        return UsedGradient(found.value, found.rounding, preparation)
 
 
 def _must_watch(model: keras.Model, optimizer: PathOptimizer) -> bool:

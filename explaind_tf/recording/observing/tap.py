@@ -19,7 +19,7 @@ from explaind_tf.errors import RefusedError
 from explaind_tf.runs.fingerprints import BatchFingerprints, Fingerprints
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.structure import Structure
-from explaind_tf.runs.samples import SampleId
+from explaind_tf.runs.samples import Sample, SampleId
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,15 @@ class TappedBatch:
 
     def __len__(self) -> int:
         return len(self.inputs[0])
+
+    def sample(self, position: int) -> Sample:
+        """Return one sample as it is stored."""
+        return Sample(
+            int(self.fingerprints.values[position]),
+            None if self.ids is None else self.ids[position],
+            [array[position] for array in self.inputs],
+            [array[position] for array in self.targets],
+        )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,7 +11,20 @@ from explaind_tf.runs.fingerprints import NO_NUMBER, ContentTable, Fingerprints
 from explaind_tf.runs.samples import SampleId
 from explaind_tf.runs.storage.tf_example import as_buffer
 
-NewRow = Callable[[int], int]
+
+class BatchRows(NamedTuple):
+    """Where the samples of a batch are stored.
+
+    Attributes
+    ----------
+    rows : np.ndarray of int64
+        The row of each sample, shape (batch,).
+    new : list of int
+        Positions in the batch of the samples that are not stored yet, in the order of their rows.
+    """
+
+    rows: np.ndarray
+    new: list[int]
 
 
 class SampleRows:
@@ -31,27 +45,33 @@ class SampleRows:
         else:
             self._by_id[fingerprint, sample_id] = row
 
-    def of_batch(self, batch: TappedBatch, new_row: NewRow) -> np.ndarray:
-        """Return the row of each sample, shape (batch,).
+    def of_batch(self, batch: TappedBatch, next_row: int) -> BatchRows:
+        """Return the row of each sample of a batch, and which samples are new; those are known from now on.
 
         Parameters
         ----------
         batch : TappedBatch
             The samples.
-        new_row : callable
-            Gives the row of a sample that is not known, by its position in the batch. It is asked in order.
+        next_row : int
+            The row of the first new sample. The others follow.
         """
+        new: list[int] = []
+
+        def new_row(i: int) -> int:
+            new.append(i)
+            return next_row + len(new) - 1
+
         found = batch.fingerprints
         if batch.ids is None:
-            return self._of_fingerprints(found, new_row)
+            return BatchRows(self._of_fingerprints(found, new_row), new)
         rows = []
         for i, key in enumerate(zip(found.values.tolist(), batch.ids, strict=True)):
             if key not in self._by_id:
                 self._by_id[key] = new_row(i)
             rows.append(self._by_id[key])
-        return np.array(rows, np.int64)
+        return BatchRows(np.array(rows, np.int64), new)
 
-    def _of_fingerprints(self, found: Fingerprints, new_row: NewRow) -> np.ndarray:
+    def _of_fingerprints(self, found: Fingerprints, new_row: Callable[[int], int]) -> np.ndarray:
         if found.series is not self._series:
             self._series, self._by_number = found.series, np.zeros(0, np.int64)
         missing = found.numbers.max(initial=NO_NUMBER) + 1 - len(self._by_number)

@@ -23,11 +23,10 @@ from explaind_tf.runs.format.manifest import (
     read_manifest,
 )
 from explaind_tf.runs.format.step_records import START, STEP, Snapshot, StepRecord, encode_step
-from explaind_tf.runs.samples import Sample, encode_sample
+from explaind_tf.runs.samples import encode_sample
 from explaind_tf.runs.storage.digests import describe_tree
 from explaind_tf.runs.storage.files import AnyPath
 from explaind_tf.runs.storage.records import RecordWriter
-from explaind_tf.runs.storage.tf_example import Buffers
 
 
 class RunWriter:
@@ -194,19 +193,12 @@ class RunWriter:
     def write_samples(self, batch: TappedBatch) -> np.ndarray:
         """Store the samples of a batch that are new, and return the rows of all, shape (batch,)."""
         assert self._manifest is not None, "begin() comes first"
-        run_id = self._manifest.run_id
-        records: list[Buffers] = []
-
-        def new_row(i: int) -> int:
-            sample_id = None if batch.ids is None else batch.ids[i]
-            contents = [a[i] for a in batch.inputs], [a[i] for a in batch.targets]
-            sample = Sample(int(batch.fingerprints.values[i]), sample_id, *contents)
-            records.append(encode_sample(sample, self.sample_count, run_id))
-            self.sample_count += 1
-            return self.sample_count - 1
-
-        rows = self._rows.of_batch(batch, new_row)
-        if records:
+        first, run_id = self.sample_count, self._manifest.run_id
+        rows, new = self._rows.of_batch(batch, first)
+        if new:
+            samples = (batch.sample(i) for i in new)
+            records = [encode_sample(sample, first + k, run_id) for k, sample in enumerate(samples)]
+            self.sample_count += len(new)
             self._writers[SAMPLES].write_all(records)
         return rows
 

@@ -15,7 +15,7 @@ _SMALL_BYTES = 2**15
 _CACHED_BYTES = 2**21
 
 
-class Aside:
+class BackgroundHash:
     """Hashes what was written to a file, and has the operating system's cache give it up, while training goes on.
 
     Not while it is written: the two threads would wait for each other's turn at Python's lock, piece by piece, and the
@@ -34,7 +34,7 @@ class Aside:
         self._file = file
         self._hash = hashlib.sha256()
         self._cached_bytes = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="aside")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="background_hash")
         self._pending: Future[None] | None = None
 
     def take(self, pieces: Pieces) -> None:

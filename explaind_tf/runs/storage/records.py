@@ -22,7 +22,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from explaind_tf.errors import RunFormatError
-from explaind_tf.runs.storage.background_hash import Aside
+from explaind_tf.runs.storage.background_hash import BackgroundHash
 from explaind_tf.runs.storage.files import AnyPath, open_file
 from explaind_tf.runs.storage.tf_example import Buffers
 
@@ -63,7 +63,7 @@ class RecordWriter:
         self._file: FileIO = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by close()
         # An interrupted training closes nothing: the file is closed when nobody holds the writer.
         weakref.finalize(self, self._file.close)
-        self._aside = Aside(self._file.fileno())
+        self._hash = BackgroundHash(self._file.fileno())
 
     def write(self, data: bytes | Buffers) -> None:
         """Append one record and hand it to the operating system, so that a killed process keeps it."""
@@ -77,7 +77,7 @@ class RecordWriter:
         OSError
             If they cannot all be written (the disk is full). The file is then as it was before.
         """
-        self._aside.wait()  # here, where an interrupt finds nothing written that is not hashed
+        self._hash.wait()  # here, where an interrupt finds nothing written that is not hashed
         before = self.count, self.size
         written: Buffers = []
         try:
@@ -91,7 +91,7 @@ class RecordWriter:
             self._file.truncate(self.size)
             self._file.seek(self.size)
             raise
-        self._aside.take(written)
+        self._hash.take(written)
 
     def _write_record(self, parts: Buffers) -> Buffers:
         """Append a record, and return it with its frame."""
@@ -133,7 +133,7 @@ class RecordWriter:
     @property
     def sha256(self) -> str:
         """SHA-256 of everything written so far, as hexadecimal digits."""
-        return self._aside.sha256
+        return self._hash.sha256
 
     def sync(self) -> None:
         """Force what was written to the disk."""
@@ -142,7 +142,7 @@ class RecordWriter:
     def close(self) -> None:
         """Force the file to the disk and close it."""
         if not self._file.closed:
-            self._aside.wait()
+            self._hash.wait()
             self.sync()
             self._file.close()
 

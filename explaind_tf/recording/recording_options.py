@@ -10,7 +10,7 @@ OnError = Literal["raise", "warn"]
 
 
 @dataclass(frozen=True)
-class Options:
+class RecordingOptions:
     """The arguments of a :class:`PathLogger` beside its directory, checked.
 
     Attributes
