@@ -93,3 +93,9 @@ def test_rounds_hold_every_pair_once_and_tables_are_a_third_full(counts, most):
             found[member] += weights[own[own < len(weights)]].tolist()
     wanted = [quadrature.weights[a:b].tolist() for a, b in itertools.pairwise(splits)]
     assert [sorted(own) for own in found] == wanted
+
+
+def test_nodes_of_the_table_of_midpoints_stand_for_no_piece():
+    nodes, weights = nodes_and_weights(1, 0)
+    quadrature = Quadrature.of_pairs(np.zeros(3, int), nodes, weights, 1)
+    np.testing.assert_array_equal(quadrature.pieces, np.stack([nodes, nodes], axis=1))

@@ -1,0 +1,75 @@
+"""How derivatives are traced, and that they survive."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
+from explaind_tf.kernel.quadrature.nodes import Quadrature
+from tests.kernel.dense import SIZE, model
+
+
+def test_functions_are_traced_once_whatever_the_batch_size(problem):
+    path, block, batch, _ = problem
+    derivatives = Derivatives(model())
+    for size in (5, 3, 1):
+        quadrature = Quadrature.same(size, 1)
+        part = batch.part(0, size)
+        for by_rule in (False, True):
+            derivatives.measurement.path_rows(path, quadrature, block.take(slice(0, size)), by_rule=by_rule)
+            derivatives.loss.sample_gradients(path.start, [], part, by_rule=by_rule)
+        table, inputs = quadrature.by_node()[0], block.take(slice(0, size))
+        derivatives.measurement.path_jvp(path, table, path.displacement[None], inputs)
+        derivatives.measurement.path_values(path, table, inputs)
+        derivatives.loss.contract(path.start, [], part, path.start[None, :SIZE])
+    for attribute in (*vars(derivatives.measurement).values(), *vars(derivatives.loss).values()):
+        for function in attribute.values() if isinstance(attribute, dict) else [attribute]:
+            if hasattr(function, "experimental_get_tracing_count"):
+                assert function.experimental_get_tracing_count() <= 1
+
+
+def test_broadcasting_matmuls_do_not_abort_the_process_with_onednn_on():
+    # tf.vectorized_map aborts here (heap corruption in oneDNN's batch matmul), so it runs in a process of its own.
+    program = textwrap.dedent(
+        """
+        import numpy as np, tensorflow as tf
+        from explaind_tf.kernel.derivatives.derivatives import Derivatives
+        from explaind_tf.kernel.functions import Batch, Block, PureModel, StepPath
+        from explaind_tf.kernel.quadrature.nodes import Quadrature
+
+        def measure(variables, constants, inputs, targets):
+            (weight,) = variables
+            keys = tf.matmul(inputs[0], weight)                       # rank 3 x rank 2
+            scores = tf.nn.softmax(tf.matmul(keys, inputs[0], transpose_b=True))
+            return tf.reduce_sum(tf.matmul(scores, keys), axis=1)
+
+        def losses(variables, constants, inputs, targets, weights, scales):
+            return scales[0] * tf.reduce_sum(measure(variables, constants, inputs, targets) ** 2, axis=1)
+
+        def scales(variables, constants, inputs, targets, weights):
+            return tf.ones(1)
+
+        spec = tf.TensorSpec((None, 8, 64))
+        model = PureModel(measure, losses, scales, None, (tf.TensorSpec((64, 64)),), (), (), (spec,), (), ())
+        derivatives = Derivatives(model)
+        rng = np.random.default_rng(0)
+        point = rng.normal(size=4096).astype("float32") / 8
+        x = rng.normal(size=(32, 8, 64)).astype("float32")
+        path = StepPath(point, point, point, [])
+        batch = Batch([x], [], [], np.ones(1, "float32"))
+        for _ in range(3):
+            for by_rule in (False, True):
+                quadrature = Quadrature.same(4)
+                derivatives.measurement.path_rows(path, quadrature, Block([x[:4]], []), by_rule=by_rule)
+                derivatives.loss.sample_gradients(point, [], batch, by_rule=by_rule)
+            derivatives.loss.jvp(point, [], batch, np.stack([point] * 4))
+        print("survived")
+        """
+    )
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "survived" in done.stdout

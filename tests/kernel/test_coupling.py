@@ -1,0 +1,31 @@
+"""Trials of whether samples depend on their batch."""
+
+import numpy as np
+import tensorflow as tf
+
+from explaind_tf.kernel import contractions, trials
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
+from explaind_tf.kernel.functions import Batch, TrainingPoint
+from tests.kernel.dense import SIZE, arguments, coupled_losses, jacobian_of, model, unpack
+
+
+def test_coupled_samples_are_noticed_and_differentiated_within_their_batch(problem):
+    path, _, batch, rng = problem
+    alone, coupled = Derivatives(model()), Derivatives(model(coupled_losses))
+    assert not trials.samples_are_coupled(alone.loss, path.start, [], batch)
+    assert trials.samples_are_coupled(coupled.loss, path.start, [], batch)
+    jacobian = jacobian_of(lambda z: coupled_losses(unpack(z), [], *arguments(batch)), path.start)[:, :SIZE]
+    rows = tf.constant(rng.normal(size=(2, SIZE)))
+    at = TrainingPoint(path.start, [], batch)
+    found = contractions.ROUTES["jvp"].contract(coupled.loss, at, rows, [[(0, SIZE)]])
+    np.testing.assert_allclose(found[..., 0], rows.numpy() @ jacobian.T, atol=1e-12)
+    gradients = coupled.loss.coupled_gradients(path.start, [], batch)
+    np.testing.assert_allclose(gradients, jacobian, atol=1e-12)
+
+
+def test_samples_without_weight_do_not_hide_that_others_are_coupled(problem):
+    path, _, batch, _ = problem
+    weights = np.array([0.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+    batch = Batch(batch.inputs, batch.targets, [weights], batch.scales)
+    assert trials.samples_are_coupled(Derivatives(model(coupled_losses)).loss, path.start, [], batch)
+    assert not trials.samples_are_coupled(Derivatives(model()).loss, path.start, [], batch)
