@@ -12,7 +12,7 @@ from explaind_tf.kernel import contractions
 from explaind_tf.kernel.functions import TrainingPoint
 from explaind_tf.kernel.operations.rule import scalar_products
 from explaind_tf.kernel.path_integrals import PathStep
-from explaind_tf.kernel.use_rows import RowsByEffect, RowsByUse, UpdateRows, UseRows
+from explaind_tf.kernel.use_rows import RowsByEffect, RowsByUse, Update, UpdateRows, UseRows
 from explaind_tf.ledgers.book import Book, Entry
 from explaind_tf.progress import Progress
 from explaind_tf.replay.path_replay import ReplayedStep
@@ -102,8 +102,7 @@ class ReverseSweep:
                     return
             if rows:
                 if self._by_use:
-                    (own,) = rows.values()
-                    rows = {number: own}
+                    rows = {number: next(iter(rows.values()))}
                 yield from self._samples(_Booked(step, pieces, rows))
             advance()
 
@@ -114,11 +113,21 @@ class ReverseSweep:
 
         They are None where what is left cannot matter any more.
         """
-        task = self._task
-        update = task.recorded.update(step)
-        if step.number < task.question.first:
+        update = self._task.recorded.update(step)
+        if step.number < self._task.question.first:
             return window.take(UpdateRows(step.number, None, update))
-        quadratures, by_rule = self._path.found.quadratures, self._routes.rows_by_rule
+        phi = yield from self._rows(step, pieces, update)
+        return window.take(UpdateRows(step.number, phi, update))
+
+    def _rows(
+        self, step: ReplayedStep, pieces: list[Piece], update: Update
+    ) -> Generator[Entry, None, tf.Tensor]:
+        """Return the rows Φ of all pieces, shape (F, D); if the step is still whole, yield what they split it into.
+
+        In a function of its own, which lets go of each piece's rows before what is made of them takes memory.
+        """
+        task, by_rule = self._task, self._routes.rows_by_rule
+        quadratures = self._path.found.quadratures
         rows = [
             path_rows(task, step.path, piece, quadratures[step.number, piece.block], by_rule=by_rule)
             for piece in pieces
@@ -127,8 +136,7 @@ class ReverseSweep:
             split = task.recorded.split(step, update, self._path.found.largest[step.number])
             for piece, phi in zip(pieces, rows, strict=True):
                 yield from self._split(split, piece, phi)
-        phi = tf.concat(rows, axis=0)[:, : task.derivatives.model.theta_size]
-        return window.take(UpdateRows(step.number, phi, update))
+        return tf.concat(rows, axis=0)[:, : task.derivatives.model.theta_size]
 
     def _split(self, step: PathStep, piece: Piece, phi: tf.Tensor) -> Iterator[Entry]:
         """Yield what each cause but the samples did to a piece in a step that was integrated whole, told by the rows Φ."""
