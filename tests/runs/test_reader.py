@@ -13,12 +13,7 @@ from explaind_tf import RunFormatError
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.format.step_records import END, StepRecord, encode_step
 from tests.helpers import Recorded, X, Y, flat_theta
-from tests.runs.damage import (
-    SAMPLES,
-    STEPS,
-    read_records,
-    rewrite,
-)
+from tests.runs.damage import SAMPLES, STEPS, read_records, rewrite
 
 
 class TestCompleteRun:

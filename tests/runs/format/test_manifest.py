@@ -1,5 +1,6 @@
 """A manifest is read without trust, and what is wrong with it is said by name."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,23 @@ import pytest
 import explaind_tf as xtf
 from explaind_tf import RunFormatError
 from explaind_tf.constants import FORMAT_VERSION
-from tests.runs.damage import (
-    STEPS,
-    edit_manifest,
-    shard_of,
-)
+from explaind_tf.runs.format.manifest import encode_manifest, read_manifest
+from explaind_tf.runs.storage.sealed import SEAL
+from tests.helpers import Recorded
+from tests.runs.damage import STEPS, edit_manifest, shard_of
 
 
 class TestManifest:
+    def test_it_is_written_again_as_it_was(self, small_run: Recorded):
+        written = (small_run.run_dir / "manifest.json").read_bytes()
+        assert encode_manifest(read_manifest(small_run.run_dir)) == written
+        assert list(json.loads(written)) == [
+            *("format_version", "run_id", "created", "status"),
+            *("variables", "state", "optimizer", "optimizer_state", "every", "loss"),
+            *("inputs", "targets", "weights", "outputs"),
+            *("environment", "graphs", "shards", SEAL),
+        ]
+
     @pytest.mark.parametrize(
         "text",
         [
