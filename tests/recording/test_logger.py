@@ -25,6 +25,7 @@ from tests.helpers import (
     initialised,
     record,
 )
+from tests.recording.fits import record_model
 
 SCHEDULE = keras.optimizers.schedules.PolynomialDecay(0.05, 5, 0.01)
 WEIGHTS = np.linspace(0.0, 2.0, 10)
@@ -192,16 +193,6 @@ class TestManifest:
         assert [v.path.rsplit("/", 1)[1] for v in run.variables] == ["kernel", "bias"] * 2
 
 
-def record_model(run_dir: Path, model: keras.Model, *callbacks: Any, **arguments: Any) -> xtf.Run:
-    """Record two epochs of three steps. `callbacks` hold the logger by the name of "logger"."""
-    if not model.compiled:
-        model.compile(xtf.PathAdamW(0.01, weight_decay=0.1), loss="mse", run_eagerly=True)
-    logger = xtf.PathLogger(run_dir, verbose=False)
-    chosen = [logger if callback == "logger" else callback for callback in callbacks or ("logger",)]
-    fit(model, logger.tap(batches()), *chosen, **({"epochs": 2} | arguments))
-    return xtf.open_run(run_dir)
-
-
 class TestModels:
     def test_subclassed_model_without_training_argument(self, run_dir: Path):
         class Plain(keras.Model):
@@ -304,88 +295,6 @@ class TestOptimizerWithAPast:
         weights = np.array([0.0] * 4 + [1.0] * 6)
         fit(model, logger.tap(batches(X, Y, weights)), logger)
         xtf.open_run(run_dir).verify(progress=False)
-
-
-class Meddler(keras.callbacks.Callback):
-    """Sets the weights at one moment of training."""
-
-    def __init__(self, when: str) -> None:
-        super().__init__()
-        self.when = when
-        self.left, self.found = [], []
-
-    def meddle(self, when: str, number: int) -> None:
-        if when == self.when and number == 1:
-            self.found.append(flat(self.model.trainable_variables))
-            self.model.set_weights([1.5 * weight for weight in self.model.get_weights()])
-            self.left.append(flat(self.model.trainable_variables))
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self.meddle("batch begin", batch)
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.meddle("batch end", batch)
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.meddle("epoch begin", epoch)
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.meddle("epoch end", epoch)
-
-    def on_train_end(self, logs: Any = None) -> None:
-        self.meddle("train end", 1)
-
-
-class TestWeightsSetByOthers:
-    @pytest.mark.parametrize(
-        ("when", "step", "order"),
-        [
-            ("batch end", 1, "logger first"),
-            ("batch begin", 0, "logger last"),
-            ("epoch begin", 2, "logger first"),
-            ("epoch begin", 2, "logger last"),
-            pytest.param("epoch end", 5, "logger first"),
-            pytest.param("epoch end", 5, "logger last"),
-            pytest.param("train end", 5, "logger last"),
-        ],
-    )
-    def test_change_is_told_apart_from_the_step(self, run_dir: Path, when: str, step: int, order: str):
-        meddler = Meddler(when)
-        callbacks = ("logger", meddler) if order == "logger first" else (meddler, "logger")
-        run = record_model(run_dir, dense_model(), *callbacks)
-        transition = run.step_store.transition(step)
-        np.testing.assert_array_equal(transition.theta_stepped, meddler.found[0])
-        np.testing.assert_array_equal(transition.theta_end, meddler.left[0])
-        # The next step starts where the others left the weights.
-        np.testing.assert_array_equal(flat_theta(run, step + 1), meddler.left[0])
-        assert len(run.steps) == 6
-        run.verify(progress=False)
-
-    @pytest.mark.parametrize(
-        ("when", "order"), [("batch end", "logger last"), ("batch begin", "logger first")]
-    )
-    def test_change_on_the_far_side_of_the_logger_is_noticed_by_verify(
-        self, run_dir: Path, when: str, order: str
-    ):
-        """The logger reads the weights too late, or too early, to tell such a change from the step."""
-        meddler = Meddler(when)
-        callbacks = ("logger", meddler) if order == "logger first" else (meddler, "logger")
-        run = record_model(run_dir, dense_model(), *callbacks)
-        with pytest.raises(xtf.UnbalancedLedgerError, match=r"Step 1 .*callback that sets weights"):
-            run.verify(progress=False)
-
-    def test_state_set_between_steps_is_recorded(self, run_dir: Path):
-        class Reset(keras.callbacks.Callback):
-            def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-                if batch == 1:
-                    self.model.layers[1].moving_mean.assign([9.0, 9.0])
-
-        model = dense_model(
-            keras.layers.Dense(2), keras.layers.BatchNormalization(), keras.layers.Dense(CLASSES)
-        )
-        run = record_model(run_dir, model, "logger", Reset(), epochs=1)
-        np.testing.assert_array_equal(run.step_store.transition(1).state_end[0], [9.0, 9.0])
-        np.testing.assert_array_equal(run.step_store.transition(2).state_start[0], [9.0, 9.0])
 
 
 class TestMessages:
