@@ -64,7 +64,7 @@ def test_public_functions_name_every_option_with_its_default(method):
 def test_public_functions_say_of_each_option_what_it_says_itself(method):
     def documented(text: str, kind: griffe.DocstringSectionKind) -> dict[str, str]:
         sections = griffe.Docstring(text, parser="numpy").parse()
-        return {item.name: item.description for s in sections if s.kind is kind for item in s.value}
+        return {item.name: item.description.strip() for s in sections if s.kind is kind for item in s.value}
 
     own = documented(inspect.getdoc(Options), griffe.DocstringSectionKind.attributes)
     found = documented(inspect.getdoc(method), griffe.DocstringSectionKind.parameters)

@@ -1,0 +1,55 @@
+"""Replay: a displacement is split into its causes, in order or each step on its own."""
+
+import numpy as np
+import pytest
+
+from explaind_tf.kernel.derivatives.derivatives import Derivatives
+from explaind_tf.measurements import outputs
+from explaind_tf.replay.binding import pure_model
+from explaind_tf.replay.replay import Replay
+from tests.helpers import record
+
+
+@pytest.fixture(scope="module", name="replay")
+def _replay(tmp_path_factory):
+    run = record(tmp_path_factory.mktemp("replay") / "run").open()
+    return Replay(run, Derivatives(pure_model(run, outputs())))
+
+
+def test_causes_add_up_to_the_displacement(replay):
+    for step in replay.path_steps(0, len(replay.run.steps)):
+        assert list(step.causes) == ["weight_decay", "data"]
+        # float32 rounds each of the two.
+        np.testing.assert_allclose(sum(step.causes.values()), step.path.displacement, atol=1e-7)
+        np.testing.assert_allclose(step.rest, 0, atol=1e-7)
+
+
+def test_a_step_split_alone_is_as_in_order(replay):
+    assert replay.splits_each_alone
+    in_order = list(replay.path_steps(0, len(replay.run.steps)))
+    whole = list(replay.whole_steps(0, len(replay.run.steps)))
+    for expected, (step, largest) in zip(reversed(in_order), reversed(whole), strict=True):
+        replayed = replay.step(expected.number)
+        found = replay.split(replayed, replay.update(replayed), largest)
+        assert found.number == step.number == expected.number
+        assert found.causes.keys() == expected.causes.keys()
+        for name, cause in expected.causes.items():
+            np.testing.assert_array_equal(found.causes[name], cause)
+        (displacement,) = step.causes.values()
+        np.testing.assert_array_equal(displacement, expected.path.displacement)
+
+
+def test_the_size_that_a_split_is_checked_against_is_that_of_the_largest_step_so_far(replay):
+    sizes = [
+        np.linalg.norm(step.theta_stepped - step.theta_start)
+        for step in map(replay.run.step_store.transition, range(len(replay.run.steps)))
+    ]
+    found = [whole.largest for whole in replay.whole_steps(0, len(sizes))]
+    np.testing.assert_allclose(found, np.maximum.accumulate(sizes), rtol=1e-6)
+
+
+def test_batches_lead_where_the_recorded_momentum_does(replay):
+    recorded = replay.path_steps(0, len(replay.run.steps))
+    replayed = replay.path_steps(0, len(replay.run.steps), from_batches=True)
+    for one, other in zip(recorded, replayed, strict=True):
+        np.testing.assert_allclose(one.causes["data"], other.causes["data"], atol=1e-6)
