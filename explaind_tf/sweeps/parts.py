@@ -1,17 +1,18 @@
 """Routes by which causes are split over layers or weights: each computes the same values, and says what they cost."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
+import tensorflow as tf
 
 from explaind_tf.kernel.contractions import sum_by_part
 from explaind_tf.kernel.path_integrals import PathStep, StepIntegral, integrate_directions
 from explaind_tf.sweeps.clock import seconds
 from explaind_tf.sweeps.rows import parts_of_rows, path_rows
 from explaind_tf.sweeps.sweep import Pass, TriedStep
-from explaind_tf.sweeps.task import Task
+from explaind_tf.sweeps.task import Piece, Task
 
 # Rows Φ of a piece that are held at once: those of the nodes, their sum, and what is made of it.
 _ROWS = 4
@@ -95,32 +96,34 @@ class PartsByProducts:
     ) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield inputs and what each direction of a step did to them by part, shape (K, batch, O, parts)."""
         for piece in task.pieces(integral.block):
-            by_variable = task.derivatives.measurement.path_products(
-                step.path,
-                piece.quadrature_of(integral.quadrature),
-                step.directions,
-                piece.inputs,
-                stacked=task.stacked_nodes(piece),
-            )
+            by_variable = self._products(task, step, piece, integral)
             by_part = sum_by_part(by_variable.numpy(), task.derivatives.model, task.question.partition)
             yield piece.rows, np.moveaxis(by_part, 2, 0)
 
     def price(self, task: Task, tried: TriedStep) -> Pass:
         """Return the pass of one step, tried."""
         piece = next(task.pieces(0))
-        products: Callable[[], object] = lambda: task.derivatives.measurement.path_products(  # noqa: E731
-            tried.step.path,
-            piece.quadrature_of(tried.integral.quadrature),
-            tried.step.directions,
-            piece.inputs,
-            stacked=task.stacked_nodes(piece),
+        spent = seconds(lambda: self._products(task, tried.step, piece, tried.integral))
+        return Pass(
+            "products of a backward pass, per node",
+            tried.nodes,
+            spent * len(task.everything) / len(piece.inputs),
         )
-        spent = seconds(products) * len(task.everything) / len(piece.inputs)
-        return Pass("products of a backward pass, per node", tried.nodes, spent)
 
     def row_bytes(self, task: Task) -> int:
         """Return 0: rows are never made."""
         return 0
+
+    @staticmethod
+    def _products(task: Task, step: PathStep, piece: Piece, integral: StepIntegral) -> tf.Tensor:
+        """Return Φ · d variable by variable, shape (inputs, O, K, V)."""
+        return task.derivatives.measurement.path_products(
+            step.path,
+            piece.quadrature_of(integral.quadrature),
+            step.directions,
+            piece.inputs,
+            stacked=task.stacked_nodes(piece),
+        )
 
 
 @dataclass(frozen=True)
