@@ -47,13 +47,15 @@ class ReverseSweep:
     routes : Routes
         How.
     path : PathSweep
-        The sweep before, whose quadratures are used again.
+        The sweep before, whose quadratures are used again; it must have run to its end.
     """
 
     def __init__(self, task: Task, routes: Routes, path: PathSweep) -> None:
         assert routes.samples is not None  # there is no reverse sweep without
         self._task, self._routes, self._route, self._path = task, routes, routes.samples, path
         self._by_use = task.question.options.step_of == "use"
+        # What all samples did together in steps that are split here, shape (inputs, O).
+        self._data = np.zeros_like(path.found.data)
 
     @property
     def name(self) -> str:
@@ -145,7 +147,7 @@ class ReverseSweep:
         products = scalar_products(tf.constant(np.stack(list(causes.values()))), phi)
         shaped = products.numpy().astype(np.float64).reshape(len(causes), len(piece.inputs), task.outputs)
         totals = dict(zip(causes, shaped, strict=True))
-        self._path.found.data[piece.rows] += totals.pop(names.DATA)
+        self._data[piece.rows] += totals.pop(names.DATA)
         by_part = {
             name: vector
             for name, vector in step.causes.items()
@@ -221,7 +223,7 @@ class ReverseSweep:
         UnbalancedLedgerError
             If they differ by more than rounding can explain.
         """
-        total = self._path.found.data
+        total = self._path.found.data + self._data
         missed = np.abs(book.total(names.DATA) - total)
         moved = np.abs(book.arrays[names.FINAL] - book.arrays[names.INITIAL])
         scale = np.maximum(moved, np.abs(total)).max(axis=1, keepdims=True)

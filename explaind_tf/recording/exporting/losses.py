@@ -15,7 +15,7 @@ _REDUCTIONS = (*_AVERAGES, "sum", "mean_with_sample_weight")
 
 
 @dataclass(frozen=True)
-class Term:
+class LossPart:
     """One loss of a compiled model for one batch; what it adds to Keras' total is ``scale · Σ values``.
 
     Attributes
@@ -46,7 +46,7 @@ class Term:
         return tf.reshape(self.values, (tf.shape(self.values)[0], -1 if known is None else known))
 
 
-def have_tokens(terms: list[Term]) -> bool:
+def have_tokens(terms: list[LossPart]) -> bool:
     """Tell whether a sample has several values, in all losses for the same positions."""
     shapes = [term.values.shape[1:] for term in terms]
     if shapes[0].num_elements() == 1:  # as of one weight for a sample, given as (batch, 1)
@@ -92,9 +92,9 @@ class _OpenedLoss(CompileLoss):
         return note
 
 
-def loss_terms(
+def loss_parts(
     model: keras.Model, y_true: Any, y_pred: Any, sample_weight: Any, batch_size: tf.Tensor
-) -> list[Term]:
+) -> list[LossPart]:
     """Return the losses with which the model was compiled, for one batch.
 
     Parameters
@@ -131,7 +131,7 @@ def _term(
     *,
     factor: tf.Tensor,
     batch_size: tf.Tensor,
-) -> Term:
+) -> LossPart:
     """Follow ``keras/src/losses/loss.py`` up to the reduction over the batch."""
     loss = entry.loss
     _refuse_other_reductions(loss)
@@ -165,7 +165,7 @@ def _term(
         scale = tf.math.divide_no_nan(scale, _count(values, batch_size))
     if rescale is not None:
         scale = scale * rescale
-    return Term(entry.name, loss.reduction, values, scale)
+    return LossPart(entry.name, loss.reduction, values, scale)
 
 
 def _converter(dtype: str) -> Any:

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from explaind_tf.errors import RefusedError
-from explaind_tf.recording.exporting.losses import Term, have_tokens, loss_terms
+from explaind_tf.recording.exporting.losses import LossPart, have_tokens, loss_parts
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.structure import Structure
@@ -140,7 +140,7 @@ class _LossFacts:
 class _BatchLosses(NamedTuple):
     """The compiled losses of a batch, the state that the forward pass leaves, and how many penalties it has."""
 
-    terms: list[Term]
+    terms: list[LossPart]
     state: list[tf.Tensor]
     penalties: int
 
@@ -184,7 +184,7 @@ class _Bodies:
         outputs, new_state, penalties = _call(self._model, p, u, struct.pack(inputs, x), training=True)
         sample_weight = None if weights is None else struct.pack(weights, w)
         batch_size = tf.shape(x[0])[0]
-        terms = loss_terms(self._model, struct.pack(targets, y), outputs, sample_weight, batch_size)
+        terms = loss_parts(self._model, struct.pack(targets, y), outputs, sample_weight, batch_size)
         return _BatchLosses(terms, new_state, len(penalties))
 
     def _total(self, values: list[tf.Tensor], scales: tf.Tensor) -> tf.Tensor:
