@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from explaind_tf.kernel.use_rows import Update
 
+from explaind_tf.kernel.use_rows import Update
 from explaind_tf.laws import AdamWLaw, SGDLaw
 from explaind_tf.replay.flows import Flow, flows_at_start, total
 from explaind_tf.replay.path_replay import Grouping
