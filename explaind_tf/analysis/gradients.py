@@ -106,7 +106,7 @@ class Gradients:
     def _has_sample_rules(self) -> bool:
         path = self._at(0)
         batch = self._batch(0, slice(0, _CHUNK))
-        return trials.sample_rules_hold(self._derivatives.loss, path.start, path.constants, batch)
+        return trials.sample_gradients_hold(self._derivatives.loss, path.start, path.constants, batch)
 
     @cached_property
     def _has_row_rules(self) -> bool:

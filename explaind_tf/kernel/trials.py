@@ -5,6 +5,7 @@ and whatever comes before them has no influence that could be tried.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -15,9 +16,9 @@ from explaind_tf.kernel.functions import Batch, Block, PureModel, StepPath
 from explaind_tf.kernel.operations.uses import NotCoveredError
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 
-# Samples, and outputs, of one trial.
+# Samples of one trial, and groups of variables that are told apart in it.
 _MOST = 8
-_OUTPUTS = 4
+_MOST_GROUPS = 32
 # Share of a variable's gradient that kinks may account for.
 _KINKS = 2e-2
 # By which weights are moved, as a share of their size, and of 1 where they are all zero.
@@ -43,48 +44,135 @@ def samples_are_coupled(
     return bool(np.max(np.abs(alone - together[positions])) > np.sqrt(np.finfo(alone.dtype).eps) * scale)
 
 
-def sample_rules_hold(
+def sample_products_hold(
     loss: LossDerivatives, point: np.ndarray, constants: list[np.ndarray], batch: Batch
 ) -> bool:
-    """Tell whether the rules give the gradients of single samples, and their products with rows.
+    """Tell whether the rules give the products of rows with gradients of single samples, variable by variable.
 
     Only where samples do not interact.
     """
-    point, part = _shaken(loss.model, point), batch.part(0, min(len(batch), _MOST))
-    if len(part) == 1:  # one alone would be in place in any arrangement
-        inputs, targets, weights = (
-            [np.repeat(array, 2, axis=0) for array in arrays]
-            for arrays in (part.inputs, part.targets, part.weights)
-        )
-        part = Batch(inputs, targets, weights, part.scales)
-    expected = loss.sample_gradients(point, constants, part, by_rule=False).numpy()
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(2, expected.shape[1])).astype(expected.dtype)
+    point, part, expected = _single_samples(loss, point, constants, batch)
+    rows = np.random.default_rng(0).normal(size=(2, expected.shape[1])).astype(expected.dtype)
     try:
-        found = loss.sample_gradients(point, constants, part, by_rule=True).numpy()
-        products = loss.contract(point, constants, part, tf.constant(rows)).numpy().sum(axis=-1)
+        found = loss.contract(point, constants, part, tf.constant(rows)).numpy()
     except _UNFIT:
         return False
-    sizes = loss.model.sizes[: len(loss.model.trained)]
-    return _agree(found, expected, sizes) and _agree(products, rows @ expected.T, [len(part)])
+    cuts = np.cumsum(_theta_sizes(loss.model))[:-1]
+    pairs = zip(np.split(rows, cuts, axis=1), np.split(expected, cuts, axis=1), strict=True)
+    products = np.stack([row @ gradient.T for row, gradient in pairs], axis=-1)  # (F, K, V)
+    return _agree(found, products, [1] * products.shape[-1])
 
 
-def row_rules_hold(measurement: MeasurementDerivatives, path: StepPath, block: Block) -> bool:
-    """Tell whether the rules give the gradients of single measurements."""
-    path = dataclasses.replace(path, start=_shaken(measurement.model, path.start))
+def sample_gradients_hold(
+    loss: LossDerivatives, point: np.ndarray, constants: list[np.ndarray], batch: Batch
+) -> bool:
+    """Tell whether the rules give the gradients of single samples. Only where samples do not interact."""
+    point, part, expected = _single_samples(loss, point, constants, batch)
+    try:
+        found = loss.sample_gradients(point, constants, part, by_rule=True).numpy()
+    except _UNFIT:
+        return False
+    return _agree(found, expected, _theta_sizes(loss.model))
+
+
+def _single_samples(
+    loss: LossDerivatives, point: np.ndarray, constants: list[np.ndarray], batch: Batch
+) -> tuple[np.ndarray, Batch, np.ndarray]:
+    """Return a point nearby, samples to try, and the gradient of each, shape (K, D).
+
+    Samples do not interact, so the gradient of the batch with all other samples' shares at zero is that of one
+    sample alone. It needs no function that replaying the run does not need, too.
+    """
+    point, part = _shaken(loss.model, point), batch.part(0, min(len(batch), _MOST))
+    if len(part) == 1:  # one alone would be in place in any arrangement
+        part = part.take(np.zeros(2, int))
+    gradients = [loss.gradient(point, constants, part, shares).numpy() for shares in np.eye(len(part))]
+    return point, part, np.stack(gradients)
+
+
+def row_rules_hold(
+    measurement: MeasurementDerivatives, path: StepPath, block: Block, *, at_once: int = 1
+) -> bool:
+    """Tell whether the rules give the gradients of single measurements; ``at_once`` as in :func:`row_products_hold`."""
+
+    def by_rule(path: StepPath, quadrature: Quadrature, part: Block, direction: np.ndarray) -> np.ndarray:
+        rows = measurement.path_rows(path, quadrature, part, by_rule=True).numpy()
+        pieces = np.split(rows * direction, np.cumsum(measurement.model.sizes)[:-1], axis=-1)
+        return np.stack([piece.sum(axis=-1) for piece in pieces], axis=-1)
+
+    return _products_hold(by_rule, measurement, path, block, at_once)
+
+
+def row_products_hold(
+    measurement: MeasurementDerivatives, path: StepPath, block: Block, *, at_once: int = 1
+) -> bool:
+    """Tell whether the rules give the products of directions with gradients of single measurements.
+
+    They are held against JVPs, which need no rules and which every question needs anyway.
+
+    Parameters
+    ----------
+    measurement : MeasurementDerivatives
+        Of the model and measurement.
+    path : StepPath
+        A step.
+    block : Block
+        Some inputs.
+    at_once : int
+        Directions of one JVP. A graph is compiled for each number of them: choose the one that the sweep uses.
+    """
+
+    def by_rule(path: StepPath, quadrature: Quadrature, part: Block, direction: np.ndarray) -> np.ndarray:
+        return measurement.path_products(path, quadrature, direction[None], part).numpy()[:, :, 0]
+
+    return _products_hold(by_rule, measurement, path, block, at_once)
+
+
+def _products_hold(
+    by_rule: Callable[[StepPath, Quadrature, Block, np.ndarray], np.ndarray],
+    measurement: MeasurementDerivatives,
+    path: StepPath,
+    block: Block,
+    at_once: int,
+) -> bool:
+    """Compare products of a direction with gradients, (inputs, O, V), with JVPs in the pieces of that direction."""
+    model = measurement.model
+    path = dataclasses.replace(path, start=_shaken(model, path.start))
     outputs = int(measurement.values(path.start, path.constants, block.take(slice(0, 1))).shape[1])
     # Two inputs at least, for one alone would be in place in any arrangement; a row is as large as the model.
     count = min(max(len(block), 2), max(2, _MOST // outputs))
     part = block.take(np.arange(count) % len(block))
     quadrature = Quadrature.same(len(part))
-    asked = np.unique(np.linspace(0, outputs - 1, _OUTPUTS).round().astype(int))
-    expected = measurement.path_rows(path, quadrature, part, by_rule=False, outputs=asked).numpy()
+    direction = _direction(model, path.start)
     try:
-        found = measurement.path_rows(path, quadrature, part, by_rule=True, outputs=asked).numpy()
+        found = by_rule(path, quadrature, part, direction)
     except _UNFIT:
         return False
-    width = expected.shape[-1]
-    return _agree(found.reshape(-1, width), expected.reshape(-1, width), measurement.model.sizes)
+    # A JVP for each variable, or for several together where there are many.
+    group_of = np.arange(len(model.sizes)) % min(len(model.sizes), _MOST_GROUPS)
+    masks = np.repeat(group_of, model.sizes) == np.arange(group_of.max() + 1)[:, None]
+    padded = np.zeros((-(-len(masks) // at_once) * at_once, len(direction)), direction.dtype)
+    padded[: len(masks)] = masks * direction
+    table = quadrature.by_node()[0]
+    jvps = [
+        measurement.path_jvp(path, table, directions, part).numpy()  # (inputs, at_once, O)
+        for directions in np.split(padded, len(padded) // at_once)
+    ]
+    expected = np.moveaxis(np.concatenate(jvps, axis=1)[:, : len(masks)], 1, -1)
+    summed = np.stack([found[..., group_of == group].sum(axis=-1) for group in range(len(masks))], axis=-1)
+    return _agree(summed, expected, [1] * len(masks))
+
+
+def _theta_sizes(model: PureModel) -> list[int]:
+    return model.sizes[: len(model.trained)]
+
+
+def _direction(model: PureModel, point: np.ndarray) -> np.ndarray:
+    """Return a random direction in which each variable is changed by as much as it is large, shape (Z,)."""
+    rng = np.random.default_rng(1)
+    pieces = np.split(point, np.cumsum(model.sizes)[:-1])
+    found = [_spread(piece) * rng.normal(size=len(piece)) for piece in pieces]
+    return np.concatenate(found).astype(point.dtype)
 
 
 def _shaken(model: PureModel, point: np.ndarray) -> np.ndarray:
@@ -93,14 +181,18 @@ def _shaken(model: PureModel, point: np.ndarray) -> np.ndarray:
     sizes = model.sizes
     pieces = np.split(point, np.cumsum(sizes)[:-1])
     for index in range(len(model.trained)):
-        spread = np.linalg.norm(pieces[index]) / np.sqrt(max(sizes[index], 1)) or 1.0
-        noise = rng.normal(scale=_SHAKE * spread, size=sizes[index])
+        noise = rng.normal(scale=_SHAKE * _spread(pieces[index]), size=sizes[index])
         pieces[index] = pieces[index] + noise.astype(point.dtype)
     return np.concatenate(pieces)
 
 
+def _spread(values: np.ndarray) -> float:
+    """Return the root mean square of a variable, and 1 of one that is all zero."""
+    return float(np.linalg.norm(values) / np.sqrt(max(len(values), 1))) or 1.0
+
+
 def _agree(found: np.ndarray, expected: np.ndarray, sizes: list[int]) -> bool:
-    """Compare gradients variable by variable.
+    """Compare gradients, or products with them, variable by variable along the last axis.
 
     A wrong rule is off by as much as the gradient itself. Rounding is not, and neither is a kink (of a ReLU, say) that
     rounds to one side in a batch and to the other alone.
@@ -109,5 +201,5 @@ def _agree(found: np.ndarray, expected: np.ndarray, sizes: list[int]) -> bool:
         return False
     rounding = np.sqrt(np.finfo(expected.dtype).eps) * np.linalg.norm(expected)
     cuts = np.cumsum(sizes)[:-1]
-    pairs = zip(np.split(found, cuts, axis=1), np.split(expected, cuts, axis=1), strict=True)
+    pairs = zip(np.split(found, cuts, axis=-1), np.split(expected, cuts, axis=-1), strict=True)
     return all(np.linalg.norm(f - e) <= _KINKS * np.linalg.norm(e) + rounding for f, e in pairs)

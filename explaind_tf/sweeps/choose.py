@@ -4,8 +4,8 @@ Costs are counted in forward passes of one example. A backward pass is two of th
 (JVP) two beside the passes that it shares with other directions.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +15,7 @@ from explaind_tf.kernel.contractions import ROUTES, Route, RouteName
 from explaind_tf.kernel.functions import TrainingPoint
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.replay.path_replay import Grouping
-from explaind_tf.sweeps.clock import cheapest
+from explaind_tf.sweeps.clock import CLOSE, cheapest
 from explaind_tf.sweeps.parts import PartsByJvp, PartsByProducts, PartsByRows, PartsRoute
 from explaind_tf.sweeps.path_sweep import PathSweep
 from explaind_tf.sweeps.reverse_sweep import ReverseSweep
@@ -23,10 +23,17 @@ from explaind_tf.sweeps.routes import Routes
 from explaind_tf.sweeps.sweep import Sweep
 from explaind_tf.sweeps.task import Task
 
+_Name = TypeVar("_Name", bound=str)
+
+# Directions in which a step is usually integrated at once: what the samples did, and weight decay.
+_CAUSES = 2
 # How much slower a pass of single examples is than one of a batch, as a guess that the clock corrects.
 _LOOP_PENALTY = 5.0
 # Samples of the batch on which routes are tried, from so many steps.
 _LOOKED_AT = 4
+# Numbers that a forward pass of all steps and inputs touches, below which counts alone decide: to compile a second route
+# for the clock would take longer than either of them.
+_WORTH_CLOCKING = 1e8
 
 
 def sweeps_of(task: Task, routes: Routes) -> tuple[PathSweep, *tuple[Sweep, ...]]:
@@ -38,19 +45,17 @@ def sweeps_of(task: Task, routes: Routes) -> tuple[PathSweep, *tuple[Sweep, ...]
 def choose_routes(task: Task) -> Routes:
     """Decide how a task is computed."""
     question = task.question
-    needs_rows = question.keeps_samples or question.keeps_parameters or question.keeps_layers
     groups = question.groups
     grouping, reverse = None, question.keeps_samples
     if groups is not None:
         reverse = _prefers_reverse(task)
-        if reverse:
-            needs_rows = True
-        else:
+        if not reverse:
             of_row = groups.of_id[task.run.samples.id_of_row]
             grouping = Grouping(of_row, len(groups.labels), _are_coupled(task))
-    by_rule = needs_rows and _rows_by_rule(task)
     splits_late = reverse and task.recorded.splits_each_alone
     in_forward = 1 if groups is None or reverse else len(groups.labels)
+    # Without rows there is nothing to try.
+    by_rule = (reverse or question.keeps_parameters) and _rows_by_rule(task, 1 if splits_late else _CAUSES)
     return Routes(
         rows_by_rule=by_rule,
         parts=None if splits_late else _parts_route(task, by_rule, in_forward),
@@ -73,29 +78,31 @@ def _prefers_reverse(task: Task) -> bool:
     return measurements * 3 + batch < forward
 
 
-def _rows_by_rule(task: Task) -> bool:
+def _rows_by_rule(task: Task, at_once: int) -> bool:
     path = task.replay.step(task.question.first).path
-    return trials.row_rules_hold(task.derivatives.measurement, path, task.blocks[0])
+    return trials.row_rules_hold(task.derivatives.measurement, path, task.blocks[0], at_once=at_once)
 
 
-def _parts_route(task: Task, by_rule: bool, groups: int) -> PartsRoute | None:
+def _parts_route(task: Task, rows_by_rule: bool, groups: int) -> PartsRoute | None:
     question = task.question
     if question.keeps_parameters:
-        return PartsByRows(by_rule)
+        return PartsByRows(rows_by_rule)
     if not question.keeps_layers:
         return None
-    # Data and weight decay at least, unless the samples are booked elsewhere.
+    # Data and weight decay at least, unless the samples are entries of another sweep.
     directions = 1 if question.keeps_samples else groups + 1
     layers, outputs = len(question.partition), task.outputs
-    backward: PartsRoute = PartsByProducts() if by_rule else PartsByRows(by_rule)
-    costs = {
-        PartsByJvp.name: 3.0 + 2 * directions * layers,
-        backward.name: outputs * (3.0 + 0.2 * directions) * (1.0 if by_rule else _LOOP_PENALTY),
-    }
+    costs: dict[str, float] = {PartsByJvp.name: 3.0 + 2 * directions * layers}
+    backward_pass = outputs * (3.0 + 0.2 * directions)
+    if backward_pass > CLOSE * costs[PartsByJvp.name]:
+        return PartsByJvp()
     path, block = task.replay.step(question.first).path, task.blocks[0]
+    measurement = task.derivatives.measurement
+    by_rule = rows_by_rule or trials.row_products_hold(measurement, path, block, at_once=_CAUSES)
+    backward: PartsRoute = PartsByProducts() if by_rule else PartsByRows(by_rule=False)
+    costs[backward.name] = backward_pass * (1.0 if by_rule else _LOOP_PENALTY)
     quadrature = Quadrature.same(len(block))
     vectors = np.stack([path.displacement] * directions)
-    measurement = task.derivatives.measurement
 
     def by_jvp() -> Any:
         repeated = np.repeat(vectors, layers, axis=0)
@@ -106,7 +113,16 @@ def _parts_route(task: Task, by_rule: bool, groups: int) -> PartsRoute | None:
         PartsByProducts.name: lambda: measurement.path_products(path, quadrature, vectors, block),
         PartsByRows.name: lambda: measurement.path_rows(path, quadrature, block, by_rule=False),
     }
-    return PartsByJvp() if cheapest(costs, clocked) == PartsByJvp.name else backward
+    return PartsByJvp() if _cheapest(task, costs, clocked) == PartsByJvp.name else backward
+
+
+def _cheapest(task: Task, costs: Mapping[_Name, float], clocked: Mapping[_Name, Callable[[], Any]]) -> _Name:
+    """Return the route of the lowest cost, by the clock where routes are close and the work is long."""
+    model = task.derivatives.model
+    of_input = model.point_size + task.run.graphs.forward_bytes_per_input / model.dtype.size
+    if task.steps * len(task.everything) * of_input < _WORTH_CLOCKING:
+        return min(costs, key=lambda name: costs[name])
+    return cheapest(costs, clocked)
 
 
 def _are_coupled(task: Task) -> bool:
@@ -122,7 +138,8 @@ def _sample_route(task: Task) -> Route:
     at = _first_batch(task)
     if len(at.batch) > 1 and trials.samples_are_coupled(task.derivatives.loss, *at):
         return ROUTES["jvp"]
-    if trials.sample_rules_hold(task.derivatives.loss, *at):
+    hold = trials.sample_gradients_hold if question.keeps_parameters else trials.sample_products_hold
+    if hold(task.derivatives.loss, *at):
         return ROUTES["rules"]
     if question.keeps_parameters:
         return ROUTES["loop"]
@@ -137,7 +154,7 @@ def _sample_route(task: Task) -> Route:
     def contract(route: Route) -> Callable[[], np.ndarray]:
         return lambda: route.contract(task.derivatives.loss, at, psi, partition)
 
-    return ROUTES[cheapest(costs, {name: contract(ROUTES[name]) for name in costs})]
+    return ROUTES[_cheapest(task, costs, {name: contract(ROUTES[name]) for name in costs})]
 
 
 def _first_batch(task: Task) -> TrainingPoint:

@@ -9,13 +9,13 @@ import tensorflow as tf
 _Name = TypeVar("_Name", bound=str)
 
 # Counted costs that are closer than this factor are settled by the clock.
-_CLOSE = 2.5
+CLOSE = 2.5
 
 
 def cheapest(costs: Mapping[_Name, float], clocked: Mapping[_Name, Callable[[], Any]]) -> _Name:
     """Return the name of the lowest cost; those that are close to it are run, and the clock decides."""
     least = min(costs.values())
-    close = [name for name, cost in costs.items() if cost <= _CLOSE * least]
+    close = [name for name, cost in costs.items() if cost <= CLOSE * least]
     return close[0] if len(close) == 1 else min(close, key=lambda name: seconds(clocked[name]))
 
 

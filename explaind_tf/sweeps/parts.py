@@ -12,10 +12,7 @@ from explaind_tf.kernel.path_integrals import PathStep, StepIntegral, integrate_
 from explaind_tf.sweeps.clock import seconds
 from explaind_tf.sweeps.rows import parts_of_rows, path_rows
 from explaind_tf.sweeps.sweep import Pass, TriedStep
-from explaind_tf.sweeps.task import Piece, Task
-
-# Rows Φ of a piece that are held at once: those of the nodes, their sum, and what is made of it.
-_ROWS = 4
+from explaind_tf.sweeps.task import ROWS_HELD, Piece, Task
 
 
 class PartsRoute(Protocol):
@@ -158,4 +155,4 @@ class PartsByRows:
 
     def row_bytes(self, task: Task) -> int:
         """Return the bytes of the rows of one piece."""
-        return _ROWS * len(next(task.pieces(0)).inputs) * task.outputs * task.point_bytes
+        return ROWS_HELD * len(next(task.pieces(0)).inputs) * task.outputs * task.point_bytes

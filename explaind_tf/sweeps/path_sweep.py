@@ -14,13 +14,12 @@ from explaind_tf.progress import Progress
 from explaind_tf.sweeps.clock import seconds
 from explaind_tf.sweeps.routes import Routes
 from explaind_tf.sweeps.sweep import Pass, TriedStep
-from explaind_tf.sweeps.task import Task
+from explaind_tf.sweeps.task import ROWS_HELD, Task
 
 # A JVP and a backward pass hold the activations of a block about so many times.
 _ACTIVATIONS = 4
 # Vectors of the size of the point that a step takes: weights, moments, causes.
 _POINTS = 12
-_ROWS = 4
 
 
 @dataclass
@@ -100,7 +99,7 @@ class PathSweep:
         task, routes = self._task, self._routes
         activations = _ACTIVATIONS * len(task.blocks[0]) * task.run.graphs.forward_bytes_per_input
         rows = 0 if routes.parts is None or routes.samples is not None else routes.parts.row_bytes(task)
-        groups = 0 if routes.grouping is None else _ROWS * routes.grouping.count
+        groups = 0 if routes.grouping is None else ROWS_HELD * routes.grouping.count
         return _POINTS * task.point_bytes + activations + rows + groups * task.point_bytes
 
     def run(self, progress: Progress) -> Iterator[Entry]:

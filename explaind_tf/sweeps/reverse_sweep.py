@@ -21,12 +21,10 @@ from explaind_tf.sweeps.path_sweep import PathSweep, entries_of_parts
 from explaind_tf.sweeps.routes import Routes
 from explaind_tf.sweeps.rows import parts_of_rows, path_rows
 from explaind_tf.sweeps.sweep import Pass, TriedStep
-from explaind_tf.sweeps.task import Piece, Task
+from explaind_tf.sweeps.task import ROWS_HELD, Piece, Task
 
 # Samples that miss what the data did by more than this share of it were not those that trained.
 _LARGEST_MISS = 1e-2
-# Rows that are held at once: Φ, Ψ, what one becomes of the other, and a factor of samples.
-_ROWS = 4
 
 
 class _Booked(NamedTuple):
@@ -75,7 +73,7 @@ class ReverseSweep:
     @property
     def working_bytes(self) -> int:
         """Bytes of rows, and of gradients of single samples."""
-        rows = _ROWS * self._rows_at_once * self._task.point_bytes
+        rows = ROWS_HELD * self._rows_at_once * self._task.point_bytes
         return rows + contractions.STRETCH * self._task.chunk_bytes
 
     @property

@@ -18,6 +18,8 @@ from explaind_tf.replay.replay import Replay
 from explaind_tf.runs import WeightPath
 from explaind_tf.terms import term
 
+# Rows held at once: those of the nodes, their sum, Ψ, and what is made of them.
+ROWS_HELD = 4
 # More memory than this makes nothing faster. Rows of Φ or Ψ are held about four times over, the activations of a block
 # of inputs a few times, and gradients of single samples once.
 _ROWS_BYTES = 512 * 2**20

@@ -72,8 +72,8 @@ def test_samples_by_rules_by_a_loop_and_by_step_are_the_same(recorded, monkeypat
     whole = by_rule.data.sum(("sample", "layer"))
     # Each is as exact as the tolerance, and they share the path sweep's nodes.
     assert float(abs(whole - by_step.data.sum("step")).max()) < TOLERANCE * movement
-    monkeypatch.setattr(choose.trials, "sample_rules_hold", lambda *_: False)
-    monkeypatch.setattr(choose.trials, "row_rules_hold", lambda *_: False)
+    monkeypatch.setattr(choose.trials, "sample_products_hold", lambda *_: False)
+    monkeypatch.setattr(choose.trials, "row_rules_hold", lambda *_, **__: False)
     by_loop = _ledger(*recorded, axes)
     assert "rules" not in by_loop.attrs["method"]
     assert is_coupled == ("jvp" in by_loop.attrs["method"])

@@ -130,11 +130,20 @@ def expected_rows(derivatives, path, block):
     return np.array(rows)
 
 
+def verdicts(derivatives, point, batch, path, block):
+    """Return what the trials say of samples, and of measurements by one JVP or two at once."""
+    return [
+        trials.sample_gradients_hold(derivatives.loss, point, [], batch),
+        trials.sample_products_hold(derivatives.loss, point, [], batch),
+        trials.row_rules_hold(derivatives.measurement, path, block),
+        trials.row_products_hold(derivatives.measurement, path, block, at_once=2),
+    ]
+
+
 def check(derivatives, holds):
-    """Hold verdicts of both trials, and the numbers of the way they choose, against tapes."""
+    """Hold the verdicts of all trials, and the numbers of the way they choose, against tapes."""
     point, batch, path, block = problem(derivatives)
-    assert trials.sample_rules_hold(derivatives.loss, point, [], batch) == holds
-    assert trials.row_rules_hold(derivatives.measurement, path, block) == holds
+    assert verdicts(derivatives, point, batch, path, block) == [holds] * 4
     found = derivatives.loss.sample_gradients(point, [], batch, by_rule=holds)
     np.testing.assert_allclose(found, expected_gradients(derivatives, point, batch), atol=1e-12)
     middle = Quadrature.same(len(block))
@@ -157,8 +166,7 @@ def test_arrangements_are_told_apart_whatever_the_number_of_examples(count):
     # A single example would be in place in any arrangement; as many as there are positions fit in shape.
     derivatives = derivatives_of(time_major)
     point, batch, path, block = problem(derivatives, count)
-    assert not trials.sample_rules_hold(derivatives.loss, point, [], batch)
-    assert not trials.row_rules_hold(derivatives.measurement, path, block)
+    assert verdicts(derivatives, point, batch, path, block) == [False] * 4
 
 
 def test_layers_behind_a_head_of_zeros_are_tried_too():
@@ -166,8 +174,7 @@ def test_layers_behind_a_head_of_zeros_are_tried_too():
     point, batch, path, block = problem(derivatives)
     point[-C * D :] = 0
     still = dataclasses.replace(path, start=point, displacement=np.zeros_like(point))
-    assert not trials.sample_rules_hold(derivatives.loss, point, [], batch)
-    assert not trials.row_rules_hold(derivatives.measurement, still, block)
+    assert verdicts(derivatives, point, batch, still, block) == [False] * 4
     assert trials.samples_are_coupled(derivatives_of(coupled).loss, point, [], batch)
     assert not trials.samples_are_coupled(derivatives.loss, point, [], batch)
 
@@ -175,7 +182,8 @@ def test_layers_behind_a_head_of_zeros_are_tried_too():
 def test_models_whose_weights_are_all_zero_can_be_tried():
     derivatives = derivatives_of(plain)
     point, batch, *_ = problem(derivatives)
-    assert trials.sample_rules_hold(derivatives.loss, np.zeros_like(point), [], batch)
+    assert trials.sample_gradients_hold(derivatives.loss, np.zeros_like(point), [], batch)
+    assert trials.sample_products_hold(derivatives.loss, np.zeros_like(point), [], batch)
 
 
 @pytest.mark.parametrize(
@@ -211,3 +219,20 @@ def test_random_numbers_make_samples_coupled():
     derivatives = derivatives_of(noisy)
     point, batch, *_ = problem(derivatives)
     assert trials.samples_are_coupled(derivatives.loss, point, [], batch)
+
+
+def test_many_variables_are_tried_in_groups():
+    # More variables than groups: a wrong rule of one shows in the sum of its group.
+    few = 2 * trials._MOST_GROUPS
+
+    def call(v, x):
+        return sum(x @ weight for weight in v[:few])
+
+    def wrong(v, x):
+        return call(v, x) + time_major([v[few - 1], v[few], v[-1]], x)
+
+    shapes = [*[(C, C)] * few, (C,), (C, D)]
+    for model, holds in ((call, True), (wrong, False)):
+        derivatives = derivatives_of(model, shapes, head=-1)
+        _, _, path, block = problem(derivatives)
+        assert trials.row_rules_hold(derivatives.measurement, path, block) == holds

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.arguments import Measured, Nodes, Pairs, Stack
@@ -33,7 +32,6 @@ class MeasurementDerivatives:
         self.model = model
         point = tf.TensorSpec((model.point_size,), model.dtype)
         directions = tf.TensorSpec((None, model.point_size), model.dtype)
-        integers = tf.TensorSpec((None,), tf.int32)
         pairs, stack, measured = Pairs.spec(model), Stack.spec(model), Measured.spec(model)
 
         self._values = Compiled(lambda z, own: model.measure(model.unpack(z), *own), [point, measured])
@@ -46,8 +44,7 @@ class MeasurementDerivatives:
             for k in (None, *range(1, _LAID_OUT + 1))
         }
         self._path_rows = Compiled(
-            lambda nodes, asked, own: path_rows(model, nodes, asked, own),
-            [Nodes.spec(model), integers, measured],
+            lambda nodes, own: path_rows(model, nodes, own), [Nodes.spec(model), measured]
         )
         self._stacked_rows = Compiled(lambda s, own: stacked_rows(model, s, own), [stack, measured])
         self._stacked_products = Compiled(
@@ -82,7 +79,6 @@ class MeasurementDerivatives:
         *,
         by_rule: bool,
         stacked: int = 1,
-        outputs: np.ndarray | None = None,
     ) -> tf.Tensor:
         """Return Φ = Σ_j weights_ij · ∂f_i/∂z (z(nodes_j)), one row a measurement, shape (batch, O, Z).
 
@@ -99,8 +95,6 @@ class MeasurementDerivatives:
         stacked : int
             Nodes of one input whose activations are held at once. By rules, their gradients are summed within the
             products that make them: the more, the faster.
-        outputs : np.ndarray of int, optional
-            Which ones; by default all. One by one, only these are differentiated.
 
         Raises
         ------
@@ -108,13 +102,8 @@ class MeasurementDerivatives:
             If the model has no rules.
         """
         if by_rule:
-            rows = self._by_rule(self._stacked_rows, path, quadrature, block, stacked)
-            return rows if outputs is None else tf.gather(rows, outputs, axis=1)
-        if outputs is None:
-            one = self.values(path.start, path.constants, block.take(slice(0, 1)))
-            outputs = np.arange(one.shape[1])
-        nodes = Nodes.of(path, quadrature, self.model)
-        return self._path_rows(nodes, outputs.astype(np.int32), Measured.of(path.constants, block))
+            return self._by_rule(self._stacked_rows, path, quadrature, block, stacked)
+        return self._path_rows(Nodes.of(path, quadrature, self.model), Measured.of(path.constants, block))
 
     def path_products(
         self, path: StepPath, quadrature: Quadrature, directions: Any, block: Block, *, stacked: int = 1

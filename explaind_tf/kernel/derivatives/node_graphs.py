@@ -80,8 +80,8 @@ def _at_nodes(
     return found.concat()
 
 
-def path_rows(model: PureModel, nodes: Nodes, asked: tf.Tensor, measured: Measured) -> tf.Tensor:
-    """Return Φ of the outputs asked for, by one backward pass for each of them, input and node, shape (batch, asked, Z)."""
+def path_rows(model: PureModel, nodes: Nodes, measured: Measured) -> tf.Tensor:
+    """Return Φ by one backward pass for each output, input and node, shape (batch, O, Z)."""
     shape = (None, model.point_size)
 
     def one_input(example: tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]) -> tf.Tensor:
@@ -91,7 +91,7 @@ def path_rows(model: PureModel, nodes: Nodes, asked: tf.Tensor, measured: Measur
         def rows_at(node: tf.Tensor) -> tf.Tensor:
             point = nodes.line.at(nodes.nodes[node])
             outputs = averaged_outputs(model, model.unpack(point), nodes.line, nodes.pieces[node], own)[0]
-            cotangents = nodes.weights[node] * tf.one_hot(asked, tf.shape(outputs)[0], dtype=outputs.dtype)
+            cotangents = nodes.weights[node] * tf.eye(outputs.shape[0], dtype=outputs.dtype)
             return tf.map_fn(
                 lambda cotangent: vjp(outputs, point, cotangent),
                 cotangents,
