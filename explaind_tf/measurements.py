@@ -35,6 +35,13 @@ class Measurement:
     targets: tuple[np.ndarray, ...] = ()
     output_names: Sequence[str] | None = field(default=None)
 
+    @property
+    def is_of_library(self) -> bool:
+        """Whether it is a fixed function of this module, which computes the same at every call."""
+        function = self.function.function if isinstance(self.function, _OfOutput) else self.function
+        is_fixed = getattr(function, "__closure__", ()) is None
+        return is_fixed and getattr(function, "__module__", None) == __name__
+
     def __call__(self, model_outputs: Any, *targets: tf.Tensor) -> tf.Tensor:
         """Return the measurement of a batch, shape (batch, O).
 

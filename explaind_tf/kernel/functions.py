@@ -1,7 +1,7 @@
 """What the kernel needs to know about a model: pure functions of its variables, flat the point z = (θ, u)."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,6 +39,8 @@ class PureModel:
         Signatures; batch dimensions are None.
     token_losses : callable or None
         Of the arguments of ``losses``, ``-> (batch, positions)``: what each position of a sample adds, if it has several.
+    measure_key, losses_key : hashable or None
+        Equal for models whose measurement, or whose losses, compute the same; None if that is not known.
     """
 
     measure: Callable[[Tensors, Tensors, Tensors, Tensors], tf.Tensor]
@@ -53,6 +55,8 @@ class PureModel:
     loss_targets: tuple[tf.TensorSpec, ...]
     loss_weights: tuple[tf.TensorSpec, ...] = ()
     token_losses: Losses | None = None
+    measure_key: Hashable | None = None
+    losses_key: Hashable | None = None
 
     @property
     def dtype(self) -> tf.DType:

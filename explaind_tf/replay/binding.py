@@ -1,6 +1,7 @@
 """A recorded run and a measurement as a :class:`PureModel`, and recorded states as its points."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -41,7 +42,7 @@ def pure_model(run: WeightPath, measurement: Measurement) -> PureModel:
     def regularizer(variables, constants, inputs):
         return graphs.penalty(*arguments(variables, constants), *inputs)[0]
 
-    return PureModel(
+    model = PureModel(
         measure=measure,
         losses=losses_of(graphs.sample_losses),
         token_losses=None if graphs.token_losses is None else losses_of(graphs.token_losses),
@@ -57,6 +58,35 @@ def pure_model(run: WeightPath, measurement: Measurement) -> PureModel:
         loss_targets=tuple(_batch_spec(leaf) for leaf in struct.leaves(manifest.targets)),
         loss_weights=tuple(_batch_spec(leaf) for leaf in run.step_store.layout.weights),
     )
+    return dataclasses.replace(
+        model,
+        measure_key=_measure_key(run, measurement, model),
+        losses_key=_losses_key(run, model),
+    )
+
+
+def _measure_key(run: WeightPath, measurement: Measurement, model: PureModel) -> Hashable | None:
+    digest = run.graphs.forward.digest
+    # What a function of somebody else computes may change between two runs: it may read a variable.
+    if digest is None or not measurement.is_of_library:
+        return None
+    outputs = repr(run.manifest.outputs)
+    return (digest, measurement.function, outputs, *_variables(run, model), model.measure_targets)
+
+
+def _losses_key(run: WeightPath, model: PureModel) -> Hashable | None:
+    digests = run.graphs.losses_digest
+    if digests is None:
+        return None
+    samples = (model.loss_targets, model.loss_weights, model.regularizer is None)
+    return (digests, *_variables(run, model), *samples)
+
+
+def _variables(run: WeightPath, model: PureModel) -> tuple[Hashable, ...]:
+    # Where floating-point and other state stand among each other is not in the specs.
+    order = tuple(spec.is_floating for spec in run.manifest.state)
+    specs = (model.trained, model.state, model.constants, model.inputs)
+    return (order, *(tuple((spec.shape, spec.dtype) for spec in part) for part in specs))
 
 
 def _spec(spec: VariableSpec) -> tf.TensorSpec:

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tensorflow.python.eager import context
 from tensorflow.python.framework.convert_to_constants import _run_inline_graph_optimization
 
 from explaind_tf.errors import RefusedError, RunFormatError
+from explaind_tf.runs.graphs.canonical import graph_digest
 
 FORWARD = "forward"
 SAMPLE_LOSSES = "sample_losses"
@@ -25,7 +27,38 @@ _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 # Numbers the copies of graphs that are made in this process.
 _COPIES = itertools.count()
 
-InlinedFunction = Callable[..., list[tf.Tensor]]
+
+class InlinedFunction:
+    """A function of a run, whose nodes each call copies into the graph that is being built.
+
+    Parameters
+    ----------
+    concrete : tf.types.experimental.ConcreteFunction
+        The function.
+
+    """
+
+    def __init__(self, concrete: Any) -> None:
+        self._graph_def = _expanded(concrete)
+        self._inputs = [tensor.name for tensor in concrete.inputs]
+        self._outputs = [tensor.name for tensor in concrete.outputs]
+        self._captured = list(concrete.captured_inputs)
+
+    @cached_property
+    def digest(self) -> str | None:
+        """Equal for functions that compute the same; None if the function depends on more than its arguments."""
+        if self._captured:
+            return None
+        return graph_digest(self._graph_def, self._inputs, self._outputs)
+
+    def __call__(self, *arguments: tf.Tensor) -> list[tf.Tensor]:
+        """Return the outputs."""
+        # The import wants tensors of the very graph that is being built (which may be a loop body); unlike other
+        # operations it does not capture those of an enclosing one.
+        values = [tf.identity(value) for value in (*arguments, *self._captured)]
+        input_map = dict(zip(self._inputs, values, strict=True))
+        copy = _with_own_functions(self._graph_def, f"_copy_{next(_COPIES)}")
+        return tf.graph_util.import_graph_def(copy, input_map, self._outputs, name="inlined")
 
 
 @dataclass(frozen=True)
@@ -78,18 +111,26 @@ class Graphs:
 
     def _take_functions(self) -> None:
         forward = self._function(FORWARD)
-        self.forward = _inlined(forward)
-        self.sample_losses = _inlined(self._function(SAMPLE_LOSSES))
+        self.forward = InlinedFunction(forward)
+        self.sample_losses = InlinedFunction(self._function(SAMPLE_LOSSES))
         has_tokens = hasattr(self._module, TOKEN_LOSSES)
         self.token_losses: InlinedFunction | None = None
         self.token_count: int | None = None
         if has_tokens:
             tokens = self._function(TOKEN_LOSSES)
-            self.token_losses = _inlined(tokens)
+            self.token_losses = InlinedFunction(tokens)
             self.token_count = tokens.outputs[0].shape[1]
-        self.loss_scales = _inlined(self._function(LOSS_SCALES))
-        self.penalty = _inlined(self._function(PENALTY))
+        self.loss_scales = InlinedFunction(self._function(LOSS_SCALES))
+        self.penalty = InlinedFunction(self._function(PENALTY))
         self.forward_bytes_per_input = _float_bytes_per_row(forward)
+
+    @property
+    def losses_digest(self) -> tuple[str | None, ...] | None:
+        """The digests of all functions of losses; None if one of them has none."""
+        functions = (self.sample_losses, self.loss_scales, self.penalty, self.token_losses)
+        digests = tuple(None if function is None else function.digest for function in functions)
+        is_known = all(digest is not None for digest in digests[:3])
+        return digests if is_known and (digests[3] or self.token_losses is None) else None
 
     def loss_functions(self) -> LossFunctions:
         """Return the losses to be called outside of a graph."""
@@ -110,9 +151,10 @@ class ForwardGraph:
 
     token_losses: InlinedFunction | None = None
     token_count: int | None = None
+    losses_digest: tuple[str | None, ...] | None = None
 
     def __init__(self, forward: Any) -> None:
-        self.forward = _inlined(forward)
+        self.forward = InlinedFunction(forward)
         self.forward_bytes_per_input = _float_bytes_per_row(forward)
 
     @staticmethod
@@ -139,23 +181,6 @@ def _expanded(concrete: Any) -> Any:
     if not any(node.op in _CALLS for node in graph_def.node):
         return graph_def
     return _run_inline_graph_optimization(concrete, lower_control_flow=False, aggressive_inlining=True)
-
-
-def _inlined(concrete: Any) -> InlinedFunction:
-    graph_def = _expanded(concrete)
-    names = [tensor.name for tensor in concrete.inputs]
-    outputs = [tensor.name for tensor in concrete.outputs]
-    captured = list(concrete.captured_inputs)
-
-    def call(*arguments: tf.Tensor) -> list[tf.Tensor]:
-        # The import wants tensors of the very graph that is being built (which may be a loop body); unlike other
-        # operations it does not capture those of an enclosing one.
-        values = [tf.identity(value) for value in (*arguments, *captured)]
-        input_map = dict(zip(names, values, strict=True))
-        copy = _with_own_functions(graph_def, f"_copy_{next(_COPIES)}")
-        return tf.graph_util.import_graph_def(copy, input_map, outputs, name="inlined")
-
-    return call
 
 
 def _with_own_functions(graph_def: Any, suffix: str) -> Any:
