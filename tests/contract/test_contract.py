@@ -1,8 +1,8 @@
-"""The contract: for everything that Keras does to a weight, a ledger that balances, or a refusal in time.
+"""The contract: whatever Keras does to a weight, the ledger balances or the training is refused in time.
 
-Each row is trained twice, with the Keras optimizer and without us, and recorded. The ledger must then agree with what
-can be known without it: the trained weights, the model's own outputs before and after, sums over samples, and which
-entries a training can and cannot have.
+Each row is trained twice: recorded, and with the plain Keras optimizer. The ledger must then agree with what is known
+without it: the trained weights, the model's own outputs before and after, sums over samples, and which entries a training
+can have.
 """
 
 import re
@@ -43,14 +43,14 @@ def build(row: Row, *, recorded: bool) -> keras.Model:
     with row.scope():
         model = row.model()
         optimizer = optimizer_class(row, recorded=recorded)(**row.options())
-        # XLA rounds otherwise; its row says so itself.
+        # XLA rounds differently. The rows that test it set jit_compile themselves.
         model.compile(optimizer, **({"loss": "mse", "jit_compile": False} | row.compile()))
     row.prepare(model)
     return model
 
 
 def train(row: Row, model: keras.Model, batches: tf.data.Dataset, *logger: xtf.PathLogger) -> None:
-    """Fit as the row says."""
+    """Fit the model with the row's callbacks, between-fit changes and arguments of ``fit``."""
     for number in range(row.fits):
         if number > 0:
             row.between(model)
@@ -73,13 +73,13 @@ def outputs(model: keras.Model, x: Any) -> np.ndarray:
 
 
 def total(ledger: xr.Dataset, term: str) -> np.ndarray:
-    """Return a term summed over all but inputs and outputs."""
+    """Return a term summed over all axes except inputs and outputs, shape (inputs, O)."""
     found: np.ndarray = ledger.explaind.total(term).transpose(names.INPUT, names.OUTPUT).values
     return found
 
 
 def hold_to_the_contract(row: Row, run_dir: Path) -> None:
-    """Train, record and account for a row; raise if anything does not hold.
+    """Train and record a row, and check its ledgers.
 
     Raises
     ------
@@ -90,17 +90,17 @@ def hold_to_the_contract(row: Row, run_dir: Path) -> None:
     """
     x = inputs_of(row)
     model = build(row, recorded=True)
-    initial = outputs(model, x)  # builds models that are built by their first call
+    initial = outputs(model, x)  # the first call builds subclassed models
     logger = xtf.PathLogger(run_dir, verbose=False)
     train(row, model, logger.tap(dataset(row), **row.tap), logger)
     final = outputs(model, x)
-    if not row.tap:  # Keras has no tap to give class weights to
+    if not row.tap:  # plain Keras has no tap that takes class weights
         assert_trained_as_by_keras(row, model, x)
 
     run = xtf.open_run(run_dir)
     run.verify(progress=False)
     ledgers = ledgers_of(row, run, x)
-    # Outputs of the live model are computed in another order of operations than those of the exported graph.
+    # The live model and the exported graph compute outputs in different orders of operations.
     slack = {"atol": 1e-12 if row.policy == "float64" else 1e-5, "rtol": 0}
     np.testing.assert_allclose(ledgers[()].initial.values, initial, **slack)
     np.testing.assert_allclose(ledgers[()].final.values, final, **slack)
@@ -114,7 +114,7 @@ def hold_to_the_contract(row: Row, run_dir: Path) -> None:
 
 
 def assert_trained_as_by_keras(row: Row, model: keras.Model, x: Any) -> None:
-    """Train with the Keras optimizer and without a logger: the weights are the same, bit for bit."""
+    """Check that plain Keras, without a logger, reaches the same weights bit for bit."""
     plain = build(row, recorded=False)
     outputs(plain, x)
     train(row, plain, dataset(row))
@@ -124,7 +124,7 @@ def assert_trained_as_by_keras(row: Row, model: keras.Model, x: Any) -> None:
 
 
 def ledgers_of(row: Row, run: xtf.Run, x: Any) -> Ledgers:
-    """Return a ledger of each route: without axes, without samples, with samples, and with tokens if there are any."""
+    """Return a ledger for each route: without axes, without samples, with samples, and with tokens if there are any."""
     asked: list[tuple[str, ...]] = [(), ("step", "layer"), ("sample", "step")]
     if row.tokens:
         asked.append(("sample", "token"))
@@ -132,13 +132,13 @@ def ledgers_of(row: Row, run: xtf.Run, x: Any) -> Ledgers:
 
 
 def assert_sums_agree(row: Row, ledgers: Ledgers) -> None:
-    """Each ledger balances, and its terms add up to those of the ledger without axes."""
+    """Check that each ledger balances, and that its terms add up to those of the ledger without axes."""
     whole = ledgers[()]
     movement = float(whole.movement.max())
     for axes, ledger in ledgers.items():
         ledger.explaind.check(row.tolerance)
         for term in terms_of("recorded")[:-1]:
-            # The same integrals, summed by other routes: to rounding, which is 1e-5 of the movement in float32.
+            # Other routes sum the same integrals, so only rounding differs: 1e-5 of the movement in float32.
             np.testing.assert_allclose(
                 total(ledger, term),
                 total(whole, term),
@@ -149,7 +149,7 @@ def assert_sums_agree(row: Row, ledgers: Ledgers) -> None:
 
 
 def assert_tokens_add_up_to_samples(row: Row, ledgers: Ledgers) -> None:
-    """There is an entry for each token, and those of a sample add up to its own."""
+    """Check that each token has an entry, and that the tokens of a sample add up to the sample's entry."""
     tokens, samples = ledgers["sample", "token"].data, ledgers["sample", "step"].data
     assert tokens.sizes[names.TOKEN] == row.tokens
     np.testing.assert_allclose(
@@ -161,7 +161,7 @@ def assert_tokens_add_up_to_samples(row: Row, ledgers: Ledgers) -> None:
 
 
 def assert_terms_are_those_of_the_row(row: Row, whole: xr.Dataset) -> None:
-    """The terms of the row are there, and no others."""
+    """Check that the row's terms are not zero and all others are."""
     movement = float(whole.movement.max())
     for term in terms_of("recorded")[:-1]:
         is_there = bool(np.abs(total(whole, term)).max() > 1e-7 * movement)
@@ -187,7 +187,7 @@ except xtf.RefusedError as error:
 
 
 def hold_in_a_process(row: Row, run_dir: Path) -> None:
-    """Do the same in a process of its own, for what must be set before TensorFlow starts."""
+    """Do the same in a new process, for settings that must be made before TensorFlow starts."""
     code = _IN_A_PROCESS.format(devices=row.logical_devices, name=row.name, run_dir=str(run_dir))
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True
@@ -199,7 +199,7 @@ def hold_in_a_process(row: Row, run_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.family}: {row.name}")
-# Keras' own scheduler reads the learning rate in a way that NumPy 2 deprecates.
+# Keras' LearningRateScheduler reads the learning rate in a way that NumPy 2 deprecates.
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 def test_contract(row: Row, tmp_path: Path):
     run_dir = tmp_path / "run"
@@ -214,7 +214,7 @@ def test_contract(row: Row, tmp_path: Path):
 
 
 def test_table_says_what_the_suite_checks():
-    """The table is written by ``python -m tests.contract.table``; it may not lag behind."""
+    """Check that docs/contract.md is up to date; ``python -m tests.contract.table`` writes it."""
     lines = [
         re.split(r" \| ", line.strip("| "), maxsplit=1)
         for line in TABLE.read_text(encoding="utf-8").splitlines()

@@ -1,7 +1,7 @@
-"""Five faults that a ledger of AdamW invites, each planted on purpose: every one of them must be found.
+"""Five typical faults of an AdamW ledger are planted on purpose, and each must be found.
 
-A test suite that stays green with a wrong law proves nothing. The faults are those that implementations of the
-theorem have had: they leave the ledger looking reasonable, and off by per cents.
+A test suite that passes with a wrong law proves nothing. Implementations of the theorem have had these faults. With them
+a ledger looks reasonable and is off by per cents.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from explaind_tf.laws import AdamWLaw, StepFactors
 from explaind_tf.replay.replay import Replay
 from tests.helpers import batches, dense_model, double_precision, fit
 
-# In float64 the ledger of this run balances to 1e-10; the mildest of the faults moves it by 1e-5.
+# In float64 the ledger of this run balances to 1e-10. The smallest fault changes it by 1e-5.
 TOLERANCE = 1e-8
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -27,7 +27,7 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Nine steps of 4 + 4 + 2 samples with a falling learning rate, strong decay and an ε that matters."""
+    """Nine steps, in batches of 4, 4 and 2 samples, with a falling learning rate, strong decay and a large ε."""
     with double_precision():
         rng = np.random.default_rng(2)
         x, y = rng.normal(size=(10, 3)), rng.normal(size=(10, 2))
@@ -40,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def wrong_bias_correction(patch: pytest.MonkeyPatch) -> None:
-    """Corrects the bias for one step less than were taken (and for the first one not at all)."""
+    """Corrects the bias for one step too few, and not at all in the first step."""
     right = AdamWLaw.factors
 
     def factors(self: AdamWLaw, second_moment: Any, learning_rate: float, iteration: int) -> StepFactors:
@@ -62,7 +62,7 @@ def epsilon_inside_the_root(patch: pytest.MonkeyPatch) -> None:
 
 
 def decay_after_the_step(patch: pytest.MonkeyPatch) -> None:
-    """Decays the weights that the Adam step left: −ηλ(θ − P m) for −ηλθ."""
+    """Decays the weights after the Adam step: −ηλ(θ − P m) instead of −ηλθ."""
     right = AdamWLaw.factors
 
     def factors(self: AdamWLaw, second_moment: Any, learning_rate: float, iteration: int) -> StepFactors:
@@ -73,7 +73,7 @@ def decay_after_the_step(patch: pytest.MonkeyPatch) -> None:
 
 
 def current_batch_size_on_carried_momentum(patch: pytest.MonkeyPatch) -> None:
-    """Keeps a momentum of sums over samples, and divides all of it by the size of the current batch."""
+    """Sums the momentum over samples, and divides all of it by the size of the current batch."""
     causes_right, coefficients_right = Replay._causes, Replay._coefficients
 
     def causes(self: Replay, transition: Any, flows: Any, replays: bool) -> Any:
@@ -93,7 +93,7 @@ def current_batch_size_on_carried_momentum(patch: pytest.MonkeyPatch) -> None:
 
 
 def learning_rate_of_the_step_before(patch: pytest.MonkeyPatch) -> None:
-    """Uses the learning rate of the step before."""
+    """Uses the learning rate of the previous step."""
     right = Replay.step
 
     def step(self: Replay, number: int) -> Any:
@@ -121,7 +121,7 @@ def verify(run: Any) -> None:
 
 
 EVERYWHERE = (account, account_for_samples, verify)
-# Where no batch is looked at the momentum is the recorded one, which nothing carried wrongly.
+# Without samples the recorded momentum is used, so a fault in carrying momentum has no effect.
 FAULTS: dict[Patch, tuple[Callable[[Any], None], ...]] = {
     wrong_bias_correction: EVERYWHERE,
     epsilon_inside_the_root: EVERYWHERE,
@@ -153,7 +153,7 @@ def test_every_fault_is_found(
 
 
 class TestSgd:
-    """The fault that SGD invites: its learning rate is that of the step that used a sample, not of the effect."""
+    """A typical fault with SGD: the learning rate of the effect step is used instead of that of the use step."""
 
     def test_learning_rate_of_the_effect_step_is_found(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         with double_precision():

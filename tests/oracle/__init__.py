@@ -1,9 +1,8 @@
-"""The theory of the ledger in float64 NumPy, loops and all: what the package is held against.
+"""The theory of the ledger in float64 NumPy with plain loops, which the package is compared with.
 
-Nothing here is shared with the package, nor with TensorFlow or Keras. Models are forward passes written by
-hand; gradients come from complex steps, not from automatic differentiation; the training run is trained
-again; path integrals have a fixed rule with more nodes than they need; and the entries of a ledger are the
-terms of the theorem, one by one. Everything is small and slow on purpose.
+Nothing here is shared with the package, TensorFlow or Keras. Forward passes are written by hand. Gradients come from
+complex steps, not from automatic differentiation. The run is trained again. Path integrals use a fixed number of nodes,
+more than they need. The entries of a ledger are the terms of the theorem, one by one. All is small and slow on purpose.
 
 References
 ----------

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-# Truncation is O(h²) and nothing is subtracted, so h may be this small: derivatives are exact to rounding.
+# Truncation error is O(h²) and nothing is subtracted, so h may be this small. Derivatives are exact to rounding.
 _COMPLEX_STEP = 1e-30
 
 

@@ -8,7 +8,7 @@ from tests.oracle.derivatives import derivative
 from tests.oracle.losses import Measure
 from tests.oracle.training import Training
 
-# Gauss–Legendre nodes for each step. The models are analytic and a step is short: that is exact to rounding.
+# Gauss–Legendre nodes for each step. The models are analytic and steps are short, so this is exact to rounding.
 NODES = 8
 
 
@@ -27,7 +27,7 @@ def path_gradient(
 
 @dataclass(frozen=True)
 class Ledger:
-    """The entries of a ledger; N steps, O measurements an input.
+    """The entries of a ledger over N steps, with O measurements an input.
 
     Attributes
     ----------
@@ -49,11 +49,11 @@ class Ledger:
 
     @property
     def movement(self) -> float:
-        """How far any output of any input went."""
+        """Largest change of any output of any input, from before to after training."""
         return float(np.abs(self.final - self.initial).max())
 
     def of_outputs(self, columns: slice) -> "Ledger":
-        """Return the ledger of some of the O measurements."""
+        """Return the ledger of a slice of the O measurements."""
         initial, final, data, weight_decay = (
             array[:, columns] for array in (self.initial, self.final, self.data, self.weight_decay)
         )

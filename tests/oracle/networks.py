@@ -1,4 +1,4 @@
-"""Models: variables in the order of θ, and forward passes written by hand."""
+"""Models: variables in the order of θ, with forward passes written by hand."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Variable:
-    """A trainable variable; its path is ``layer/name``."""
+    """A trainable variable with the path ``layer/name``."""
 
     layer: str
     name: str
@@ -36,7 +36,7 @@ class Variable:
 class Network:
     """A model: its variables in the order of θ, and a forward pass ``(variables by path, x) -> (batch, O)``.
 
-    ``embedding`` is the path of a table whose rows the tokens x pick, if there is one.
+    ``embedding`` is the path of the table that the tokens x index, if there is one.
     """
 
     variables: tuple[Variable, ...]
@@ -67,7 +67,7 @@ class Network:
         return np.concatenate([np.full(v.size, v.layer == layer) for v in self.variables])
 
     def is_embedding(self) -> np.ndarray:
-        """Return which weights are those of the embedding, shape (D,), bool."""
+        """Return which weights belong to the embedding, shape (D,), bool."""
         return np.concatenate([np.full(v.size, v.path == self.embedding) for v in self.variables])
 
     def decay_mask(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A training run, trained again as Keras trains it."""
+"""A training run in NumPy, in the way that Keras trains."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +19,7 @@ def through_float32(value: float) -> float:
 def cosine_decay(initial: float, decay_steps: int, alpha: float, step: int) -> float:
     """Learning rate of ``keras.optimizers.schedules.CosineDecay`` without warm-up.
 
-    Computed in the precision of ``initial``: Keras works in float32 if it was given a Python float, and in
-    float64 if it was given a ``np.float64``.
+    It is computed in the precision of ``initial``. Keras uses float32 for a Python float and float64 for a ``np.float64``.
     """
     real = np.float64 if isinstance(initial, np.float64) else np.float32
     done = real(min(step, decay_steps)) / real(decay_steps)
@@ -40,7 +39,7 @@ class AdamW:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of the training set in one step, and their sample weights, in order."""
+    """The samples of one step, as rows of the training set, and their weights in the same order."""
 
     rows: Sequence[int]
     weights: Sequence[float]
@@ -59,7 +58,7 @@ class Training:
     decay : np.ndarray
         The displacement −η_s λ w⊙θ_s, shape (N, D).
     gradients : list of np.ndarray
-        For each step ω_k ∇ℓ_k(θ_s) of the batch's samples in order, shape (K, D).
+        For each step, ω_k ∇ℓ_k(θ_s) of the batch's K samples in order, shape (K, D).
     """
 
     network: Network
@@ -88,11 +87,10 @@ def squared_row_gradients(
 ) -> np.ndarray:
     """Return what one sample adds to g² in the second moment of an embedding, shape (D,); zero elsewhere.
 
-    Keras gets the gradient of a table as one slice for each occurrence of a token, and squares the slices
-    *before* those of one token are added up (``keras/src/optimizers/adam.py::update_step`` on
-    ``tf.IndexedSlices``, by ``backend/tensorflow/sparse.py::elementwise_unary``). So the second moment of an
-    embedding is not that of its gradient. Here each position of the sample gets a token of its own, and with
-    it a gradient of its own.
+    Keras gets the gradient of a table as one slice for each occurrence of a token. It squares the slices *before* it adds
+    those of one token (``keras/src/optimizers/adam.py::update_step`` on ``tf.IndexedSlices``, by
+    ``backend/tensorflow/sparse.py::elementwise_unary``). So the second moment of an embedding is not that of its gradient.
+    Here each position of the sample gets a token of its own, and so its own gradient.
     """
     total = np.zeros(network.size)
     if network.embedding is None:
@@ -106,7 +104,7 @@ def squared_row_gradients(
         return loss(network.forward(values | table, positions), y)[0]
 
     slices = scale * derivative(loss_of_rows, rows.reshape(-1)).reshape(rows.shape)
-    squares = network.unflatten(total)[network.embedding]  # a view: what is added to it is added to `total`
+    squares = network.unflatten(total)[network.embedding]  # a view: additions to it are additions to `total`
     for token, gradient in zip(x[0], slices, strict=True):
         squares[token] += gradient**2
     return total
@@ -122,7 +120,7 @@ def train(
     batches: Sequence[Batch],
     learning_rates: Sequence[float],
 ) -> Training:
-    """Train as Keras does in float64: gradients, weight decay, then Adam with ε beside the uncorrected √v."""
+    """Train as Keras does in float64: gradients, weight decay, then Adam with ε added to the uncorrected √v."""
     momentum, second_moment = np.zeros_like(theta), np.zeros_like(theta)
     thetas, history = [theta], []
     for step, (batch, learning_rate) in enumerate(zip(batches, learning_rates, strict=True)):
@@ -134,7 +132,7 @@ def train(
             squared_rows += squared_row_gradients(network, loss, theta, sample, target, scale)
         gradient = gradients.sum(axis=0)
         squared_gradient = np.where(network.is_embedding(), squared_rows, gradient**2)
-        # The Python floats that Keras casts lose bits; those that it multiplies by do not.
+        # Python floats that Keras casts to tensors lose bits. Those that it multiplies by do not.
         decay = -theta * network.decay_mask() * through_float32(law.weight_decay) * learning_rate
         correction_1 = 1 - through_float32(law.beta_1) ** (step + 1)
         correction_2 = 1 - through_float32(law.beta_2) ** (step + 1)

@@ -1,7 +1,7 @@
-"""The rows of the contract: what Keras users do to a training, each as small as it can be.
+"""The rows of the contract: each is one thing that Keras users do in training, as small as possible.
 
-A row says how to train, which entries of the ledger it must fill beside that of the data, and how exactly the ledger
-must balance; or that the training is refused, and with which words.
+A row says how to train, which entries of the ledger it must fill besides ``data``, and how exactly the ledger must balance.
+Or it says that the training is refused, and with which words.
 """
 
 from tests.contract.rows.change_rows import changed_by_others
@@ -15,7 +15,7 @@ from tests.contract.rows.step_rows import batches, learning_rates
 
 __all__ = ["ROWS", "Row", "optimizer_class"]
 
-# Families stand in docs/contract.md in the order in which they first come here.
+# docs/contract.md lists families in the order in which they first appear here.
 ROWS: tuple[Row, ...] = tuple(
     row
     for rows in (

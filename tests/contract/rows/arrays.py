@@ -1,4 +1,4 @@
-"""Ten samples of every kind that the rows train on."""
+"""Ten samples of each kind that the rows train on."""
 
 import numpy as np
 

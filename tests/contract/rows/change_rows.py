@@ -1,4 +1,4 @@
-"""Weights that something else than the optimizer's step changes."""
+"""Rows in which something other than the optimizer's step changes weights."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,13 +18,13 @@ class SetsWeights(keras.callbacks.Callback):
 
 
 def shrink(model: keras.Model) -> None:
-    """Set other weights, as loading a file does."""
+    """Set other weights, as loading a file would."""
     model.set_weights([0.9 * weight for weight in model.get_weights()])
 
 
 def changed_by_others() -> Iterator[Row]:
-    """Callbacks, averages of weights, and weights that are set."""
-    family, external = "weights changed by others", {"terms": WITH["external"]}
+    """Callbacks, averages of weights, and weights set by hand."""
+    family, external = "weights changed outside the optimizer", {"terms": WITH["external"]}
 
     def best():
         return [keras.callbacks.EarlyStopping("loss", patience=0, min_delta=9.0, restore_best_weights=True)]

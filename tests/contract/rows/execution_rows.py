@@ -1,4 +1,4 @@
-"""Precision, ways of execution, and further fits."""
+"""Rows for precision, modes of execution, and further fits."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.contract.rows.small_models import dense
 
 
 def train_before(model: keras.Model) -> None:
-    """Take some steps before the logger is there."""
+    """Train some steps before the logger exists."""
     model.fit(tf.data.Dataset.from_tensor_slices((X, Y)).batch(5), verbose=0, shuffle=False)
 
 
@@ -25,7 +25,7 @@ def freeze(model: keras.Model) -> None:
 
 
 def mirrored() -> contextlib.AbstractContextManager[Any]:
-    """Return the scope of two replicas."""
+    """Return a strategy scope of two replicas."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()
 
 
@@ -51,7 +51,7 @@ def precision_and_devices() -> Iterator[Row]:
 
 
 def continuation() -> Iterator[Row]:
-    """Fits that go on from others."""
+    """Fits that continue earlier ones."""
     family = "continuation"
     yield Row(family, "a second fit continues the run", dense, fits=2)
     yield Row(family, "pre-used optimizer", dense, prepare=train_before, terms=WITH["carryover"])

@@ -1,4 +1,4 @@
-"""Every Keras loss with a value for each sample, each reduction, and what surrounds them."""
+"""Rows for every Keras loss with a value for each sample, each reduction, custom, several and token losses."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +23,7 @@ layers, losses = keras.layers, keras.losses
 
 
 def keras_losses() -> Iterator[Row]:
-    """Every Keras loss, with targets and outputs that it is made for."""
+    """Every Keras loss, with suitable targets and outputs."""
     probabilities = {"model": lambda: dense(activation="softmax"), "arrays": lambda: (X, np.eye(2)[LABELS])}
     binary = {"model": lambda: dense(activation="sigmoid"), "arrays": lambda: (X, np.eye(2)[LABELS])}
     signs = {"model": dense, "arrays": lambda: (X, 2 * np.eye(2)[LABELS] - 1)}
@@ -65,14 +65,14 @@ def keras_losses() -> Iterator[Row]:
 
 
 def reductions() -> Iterator[Row]:
-    """How the losses of a batch become one."""
+    """Reductions of the losses of a batch to one number."""
     for reduction in ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight"):
         made = lambda r=reduction: {"loss": losses.MeanSquaredError(reduction=r)}  # noqa: E731
         yield Row("losses", f"reduction={reduction!r}", dense, arrays=lambda: (X, Y, WEIGHTS), compile=made)
 
 
 def own_and_several() -> Iterator[Row]:
-    """A loss that is not of Keras, and several outputs with one each."""
+    """A custom loss, and several outputs with a loss each."""
     own = {"compile": lambda: {"loss": lambda y, p: keras.ops.mean((y - p) ** 4, axis=-1)}}
     yield Row("losses", "custom callable", dense, **own)
     two: dict[str, Any] = {"model": two_outputs}

@@ -1,4 +1,4 @@
-"""Ways to write a model, and kinds of layers."""
+"""Rows for kinds of models and of layers."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +15,7 @@ layers = keras.layers
 
 
 class Subclassed(keras.Model):
-    """A model of its own class, with two uses of one layer."""
+    """A subclassed model that calls one layer twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Subclassed(keras.Model):
 
 
 class OwnStep(keras.Sequential):
-    """A model with a training step of its own, which computes the compiled loss."""
+    """A model with a custom ``train_step`` that computes the compiled loss."""
 
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y = data
@@ -38,14 +38,14 @@ class OwnStep(keras.Sequential):
 
 
 def several_inputs() -> keras.Model:
-    """Return a model of a dict of two inputs."""
+    """Return a model that takes a dict of two inputs."""
     a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
     joined = layers.Concatenate()([layers.Dense(2, "tanh")(a), b])
     return keras.Model({"a": a, "b": b}, layers.Dense(2)(joined))
 
 
 def attention() -> keras.Model:
-    """Return a model with multi-head attention under a mask."""
+    """Return a model with masked multi-head attention."""
     x = keras.Input((4, 3))
     mask = np.tril(np.ones((1, 4, 4), bool))
     states = layers.MultiHeadAttention(2, 2)(x, x, attention_mask=mask)
@@ -53,7 +53,7 @@ def attention() -> keras.Model:
 
 
 def models() -> Iterator[Row]:
-    """Ways to write a model."""
+    """Sequential, Functional and subclassed models, and a custom ``train_step``."""
     yield Row("models", "Sequential", dense)
     both = {"arrays": lambda: ({"a": X, "b": Y}, Y)}
     yield Row("models", "Functional, dict of several inputs", several_inputs, **both)
@@ -67,7 +67,7 @@ def models() -> Iterator[Row]:
 
 
 def kinds_of_layers() -> Iterator[Row]:
-    """Layers of images, of sequences and of tokens."""
+    """Layers for images, sequences and tokens."""
     images = {"arrays": lambda: (IMAGES, Y)}
     on_images: dict[str, Callable[[], list[keras.layers.Layer]]] = {
         "Conv2D, max-pooling": lambda: [layers.Conv2D(2, 3, padding="same"), layers.MaxPooling2D()],

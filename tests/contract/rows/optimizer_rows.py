@@ -1,4 +1,4 @@
-"""Both optimizers, all that changes their steps, clipping and accumulation."""
+"""Rows for both optimizers and their options, clipping and gradient accumulation."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ layers = keras.layers
 
 
 def adamw() -> Iterator[Row]:
-    """AdamW: its constants, and which weights decay."""
+    """AdamW: constants, and which weights decay."""
     constants = {
         "defaults": {},
         "amsgrad": {"amsgrad": True},
@@ -28,7 +28,7 @@ def adamw() -> Iterator[Row]:
 
 
 def sgd() -> Iterator[Row]:
-    """SGD: momentum, and decay."""
+    """SGD: momentum and decay."""
     constants = {
         "plain": {},
         "momentum": {"momentum": 0.9},
@@ -48,7 +48,7 @@ def sgd() -> Iterator[Row]:
 
 
 def clipping() -> Iterator[Row]:
-    """Every way to clip, with both optimizers and sparse gradients."""
+    """Every kind of clipping, with both optimizers and with sparse gradients."""
     embedding = {
         "model": lambda: over((4,), layers.Embedding(5, 2), dtype="int32"),
         "arrays": lambda: (TOKENS, Y),
@@ -60,14 +60,14 @@ def clipping() -> Iterator[Row]:
         yield Row(
             "clipping", f"PathSGD, {option}", dense, optimizer="SGD", options=nesterov, terms=frozenset()
         )
-        if option != "clipvalue":  # Keras clips each slice by itself: refused, see tests/recording
+        if option != "clipvalue":  # Keras clips each slice separately, which is refused: see tests/recording
             yield Row(
                 "clipping", f"{option} of sparse gradients", **embedding, options=options_of(0.05, **clip)
             )
 
 
 def accumulation() -> Iterator[Row]:
-    """Gradients of several batches for one step."""
+    """Gradients of several batches accumulated for one step."""
     accumulate = {"gradient_accumulation_steps": 2}
     yield Row("batches", "gradient accumulation, PathAdamW", dense, options=options_of(0.05, **accumulate))
     heavy = options_of(0.05, momentum=0.9, clipvalue=0.05, **accumulate)

@@ -1,4 +1,4 @@
-"""One row of the contract, and the terms that it may fill."""
+"""`Row`, one row of the contract, and the terms that it may fill."""
 
 import contextlib
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import explaind_tf as xtf
 from tests.contract.rows.arrays import X, Y
 
 DOUBLE, SINGLE = 1e-8, 1e-4
-# Entries of every training with weight decay, and those with one thing more.
+# Terms of every training with weight decay, and the same with one term more.
 ALL = frozenset({"weight_decay"})
 WITH = {name: ALL | {name} for name in ("external", "regularizer", "state", "carryover")}
 
@@ -24,43 +24,43 @@ class Row:
     Attributes
     ----------
     family, name : str
-        Where it stands.
+        Group of rows, and the row's name; both are shown in docs/contract.md.
     model : callable
-        Makes the model.
+        Returns the model.
     arrays : callable
-        Gives the arrays of the training set.
+        Returns the arrays of the training set.
     optimizer : str
         ``"AdamW"`` or ``"SGD"``.
     options, compile, fit : callable
-        Arguments of the optimizer (the learning rate included), of ``compile`` and of ``fit``.
+        Return the arguments of the optimizer (including the learning rate), of ``compile`` and of ``fit``.
     callbacks : callable
-        Gives further callbacks.
+        Returns further callbacks.
     tap : dict
         Arguments of ``tap``.
     terms : frozenset of str
-        Entries besides the data's that must not be zero; all others must be.
+        Terms besides ``data`` that must not be zero; all others must be.
     policy : str
         Dtype policy.
     refused : str or None
-        What the message of the refusal must say; None if the ledger must balance.
+        Regular expression that the message of the refusal must match; None if the ledger must balance.
     fits : int
         How many times the model is fitted with the same logger.
     between : callable
-        What is done to the model between two fits.
+        Called with the model between two fits.
     prepare : callable
-        What is done to the compiled model before the logger is there.
+        Called with the compiled model before the logger exists.
     loosest : float
-        A tolerance above that of the precision, where the outputs have kinks.
+        A tolerance above that of the precision, for outputs with non-smooth points.
     logger_first : bool
         Whether the logger is listed before the other callbacks.
     scope : callable
-        Gives the context in which the model is made and compiled.
+        Returns the context in which the model is made and compiled.
     logical_devices : int
-        CPUs that TensorFlow must have been told to see before it started: more than one needs a process of its own.
+        CPUs that TensorFlow must see. This is set before TensorFlow starts, so more than one needs a new process.
     wrap : callable
-        What is done to the dataset before it is tapped.
+        Returns the dataset that is tapped, from the batched one.
     tokens : int
-        Positions of a sample for which the loss has values; 0 if there is no token axis.
+        Positions of a sample for which the loss has a value each; 0 if there is no token axis.
     """
 
     family: str
@@ -88,22 +88,22 @@ class Row:
 
     @property
     def tolerance(self) -> float:
-        """To which the ledger must balance, as a share of the movement."""
+        """Tolerance to which the ledger must balance, as a share of the movement."""
         return max(self.loosest, DOUBLE if self.policy == "float64" else SINGLE)
 
     @property
     def outcome(self) -> str:
-        """What the table says."""
+        """The row's outcome, as the table shows it."""
         return f"exact to {self.tolerance:.0e}" if self.refused is None else "refused"
 
 
 def options_of(learning_rate: Any, **others: Any) -> Callable[[], dict[str, Any]]:
-    """Return what gives an optimizer its arguments."""
+    """Return a function that returns the arguments of an optimizer."""
     return lambda: {"learning_rate": learning_rate, **others}
 
 
 def optimizer_class(row: Row, *, recorded: bool) -> type[keras.optimizers.Optimizer]:
-    """Return the path optimizer of a row, or the Keras optimizer that it stands for."""
+    """Return the row's path optimizer, or the Keras optimizer that it corresponds to."""
     ours = {"AdamW": xtf.PathAdamW, "SGD": xtf.PathSGD}
     theirs = {"AdamW": keras.optimizers.AdamW, "SGD": keras.optimizers.SGD}
     return (ours if recorded else theirs)[row.optimizer]

@@ -1,4 +1,4 @@
-"""Terms besides the data: penalties, constraints, statistics, frozen layers."""
+"""Rows for terms besides the data: penalties, constraints, statistics, frozen layers."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +32,7 @@ def regularisation_and_state() -> Iterator[Row]:
     yield Row(family, "add_loss", lambda: dense(layers.Dense(4, "tanh"), AddsLoss()), **penalised)
     yield Row(family, "dropout", lambda: dense(layers.Dense(8, "tanh"), layers.Dropout(0.5, seed=1)))
     bounded = lambda: dense(layers.Dense(4, "tanh", kernel_constraint=keras.constraints.MaxNorm(0.5)))  # noqa: E731
-    yield Row(family, "constraint (booked as external)", bounded, terms=WITH["external"])
+    yield Row(family, "constraint (recorded as external)", bounded, terms=WITH["external"])
     normalised = lambda: dense(layers.Dense(4), layers.BatchNormalization(), layers.Activation("tanh"))  # noqa: E731
     yield Row("state", "BatchNorm in training mode", normalised, terms=WITH["state"])
     frozen = lambda: dense(layers.Dense(4, "tanh", trainable=False))  # noqa: E731

@@ -1,4 +1,4 @@
-"""What sets a learning rate, and how samples come to a step."""
+"""Rows for the learning rate, and for how samples reach a step."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -52,7 +52,7 @@ def learning_rates() -> Iterator[Row]:
 
 
 def batches() -> Iterator[Row]:
-    """How samples come to a step."""
+    """Batch sizes, repeated and weighted samples, and steps per execution and per epoch."""
     yield Row("batches", "ragged tail", dense)
     twice = np.array([0, 0, 1, 2, 3, 3, 3, 4, 5, 6])
     yield Row("batches", "repeated sample in a batch", dense, arrays=lambda: (X[twice], Y[twice]))
