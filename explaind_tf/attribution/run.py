@@ -99,7 +99,7 @@ class Attributable(WeightPath):
         - ``data``: the gradients of training samples,
         - ``weight_decay``: the optimizer's weight decay,
         - ``regularizer``: the gradients of regularisers and of ``add_loss``,
-        - ``carryover``: momentum that earlier, unrecorded training left in the optimizer; zero for a fresh optimizer,
+        - ``carryover``: momentum that training before this run left in the optimizer; zero for a fresh optimizer,
         - ``external``: weights that something other than the optimizer set, such as callbacks or constraints,
         - ``state``: the drift of BatchNorm's statistics and of other state that no gradient moves,
         - ``residual``: nothing known. It is the error of the quadrature, and rounding.
@@ -126,8 +126,8 @@ class Attributable(WeightPath):
         -------
         xarray.Dataset or xarray.DataTree
             Variables ``initial`` and ``final``, and the terms above (for checkpoints ``weights``, ``state`` and
-            ``residual``). They are in the units of the measurement; positive entries raised it. If ``"parameter"`` is kept,
-            it is a tree with one node for each variable, under the variable's path. A node whose name the ledger itself
+            ``residual``). They are in the units of the measurement, and a positive entry raised it. With ``"parameter"`` the
+            ledger is a tree with one node for each variable, under the variable's path. A node whose name the ledger itself
             uses gets an underscore: ``output_`` for ``output``.
 
         Raises
