@@ -29,7 +29,7 @@ __all__ = [
 
 
 def _plots_of(ledger: Any) -> Any:
-    """Return the figures of a ledger. They are imported here, since plotly takes long to import and few need it."""
+    """Return the figures of a ledger. The import is here because plotly imports slowly and few users need it."""
     from explaind_tf.report.plots import LedgerPlots
 
     return LedgerPlots(ledger)

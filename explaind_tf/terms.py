@@ -1,6 +1,6 @@
-"""The terms of a ledger, one row for each: its axes, and how people are told of it.
+"""The table of the terms of a ledger: the axes, label, colour and meaning of each.
 
-``final − initial`` is the sum of all terms over all their axes. A new term is one row here, and whatever books it.
+``final − initial`` is the sum of all terms over all their axes. A new term needs one row here and code that adds entries.
 """
 
 from collections.abc import Container
@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from explaind_tf import constants as names
 
-# What books a term: a recorded run, or a mere series of checkpoints.
+# Where the entries of a term come from: a recorded run, or a series of checkpoints.
 Source = Literal["recorded", "checkpoints"]
 
 _PARTS: Final = frozenset((names.LAYER, names.PARAMETER))
@@ -23,21 +23,21 @@ class Term:
     Attributes
     ----------
     name : str
-        Of its data variable.
+        Name of its data variable.
     axes : frozenset of str
-        The axes that it can be split over, beside input and output.
+        The axes that it can be split over, besides input and output.
     label : str
-        In figures and tables.
+        Its name in figures and tables.
     colour : str
-        In figures, as ``#rrggbb``.
+        Its colour in figures, as ``#rrggbb``.
     description : str
         Its ``long_name`` in the ledger.
     meaning : str
-        For a reader of the report, in words.
+        What it is, in words, for a reader of the report.
     sources : tuple of {"recorded", "checkpoints"}
-        Whose ledgers have it.
+        The sources whose ledgers have it.
     is_optional : bool
-        Whether there are ledgers of such a source without it, for example of an earlier version.
+        Whether some ledgers of these sources lack it, for example those of an earlier version.
     """
 
     name: str
@@ -50,15 +50,15 @@ class Term:
     is_optional: bool = False
 
     def dims(self, kept: Container[str]) -> tuple[str, ...]:
-        """Return the names of its dimensions, in order, in a ledger that keeps some axes."""
+        """Return the names of its dimensions, in order, in a ledger with the given axes."""
         split = [axis for axis in names.AXES if axis in kept and axis in self.axes]
         # The axes of the data come first, the step last.
         split.sort(key=lambda axis: axis == names.STEP)
         return names.INPUT, names.OUTPUT, *split
 
 
-# Colours after Paul Tol's schemes: told apart by the colour-blind too, and legible on white as on near-black. None is the
-# blue or the red that means a sign.
+# Colours after Paul Tol's schemes: colour-blind readers can tell them apart, and they are legible on white and near-black.
+# None is the blue or the red that stands for a sign.
 _TABLE: dict[str, Term] = {
     term.name: term
     for term in (
@@ -68,7 +68,7 @@ _TABLE: dict[str, Term] = {
             "training data",
             "#44AA99",
             "change by the gradients of training samples",
-            "the gradients of the training samples, each booked to the sample it came from",
+            "the gradients of the training samples, each entered under the sample it came from",
         ),
         Term(
             names.WEIGHT_DECAY,
@@ -91,8 +91,8 @@ _TABLE: dict[str, Term] = {
             _PARTS | {names.STEP},
             "carried-over momentum",
             "#AA4499",
-            "change by momentum from before the recorded run",
-            "momentum that the optimizer brought along from before the recording",
+            "change by momentum from before the recorded run (zero for a fresh optimizer)",
+            "momentum left in the optimizer by training before the recording",
         ),
         Term(
             names.EXTERNAL,
@@ -107,8 +107,8 @@ _TABLE: dict[str, Term] = {
             _PARTS | {names.STEP},
             "trained weights",
             "#44AA99",  # never beside the training data
-            "change by the displacement of trained weights, its causes not told apart",
-            "the way of the trained weights from one checkpoint to the next, whatever caused it",
+            "change by the displacement of trained weights, not split by cause",
+            "the displacement of the trained weights from one checkpoint to the next, whatever caused it",
             sources=("checkpoints",),
         ),
         Term(
@@ -123,16 +123,17 @@ _TABLE: dict[str, Term] = {
         Term(
             names.RESIDUAL,
             frozenset((names.STEP,)),
-            "residual",
+            # "Residual" would be read as a residual connection beside layers called res1_conv1.
+            "unexplained",
             "#777777",
             "what the other entries do not explain: quadrature error and rounding",
-            "what the other entries do not explain: numerical error, and no more than was allowed",
+            "the residual: numerical error that no other entry explains, no more than the tolerance allows",
             sources=("recorded", "checkpoints"),
         ),
     )
 }
 
-# What the terms lead from and to: no terms, but data variables of every ledger.
+# Data variables of every ledger that are not terms: the values between which the terms lead.
 OUTPUT_DESCRIPTIONS: Final = {
     names.INITIAL: "measurement before training",
     names.FINAL: "measurement after training",
@@ -140,7 +141,7 @@ OUTPUT_DESCRIPTIONS: Final = {
 
 
 def register(term: Term) -> None:
-    """Add a term of another package, before the residual.
+    """Add a term of another package. It comes before the residual.
 
     Raises
     ------
@@ -148,14 +149,14 @@ def register(term: Term) -> None:
         If the name is taken.
     """
     if term.name in _TABLE or term.name in OUTPUT_DESCRIPTIONS:
-        raise ValueError(f"There is a variable {term.name!r} in ledgers already. Choose another name.")
+        raise ValueError(f"Ledgers already have a variable {term.name!r}. Choose another name for the term.")
     residual = _TABLE.pop(names.RESIDUAL)
     _TABLE[term.name] = term
     _TABLE[names.RESIDUAL] = residual
 
 
 def term(name: str) -> Term:
-    """Return a term by its name.
+    """Return the term of a name.
 
     Raises
     ------
@@ -171,16 +172,16 @@ def all_terms() -> tuple[str, ...]:
 
 
 def terms_of(source: Source) -> tuple[str, ...]:
-    """Return the names of the terms that a source books, in order; the residual is the last."""
+    """Return the names of the terms of a source's ledgers, in order; the residual is the last."""
     return tuple(name for name, row in _TABLE.items() if source in row.sources)
 
 
 def terms_in(ledger: Container[Any]) -> tuple[str, ...]:
-    """Return the names of the terms that a ledger must have, or has, from the variables that it holds."""
+    """Return the names of the terms that a ledger must have, and of the optional ones that it has."""
     source: Source = "checkpoints" if names.WEIGHTS in ledger else "recorded"
     return tuple(name for name in terms_of(source) if name in ledger or not _TABLE[name].is_optional)
 
 
 def label(name: str) -> str:
-    """Return how a term is called in figures and tables."""
+    """Return the name of a term in figures and tables."""
     return _TABLE[name].label

@@ -1,4 +1,4 @@
-"""`CheckpointRun`: a series of checkpoints that answers questions, as far as checkpoints can."""
+"""`CheckpointRun`: a series of checkpoints that answers questions as far as checkpoints allow."""
 
 from explaind_tf.attribution.run import Attributable
 from explaind_tf.kernel.derivatives.derivatives import Derivatives

@@ -1,4 +1,4 @@
-"""The curves of training, as everybody knows them: loss and learning rate by step."""
+"""The training curves: loss and learning rate by step."""
 
 import numpy as np
 import tensorflow as tf
@@ -12,21 +12,21 @@ from explaind_tf.runs import RecordedRun
 def training_curves(run: RecordedRun, progress: Progress) -> xr.Dataset:
     """Return loss and learning rate of each step.
 
-    Learning rates are recorded. Losses are not: that of a step is one forward pass of its batch in training mode, with the
-    weights before the step, dropout and weights of samples as they were.
+    Learning rates are recorded. Losses are not. The loss of a step is one forward pass of its batch in training mode, with
+    the weights before the step and with dropout and sample weights as they were.
 
     Parameters
     ----------
     run : RecordedRun
-        With its samples.
+        The run, whose samples are read.
     progress : Progress
         Shows a bar.
 
     Returns
     -------
     xarray.Dataset
-        ``loss`` (Keras' loss of the batch, ``model.losses`` included) and ``learning_rate`` (0 where a step
-        updated nothing, as when gradients are accumulated), dims (step,).
+        ``loss`` (Keras' loss of the batch, including ``model.losses``) and ``learning_rate`` (0 if the step updated
+        nothing, as when gradients are accumulated), dims (step,).
     """
     functions = run.graphs.loss_functions()
     has_penalty = bool(run.manifest.loss.get("has_regularizer"))

@@ -1,4 +1,4 @@
-"""The engine: one task in, the entries of its ledger out."""
+"""The engine: runs the sweeps of a task and adds up the entries of its ledger."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,14 +14,14 @@ from explaind_tf.sweeps.task import Task
 
 
 def answer(task: Task, routes: Routes, progress: Progress) -> Result:
-    """Run the sweeps, and book what they find.
+    """Run the sweeps and add up their entries.
 
     Raises
     ------
     UnbalancedLedgerError
-        If what was recorded does not explain the path.
+        If the record does not explain the path.
     MemoryError
-        If the entries would not fit into memory.
+        If the entries would take more memory than is allowed.
     """
     sweeps = sweeps_of(task, routes)
     book = new_book(task, sweeps)
@@ -65,7 +65,7 @@ def _most_tokens(task: Task) -> int:
     """Return the largest number of positions that the loss of a sample has."""
     if task.run.graphs.token_count is not None:
         return task.run.graphs.token_count
-    # It follows from the shapes: one look at each.
+    # The count follows from the shapes: one sample of each shape is enough.
     tokens: dict[tuple[tuple[int, ...], ...], int] = {}
     for number in range(task.question.stop):
         step = task.replay.step(number)

@@ -1,4 +1,4 @@
-"""What an answer would cost: each kind of pass, run on a few steps of the very run, and the memory it takes."""
+"""Plans: estimates the time and memory of an answer by running each kind of pass on a few steps of the run."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from explaind_tf.sweeps.task import Task
 
 __all__ = ["Pass", "Plan", "make_plan"]
 
-# Steps on which a plan tries the passes: the first ones cost most, and fall off fast.
+# Steps on which a plan tries the passes. The first steps cost most, and the cost falls fast.
 _FIRST_TRIED = (0, 2, 8)
 _LATER_TRIED = (0.2, 0.6)
 
@@ -30,11 +30,11 @@ class Plan:
     steps, inputs, outputs : int
         Sizes of the question.
     nodes : float
-        Quadrature nodes an input and step.
+        Quadrature nodes per input and step.
     passes : tuple of Pass
         The work of one step.
     ledger_bytes, peak_bytes : int
-        Memory of the result, and of everything beside TensorFlow itself.
+        Memory of the ledger, and of all that is held (the ledger included) except TensorFlow itself.
     """
 
     method: str
@@ -48,7 +48,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Estimated time, without the compilation of the first step."""
+        """Estimated seconds, without the compilation in the first step."""
         return self.steps * sum(part.seconds for part in self.passes)
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ def make_plan(task: Task, routes: Routes) -> Plan:
     sweeps = sweeps_of(task, routes)
     path = sweeps[0]
     positions = {0, *(at for at in _FIRST_TRIED if at < task.steps)}
-    # Otherwise a late step is reached through all before it.
+    # With a history, a late step can be reached only through all steps before it.
     if not task.replay.needs_history(routes.grouping):
         positions |= {int(at * task.steps) for at in _LATER_TRIED}
     numbers = np.array(sorted(positions))
@@ -97,13 +97,13 @@ def make_plan(task: Task, routes: Routes) -> Plan:
 
 
 def _averaged(alike: tuple[Pass, ...], weights: np.ndarray) -> Pass:
-    """Return a pass averaged over the steps that were tried."""
+    """Return a pass averaged over the tried steps."""
     count, spent = (float(weights @ [getattr(one, key) for one in alike]) for key in ("count", "seconds"))
     return Pass(alike[0].name, count, spent)
 
 
 def _shares(tried: np.ndarray, steps: int) -> np.ndarray:
-    """Return the weights with which numbers of the tried steps make the mean of all, by straight lines between them."""
+    """Return weights by which the tried steps give the mean over all steps, interpolated linearly between them."""
     every = np.arange(steps)
     return np.array([np.interp(every, tried, column).mean() for column in np.eye(len(tried))])
 

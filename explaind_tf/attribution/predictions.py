@@ -1,4 +1,4 @@
-"""What the trained model predicts."""
+"""Predictions of the trained model."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ import tensorflow as tf
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.format import structure as struct
 
-# Inputs that are looked at to tell probabilities from logits.
+# Number of inputs that decide whether outputs are probabilities or logits.
 _LOOKED_AT = 32
 _SUM_TOLERANCE = 1e-3
 
 
 def final_outputs(run: RecordedRun, x: Any, count: int = _LOOKED_AT) -> Any:
-    """Return what the trained model returns for the first inputs, nested as it does."""
+    """Return the trained model's outputs for the first inputs, nested as the model returns them."""
     last = len(run.steps)
     flat = [array[:count] for array in struct.as_batches(run.manifest.inputs, x, "inputs")]
     arguments = [*run.theta(last).values(), *run.step_store.state(last), *flat]
@@ -24,7 +24,7 @@ def final_outputs(run: RecordedRun, x: Any, count: int = _LOOKED_AT) -> Any:
 
 
 def are_probabilities(values: np.ndarray) -> bool:
-    """Tell whether each row is a distribution over two classes or more."""
+    """Whether each row is a distribution over two or more classes."""
     if values.ndim < 2 or values.shape[-1] < 2 or values.dtype.kind != "f":
         return False
     sums = values.sum(axis=-1, dtype=np.float64)

@@ -31,27 +31,29 @@ from explaind_tf.sweeps.task import Task
 
 
 def open_run(run_dir: str | AnyPath) -> "Run":
-    """Open a recorded run. Neither the model's code nor the training data are needed.
+    """Open a recorded run. Neither the model's code nor the dataset is needed.
+
+    The run directory itself holds the model's functions and copies of the training samples, so protect it like the data.
 
     Parameters
     ----------
     run_dir : str, Path or UPath
-        The directory that a ``PathLogger`` wrote, or its URL, in any file system that fsspec knows.
+        The directory that a ``PathLogger`` wrote, or its URL in any file system that fsspec knows.
 
     Returns
     -------
     Run
-        What was recorded, to be asked. Nothing is written to the directory.
+        The run, which answers questions. Nothing is written to the directory.
 
     Raises
     ------
     RunFormatError
-        If it is not a run, or a file of it is missing, cut or damaged.
+        If it is not a run, or one of its files is missing, cut or damaged.
 
     Warns
     -----
     UserWarning
-        If the recording was cut short; the run is opened up to its last whole step whose samples are there.
+        If the recording was cut short. The run is opened up to its last whole step whose samples are there.
     """
     return Run(run_dir)
 
@@ -60,7 +62,7 @@ class Attributable(WeightPath):
     """A path of weights that answers questions; see :func:`open_run`."""
 
     def _replay(self, derivatives: Derivatives, tolerance: float) -> PathReplay:
-        """Return the path as the kernel sees it."""
+        """Return the path in the form that the kernel needs."""
         raise NotImplementedError
 
     @cached_property
@@ -68,7 +70,7 @@ class Attributable(WeightPath):
         return {}
 
     def _derivatives(self, measurement: Measurement) -> Derivatives:
-        """Return the compiled derivatives of a measurement, compiled once for each of its functions."""
+        """Return the compiled derivatives of a measurement. Each function is compiled once."""
         targets = tuple((target.shape[1:], target.dtype.str) for target in measurement.targets)
         key = (measurement.function, targets)
         if key not in self._compiled:
@@ -92,42 +94,54 @@ class Attributable(WeightPath):
 
             f_N − f_0 = Σ_s Φ_s·Δθ_s = data + weight_decay + regularizer + carryover + external + state + residual,
 
-        exactly (ExPLAIND, arXiv:2505.20076, Theorem 3.1, in the form that Keras executes).
+        exactly (ExPLAIND, arXiv:2505.20076, Theorem 3.1, in the form that Keras executes). The terms are the changes by
+
+        - ``data``: the gradients of training samples,
+        - ``weight_decay``: the optimizer's weight decay,
+        - ``regularizer``: the gradients of regularisers and of ``add_loss``,
+        - ``carryover``: momentum that training before this run left in the optimizer; zero for a fresh optimizer,
+        - ``external``: weights that something other than the optimizer set, such as callbacks or constraints,
+        - ``state``: the drift of BatchNorm's statistics and of other state that no gradient moves,
+        - ``residual``: nothing known. It is the error of the quadrature, and rounding.
+
+        The residual is measured, and it is a term itself. So the terms of every ledger add up, and the size of the residual
+        shows how exact the sum is. ``ledger.explaind.check()`` raises an error if it exceeds the tolerance. This method
+        returns the ledger in either case.
 
         Parameters
         ----------
         inputs : array or nested structure of arrays, shape (inputs, ...)
-            As the model takes them, with a batch dimension.
+            The inputs whose predictions to account for, as the model takes them, with a batch dimension.
         measurement : Measurement or callable, optional
-            What to account for, see :mod:`explaind_tf.measurements`; by default all outputs of the model.
+            What to account for, see :mod:`explaind_tf.measurements`. By default all outputs of the model.
         **options
             See :class:`explaind_tf.questions.options.Options`.
         out : str, Path or UPath, optional
-            Zarr store to write to, or its URL, block by block of inputs, instead of keeping the ledger in memory. A call
-            that was interrupted is repeated as it was: it goes on where it ended. What is returned reads from the store.
+            Zarr store, or its URL. The ledger is written to it block by block of inputs, instead of being kept in memory.
+            Repeat an interrupted call unchanged, and it goes on where it ended. The returned ledger reads from the store.
         progress : bool
             Whether to show progress bars (on a terminal only).
 
         Returns
         -------
         xarray.Dataset or xarray.DataTree
-            Variables ``initial``, ``final``, ``data``, ``weight_decay``, ``regularizer``, ``carryover``, ``external``,
-            ``state`` and ``residual`` (of checkpoints ``weights``, ``state`` and ``residual``, beside the first two), in
-            the units of the measurement; positive entries raised it. A tree with one node a variable if
-            ``"parameter"`` is kept, under its path (``output_`` for ``output`` and so on, where the ledger has a coordinate
-            or a total of that name). Check it with ``ledger.explaind.check()``.
+            Variables ``initial`` and ``final``, and the terms above (for checkpoints ``weights``, ``state`` and
+            ``residual``). They are in the units of the measurement, and a positive entry raised it. With ``"parameter"`` the
+            ledger is a tree with one node for each variable, under the variable's path. A node whose name the ledger itself
+            uses gets an underscore: ``output_`` for ``output``.
 
         Raises
         ------
         ValueError
-            On inputs of another shape or dtype than in training, NaN, unknown axes, layers or steps, and where ``out`` holds
-            anything but the begun answer to the same question.
+            If inputs have NaN or another shape or dtype than in training; if axes, layers or steps are unknown; or if
+            ``out`` holds anything but the begun answer to the same question.
         TypeError
-            At a name that is no option.
+            If a name is not an option.
         UnbalancedLedgerError
-            If a step cannot be explained by what was recorded, or the samples do not add up to what they did together.
+            If the record does not explain a step, or the entries of the samples do not add up to the change by all of
+            them together. A residual above the tolerance is no error here, but in ``ledger.explaind.check()``.
         MemoryError
-            If the ledger would not fit into memory.
+            If the ledger would take more memory than is allowed.
         """
         chosen = _chosen(measurement)
         task = self._task(inputs, chosen, make_options("attribute", axes=axes, **options))
@@ -138,9 +152,9 @@ class Attributable(WeightPath):
 
     @takes_options
     def plan(self, inputs: Any, measurement: Any = None, axes: Iterable[str] = (), **options: Any) -> Plan:
-        """Say what :meth:`attribute` would do with the same arguments, how long it would take, and in how much memory.
+        """Estimate the time and memory that :meth:`attribute` would take with the same arguments, and name its routes.
 
-        The passes are tried on a few steps of the run, which takes about as long as attributing these steps does.
+        The passes are tried on a few steps of the run. This takes about as long as attributing these steps.
 
         Parameters
         ----------
@@ -154,7 +168,7 @@ class Attributable(WeightPath):
         Returns
         -------
         Plan
-            ``print`` it; ``plan.seconds``, ``plan.peak_bytes`` and ``plan.passes`` are its numbers.
+            ``print`` it for a table. Its numbers are ``plan.seconds``, ``plan.peak_bytes`` and ``plan.passes``.
 
         Raises
         ------
@@ -184,13 +198,13 @@ class Run(RecordedRun, Attributable):
     Attributes
     ----------
     run_dir : Path
-        Its directory.
+        The run's directory.
     manifest : Manifest
-        What the directory holds: variables, inputs, targets and outputs of the model, optimizer, loss, environment.
+        Description of the run: variables, inputs, targets and outputs of the model, optimizer, loss, environment.
     axes : tuple of str
-        What can be told apart.
+        The axes over which a ledger can be split.
     terms : tuple of str
-        The causes of a ledger, and the residual.
+        The terms of a ledger: the causes, and the residual.
     """
 
     def __init__(self, run_dir: str | AnyPath) -> None:
@@ -200,7 +214,7 @@ class Run(RecordedRun, Attributable):
         return Replay(self, derivatives, tolerance)
 
     def curves(self, *, progress: bool = True) -> xr.Dataset:
-        """Return training loss and learning rate of each step; the loss costs a forward pass of the step's batch.
+        """Return training loss and learning rate of each step. The loss takes a forward pass of the step's batch.
 
         Parameters
         ----------
@@ -210,18 +224,18 @@ class Run(RecordedRun, Attributable):
         Returns
         -------
         xarray.Dataset
-            ``loss``: Keras' loss of the batch before the step, penalties included; ``learning_rate``: 0 where a step updated
+            ``loss``: Keras' loss of the batch before the step, including penalties. ``learning_rate``: 0 if a step updated
             nothing, as when gradients are accumulated. Dims (step,).
         """
         return training_curves(self, Progress(progress))
 
     def verify(self, *, replay: bool = True, progress: bool = True) -> None:
-        """Check every byte recorded and, by replay, that each step follows from what was recorded.
+        """Check every recorded byte and, by replay, that each step follows from the record; return nothing if all is well.
 
         Parameters
         ----------
         replay : bool
-            Whether to replay the gradient of each step and hold the optimizer's law against the recorded weights.
+            Whether to replay the gradient of each step and compare the optimizer's law with the recorded weights.
         progress : bool
             Whether to show a progress bar (on a terminal only).
 
@@ -230,7 +244,7 @@ class Run(RecordedRun, Attributable):
         RunFormatError
             If a file is damaged.
         UnbalancedLedgerError
-            If a step was not taken from the recorded batch.
+            If a step does not follow from the recorded batch, to 1 % of the largest step so far.
         """
         self.verify_files()
         if not replay:
@@ -249,5 +263,6 @@ def _check_targets(measurement: Measurement, count: int) -> None:
     for target in measurement.targets:
         if len(target) != count:
             raise ValueError(
-                f"The measurement {measurement.name!r} has labels for {len(target)} inputs; {count} inputs are attributed."
+                f"The measurement {measurement.name!r} has labels for {len(target)} inputs; {count} inputs are attributed. "
+                f"Give one label for each input."
             )

@@ -1,4 +1,4 @@
-"""Long attributions, block by block of inputs into a store that an interrupted one goes on with."""
+"""Long attributions: written to a store block by block of inputs, so an interrupted one can go on."""
 
 import hashlib
 import json
@@ -22,14 +22,14 @@ from explaind_tf.sweeps.choose import choose_routes, sweeps_of
 from explaind_tf.sweeps.routes import Routes
 from explaind_tf.sweeps.task import Task
 
-# Share of the limit on memory that the ledger of one block may take.
+# Share of the memory limit that the ledger of one block may take.
 _LEDGER_SHARE = 0.25
 
 
 def attribute_to(
     path: str | AnyPath, task: Task, measurement: Measurement, progress: Progress
 ) -> xr.Dataset | xr.DataTree:
-    """Answer a task block by block into a store, from where an earlier call with the same task ended.
+    """Answer a task block by block into a store. It goes on where an earlier call with the same task ended.
 
     Raises
     ------
@@ -52,10 +52,10 @@ def _parts(task: Task, routes: Routes, done: int) -> Iterator[Task]:
 
 
 def _inputs_at_once(task: Task, routes: Routes) -> int:
-    """Return the inputs of one block: each walks the whole path, so they are as many as memory holds."""
+    """Return the number of inputs in a block. Each block costs a pass over the path, so it is as large as memory allows."""
     per_input = ledger_bytes(task, routes) // len(task.everything)
     fitting = max(1, int(task.memory_limit * _LEDGER_SHARE) // per_input)
-    # The last sweep holds most.
+    # The last sweep holds the most memory.
     return min(fitting, sweeps_of(task, routes)[-1].inputs_at_once)
 
 
@@ -72,9 +72,9 @@ def fingerprint(task: Task, measurement: Measurement) -> str:
 
 
 def _asked(task: Task, measurement: Measurement) -> dict[str, Any]:
-    """Return what is asked, by name. Every option that a ledger depends on is among it, new ones too."""
+    """Return what is asked, by name. It holds every option that a ledger depends on, also new ones."""
     question = task.question
-    # As the run understands them: there are several ways to write the same.
+    # Several spellings of these options mean the same, so their checked form is used.
     understood: dict[str, Any] = {
         "axes": sorted(question.axes),
         "layers": question.layers,
@@ -96,7 +96,7 @@ def _asked(task: Task, measurement: Measurement) -> dict[str, Any]:
 
 
 def _described(value: Any) -> str:
-    """Return a function and what it closes over in words that are the same in every process."""
+    """Return a text for a value (for a function, with what it closes over) that is the same in every process."""
     if isinstance(value, CodeType):
         return f"{value.co_code.hex()} {value.co_names} {[_described(part) for part in value.co_consts]}"
     if isinstance(value, FunctionType):
@@ -106,5 +106,5 @@ def _described(value: Any) -> str:
         return f"{type(value).__qualname__} {[_described(getattr(value, f.name)) for f in fields(value)]}"
     if hasattr(value, "get_config"):
         return f"{type(value).__qualname__} {value.get_config()!r}"
-    # Of other objects the address in memory is no part of what they are.
+    # The address in memory does not belong to the value.
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))

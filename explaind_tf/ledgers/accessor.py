@@ -1,4 +1,4 @@
-"""The ``explaind`` accessor: what a ledger can tell, on the xarray object itself."""
+"""The ``explaind`` accessor: methods of a ledger, on the xarray object itself."""
 
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ _KEPT = (names.INPUT, names.OUTPUT)
 
 
 class _LedgerAccessor:
-    """Methods that datasets and trees share. Subclasses say how to total a term."""
+    """Methods that datasets and trees share. Subclasses sum up a term."""
 
     _root: xr.Dataset | xr.DataTree
 
@@ -49,7 +49,11 @@ class _LedgerAccessor:
         return self._root.to_dataset()[name] if isinstance(self._root, xr.DataTree) else self._root[name]
 
     def movement(self) -> xr.DataArray:
-        """Return ``final − initial``: what the terms add up to.
+        """Return ``final − initial``: the change that all terms add up to.
+
+        The *coordinate* ``movement``, against which :meth:`check` compares the residual, is another number: the farthest
+        that any output of an input got from its initial value during training. It may be larger than the change, since
+        outputs may move and come back.
 
         Returns
         -------
@@ -59,10 +63,10 @@ class _LedgerAccessor:
         return self._output(names.FINAL) - self._output(names.INITIAL)
 
     def reconstruct(self) -> xr.DataArray:
-        """Return the kernel machine's own prediction: initial plus all terms but the residual.
+        """Return the prediction of the kernel machine: ``initial`` plus all terms except the residual.
 
-        This is the right-hand side of the paper's Theorem 3.1 (arXiv:2505.20076) with the terms of this ledger;
-        it equals ``final`` up to the residual.
+        This is the right-hand side of the paper's Theorem 3.1 (arXiv:2505.20076) with the terms of this ledger.
+        It equals ``final`` up to the residual.
 
         Returns
         -------
@@ -73,21 +77,26 @@ class _LedgerAccessor:
         return (self._output(names.INITIAL) + explained).rename("reconstruction")
 
     def check(self, tolerance: float | None = None) -> None:
-        """Raise unless the ledger balances.
+        """Raise an error unless the ledger balances; return nothing if it does.
 
-        Two things must hold for each input and output: ``final − initial`` is the sum of all terms (to
-        rounding), and the residual is within ``tolerance`` times the movement of the input, which is the
-        largest distance that any of its outputs had from its initial value during training.
+        For each input and output, two things must hold. ``final − initial`` is the sum of all terms, up to rounding. And
+        the residual is at most ``tolerance`` times the coordinate ``movement``: the farthest that any output of the input
+        got from its initial value during training.
+
+        The residual is measured: it is what the *sum* of all other entries misses. So the check says how exact the sum
+        is. It does not bound the error of each entry: entries that are larger than the movement and cancel may be off by
+        more. Attribute again with a tenth of the tolerance to see how far an entry changes.
 
         Parameters
         ----------
         tolerance : float, optional
-            By default the one with which the ledger was made.
+            Largest residual, as a share of the movement. By default the one with which the ledger was made.
 
         Raises
         ------
         UnbalancedLedgerError
-            With the worst input and output, and what to do.
+            If either does not hold. The message names the worst input and output, and what to do. The ledger itself
+            is unchanged and can still be read.
         """
         tolerance = float(self._root.attrs["tolerance"]) if tolerance is None else tolerance
         scale = self._output(names.MOVEMENT)
@@ -97,7 +106,8 @@ class _LedgerAccessor:
         if not float(np.abs(missing).max()) <= 1e-9 * max(largest, float(scale.max())):
             raise UnbalancedLedgerError(
                 f"The terms of this ledger miss final − initial by {float(np.abs(missing).max()):.3g}. It is no whole "
-                f"ledger: entries were selected, dropped or changed. Check it before selecting from it."
+                f"ledger (entries were selected, dropped or changed), or it has entries that are not finite. Call check() "
+                f"on the ledger as attribute() returned it, before selecting from it."
             )
         excess: xr.DataArray = (abs(residual) - tolerance * scale).transpose(*_KEPT)
         if not bool((excess <= 0).all()):
@@ -106,9 +116,9 @@ class _LedgerAccessor:
             moved = float(scale.isel({names.INPUT: at[names.INPUT]}))
             raise UnbalancedLedgerError(
                 f"The ledger does not balance to {tolerance:g}: for input {at[names.INPUT]}, output {at[names.OUTPUT]} the "
-                f"residual is {float(residual.isel(at)):.3g}, with a movement of {moved:.3g} "
-                f"({float((excess > 0).mean()):.1%} of all entries exceed the tolerance). Ask for a smaller tolerance or "
-                f"more max_nodes in attribute(); in float32 rounding ends near 1e-5 of the movement."
+                f"residual is {float(residual.isel(at)):.3g}, with a movement of {moved:.3g}. "
+                f"{float((excess > 0).mean()):.1%} of the residuals exceed the tolerance. Call attribute() again with a "
+                f"smaller tolerance or a larger max_nodes. In float32, rounding sets a limit near 1e-5 of the movement."
             )
 
 
@@ -119,7 +129,7 @@ class DatasetLedger(_LedgerAccessor):
     Raises
     ------
     ValueError
-        If the dataset lacks a variable that a ledger has, as after ``ledger[["data"]]``.
+        If the dataset lacks a variable that every ledger has, for example after ``ledger[["data"]]``.
     """
 
     def __init__(self, dataset: xr.Dataset) -> None:
@@ -127,7 +137,8 @@ class DatasetLedger(_LedgerAccessor):
         missing = [name for name in (names.INITIAL, names.FINAL, *terms) if name not in dataset]
         if missing:
             raise ValueError(
-                f"This dataset is no ledger of explaind_tf: it lacks {missing}. Ledgers come from run.attribute(...)."
+                f"This dataset is no ledger of explaind_tf: it lacks the variables {missing}. Use a dataset as "
+                f"run.attribute(...) returned it."
             )
         self._root: xr.Dataset = dataset
 
@@ -169,7 +180,7 @@ class DatasetLedger(_LedgerAccessor):
         -------
         xarray.Dataset
             ``sample`` (ids) and ``influence`` (units of the measurement, summed over all other axes), dims (input, output,
-            rank), the largest first. If fewer samples than k raised it, the last of them did not.
+            rank), the largest first. If fewer than k samples raised a measurement, its last ranks hold samples that did not.
 
         Raises
         ------
@@ -209,8 +220,8 @@ class DatasetLedger(_LedgerAccessor):
         Returns
         -------
         pandas.DataFrame
-            Columns ``input``, ``output``, ``side`` (``"proponent"``: positive influence, or ``"opponent"``: negative),
-            ``rank`` (from 0, the strongest), ``sample`` (id) and ``influence`` (units of the measurement).
+            Columns ``input``, ``output``, ``side`` (``"proponent"`` for positive influence, ``"opponent"`` for negative),
+            ``rank`` (0 is the strongest), ``sample`` (id) and ``influence`` (units of the measurement).
 
         Raises
         ------
@@ -227,9 +238,9 @@ class DatasetLedger(_LedgerAccessor):
     def scores(self, output: Hashable | None = None) -> np.ndarray:
         """Return the influences as a bare matrix, for tools that evaluate attributions.
 
-        Rows are test inputs and columns training samples, as quanda's metrics take explanations: ``scores[i, j]`` is what
-        sample j contributed to the measurement of input i. Column j is the sample ``ledger["sample"].values[j]``, which is
-        ``run.samples.ids[j]``.
+        Rows are test inputs and columns are training samples, the form in which quanda's metrics take explanations.
+        ``scores[i, j]`` is what sample j contributed to the measurement of input i. Column j is the sample
+        ``ledger["sample"].values[j]``, which is ``run.samples.ids[j]``.
 
         Parameters
         ----------
@@ -244,14 +255,14 @@ class DatasetLedger(_LedgerAccessor):
         Raises
         ------
         ValueError
-            If the ledger has no sample axis, or several outputs and none is chosen.
+            If the ledger has no sample axis, or it has several outputs and none is chosen.
         KeyError
             If there is no such output.
         """
         influence = self._influence()
         if output is None and influence.sizes[names.OUTPUT] > 1:
             raise ValueError(
-                f"Scores are of one output; say which of {influence[names.OUTPUT].values.tolist()}: scores(output=…)."
+                f"scores() needs one output. Choose which of {influence[names.OUTPUT].values.tolist()}: scores(output=…)."
             )
         chosen = (
             influence.isel({names.OUTPUT: 0}) if output is None else influence.sel({names.OUTPUT: output})
@@ -266,7 +277,7 @@ class DatasetLedger(_LedgerAccessor):
         Parameters
         ----------
         show : callable
-            From a sample's id to its fields as LIT's dataset has them, such as ``{"text": …, "label": …}``.
+            Maps a sample's id to its fields as LIT's dataset has them, such as ``{"text": …, "label": …}``.
         k : int
             How many of each sign, at most.
         output : label, optional
@@ -275,8 +286,8 @@ class DatasetLedger(_LedgerAccessor):
         Returns
         -------
         list of list of dict
-            For each input training examples, those that raised the measurement most first: the fields, and ``id`` and
-            ``influence`` (units of the measurement).
+            For each input its training examples, starting with those that raised the measurement most. An example has the
+            fields, ``id`` and ``influence`` (units of the measurement).
 
         Raises
         ------
@@ -303,7 +314,7 @@ class DatasetLedger(_LedgerAccessor):
         """Return the influence of each sample, dims (input, output, sample)."""
         influence = self._root.get(names.DATA)
         if influence is None or names.SAMPLE not in influence.dims:
-            found = "no data term" if influence is None else f"a data term of {influence.dims}"
+            found = "no data term" if influence is None else f"a data term with dims {influence.dims}"
             raise ValueError(
                 f'This ledger has no sample axis (it has {found}). Attribute with axes=("sample", …).'
             )
@@ -357,6 +368,8 @@ class TreeLedger(_LedgerAccessor):
         """
         found = [node.dataset[term] for node in self._root.subtree if term in node.data_vars]
         if not found:
-            raise ValueError(f"This tree is no ledger of explaind_tf: it lacks {term!r}.")
+            raise ValueError(
+                f"This tree is no ledger of explaind_tf: it lacks {term!r}. Use a tree as run.attribute(...) returned it."
+            )
         totals = [array.sum([dim for dim in array.dims if dim not in _KEPT]) for array in found]
         return sum(totals[1:], start=totals[0])

@@ -1,4 +1,4 @@
-"""`Book`: adds up the entries of a ledger, as the sweeps find them."""
+"""`Book`: adds up the entries of a ledger as the sweeps yield them."""
 
 import os
 from collections.abc import Mapping
@@ -20,15 +20,15 @@ class Entry(NamedTuple):
     Attributes
     ----------
     term : str
-        The term; ``"initial"`` and ``"final"`` for outputs, of which the last ones count.
+        The term. ``"initial"`` and ``"final"`` stand for outputs; a later entry of these replaces an earlier one.
     inputs : slice
         Which inputs.
     step : int
-        The step that it is booked at.
+        The step under which it is entered.
     values : np.ndarray
         Shape (batch, O[, groups][, parts]); with ``members`` (batch, O, K[, tokens][, parts]). Units of the measurement.
     members : np.ndarray of int or None
-        Where K samples stand on the sample or group axis. They may have fewer tokens than the axis.
+        Positions of K samples on the sample or group axis. They may have fewer tokens than the axis.
     """
 
     term: str
@@ -39,26 +39,26 @@ class Entry(NamedTuple):
 
 
 class Book:
-    """Accumulators of a ledger's entries: one float64 array for each term, over the axes that it has.
+    """Accumulators of a ledger's entries: one float64 array for each term, over the axes of that term.
 
     Parameters
     ----------
     question : Question
-        The axes kept.
+        Says which axes are kept.
     lengths : mapping
-        Lengths of the axes by name. Those that the question does not keep are not looked at.
+        Lengths of the axes by name. Those of axes that the question does not keep are ignored.
     first_step : int
-        Where the step axis begins.
+        First step of the step axis.
 
     Attributes
     ----------
     arrays : dict of str to np.ndarray
-        By term, and the outputs ``initial`` and ``final``.
+        The array of each term, and of the outputs ``initial`` and ``final``.
 
     Raises
     ------
     MemoryError
-        If the arrays would not fit into memory.
+        If the arrays would take more memory than is allowed.
     """
 
     def __init__(self, question: Question, lengths: Mapping[str, int], first_step: int) -> None:
@@ -73,7 +73,7 @@ class Book:
         shape = [self._lengths[dim] for dim in dims]
         if dims[-1] != names.STEP:
             return np.zeros(shape)
-        # The entries of a step lie together in memory: they are booked step by step.
+        # Entries arrive step by step, so those of one step lie together in memory.
         return np.moveaxis(np.zeros([shape[-1], *shape[:-1]]), 0, -1)
 
     def dims(self, name: str) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ class Book:
         return term(name).dims(self._question.axes)
 
     def add(self, entry: Entry) -> None:
-        """Book an entry."""
+        """Add an entry."""
         array = self.arrays[entry.term][entry.inputs]
         if entry.term in OUTPUT_DESCRIPTIONS:
             array[...] = entry.values
@@ -95,7 +95,7 @@ class Book:
             return
         if self._question.keeps_tokens:
             array = array[:, :, :, : entry.values.shape[3]]
-        # One sample may occur more than once in a batch, which fancy-indexed += would count once.
+        # A sample may occur twice in a batch. Fancy-indexed += would count it once.
         np.add.at(np.moveaxis(array, 2, 0), entry.members, np.moveaxis(entry.values, 2, 0))
 
     def total(self, name: str) -> np.ndarray:
@@ -104,11 +104,11 @@ class Book:
         return array.sum(axis=tuple(range(2, array.ndim)))
 
     def close(self) -> None:
-        """Book to the residual what is still missing, so that the ledger adds up by construction.
+        """Add what is still missing to the residual, which makes the ledger add up by construction.
 
-        The quadrature error and the rounding of each step are booked to that step as they are found. What
-        remains is rounding of the sums themselves (in the reverse sweep, of reordering effect steps to use
-        steps); it belongs to no step and is booked at the last one.
+        The sweeps enter the quadrature error and the rounding of each step under that step. What remains is the rounding
+        of the sums themselves (in the reverse sweep, of reordering effect steps to use steps). It belongs to no step and
+        is entered under the last one.
         """
         moved = self.arrays[names.FINAL] - self.arrays[names.INITIAL]
         missing = moved - sum(self.total(name) for name in self._question.terms)
@@ -134,8 +134,8 @@ class Book:
             sizes = " × ".join(f"{self._lengths[dim]} {dim}s" for dim in self.dims(largest))
             raise MemoryError(
                 f"The ledger would take {sum(needed.values()) / 1e9:,.1f} GB; {available / 1e9:,.1f} GB are allowed. "
-                f"Its largest array is {largest!r}: {sizes}. Keep fewer axes, or attribute fewer inputs or outputs "
-                f"at a time."
+                f"Its largest array is {largest!r}: {sizes}. Keep fewer axes, attribute fewer inputs or outputs "
+                f'at a time, or write the ledger to disk block by block: attribute(…, out="ledger.zarr").'
             )
 
 

@@ -1,4 +1,4 @@
-"""From accumulated entries to a labelled ledger: an ``xarray.Dataset`` or, by weight, a ``DataTree``."""
+"""Turns accumulated entries into a labelled ledger: an ``xarray.Dataset`` or, by weight, a ``DataTree``."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,16 +18,16 @@ from explaind_tf.terms import OUTPUT_DESCRIPTIONS, all_terms, term
 
 @dataclass(frozen=True)
 class Result:
-    """What was found, without labels.
+    """The entries of an answer, without labels.
 
     Attributes
     ----------
     book : Book
         The entries.
     movement : np.ndarray
-        Largest distance of any output of an input from its start, shape (inputs,).
+        Farthest that any output of an input got from its initial value, shape (inputs,), units of the measurement.
     nodes : int
-        Quadrature nodes used, over all inputs and steps.
+        Number of quadrature nodes used, over all inputs and steps.
     method : str
         The sweeps, in words.
     """
@@ -46,8 +46,8 @@ def build_ledger(
     Returns
     -------
     xarray.Dataset or xarray.DataTree
-        A tree if the parameter axis is kept: totals at the root, and a node for each variable under its path
-        (a layer called ``output`` is the node ``output_``: no node is called like a variable or dimension).
+        A tree if the parameter axis is kept. It has totals at the root and a node for each variable under its path.
+        No node has the name of a ledger's variable or dimension: a layer called ``output`` is the node ``output_``.
     """
     coordinates = _coordinates(run, question, measurement, result)
     attributes = _attributes(run, question, measurement, result)
@@ -80,8 +80,8 @@ def build_ledger(
 
 
 def node_path(path: str) -> str:
-    """Return where a variable is in a tree: under its path, with an underscore after what is a name in ledgers."""
-    # A node cannot be called like a variable of the node above, or a dimension that comes from there.
+    """Return the place of a variable in a tree: its path, with an underscore after names that ledgers use."""
+    # In xarray no node may have the name of a variable or dimension of its parent.
     taken = {*OUTPUT_DESCRIPTIONS, *all_terms(), *names.AXES, names.INPUT, names.OUTPUT, names.MOVEMENT}
     return "/".join(f"{part}_" if part in taken else part for part in path.split("/"))
 
@@ -101,14 +101,16 @@ def _coordinates(
     inputs, outputs = book.arrays[names.INITIAL].shape
     labels = measurement.output_names
     if labels is not None and len(labels) != outputs:
-        raise ValueError(f"The measurement names {len(labels)} outputs and returns {outputs}.")
+        raise ValueError(
+            f"The measurement has {len(labels)} output_names and returns {outputs} outputs. Give one name for each output."
+        )
     coordinates: dict[str, Any] = {
         names.INPUT: np.arange(inputs),
         names.OUTPUT: np.arange(outputs) if labels is None else _labels(labels),
         names.MOVEMENT: (
             names.INPUT,
             result.movement,
-            {"long_name": "largest distance of any output from its initial value during training"},
+            {"long_name": "farthest that any output got from its initial value during training"},
         ),
     }
     if question.keeps_samples:
@@ -126,7 +128,7 @@ def _coordinates(
 
 
 def _labels(values: Any) -> np.ndarray:
-    """Return labels as an array; strings as objects, which zarr has a stable type for (not for fixed lengths)."""
+    """Return labels as an array. Strings become objects: zarr has no stable type for strings of fixed length."""
     array = np.asarray(values)
     return array.astype(object) if array.dtype.kind == "U" else array
 

@@ -1,4 +1,4 @@
-"""Who draws ledgers: a room above them, the report, which the package registers here."""
+"""The function that draws ledgers. It is registered here, since imports may not lead up to the report."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,12 +11,12 @@ _registered: list[Plotter] = []
 
 
 def register(plotter: Plotter) -> None:
-    """Say what makes the figures of a ledger; the last one registered does.
+    """Set the function that makes the figures of a ledger. It replaces one set before.
 
     Parameters
     ----------
     plotter : callable
-        From a ledger to an object whose methods draw it. It is called when somebody asks for figures.
+        Maps a ledger to an object whose methods draw it. It is called only when figures are asked for.
     """
     _registered[:] = [plotter]
 

@@ -1,4 +1,4 @@
-"""A ledger on disk that grows by blocks of inputs, so that an attribution that was interrupted can go on."""
+"""A ledger on disk that grows by blocks of inputs, so an interrupted attribution can go on."""
 
 import json
 import math
@@ -14,16 +14,16 @@ from zarr.storage import FsspecStore
 from explaind_tf import constants as names
 from explaind_tf.runs.storage.files import AnyPath, as_path, remove_tree, require_whole_files
 
-_MARK = "ledger_store"  # the attribute of the root group that makes a zarr store one of ours
+_MARK = "ledger_store"  # attribute of the root group by which a store is known as ours
 _NODES = "quadrature_nodes"
 _ROOT = "/"
 _UNFINISHED = f"*.{'[0-9a-f]' * 32}.partial"  # what zarr leaves if it is killed before it renames a file
-_CHUNK_BYTES = 64 * 2**20  # a reader decodes whole chunks, whatever part of them it selects
+_CHUNK_BYTES = 64 * 2**20  # a reader always decodes whole chunks
 
 
 @dataclass(frozen=True)
 class _Mark:
-    """What is committed: the groups in order, and how many inputs each of their arrays holds."""
+    """What is committed: the groups in order, and the number of inputs in each of their arrays."""
 
     fingerprint: str
     inputs_done: int = 0
@@ -34,19 +34,20 @@ class _Mark:
 class LedgerStore:
     """A zarr store to which ledgers of blocks of inputs are appended, by one process at a time.
 
-    A process that is killed leaves what it had committed. Opening the store again cuts off what it was appending.
+    What a process has committed survives if it is killed. Opening the store again cuts off what was being appended.
 
     Parameters
     ----------
     path : str, Path or UPath
-        Where there is nothing, and a new store is begun, or what an attribution with the same fingerprint left.
+        A path where there is nothing, for a new store, or the store of an attribution with the same fingerprint.
     fingerprint : str
-        Of all that the ledger depends on: run, question, measurement, inputs.
+        Digest of all that the ledger depends on: run, question, measurement, inputs.
 
     Raises
     ------
     ValueError
-        If there is something else; it is left as it is. Or if what is written there could be found in part.
+        If there is something else at the path, which is left unchanged. Or if the file system might show files that
+        are only partly written.
     """
 
     def __init__(self, path: str | AnyPath, fingerprint: str) -> None:
@@ -57,7 +58,7 @@ class LedgerStore:
         if found and found.fingerprint != fingerprint:
             raise ValueError(
                 f"{self.path} holds another attribution: {found.inputs_done} inputs with fingerprint {found.fingerprint!r}; "
-                f"needed is {fingerprint!r}. Run, question, measurement or inputs differ: choose another path, or delete it."
+                f"needed is {fingerprint!r}. Run, question, measurement or inputs differ. Choose another path, or delete it."
             )
         self._mark, self._is_appending = found or _Mark(fingerprint), False
         if not found:
@@ -81,8 +82,8 @@ class LedgerStore:
         Parameters
         ----------
         ledger : xarray.Dataset or xarray.DataTree
-            Its inputs are numbered from 0 or from ``inputs_done``. What has no dimension ``input`` must be as in the
-            first block, whose attributes are kept; ``quadrature_nodes`` adds up.
+            Its inputs are numbered from 0 or from ``inputs_done``. Variables without the dimension ``input`` must equal
+            those of the first block. The attributes of the first block are kept; ``quadrature_nodes`` adds up.
 
         Raises
         ------
@@ -98,8 +99,8 @@ class LedgerStore:
         nodes = own[_NODES] + ledger.attrs[_NODES]
         self._is_appending = True
         for group, block in blocks.items():
-            block.attrs = own if group == _ROOT else {}  # xarray writes them anew, the mark among them
-            # Consolidated metadata would be a second thing to commit, and zarr warns of them.
+            block.attrs = own if group == _ROOT else {}  # xarray writes all attributes anew, also the mark
+            # Consolidated metadata would have to be committed too, and zarr warns about it.
             if not done:
                 chunks = {name: {"chunks": _chunks(array)} for name, array in block.variables.items()}
                 block.to_zarr(self._store, group=group, mode="a", encoding=chunks, consolidated=False)
@@ -114,10 +115,10 @@ class LedgerStore:
             self._commit({}, complete=True)
 
     def open(self) -> xr.Dataset | xr.DataTree:
-        """Return the ledger of all inputs so far, read when it is used: a tree if the blocks were trees."""
+        """Return the ledger of all inputs so far, a tree if the blocks were trees. Values are read when they are used."""
         if not self.inputs_done:
             raise ValueError(f"{self.path} is empty: append the ledger of some inputs first.")
-        # open_datatree would give them in the order of the file system, not of the model.
+        # open_datatree would order the nodes as the file system does, not as the model does.
         nodes = {group: self._open_group(group) for group in self._mark.groups}
         del nodes[_ROOT].attrs[_MARK]
         return nodes[_ROOT] if len(nodes) == 1 else xr.DataTree.from_dict(nodes)
@@ -129,11 +130,11 @@ class LedgerStore:
     def _check_writable(self) -> None:
         if self.is_complete or self._is_appending:
             why = "it is complete" if self.is_complete else "the last append failed; open it again to go on"
-            raise ValueError(f"Nothing can be added to {self.path}: {why}.")
+            raise ValueError(f"Nothing can be appended to {self.path}: {why}.")
 
     def _commit(self, attributes: dict[str, int], **changes: Any) -> None:
         mark = replace(self._mark, **changes)
-        # In one file, which zarr replaces by renaming.
+        # All attributes are in one file, which zarr replaces by renaming: the commit is atomic.
         zarr.open_group(self._store, mode="r+").update_attributes({_MARK: asdict(mark), **attributes})
         self._mark, self._is_appending = mark, False
 
@@ -144,7 +145,7 @@ class LedgerStore:
         for path in unfinished:
             remove_tree(path)
         for path in () if done else [path for path in self.path.iterdir() if path.is_dir()]:
-            remove_tree(path)  # chunks and metadata are the choice of the next first block
+            remove_tree(path)  # the next first block chooses chunks and metadata anew
         for _, array in zarr.open_group(self._store, mode="r+").members(max_depth=None):
             if isinstance(array, zarr.Array):
                 sizes = zip(getattr(array.metadata, "dimension_names", None) or (), array.shape, strict=True)
@@ -155,7 +156,7 @@ class LedgerStore:
     def _check_continues(self, blocks: dict[str, xr.Dataset]) -> None:
         differing = sorted(set(self._mark.groups) ^ set(blocks))
         for group in () if differing else blocks:
-            # Without inputs there remains what must be equal: the other dimensions, and values that have no inputs.
+            # With no inputs selected, only what must be equal remains: other dimensions, and values without inputs.
             both = (self._open_group(group), blocks[group])
             old, new = (one.isel({names.INPUT: slice(0)}, missing_dims="ignore").variables for one in both)
             equal = [name for name in old if name in new and old[name].equals(new[name])]
@@ -174,34 +175,34 @@ def _zarr_store(path: AnyPath) -> Path | FsspecStore:
 
 
 def _read_mark(path: AnyPath) -> _Mark | None:
-    """Return the mark of a store, or None where there is nothing, or not even a whole root group."""
+    """Return the mark of a store, or None if there is nothing or no whole root group."""
     try:
         return _Mark(**json.loads((path / "zarr.json").read_bytes())["attributes"][_MARK])
     except (OSError, ValueError, KeyError, TypeError):
         if not path.exists() or (path.is_dir() and all(p.match(_UNFINISHED) for p in path.iterdir())):
             return None
         raise ValueError(
-            f"{path} is a {'directory' if path.is_dir() else 'file'} that holds no ledger begun by an attribution; it was "
-            f"left as it is. Choose a path where there is nothing, or delete what is there."
+            f"{path} is a {'directory' if path.is_dir() else 'file'} that holds no ledger begun by attribute(); it was left "
+            f"unchanged. Choose a path where there is nothing, or delete what is there."
         ) from None
 
 
 def _by_group(ledger: xr.Dataset | xr.DataTree, first_input: int) -> dict[str, xr.Dataset]:
-    """Return the datasets of a ledger by their group, with inputs numbered from the first."""
+    """Return the datasets of a ledger by group, with inputs numbered from ``first_input``."""
     found, numbers = ledger.coords[names.INPUT], np.arange(ledger.sizes[names.INPUT])
     if not any(np.array_equal(found, start + numbers) for start in (0, first_input)):
         raise ValueError(
             f"Inputs must be numbered from {first_input} or 0; found {found.values[:5].tolist()} …."
         )
     tree = ledger if isinstance(ledger, xr.DataTree) else xr.DataTree(ledger)
-    # The chunks of another store would not fit.
+    # Chunk sizes read from another store would not fit.
     blocks = {node.path: node.to_dataset(inherit=False).drop_encoding() for node in tree.subtree}
     blocks[_ROOT] = blocks[_ROOT].assign_coords({names.INPUT: found.copy(data=first_input + numbers)})
     return blocks
 
 
 def _chunks(array: xr.Variable) -> tuple[int, ...]:
-    """Return the shape of chunks that hold all inputs of a block, so that the next begins with a new chunk."""
+    """Return a chunk shape that holds all inputs of a block: the next block then begins with a new chunk."""
     shape = {dim: max(1, size) for dim, size in array.sizes.items()}
     for dim in sorted(set(shape) - {names.INPUT}, key=lambda dim: shape[dim], reverse=True):
         parts = math.ceil(array.dtype.itemsize * math.prod(shape.values()) / _CHUNK_BYTES)

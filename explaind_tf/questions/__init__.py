@@ -1,1 +1,1 @@
-"""What is asked of a run: options, and what they mean for this very run."""
+"""What is asked of a run: options, and what they mean for that run."""

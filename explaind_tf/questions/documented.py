@@ -1,4 +1,4 @@
-"""Public functions that take a question's options: their signature and docstring are made from :class:`Options`."""
+"""Public functions with a question's options: their signature and docstring are made from :class:`Options`."""
 
 import inspect
 import re
@@ -10,15 +10,15 @@ from explaind_tf.questions.options import Options
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-# What stands for the options in the docstring of a function that takes them.
+# The entry of ``**options`` in a docstring, which the paragraphs of the options replace.
 _PLACE = re.compile(r"^( *)\*\*options\n(?:\1 +.*\n)+", re.MULTILINE)
 _ENTRY = re.compile(r"^(\w+) : .*\n(?:    .*\n)+", re.MULTILINE)
 
 
 def takes_options(function: _Function) -> _Function:
-    """Give a function with ``**options`` the signature and the docstring of one that names each option.
+    """Replace ``**options`` in a function's signature and docstring by the single options.
 
-    Options that the function names itself stay where they are in its signature; their paragraph is :class:`Options`'.
+    Options that the function names itself keep their place in the signature. Their paragraph comes from :class:`Options`.
     """
     signature = inspect.signature(function)
     own = {name: one for name, one in signature.parameters.items() if name != "options"}
@@ -37,7 +37,7 @@ def takes_options(function: _Function) -> _Function:
 
 
 def _paragraphs(indent: str) -> str:
-    """Return what :class:`Options` says of its fields, as parameters of a function."""
+    """Return the paragraphs of :class:`Options` about its fields, as parameters of a function."""
     section = inspect.getdoc(Options).partition("Attributes\n----------\n")[2]  # type: ignore[union-attr]
     lines = "".join(found[0] for found in _ENTRY.finditer(section)).splitlines()
     return "".join(f"{indent}{line}\n" for line in lines)

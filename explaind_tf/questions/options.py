@@ -1,6 +1,6 @@
 """`Options`: the options of a question, each with its default, its meaning and its checks.
 
-A new option is one field here, with its paragraph in the docstring: ``Run.attribute``, ``Run.plan``, the command line and
+A new option is one field here, with its paragraph in the docstring. ``Run.attribute``, ``Run.plan``, the command line and
 their documentation are made from it.
 """
 
@@ -18,7 +18,7 @@ GroupLabels = Sequence[Any] | np.ndarray | Mapping[Any, Any]
 
 
 def _told(help: str, *, changes_ledger: bool = True) -> dict[str, Any]:
-    """Return what is said of an option: a line of help, and whether a ledger depends on it or only the work for it."""
+    """Return an option's metadata: its line of help, and whether the ledger's values depend on it or only the work does."""
     return {"help": help, "changes_ledger": changes_ledger}
 
 
@@ -29,43 +29,53 @@ class Options:
     Attributes
     ----------
     axes : iterable of str
-        Any subset of ``"sample"`` or ``"group"``, ``"step"``, and ``"layer"`` or ``"parameter"``. Inputs and outputs are
-        always kept; axes that are not asked for are not computed. With ``"sample"`` also ``"token"``, where a sample
-        has several losses (sequences): what that of each of its positions contributed, counted from 0 in the order
-        of the loss's values. Masked positions, and those that only longer samples have, are zero.
+        What to split the change by: any subset of ``"sample"`` or ``"group"``, ``"step"``, and ``"layer"`` or
+        ``"parameter"``. Inputs and outputs are always kept. Other axes are computed only if you ask for them. If a sample
+        has several losses, as a sequence has, ``"token"`` may be added to ``"sample"``. It gives the contribution of the
+        loss of each position, counted from 0 in the order of the loss's values; masked positions, and those that only
+        longer samples have, are zero. Only the term ``data`` is split over samples, tokens or groups. ``state`` never is,
+        though samples cause it: no gradient moves BatchNorm's statistics, and a whole batch sets them together.
     layers : sequence of str, optional
-        Layers to tell apart on the layer axis; the rest is kept as one entry, so that the ledger balances.
+        With the axis ``"layer"``: the layers that get an entry of their own. All other layers share one entry, which
+        keeps the ledger balanced.
     steps : consecutive step numbers or slice, optional
-        Account for the change during these steps only; by default the whole run.
+        Account for the change during these steps only. Initial value, final value and movement are then those of these
+        steps. By default all steps of the run.
     groups : sequence or mapping, optional
-        With the axis ``"group"``: a label (class, source, …) for each of ``run.samples.ids``, or by id. The data term
-        is then split over groups of samples instead of samples; its step is the one in which the prediction moved.
+        With the axis ``"group"``: a label (class, source, …) for each of ``run.samples.ids``, or a mapping from ids to
+        labels. The term ``data`` is then split over groups of samples. Its step is the effect step: the one in which
+        the prediction moved.
     step_of : {"use", "effect"}
-        With samples and steps: whether a step is the one that had the sample in its batch, or the one in
-        which, through momentum, the prediction moved. ``"effect"`` holds the rows of a whole momentum window:
-        up to log(eps)/log(β₁) times the memory and time.
+        With samples and steps: what the step of an entry is. ``"use"`` is the step whose batch held the sample.
+        ``"effect"`` is the step in which the prediction moved, which momentum may delay. ``"effect"`` holds the rows of
+        a whole momentum window, which takes up to log(eps)/log(β₁) times the memory and time.
     tolerance : float
-        Largest residual, as a share of the input's movement (the largest distance of any of its outputs from its
-        initial value during training).
+        Largest residual, as a share of the input's movement. The movement is the farthest that any output of the input
+        got from its initial value during training, which may be more than |final − initial|. The tolerance bounds the
+        residual, which is what the *sum* of all entries misses. It does not bound the error of each entry: entries that
+        are larger than the movement and cancel may be off by more. Repeat with a tenth of the tolerance to see how
+        far an entry changes. A ledger is returned even if ``max_nodes`` or rounding (in float32 near 1e-5 of the
+        movement) left a larger residual; ``ledger.explaind.check()`` raises then.
     batch_size : int, optional
-        Inputs measured at once; by default as many as fit into 256 MB of activations.
+        Number of inputs measured at once. By default as many as fit into 256 MB of activations.
     memory_limit : int, optional
-        Bytes that the computation may take beside the ledger itself; by default half of the machine's memory. Less
-        memory means smaller blocks, and more passes.
+        Bytes that the computation may take beside the ledger itself. By default half of the machine's memory. Less
+        memory means smaller blocks and more passes.
     max_nodes : int
         Most quadrature nodes for one input in one step.
 
     Raises
     ------
     ValueError
-        If a value means nothing, whatever the run. What a run cannot give is refused when it is asked.
+        If a value is not valid for any run. Whether this run can give it is checked when it is asked.
     """
 
     axes: Iterable[str] = field(
-        default=(), metadata=_told("What to split by, of sample, token, step, layer, parameter.")
+        default=(),
+        metadata=_told("What to split the change by: any of sample, token, step, layer, parameter."),
     )
     layers: Sequence[str] | None = field(
-        default=None, metadata=_told("Layers to tell apart; the rest is one entry.")
+        default=None, metadata=_told("Layers with an entry of their own; all others share one.")
     )
     steps: Iterable[int] | slice | None = field(
         default=None, metadata=_told("Steps to account for; by default all.")
@@ -73,11 +83,15 @@ class Options:
     groups: GroupLabels | None = field(default=None, metadata=_told("A label for each training sample."))
     step_of: StepOf = field(
         default="use",
-        metadata=_told("With samples: the step that used the sample, or that in which it took effect."),
+        metadata=_told(
+            "With samples and steps: the step that used the sample, or the step in which the prediction moved."
+        ),
     )
     tolerance: float = field(
         default=1e-3,
-        metadata=_told("Largest residual, as a share of how far an input's outputs went during training."),
+        metadata=_told(
+            "Largest residual, as a share of the movement: the farthest that an input's outputs got from their start."
+        ),
     )
     batch_size: int | None = field(
         default=None, metadata=_told("Inputs measured at once.", changes_ledger=False)
@@ -85,16 +99,16 @@ class Options:
     memory_limit: int | None = field(
         default=None,
         metadata=_told(
-            "What may be used beside the ledger; by default half of the memory.", changes_ledger=False
+            "Memory to use beside the ledger; by default half of the machine's.", changes_ledger=False
         ),
     )
-    max_nodes: int = field(default=2187, metadata=_told("Most quadrature nodes of an input in a step."))
+    max_nodes: int = field(default=2187, metadata=_told("Most quadrature nodes for one input in one step."))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "axes", _checked_axes(self.axes))
         if not (isinstance(self.tolerance, (int, float)) and 0 < self.tolerance < 1):
             raise ValueError(
-                f"tolerance must be a share of the movement between 0 and 1; got {self.tolerance!r}."
+                f"tolerance must be a share of the movement between 0 and 1, such as 1e-3; got {self.tolerance!r}."
             )
         if self.step_of not in ("use", "effect"):
             raise ValueError(f'step_of must be "use" or "effect"; got {self.step_of!r}.')
@@ -105,7 +119,7 @@ class Options:
 
     @property
     def kept(self) -> frozenset[str]:
-        """The axes that are kept."""
+        """The axes that are kept, as a set."""
         return frozenset(self.axes)
 
 
@@ -115,7 +129,7 @@ def make_options(caller: str, **options: Any) -> Options:
     Raises
     ------
     TypeError
-        At a name that is no option, with those that there are.
+        If a name is not an option; the message lists the options.
     """
     known = [entry.name for entry in fields(Options)]
     unknown = [name for name in options if name not in known]
@@ -136,11 +150,11 @@ def _checked_axes(axes: Iterable[str]) -> tuple[str, ...]:
         )
     if {names.LAYER, names.PARAMETER} <= set(kept):
         raise ValueError(
-            f"axes may hold {names.LAYER!r} or {names.PARAMETER!r}, not both: the parameters of a layer add up to it."
+            f"axes may hold {names.LAYER!r} or {names.PARAMETER!r}, not both: the parameters of a layer add up to its entry."
         )
     if {names.SAMPLE, names.GROUP} <= set(kept):
         raise ValueError(
-            f"axes may hold {names.SAMPLE!r} or {names.GROUP!r}, not both: the samples of a group add up to it."
+            f"axes may hold {names.SAMPLE!r} or {names.GROUP!r}, not both: the samples of a group add up to its entry."
         )
     if names.TOKEN in kept and names.SAMPLE not in kept:
         raise ValueError(
@@ -148,7 +162,7 @@ def _checked_axes(axes: Iterable[str]) -> tuple[str, ...]:
         )
     if {names.TOKEN, names.PARAMETER} <= set(kept):
         raise ValueError(
-            f"axes may hold {names.TOKEN!r} or {names.PARAMETER!r}, not both: no gradient of a single token is ever "
+            f"axes may hold {names.TOKEN!r} or {names.PARAMETER!r}, not both: gradients of single tokens are never "
             f"computed. Ask for {names.LAYER!r} instead of {names.PARAMETER!r}."
         )
     return kept

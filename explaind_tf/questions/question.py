@@ -1,4 +1,4 @@
-"""`Question`: options checked against what a run can give."""
+"""`Question`: options, checked against what a run can give."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ class Question:
     options : Options
         As the user gave them.
     layers : tuple of str
-        Labels of the parts of the layer axis.
+        Labels of the layer axis.
     partition : Partition
-        For each label the slices of the flat point z that belong to it.
+        For each label, the slices of the flat point z that belong to it.
     first, stop : int
-        Effect steps ``first … stop − 1``.
+        The effect steps are ``first … stop − 1``.
     groups : Groups or None
-        The groups of the group axis, if it is kept.
+        The groups of the group axis, if that is kept.
     terms : tuple of str
-        The causes that the run tells apart, and the residual.
+        The causes that the run can tell apart, and the residual.
     """
 
     options: Options
@@ -48,7 +48,7 @@ class Question:
 
     @property
     def tolerance(self) -> float:
-        """Largest residual, as a share of an input's movement."""
+        """Largest residual allowed, as a share of an input's movement."""
         return float(self.options.tolerance)
 
     @property
@@ -83,22 +83,22 @@ class Question:
 
 
 def ask(run: WeightPath, options: Options) -> Question:
-    """Return the question that options put to a run.
+    """Return the question that options ask of a run.
 
     Raises
     ------
     RefusedError
         If the run has no such axis.
     ValueError
-        With what there is to choose from.
+        If the run has no such tokens, steps, layers or samples; the message lists what it has.
     """
     _refuse_unknown_samples(run, options)
     kept = options.kept
     if names.TOKEN in kept and run.graphs.token_losses is None:
         raise ValueError(
-            f"This run has no {names.TOKEN} axis. It takes a loss with several values for a sample, as that of a sequence "
-            f"has, and, where there are several losses, as many values in all of them, known when the model was built. "
-            f"Ask for {names.SAMPLE!r} alone."
+            f"This run has no {names.TOKEN} axis. That axis needs a loss with several values for a sample, as sequences "
+            f"have. Several losses need the same number of values, known when the model was built. Ask for "
+            f"{names.SAMPLE!r} alone."
         )
     first, stop = _checked_steps(len(run.steps), options.steps)
     labels, partition = _partition(run, kept, options.layers)
@@ -113,26 +113,31 @@ def _refuse_unknown_samples(run: WeightPath, options: Options) -> None:
     missing = [axis for axis in names.AXES if axis in needed and axis not in run.axes]
     if missing:
         raise RefusedError(
-            f"{run!r} has no {' or '.join(map(repr, missing))} axis; it has {run.axes}. Which samples moved the weights "
-            f"between two checkpoints follows from the batches and the optimizer's states in between, which checkpoints do "
-            f"not hold. Record the training: compile with xtf.PathAdamW or xtf.PathSGD, logger = xtf.PathLogger(run_dir), "
+            f"{run!r} has no {' or '.join(map(repr, missing))} axis; it has {run.axes}. Checkpoints hold neither the "
+            f"batches nor the optimizer states between them, and only these tell which samples moved the weights. Record "
+            f"the training: compile with xtf.PathAdamW or xtf.PathSGD, logger = xtf.PathLogger(run_dir), "
             f"fit(logger.tap(dataset), callbacks=[logger]), then xtf.open_run(run_dir)."
         )
 
 
 def _checked_steps(count: int, steps: Iterable[int] | slice | None) -> tuple[int, int]:
     if count == 0:
-        raise ValueError("The run has no whole step: there is nothing to account for.")
+        raise ValueError(
+            "The run has no whole step, so there is no change to account for. Record at least one step."
+        )
     if steps is None:
         return 0, count
     numbers = range(count)[steps] if isinstance(steps, slice) else list(steps)
     if len(numbers) == 0:
-        raise ValueError(f"steps is empty; the run has the steps 0 … {count - 1}.")
+        raise ValueError(
+            f"steps is empty; the run has the steps 0 … {count - 1}. Leave steps out to account for all of them."
+        )
     first, last = int(numbers[0]), int(numbers[-1])
     if list(numbers) != list(range(first, last + 1)) or first < 0 or last >= count:
         raise ValueError(
-            f"steps must be consecutive numbers within 0 … {count - 1}, as in range(10, 20): a ledger accounts for a "
-            f"path without gaps. To pick steps afterwards keep the axis: led.sel(step=[3, 7])."
+            f"steps must be consecutive numbers within 0 … {count - 1}, as in range(10, 20); got {len(numbers)} numbers "
+            f"from {first} to {last}. A ledger accounts for a path without gaps. To pick single steps, keep the axis "
+            f'"{names.STEP}" and select afterwards: led.sel(step=[3, 7]).'
         )
     return first, last + 1
 
@@ -147,11 +152,16 @@ def _partition(
         slices[spec.layer].append((int(start), int(start) + spec.size))
     if layers is not None:
         if names.LAYER not in axes:
-            raise ValueError(f'layers= picks entries of the layer axis: add "{names.LAYER}" to axes.')
+            raise ValueError(
+                f'layers= was given without the axis that it selects from. Add "{names.LAYER}" to axes.'
+            )
         layers = [layers] if isinstance(layers, str) else list(layers)
         unknown = [layer for layer in layers if layer not in slices]
         if unknown or not layers:
-            raise ValueError(f"Unknown layers {unknown}. The layers with weights are: {list(run.layers)}.")
+            raise ValueError(
+                f"layers must name at least one layer with weights; unknown: {unknown}. The layers with weights are: "
+                f"{list(run.layers)}."
+            )
         rest = [part for layer, parts in slices.items() if layer not in layers for part in parts]
         slices = {layer: slices[layer] for layer in layers} | ({names.OTHER_LAYERS: rest} if rest else {})
     if names.LAYER not in axes:

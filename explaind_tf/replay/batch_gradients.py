@@ -1,4 +1,4 @@
-"""Gradients of recorded batches, computed again from the samples and the recorded graphs."""
+"""Gradients of recorded batches, recomputed from the samples and the recorded graphs."""
 
 import numpy as np
 
@@ -38,9 +38,9 @@ class BatchGradients:
     def by_source(
         self, step: ReplayedStep, grouping: Grouping | None, *, with_samples: bool
     ) -> dict[str, np.ndarray]:
-        """Return the gradients of the batch's losses (if asked for) and of the regularisers (if any), each (D,).
+        """Return the gradients of the batch's losses (if asked for) and of the regularisers (if any), each of shape (D,).
 
-        With groups, those of the losses are (G, D).
+        With groups, the gradients of the losses have the shape (G, D).
         """
         if not with_samples and not self.has_regularizer:
             return {}
@@ -56,7 +56,7 @@ class BatchGradients:
         return found
 
     def whole(self, step: ReplayedStep) -> np.ndarray:
-        """Return the gradient of all sources together, shape (D,)."""
+        """Return the sum of the gradients of all sources, shape (D,)."""
         return np.sum(list(self.by_source(step, None, with_samples=True).values()), axis=0)
 
     def of_groups(self, step: ReplayedStep, grouping: Grouping) -> np.ndarray:
@@ -66,7 +66,7 @@ class BatchGradients:
         gradients = np.zeros((grouping.count, self._derivatives.model.theta_size), step.path.start.dtype)
         for group in np.unique(of_sample):
             is_member = of_sample == group
-            # Samples that depend on their batch are differentiated within it, the others among themselves.
+            # Samples that depend on their batch must be differentiated within it; others need only their own group.
             part = batch if grouping.coupled else batch.take(np.flatnonzero(is_member))
             shares = is_member if grouping.coupled else None
             gradients[group] = self._derivatives.loss.gradient(*at, part, shares).numpy()

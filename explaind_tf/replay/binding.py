@@ -1,4 +1,4 @@
-"""A recorded run and a measurement as a :class:`PureModel`, and recorded states as its points."""
+"""Turns a recorded run and a measurement into a :class:`PureModel`, and recorded states into its points."""
 
 import dataclasses
 from collections.abc import Hashable, Sequence
@@ -15,7 +15,7 @@ from explaind_tf.runs.graphs.loaded import InlinedFunction
 
 
 def pure_model(run: WeightPath, measurement: Measurement) -> PureModel:
-    """Bind the run's graphs and a measurement to lists of variables."""
+    """Return the run's graphs and a measurement as functions of lists of variables."""
     graphs, manifest = run.graphs, run.manifest
     count = len(manifest.variables)
     trained = tuple(_spec(spec) for spec in manifest.variables)
@@ -108,5 +108,5 @@ def flat_point(run: WeightPath, theta: np.ndarray, state: Sequence[np.ndarray]) 
 
 
 def constants_of(run: WeightPath, state: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return the state that is no part of the point: seeds, counters."""
+    """Return the state that is not part of the point: seeds, counters."""
     return [value for spec, value in zip(run.manifest.state, state, strict=True) if not spec.is_floating]

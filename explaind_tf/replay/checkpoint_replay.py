@@ -1,4 +1,4 @@
-"""`CheckpointReplay`: the straight paths between checkpoints, split into what checkpoints can tell."""
+"""`CheckpointReplay`: the straight paths between checkpoints, split into weights and state."""
 
 from collections.abc import Iterator
 
@@ -8,13 +8,13 @@ from explaind_tf.replay.path_replay import Grouping, PathReplay
 
 
 class CheckpointReplay(PathReplay):
-    """A series of checkpoints as the kernel sees it: what was trained moved, and the state moved."""
+    """A series of checkpoints as the kernel needs it: trained weights that moved, and state that moved."""
 
     def path_steps(self, first: int, stop: int, *, grouping: Grouping | None = None) -> Iterator[PathStep]:
         """Yield the steps ``first … stop − 1``, from one checkpoint to the next.
 
-        The displacement of the trainable weights is one cause, for nothing in a checkpoint tells gradients, weight decay
-        and callbacks apart; that of the floating-point state (BatchNorm statistics) is another.
+        The displacement of the trainable weights is one cause: nothing in a checkpoint tells gradients, weight decay and
+        callbacks apart. The displacement of the floating-point state (BatchNorm statistics) is another.
         """
         assert grouping is None  # groups were refused when the question was checked
         for number in range(first, stop):

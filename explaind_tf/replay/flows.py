@@ -1,6 +1,6 @@
-"""Flows: what each source of gradients put into the optimizer, on its way to the weights.
+"""Flows: the gradients and the momentum of each source of gradients, on their way through the optimizer.
 
-Momentum is linear in the gradients, so it splits as they do: each source has a momentum of its own, and their sum is the
+Momentum is linear in the gradients, so it splits as they do. Each source has a momentum of its own, and their sum is the
 optimizer's.
 """
 
@@ -18,12 +18,12 @@ from explaind_tf.runs.format.step_records import Snapshot
 
 @dataclass
 class Flow:
-    """One source of gradients: the sum that waits for an update, and its momentum.
+    """One source of gradients: the sum of those that wait for an update, and its momentum.
 
     Attributes
     ----------
     waiting, momentum : np.ndarray
-        Shape (D,), or (G, D) for a source that is split over groups.
+        Shape (D,), or (G, D) for a source split over groups.
     """
 
     waiting: np.ndarray
@@ -34,7 +34,7 @@ class Flow:
         self.waiting = self.waiting + gradient
 
     def displace(self, law: Law, update: Update, learning_rate: float) -> np.ndarray:
-        """Take part in an update and return the displacement, shape of the momentum."""
+        """Apply an update to this source and return its displacement, of the momentum's shape."""
         dtype = self.momentum.dtype
         gradient = self.waiting * update.scale.astype(dtype)
         self.momentum = law.momentum(tf.constant(self.momentum), tf.constant(gradient), learning_rate).numpy()
@@ -43,22 +43,22 @@ class Flow:
         return displacement + gradient * dtype.type(update.direct) if update.direct else displacement
 
     def reach(self, momentum: np.ndarray, law: Law, update: Update) -> np.ndarray:
-        """Take part in an update that leaves a known momentum, and return the displacement, shape (D,)."""
+        """Apply an update after which the momentum is known, and return the displacement, shape (D,)."""
         dtype = momentum.dtype
         displacement = momentum * update.pull.astype(dtype)
-        if update.direct:  # of the gradient, which is what the momentum gained but for its factor
+        if update.direct:  # acts on the gradient: what the momentum gained, divided by `gain`
             gained = momentum - self.momentum * dtype.type(law.memory)
             displacement = displacement + gained * dtype.type(update.direct / update.gain)
         self.momentum = momentum
         return displacement
 
 
-# By term. The samples are always one of them.
+# Flows by term. The samples (`data`) are always one of them.
 Flows = dict[str, Flow]
 
 
 def flows_at_start(start: Snapshot, *, has_regularizer: bool, grouping: Grouping | None) -> Flows:
-    """Return the sources of gradients as they were before the run: samples, regularisers, momentum brought along."""
+    """Return the flows before the first step: samples, regularisers, and momentum from before the run."""
     zeros = np.zeros_like(start.theta)
     own = zeros if grouping is None else np.zeros((grouping.count, len(zeros)), zeros.dtype)
     flows = {names.DATA: Flow(own, own)}
@@ -71,5 +71,5 @@ def flows_at_start(start: Snapshot, *, has_regularizer: bool, grouping: Grouping
 
 
 def total(vectors: np.ndarray) -> np.ndarray:
-    """Return a cause as one vector (D,), whether it is split over groups or not."""
+    """Return a cause as one vector (D,), summed over groups if it is split."""
     return vectors.sum(axis=0) if vectors.ndim == 2 else vectors

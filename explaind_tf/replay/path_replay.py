@@ -1,4 +1,4 @@
-"""`PathReplay`: a path of weights as the kernel sees it, step by step."""
+"""`PathReplay`: a path of weights in the form that the kernel needs, step by step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from explaind_tf.runs.steps import Transition
 
 @dataclass(frozen=True)
 class ReplayedStep:
-    """One step: what was recorded of it, and the path that it took.
+    """One step: its record, and the path of its weights.
 
     Attributes
     ----------
     transition : Transition
         The record.
     path : StepPath
-        The straight path of the point z.
+        The straight path of the point z from the start of the step to its end.
     """
 
     transition: Transition
@@ -36,12 +36,12 @@ class ReplayedStep:
 
 @dataclass(frozen=True)
 class Grouping:
-    """How the samples of a run are put together, and whether they depend on their batch.
+    """How the samples of a run are grouped, and whether their losses depend on their batch.
 
     Attributes
     ----------
     of_row : np.ndarray of int
-        The group of each row of the sample store.
+        Group of each row of the sample store.
     count : int
         Number of groups G.
     coupled : bool
@@ -54,7 +54,7 @@ class Grouping:
 
 
 class PathReplay(ABC):
-    """A path of weights as the kernel sees it.
+    """A path of weights in the form that the kernel needs.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class PathReplay(ABC):
         self._last: ReplayedStep | None = None
 
     def step(self, number: int) -> ReplayedStep:
-        """Return a step. The last one is kept: the sweeps of one question go through the same step one after the other."""
+        """Return a step. The last one is cached, since callers often ask for it again."""
         if self._last is None or self._last.number != number:
             transition = self._path.step_store.transition(number)
             start = flat_point(self._path, transition.theta_start, transition.state_start)
@@ -77,7 +77,7 @@ class PathReplay(ABC):
         return self._last
 
     def end(self, number: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return point and constants before step ``number``."""
+        """Return the point and the constants before step ``number``."""
         state = self._path.step_store.state(number)
         point = flat_point(self._path, self._path.step_store.theta(number), state)
         return point, constants_of(self._path, state)
@@ -88,4 +88,4 @@ class PathReplay(ABC):
 
     @abstractmethod
     def needs_history(self, grouping: Grouping | None = None) -> bool:
-        """Whether a step can only be split into causes by way of all steps before it."""
+        """Whether splitting a step into causes needs all steps before it."""

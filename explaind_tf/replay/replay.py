@@ -1,4 +1,4 @@
-"""`Replay`: recorded steps become path steps, each displacement split into its causes by the optimizer's law."""
+"""`Replay`: turns recorded steps into path steps, each displacement split into causes by the optimizer's law."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -19,13 +19,13 @@ from explaind_tf.replay.path_replay import Grouping, PathReplay, ReplayedStep
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.steps import Transition
 
-# A step whose displacement the law misses by more than this share of the largest step so far was not taken
-# from what is recorded. Rounding is orders of magnitude below.
+# The law must explain each displacement up to this share of the largest step so far. Rounding is orders of magnitude
+# below, except where AdamW amplifies it: it divides gradients that nearly cancel by their own size.
 _LARGEST_UNEXPLAINED = 1e-2
-# Weights are rounded at every step, in float32 by some 1e-5 of the step. Where that is more than this share of
-# the tolerance it is integrated on its own, so that the quadrature does not try to refine it away.
+# Weights are rounded at every step, in float32 by some 1e-5 of the step. If that is more than this share of the tolerance,
+# it is integrated on its own. Otherwise the quadrature would try to refine it away.
 _NOTICEABLE = 1e-2
-# The cause of all of a displacement, before it is split.
+# Name of the single cause of a displacement that is not split yet.
 _WHOLE = "all causes"
 
 
@@ -35,21 +35,25 @@ def _law_of(run: RecordedRun) -> Law:
         return law_from_config(optimizer.law, optimizer.constants)
     except LookupError:
         raise RunFormatError(
-            f"{run.run_dir} was trained by the optimizer {optimizer.law!r}, which this version does not know."
+            f"{run.run_dir} was trained by the optimizer {optimizer.law!r}, which this version does not know. Open it with "
+            f"the version that recorded it, or register the optimizer's law with explaind_tf.laws.register()."
         ) from None
     except (TypeError, ValueError) as error:
-        raise RunFormatError(f"{run.run_dir}: the manifest's optimizer is damaged: {error}.") from error
+        raise RunFormatError(
+            f"{run.run_dir}: the constants of the optimizer {optimizer.law!r} in the manifest are not those that this "
+            f"version needs: {error}. Open it with the version that recorded it."
+        ) from error
 
 
 class WholeStep(NamedTuple):
-    """A step that is not split yet, and the size of the largest one up to it, which its split is checked against."""
+    """A step that is not split yet, and the size of the largest step up to it, against which its split is checked."""
 
     step: PathStep
     largest: float
 
 
 class Replay(PathReplay):
-    """The recorded run as the kernel sees it.
+    """The recorded run in the form that the kernel needs.
 
     Parameters
     ----------
@@ -58,14 +62,14 @@ class Replay(PathReplay):
     derivatives : Derivatives
         Of the run's model.
     tolerance : float
-        With which the path will be integrated.
+        Tolerance with which the path will be integrated.
 
     Attributes
     ----------
     gradients : BatchGradients
         The batches of the run, and their gradients.
     law : Law
-        How the run's optimizer moves weights.
+        The displacement law of the run's optimizer.
     """
 
     def __init__(self, run: RecordedRun, derivatives: Derivatives, tolerance: float = 1e-3) -> None:
@@ -98,12 +102,12 @@ class Replay(PathReplay):
         if transition.clip_factors is not None:
             scale = scale * np.repeat(transition.clip_factors, self._sizes)
         elif self._settings.clipvalue is not None:
-            assert waiting is not None  # elements are clipped by what they are
+            assert waiting is not None  # clipping by value depends on each element
             scale = scale * clip_ratio(tf.constant(waiting / every), self._settings.clipvalue).numpy()
         return Update(factors.gain, factors.direct, factors.pull.numpy(), scale)
 
     def _waiting_gradient(self, step: ReplayedStep) -> np.ndarray:
-        """Return the sum of the gradients that an update receives, all causes together, shape (D,)."""
+        """Return the sum of the gradients that an update receives, over all causes, shape (D,)."""
         waiting = self.gradients.whole(step)
         number = step.number - 1
         while number >= 0 and not (earlier := self.step(number)).transition.updates:
@@ -117,19 +121,19 @@ class Replay(PathReplay):
     ) -> Iterator[PathStep]:
         """Yield the steps ``first … stop − 1`` with their displacements split into causes.
 
-        Momentum is linear in the gradients, so it splits as they do. Of the momentum that was recorded, what comes from
-        regularisers and from before the run is carried along apart; the rest is the samples'. No batch is touched for
-        it, unless the optimizer keeps no momentum or clips elements.
+        Momentum is linear in the gradients, so it splits as they do. The parts of the recorded momentum that come from
+        regularisers and from before the run are computed; the rest comes from the samples. The samples' gradients are
+        recomputed only if the optimizer keeps no momentum or clips elements, or if an argument asks for it.
 
         Parameters
         ----------
         first, stop : int
             Range of steps.
         from_batches : bool
-            Replay the gradient of every batch from the start of the run, instead of taking the momentum as recorded. It
-            proves that the recorded batches were those that trained.
+            Replay the gradient of every batch from the start of the run, instead of using the recorded momentum. This
+            proves that the recorded batches are those that trained.
         grouping : Grouping, optional
-            Split what comes from the samples over groups, which takes the gradients of batches, too.
+            Split the part of the samples over groups. This also replays the gradients of batches.
 
         Raises
         ------
@@ -150,7 +154,7 @@ class Replay(PathReplay):
                 yield self._checked(step, causes, largest)
 
     def split(self, step: ReplayedStep, update: Update, largest: float) -> PathStep:
-        """Return one step split into causes, of a run whose steps can be split each on its own.
+        """Return one step split into causes. The run's steps must be such that each can be split on its own.
 
         Parameters
         ----------
@@ -164,14 +168,14 @@ class Replay(PathReplay):
         Raises
         ------
         UnbalancedLedgerError
-            If the law does not explain it.
+            If the law does not explain the step.
         """
         assert self.splits_each_alone
         flows = self._flows_before(step.number, None)
         return self._checked(step, self._moved(step.transition, update, flows, replays=False), largest)
 
     def whole_steps(self, first: int, stop: int) -> Iterator[WholeStep]:
-        """Yield the steps ``first … stop − 1`` with all of their displacement as one cause."""
+        """Yield the steps ``first … stop − 1``, each with its whole displacement as one cause."""
         largest = 0.0
         for number in range(first, stop):
             step = self.step(number)
@@ -180,20 +184,20 @@ class Replay(PathReplay):
 
     @property
     def splits_each_alone(self) -> bool:
-        """Whether each step can be split into causes in any order, and each is an update."""
+        """Whether steps can be split into causes in any order, and each of them is an update."""
         return not self.needs_history() and self._settings.accumulates == 1
 
     def needs_history(self, grouping: Grouping | None = None) -> bool:
-        """Whether a step can only be split into causes by way of all steps before it.
+        """Whether splitting a step into causes needs all steps before it.
 
-        Without other sources all momentum is the samples', whatever went before.
+        It does not if no batch has to be replayed and the samples are the only source of gradients: all momentum is theirs.
         """
         return self._needs_batches or grouping is not None or len(self._flows(grouping)) > 1
 
     @property
     def _needs_batches(self) -> bool:
-        # Without momentum the gradient is known only up to the rounding of the weights; clipped elements do not tell
-        # which part of them was a regulariser's.
+        # Without momentum, the gradient is known only up to the rounding of the weights. With clipped elements, it is not
+        # known which part came from a regulariser.
         return self.run.step_store.start.momentum is None or self._settings.clipvalue is not None
 
     def _flows(self, grouping: Grouping | None) -> Flows:
@@ -201,7 +205,7 @@ class Replay(PathReplay):
         return flows_at_start(start, has_regularizer=self.gradients.has_regularizer, grouping=grouping)
 
     def _flows_before(self, number: int, grouping: Grouping | None) -> Flows:
-        """Return the flows before a step; behind the first one, of a run whose momentum is all the samples'."""
+        """Return the flows before a step. After the first step, this needs a run whose momentum is all the samples'."""
         flows = self._flows(grouping)
         if number > 0 and self.law.looks_ahead:
             flows[names.DATA].momentum = self._momentum_before(number)
@@ -216,7 +220,7 @@ class Replay(PathReplay):
         return np.zeros_like(self.run.step_store.start.theta)
 
     def _causes(self, transition: Transition, flows: Flows, replays: bool) -> dict[str, np.ndarray]:
-        """Return the displacement by each cause of the optimizer's, and let the flows go on."""
+        """Return the displacement by each cause in the optimizer, and advance the flows."""
         if not transition.updates:
             return {names.DATA: np.zeros_like(flows[names.DATA].momentum)}
         waiting = None
@@ -227,7 +231,7 @@ class Replay(PathReplay):
     def _moved(
         self, transition: Transition, update: Update, flows: Flows, replays: bool
     ) -> dict[str, np.ndarray]:
-        """Return what each cause did in an update."""
+        """Return the displacement by each cause in an update."""
         law, rate = self.law, transition.learning_rate
         decay = law.decay(tf.constant(transition.theta_start), tf.constant(self._decay_mask), rate)
         causes = {names.WEIGHT_DECAY: decay.numpy()}
@@ -235,14 +239,14 @@ class Replay(PathReplay):
             if replays or name != names.DATA:
                 causes[name] = flow.displace(law, update, rate)
         if not replays:
-            assert transition.momentum is not None  # what _needs_batches says
+            assert transition.momentum is not None  # otherwise _needs_batches is true, and so is `replays`
             others = [flow.momentum for name, flow in flows.items() if name != names.DATA]
             own = transition.momentum - np.sum(others, axis=0) if others else transition.momentum
             causes[names.DATA] = flows[names.DATA].reach(own, law, update)
         return causes
 
     def _checked(self, step: ReplayedStep, causes: dict[str, np.ndarray], largest: float) -> PathStep:
-        """Return a step whose optimizer's causes are known, with all other ones, if the law explains it."""
+        """Return a step with its optimizer's causes and all others, after checking that the law explains it."""
         transition = step.transition
         stepped = transition.theta_stepped - transition.theta_start
         unexplained = stepped - sum(total(cause) for cause in causes.values())
@@ -260,7 +264,7 @@ class Replay(PathReplay):
         return PathStep(step.number, step.path, points, self._pad(unexplained) if is_noticeable else None)
 
     def _pad(self, theta: np.ndarray) -> np.ndarray:
-        """Return displacements of weights (..., D) as ones of the point (..., Z)."""
+        """Return displacements of weights (..., D) as displacements of the point (..., Z)."""
         return np.pad(
             theta, [(0, 0)] * (theta.ndim - 1) + [(0, self._model.point_size - self._model.theta_size)]
         )
@@ -268,10 +272,13 @@ class Replay(PathReplay):
     def _check_law(self, number: int, unexplained: float, largest: float) -> None:
         if unexplained > _LARGEST_UNEXPLAINED * largest:
             raise UnbalancedLedgerError(
-                f"Step {number} of {self.run.run_dir} moved the weights in a way that the record does not explain: "
-                f"replaying its batch misses {unexplained / largest:.1%} of the displacement. The batch that trained was "
-                f"not the recorded one, or something changed gradients or weights within the step (a callback that sets "
-                f"weights in on_train_batch_begin, a train_step of your own). No ledger would balance from this step on."
+                f"Step {number} of {self.run.run_dir} moved the weights in a way that the record does not explain: the "
+                f"optimizer's law misses {unexplained / largest:.1%} of the largest step so far; at most "
+                f"{_LARGEST_UNEXPLAINED:.0%} is accepted. Either the batch that trained was not the recorded one: feed fit "
+                f"with logger.tap(dataset). Or something changed gradients or weights within the step, such as a train_step "
+                f"of your own or a callback that sets weights in on_train_batch_begin: set them in on_epoch_begin or "
+                f"on_epoch_end. Or rounding was amplified: where gradients nearly cancel, as those of a bias before "
+                f"BatchNormalization, AdamW divides them by their own size. Leave such a bias out (use_bias=False)."
             )
 
 

@@ -1,1 +1,1 @@
-"""Ways through the steps of a path: steps in, entries out."""
+"""Sweeps: loops over the steps of a path that yield the entries of a ledger."""

@@ -1,7 +1,7 @@
-"""Which route each part of an answer takes: counted passes decide, and a trial or the clock where counting cannot.
+"""Chooses the route of each part of an answer: by counted passes, or by a trial or the clock where counts do not decide.
 
-Costs are counted in forward passes of one example. A backward pass is two of them, a derivative in one direction
-(JVP) two beside the passes that it shares with other directions.
+Costs are counted in forward passes of one example. A backward pass counts as two. So does a Jacobian–vector product
+(JVP), besides the passes that it shares with other directions.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,14 +25,14 @@ from explaind_tf.sweeps.task import Task
 
 _Name = TypeVar("_Name", bound=str)
 
-# Directions in which a step is usually integrated at once: what the samples did, and weight decay.
+# A step is usually integrated in two directions at once: the samples' share and weight decay's.
 _CAUSES = 2
-# How much slower a pass of single examples is than one of a batch, as a guess that the clock corrects.
+# A guess of how much slower passes of single examples are than one of their batch. The clock corrects it.
 _LOOP_PENALTY = 5.0
-# Samples of the batch on which routes are tried, from so many steps.
+# Routes are tried on the largest batch of so many first steps.
 _LOOKED_AT = 4
-# Numbers that a forward pass of all steps and inputs touches, below which counts alone decide: to compile a second route
-# for the clock would take longer than either of them.
+# Weights and activations of a forward pass, times inputs and steps. Below this, counts alone decide: compiling a second
+# route for the clock would take longer than either route.
 _WORTH_CLOCKING = 1e8
 
 
@@ -66,9 +66,9 @@ def choose_routes(task: Task) -> Routes:
 
 
 def _prefers_reverse(task: Task) -> bool:
-    """Whether groups are better summed of samples: a row for each measurement, instead of a JVP for each group.
+    """Whether groups cost less as sums of samples: a row for each measurement, instead of a JVP for each group.
 
-    A reverse sweep does not tell in which step a prediction moved, but for a whole momentum window of rows.
+    A reverse sweep knows the step in which a prediction moved only if it holds a whole momentum window of rows.
     """
     question, measurements = task.question, len(task.everything) * task.outputs
     if question.keeps_steps or question.groups is None:
@@ -89,7 +89,7 @@ def _parts_route(task: Task, rows_by_rule: bool, groups: int) -> PartsRoute | No
         return PartsByRows(rows_by_rule)
     if not question.keeps_layers:
         return None
-    # Data and weight decay at least, unless the samples are entries of another sweep.
+    # At least data and weight decay, unless the reverse sweep yields the samples' entries.
     directions = 1 if question.keeps_samples else groups + 1
     layers, outputs = len(question.partition), task.outputs
     costs: dict[str, float] = {PartsByJvp.name: 3.0 + 2 * directions * layers}
@@ -131,7 +131,7 @@ def _are_coupled(task: Task) -> bool:
 
 
 def _sample_route(task: Task) -> Route:
-    """Choose how a batch is contracted with the rows; tokens and coupled samples leave no choice."""
+    """Choose how a batch is contracted with the rows. Tokens and coupled samples leave no choice."""
     question = task.question
     if question.keeps_tokens:
         return ROUTES["token_jvp"]
@@ -158,7 +158,7 @@ def _sample_route(task: Task) -> Route:
 
 
 def _first_batch(task: Task) -> TrainingPoint:
-    """Return the largest batch of the first steps, and where the weights were."""
+    """Return the largest batch of the first steps, and the point at which it trained."""
     numbers = range(min(task.question.stop, _LOOKED_AT))
     steps = (task.replay.step(number) for number in numbers)
     step = max(steps, key=lambda step: len(step.transition.rows))

@@ -1,4 +1,4 @@
-"""The clock: how long a call takes, where counting passes does not tell which of two ways is faster."""
+"""The clock: measures calls where counting passes does not decide which route is faster."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -8,19 +8,19 @@ import tensorflow as tf
 
 _Name = TypeVar("_Name", bound=str)
 
-# Counted costs that are closer than this factor are settled by the clock.
+# The clock decides between counted costs that are within this factor of the lowest.
 CLOSE = 2.5
 
 
 def cheapest(costs: Mapping[_Name, float], clocked: Mapping[_Name, Callable[[], Any]]) -> _Name:
-    """Return the name of the lowest cost; those that are close to it are run, and the clock decides."""
+    """Return the name of the lowest cost. If others are close to it, they are run and the clock decides."""
     least = min(costs.values())
     close = [name for name, cost in costs.items() if cost <= CLOSE * least]
     return close[0] if len(close) == 1 else min(close, key=lambda name: seconds(clocked[name]))
 
 
 def seconds(function: Callable[[], Any]) -> float:
-    """Return how long a call takes once it is compiled."""
+    """Return how long a call takes, after a first call that may compile it."""
     _wait(function())
     start = time.perf_counter()
     _wait(function())

@@ -1,4 +1,4 @@
-"""Routes by which causes are split over layers or weights: each computes the same values, and says what they cost."""
+"""Routes that split causes over layers or weights. All compute the same values; each can estimate its cost."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class PartsRoute(Protocol):
     Attributes
     ----------
     name : str
-        In the ledger's ``attrs["method"]``.
+        Its name in the ledger's ``attrs["method"]``.
     """
 
     name: ClassVar[str]
@@ -29,15 +29,15 @@ class PartsRoute(Protocol):
     def values(
         self, task: Task, step: PathStep, integral: StepIntegral
     ) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield inputs and what each direction of a step did to them by part, shape (K, batch, O, parts)."""
+        """Yield slices of inputs, and the change of each by direction and part, shape (K, batch, O, parts)."""
         ...
 
     def price(self, task: Task, tried: TriedStep) -> Pass:
-        """Return the pass of one step, tried."""
+        """Return the pass of one step with its measured time."""
         ...
 
     def row_bytes(self, task: Task) -> int:
-        """Return the bytes of the rows that it holds."""
+        """Return the bytes of the rows held."""
         ...
 
 
@@ -50,7 +50,7 @@ class PartsByJvp:
     def values(
         self, task: Task, step: PathStep, integral: StepIntegral
     ) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield inputs and what each direction of a step did to them by part, shape (K, batch, O, parts)."""
+        """Yield slices of inputs, and the change of each by direction and part, shape (K, batch, O, parts)."""
         found = []
         for direction in step.directions:
             masked = np.zeros((len(task.question.partition), len(direction)), direction.dtype)
@@ -65,7 +65,7 @@ class PartsByJvp:
         yield task.slices[integral.block], np.stack(found)
 
     def price(self, task: Task, tried: TriedStep) -> Pass:
-        """Return the pass of one step, tried."""
+        """Return the pass of one step with its measured time."""
         repeated = np.repeat(tried.step.directions, len(task.question.partition), axis=0)
         at = (
             tried.step.path,
@@ -84,21 +84,21 @@ class PartsByJvp:
 
 @dataclass(frozen=True)
 class PartsByProducts:
-    """One backward pass a node for all measurements, whose products with the directions are taken variable by variable."""
+    """One backward pass per node for all measurements; products with the directions are taken variable by variable."""
 
     name: ClassVar[str] = "products"
 
     def values(
         self, task: Task, step: PathStep, integral: StepIntegral
     ) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield inputs and what each direction of a step did to them by part, shape (K, batch, O, parts)."""
+        """Yield slices of inputs, and the change of each by direction and part, shape (K, batch, O, parts)."""
         for piece in task.pieces(integral.block):
             by_variable = self._products(task, step, piece, integral)
             by_part = sum_by_part(by_variable.numpy(), task.derivatives.model, task.question.partition)
             yield piece.rows, np.moveaxis(by_part, 2, 0)
 
     def price(self, task: Task, tried: TriedStep) -> Pass:
-        """Return the pass of one step, tried."""
+        """Return the pass of one step with its measured time."""
         piece = next(task.pieces(0))
         spent = seconds(lambda: self._products(task, tried.step, piece, tried.integral))
         return Pass(
@@ -108,7 +108,7 @@ class PartsByProducts:
         )
 
     def row_bytes(self, task: Task) -> int:
-        """Return 0: rows are never made."""
+        """Return 0: rows are never held."""
         return 0
 
     @staticmethod
@@ -130,7 +130,7 @@ class PartsByRows:
     Attributes
     ----------
     by_rule : bool
-        Whether gradients of measurements are made by rules.
+        Whether gradients of measurements are computed by rules.
     """
 
     by_rule: bool
@@ -140,13 +140,13 @@ class PartsByRows:
     def values(
         self, task: Task, step: PathStep, integral: StepIntegral
     ) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield inputs and what each direction of a step did to them by part, shape (K, batch, O, parts)."""
+        """Yield slices of inputs, and the change of each by direction and part, shape (K, batch, O, parts)."""
         for piece in task.pieces(integral.block):
             phi = path_rows(task, step.path, piece, integral.quadrature, by_rule=self.by_rule)
             yield piece.rows, parts_of_rows(task, phi, step.directions, len(piece.inputs))
 
     def price(self, task: Task, tried: TriedStep) -> Pass:
-        """Return the pass of one step, tried."""
+        """Return the pass of one step with its measured time."""
         piece, quadrature = next(task.pieces(0)), tried.integral.quadrature
         spent = seconds(lambda: path_rows(task, tried.step.path, piece, quadrature, by_rule=self.by_rule))
         return Pass(

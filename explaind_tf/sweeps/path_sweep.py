@@ -1,4 +1,4 @@
-"""The path sweep of an answer: integrates every step for all inputs, and finds what each cause did."""
+"""The path sweep of an answer: integrates every step for all inputs, split by cause."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,28 +16,28 @@ from explaind_tf.sweeps.routes import Routes
 from explaind_tf.sweeps.sweep import Pass, TriedStep
 from explaind_tf.sweeps.task import ROWS_HELD, Task
 
-# A JVP and a backward pass hold the activations of a block about so many times.
+# A JVP and a backward pass hold about so many copies of a block's activations.
 _ACTIVATIONS = 4
-# Vectors of the size of the point that a step takes: weights, moments, causes.
+# Vectors of the point's size that a step needs: weights, moments, causes.
 _POINTS = 12
 
 
 @dataclass
 class Integrated:
-    """What a path sweep found besides entries.
+    """What a path sweep finds besides entries.
 
     Attributes
     ----------
     initial : np.ndarray
         The outputs before the first step, shape (inputs, O).
     movement : np.ndarray
-        Largest distance of any output of an input from its start, shape (inputs,).
+        Farthest that any output of an input got from its initial value, shape (inputs,).
     data : np.ndarray
-        What all samples together did, shape (inputs, O), where only a reverse sweep tells them apart; otherwise zero.
+        Change by all samples together, shape (inputs, O), if only the reverse sweep yields entries of samples; else zero.
     quadratures : dict
         The nodes and weights of each (step, block).
     largest : dict
-        Of each step that is split later, the size of the largest one up to it.
+        For each step that is split later, the size of the largest step up to it.
     """
 
     initial: np.ndarray
@@ -48,29 +48,29 @@ class Integrated:
 
     @classmethod
     def nothing(cls, inputs: int, outputs: int) -> "Integrated":
-        """Return what is known before the first step."""
+        """Return the state before the first step."""
         return cls(np.zeros((inputs, outputs)), np.zeros(inputs), np.zeros((inputs, outputs)))
 
     @property
     def node_count(self) -> int:
-        """Quadrature nodes used, over all inputs and steps."""
+        """Number of quadrature nodes used, over all inputs and steps."""
         return sum(quadrature.node_count for quadrature in self.quadratures.values())
 
 
 class PathSweep:
-    """Finds the outputs, the error of the quadrature, and every cause that no reverse sweep tells apart.
+    """Yields the outputs, the quadrature error, and every cause that is not left to a reverse sweep.
 
     Parameters
     ----------
     task : Task
         What is to be computed.
     routes : Routes
-        How.
+        How it is computed.
 
     Attributes
     ----------
     found : Integrated
-        What the reverse sweep goes on with, whole when :meth:`run` has ended.
+        What the reverse sweep needs. It is complete when :meth:`run` has ended.
     """
 
     def __init__(self, task: Task, routes: Routes) -> None:
@@ -79,7 +79,7 @@ class PathSweep:
 
     @property
     def name(self) -> str:
-        """In words, with the route of the parts."""
+        """The sweep in words, with the route of the parts."""
         parts = "" if self._routes.parts is None else f" (parts by {self._routes.parts.name})"
         return f"path sweep{'' if self._routes.grouping is None else ', forward sweep by groups'}{parts}"
 
@@ -90,12 +90,12 @@ class PathSweep:
 
     @property
     def inputs_at_once(self) -> int:
-        """Inputs of a block."""
+        """Number of inputs in a block."""
         return len(self._task.blocks[0])
 
     @property
     def working_bytes(self) -> int:
-        """Bytes of activations, of the points of a step, and of rows where parts are split by them."""
+        """Bytes of activations, of the points of a step, and of rows if parts are split by rows."""
         task, routes = self._task, self._routes
         activations = _ACTIVATIONS * len(task.blocks[0]) * task.run.graphs.forward_bytes_per_input
         rows = 0 if routes.parts is None or routes.samples is not None else routes.parts.row_bytes(task)
@@ -123,10 +123,10 @@ class PathSweep:
                 advance()
 
     def check(self, book: Book) -> None:
-        """Check nothing: the error of the quadrature is in the residual."""
+        """Check nothing: the quadrature error is in the residual."""
 
     def _steps(self, first: int, stop: int) -> Iterator[PathStep]:
-        """Yield the steps as they are integrated: split into causes, or whole to be split later."""
+        """Yield the steps to integrate: split into causes, or whole if they are split later."""
         if not self._routes.splits_late:
             yield from self._task.replay.path_steps(first, stop, grouping=self._routes.grouping)
             return
@@ -135,7 +135,7 @@ class PathSweep:
             yield whole.step
 
     def tried(self, number: int) -> TriedStep:
-        """Integrate one step for the first block of inputs, to try passes on it."""
+        """Integrate one step for the first block of inputs, as a basis for trying passes."""
         task, question, block = self._task, self._task.question, self._task.blocks[0]
         (step,) = self._steps(number, number + 1)
         replayed = task.replay.step(number)
@@ -145,7 +145,7 @@ class PathSweep:
             [block],
             end=task.replay.end(question.stop),
             count=1,
-            # About the share of a step in the tolerance of all.
+            # About the share of the whole tolerance that one step gets.
             tolerance=question.tolerance / (1 + np.sqrt(task.steps - 1) / 2),
             max_nodes=question.options.max_nodes,
         )
@@ -153,7 +153,7 @@ class PathSweep:
         return TriedStep(replayed, step, integral, nodes, len(task.everything) / len(block))
 
     def price(self, tried: TriedStep) -> Iterator[Pass]:
-        """Yield the passes of one step, each tried."""
+        """Yield the passes of one step with their measured time."""
         task, routes, path, block = self._task, self._routes, tried.step.path, self._task.blocks[0]
         measure = task.derivatives.measurement.values
         yield Pass("forward", 1, tried.share * seconds(lambda: measure(path.end, path.constants, block)))
@@ -170,7 +170,7 @@ class PathSweep:
             yield routes.parts.price(task, tried)
 
     def _outputs(self, integral: StepIntegral) -> Iterator[Entry]:
-        """Yield the outputs at both ends of a step, and the error of its quadrature."""
+        """Yield the outputs at both ends of a step, and its quadrature error."""
         found, rows, number = self.found, self._task.slices[integral.block], integral.step.number
         if number == self._task.question.first:
             found.initial[rows] = integral.start_value
@@ -181,13 +181,13 @@ class PathSweep:
         yield Entry(names.RESIDUAL, rows, number, integral.residual)
 
     def _causes(self, integral: StepIntegral) -> Iterator[Entry]:
-        """Yield what each cause did in a step, by part where parts are kept."""
+        """Yield the change by each cause in a step, by part if parts are kept."""
         task, routes = self._task, self._routes
         rows, step = task.slices[integral.block], integral.step
         left_out: set[str] = set()
         if routes.samples is not None:
             self.found.data[rows] += integral.causes[names.DATA]
-            left_out.add(names.DATA)  # booked sample by sample
+            left_out.add(names.DATA)  # the reverse sweep yields it sample by sample
         totals = {name: values for name, values in integral.causes.items() if name not in left_out}
         if routes.parts is None:
             for name, values in totals.items():
@@ -204,7 +204,7 @@ class PathSweep:
 
 
 def entries_of_parts(step: PathStep, inputs: slice, values: np.ndarray) -> Iterator[Entry]:
-    """Yield the entries of values (K, batch, O, parts) of all directions of a step."""
+    """Yield values (K, batch, O, parts) of all directions of a step as entries."""
     for name, found in step.by_cause(values).items():
         yield Entry(name, inputs, step.number, _groups_behind_outputs(step, name, found))
 

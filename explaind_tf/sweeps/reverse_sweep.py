@@ -1,4 +1,4 @@
-"""The reverse sweep of an answer: from the last step back, what each use of a training sample did."""
+"""The reverse sweep of an answer: from the last step back, the change by each use of a training sample."""
 
 from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
@@ -23,12 +23,12 @@ from explaind_tf.sweeps.rows import parts_of_rows, path_rows
 from explaind_tf.sweeps.sweep import Pass, TriedStep
 from explaind_tf.sweeps.task import ROWS_HELD, Piece, Task
 
-# Samples that miss what the data did by more than this share of it were not those that trained.
+# The samples may miss the change by the data as a whole by this share, or by the tolerance if that is larger.
 _LARGEST_MISS = 1e-2
 
 
 class _Booked(NamedTuple):
-    """What the uses of a step's batch did: rows of measurements by the step that they are booked at."""
+    """The uses of a step's batch: their rows, by the step under which they are entered."""
 
     step: ReplayedStep
     pieces: list[Piece]
@@ -36,43 +36,43 @@ class _Booked(NamedTuple):
 
 
 class ReverseSweep:
-    """Finds the data term, sample by sample (or group by group), and what the path sweep left to be split.
+    """Yields the data term by sample (or group), and splits the steps that the path sweep left whole.
 
     Parameters
     ----------
     task : Task
         What is to be computed.
     routes : Routes
-        How.
+        How it is computed.
     path : PathSweep
-        The sweep before, whose quadratures are used again; it must have run to its end.
+        The path sweep, whose quadratures are used again. It must have run to its end.
     """
 
     def __init__(self, task: Task, routes: Routes, path: PathSweep) -> None:
-        assert routes.samples is not None  # there is no reverse sweep without
+        assert routes.samples is not None  # without this route no reverse sweep is chosen
         self._task, self._routes, self._route, self._path = task, routes, routes.samples, path
         self._by_use = task.question.options.step_of == "use"
-        # What all samples did together in steps that are split here, shape (inputs, O).
+        # Change by all samples together in the steps that are split here, shape (inputs, O).
         self._data = np.zeros_like(path.found.data)
 
     @property
     def name(self) -> str:
-        """In words, with the route of the contraction."""
+        """The sweep in words, with the route of the contraction."""
         return f"reverse sweep ({self._route.name})"
 
     @property
     def first_step(self) -> int:
-        """The first step of all where samples are booked at their use: momentum carries it into the question's steps."""
+        """Step 0 if entries are by use step: momentum carries early uses into the question's steps."""
         return 0 if self._by_use else self._task.question.first
 
     @property
     def inputs_at_once(self) -> int:
-        """Inputs whose rows are held together."""
+        """Number of inputs whose rows are held together."""
         return sum(len(piece.inputs) for piece in self._task.batches_of_pieces[0])
 
     @property
     def working_bytes(self) -> int:
-        """Bytes of rows, and of gradients of single samples."""
+        """Bytes of rows and of gradients of single samples."""
         rows = ROWS_HELD * self._rows_at_once * self._task.point_bytes
         return rows + contractions.STRETCH * self._task.chunk_bytes
 
@@ -82,7 +82,7 @@ class ReverseSweep:
         return max(sum(len(piece.inputs) for piece in pieces) for pieces in batches) * self._task.outputs
 
     def run(self, progress: Progress) -> Iterator[Entry]:
-        """Yield the entries of all steps, from the last one back, for the inputs whose rows fit into memory together."""
+        """Yield the entries of all steps, from the last one back, for batches of inputs whose rows fit into memory."""
         batches = self._task.batches_of_pieces
         with progress.task("Reverse sweep", self._task.question.stop * len(batches)) as advance:
             for pieces in batches:
@@ -94,9 +94,9 @@ class ReverseSweep:
         rows: dict[int, UseRows] | None = {}
         for number in range(self._task.question.stop - 1, -1, -1):
             step = self._task.replay.step(number)
-            # A batch that only accumulated its gradient is used by the update after it.
+            # The gradient of a batch that was only accumulated is used by the next update.
             if step.transition.updates:
-                rows = {}  # lets go of rows as large as those that are made next
+                rows = {}  # frees rows as large as those that are made next
                 rows = yield from self._recall(step, pieces, window)
                 if rows is None:
                     return
@@ -109,9 +109,9 @@ class ReverseSweep:
     def _recall(
         self, step: ReplayedStep, pieces: list[Piece], window: RowsByUse | RowsByEffect
     ) -> Generator[Entry, None, dict[int, UseRows] | None]:
-        """Return the rows of an update's uses; if its step is still whole, yield the entries that its rows split it into.
+        """Return the rows of an update's uses. If its step is still whole, split it and yield the entries.
 
-        They are None where what is left cannot matter any more.
+        None means that this update and all before it can no longer have an effect.
         """
         update = self._task.recorded.update(step)
         if step.number < self._task.question.first:
@@ -122,9 +122,9 @@ class ReverseSweep:
     def _rows(
         self, step: ReplayedStep, pieces: list[Piece], update: Update
     ) -> Generator[Entry, None, tf.Tensor]:
-        """Return the rows Φ of all pieces, shape (F, D); if the step is still whole, yield what they split it into.
+        """Return the rows Φ of all pieces, shape (F, D). If the step is still whole, split it and yield the entries.
 
-        In a function of its own, which lets go of each piece's rows before what is made of them takes memory.
+        This is a function of its own: the rows of single pieces are freed before what is computed from them takes memory.
         """
         task, by_rule = self._task, self._routes.rows_by_rule
         quadratures = self._path.found.quadratures
@@ -139,7 +139,7 @@ class ReverseSweep:
         return tf.concat(rows, axis=0)[:, : task.derivatives.model.theta_size]
 
     def _split(self, step: PathStep, piece: Piece, phi: tf.Tensor) -> Iterator[Entry]:
-        """Yield what each cause but the samples did to a piece in a step that was integrated whole, told by the rows Φ."""
+        """Yield the change of a piece by each cause except the samples, in a step that was integrated whole."""
         task = self._task
         causes = {**step.causes, names.RESIDUAL: step.rest}
         products = scalar_products(tf.constant(np.stack(list(causes.values()))), phi)
@@ -159,7 +159,7 @@ class ReverseSweep:
             yield Entry(name, piece.rows, step.number, totals[name])
 
     def _samples(self, booked: _Booked) -> Iterator[Entry]:
-        """Yield what each sample of a step's batch did."""
+        """Yield the change by each sample of a step's batch."""
         task, step = self._task, booked.step
         members = task.run.samples.id_of_row[step.transition.rows]
         if task.question.groups is not None:
@@ -185,7 +185,7 @@ class ReverseSweep:
     def _of_pieces(
         self, pieces: list[Piece], members: np.ndarray, values: np.ndarray, step: int
     ) -> Iterator[Entry]:
-        """Yield values (F, K[, tokens][, parts]); the rows F are the pieces' inputs and outputs in order."""
+        """Yield values (F, K[, tokens][, parts]) as entries. The F rows are the pieces' inputs and outputs, in order."""
         start, outputs = 0, self._task.outputs
         for piece in pieces:
             stop = start + len(piece.inputs) * outputs
@@ -194,7 +194,7 @@ class ReverseSweep:
             start = stop
 
     def price(self, tried: TriedStep) -> Iterator[Pass]:
-        """Yield the passes of one step, each tried."""
+        """Yield the passes of one step with their measured time."""
         task, path = self._task, tried.step.path
         piece, by_rule = next(task.pieces(0)), self._routes.rows_by_rule
 
@@ -214,12 +214,14 @@ class ReverseSweep:
         yield Pass(f"contraction with the batch ({self._route.name})", count, spent * count)
 
     def check(self, book: Book) -> None:
-        """Hold the sum over samples against what the data term as a whole did.
+        """Compare the sum over samples with the change by the data as a whole.
+
+        The sum follows from the recorded batches. The whole follows from the recorded momentum, if the optimizer keeps one.
 
         Raises
         ------
         UnbalancedLedgerError
-            If they differ by more than rounding can explain.
+            If they differ by more than 1 % of the change, or than the tolerance if that is larger.
         """
         total = self._path.found.data + self._data
         missed = np.abs(book.total(names.DATA) - total)
@@ -229,7 +231,12 @@ class ReverseSweep:
         if not (missed <= allowed).all():
             worst = float((missed / np.maximum(scale, 1e-300)).max())
             raise UnbalancedLedgerError(
-                f"The samples recorded in {self._task.recorded.run.run_dir} do not add up to what the optimizer's momentum "
-                f"did: they miss it by {worst:.1%}. A batch that trained was not the recorded one. run.verify() finds the "
-                f"step."
+                f"The entries of the samples recorded in {self._task.recorded.run.run_dir} do not add up to the change by "
+                f"the data as a whole: they miss it by {worst:.1%}, and at most "
+                f"{max(_LARGEST_MISS, self._task.question.tolerance):.1%} is accepted. Either a batch that trained was not "
+                f"the recorded one, or rounding was amplified: where gradients nearly cancel, as those of a bias before "
+                f"BatchNormalization, AdamW divides them by their own size. Call run.verify(): if it passes, the batches "
+                f"are the recorded ones; otherwise it names the first step that does not follow from its batch. Against "
+                f"rounding, train without such biases (use_bias=False) or in float64. Ledgers that keep neither samples "
+                f"nor groups are not affected."
             )

@@ -14,15 +14,15 @@ class Routes:
     Attributes
     ----------
     rows_by_rule : bool
-        Whether gradients of measurements are made by rules.
+        Whether gradients of measurements are computed by rules.
     parts : PartsRoute or None
-        How causes are split over layers or weights, if they are.
+        How causes are split over layers or weights, if the path sweep splits them.
     samples : Route or None
         How a batch is contracted with the rows Ψ of a reverse sweep, if there is one.
     grouping : Grouping or None
         The groups of a forward sweep, if there is one.
     splits_late : bool
-        Whether steps are integrated whole, and split into causes by the rows Φ that a reverse sweep makes anyway.
+        Whether the path sweep integrates each step as a whole. The reverse sweep then splits it into causes by its rows Φ.
     """
 
     rows_by_rule: bool = False

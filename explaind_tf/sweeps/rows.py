@@ -1,4 +1,4 @@
-"""Rows Φ of some inputs, and what displacements do through them, by weight or by layer."""
+"""Rows Φ of some inputs, and their products with displacements, by weight or by layer."""
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +24,7 @@ def path_rows(
 
 
 def parts_of_rows(task: Task, phi: tf.Tensor, directions: np.ndarray, inputs: int) -> np.ndarray:
-    """Return Φ ⊙ d for each weight, or Φ · d for each layer, of rows (inputs · O, Z), shape (K, inputs, O, parts)."""
+    """Return Φ ⊙ d by weight, or Φ · d by layer, for rows (inputs · O, Z) and directions (K, Z): (K, inputs, O, parts)."""
     if task.question.keeps_parameters:
         theta = task.derivatives.model.theta_size
         values = phi[:, :theta].numpy().astype(np.float64) * directions[:, None, :theta]

@@ -1,4 +1,4 @@
-"""`Sweep`: a way through the steps of a path. Steps in, entries out."""
+"""`Sweep`: a loop over the steps of a path that yields entries."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from explaind_tf.replay.path_replay import ReplayedStep
 
 @dataclass(frozen=True)
 class Pass:
-    """One kind of pass, averaged over the steps that were tried.
+    """One kind of pass, averaged over the tried steps.
 
     Attributes
     ----------
     name : str
         What it does.
     count : float
-        How often each step, for each input where it depends on the input.
+        How often it runs in one step; per input if it depends on the input.
     seconds : float
-        For one step, all inputs.
+        Time for one step and all inputs.
     """
 
     name: str
@@ -31,20 +31,20 @@ class Pass:
 
 @dataclass(frozen=True)
 class TriedStep:
-    """A step on which the passes of a sweep are tried, to say what they cost.
+    """A step on which the passes of a sweep are tried, to estimate their cost.
 
     Attributes
     ----------
     replayed : ReplayedStep
         The step.
     step : PathStep
-        As it is integrated.
+        The step as it is integrated.
     integral : StepIntegral
-        What it did to the first block of inputs.
+        Its integral for the first block of inputs.
     nodes : float
-        Quadrature nodes an input.
+        Quadrature nodes per input.
     share : float
-        All inputs over those of the first block.
+        Number of all inputs divided by the number in the first block.
     """
 
     replayed: ReplayedStep
@@ -55,7 +55,7 @@ class TriedStep:
 
 
 class Sweep(Protocol):
-    """A way through the steps of a path."""
+    """A loop over the steps of a path that yields entries."""
 
     @property
     def name(self) -> str:
@@ -64,21 +64,21 @@ class Sweep(Protocol):
 
     @property
     def first_step(self) -> int:
-        """The first step at which it books entries."""
+        """The first step that has entries."""
         ...
 
     @property
     def inputs_at_once(self) -> int:
-        """Inputs that it takes through the steps together."""
+        """Number of inputs that go through the steps together."""
         ...
 
     @property
     def working_bytes(self) -> int:
-        """What it holds beside the entries."""
+        """Bytes that it holds beside the entries."""
         ...
 
     def price(self, tried: TriedStep) -> Iterator[Pass]:
-        """Yield the passes of one step, each tried."""
+        """Yield the passes of one step with their measured time."""
         ...
 
     def run(self, progress: Progress) -> Iterator[Entry]:
@@ -86,11 +86,11 @@ class Sweep(Protocol):
         ...
 
     def check(self, book: Book) -> None:
-        """Hold what was booked against what the sweep knows of the whole.
+        """Compare the sums in the book with the totals that the sweep knows.
 
         Raises
         ------
         UnbalancedLedgerError
-            If it cannot be right.
+            If they differ by more than is accepted.
         """
         ...

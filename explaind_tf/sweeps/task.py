@@ -1,4 +1,4 @@
-"""A question about some inputs, ready to be computed: everything that the sweeps of one answer share."""
+"""A question about some inputs, ready to be computed: all that the sweeps of one answer share."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ from explaind_tf.replay.replay import Replay
 from explaind_tf.runs import WeightPath
 from explaind_tf.terms import term
 
-# Rows held at once: those of the nodes, their sum, Ψ, and what is made of them.
+# Arrays of rows held at once, for example Φ, Ψ, the new Ψ made from both, and a factor of the contraction.
 ROWS_HELD = 4
-# More memory than this makes nothing faster. Rows of Φ or Ψ are held about four times over, the activations of a block
+# More memory than this makes nothing faster. About four arrays of rows Φ or Ψ are held at once, the activations of a block
 # of inputs a few times, and gradients of single samples once.
 _ROWS_BYTES = 512 * 2**20
 _BLOCK_BYTES = 256 * 2**20
 _LARGEST_BLOCK = 4096
 # Share of the machine's memory that a computation may take beside its ledger.
 _MEMORY_SHARE = 0.5
-# Shares of that.
+# Shares of the memory limit.
 _ROWS_SHARE, _BLOCK_SHARE, _CHUNK_SHARE = 1 / 10, 1 / 20, 1 / 10 / STRETCH
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Inputs whose rows fit into memory together with others: a part of one block, from ``start``."""
+    """Part of one block of inputs, from ``start``, whose rows fit into memory."""
 
     block: int
     start: int
@@ -41,7 +41,7 @@ class Piece:
     inputs: Block
 
     def quadrature_of(self, quadrature: Quadrature) -> Quadrature:
-        """Return the part of the block's quadrature that is these inputs'."""
+        """Return the part of the block's quadrature that belongs to these inputs."""
         return quadrature.part(self.start, self.start + len(self.inputs))
 
 
@@ -54,13 +54,13 @@ class Task:
     run : WeightPath
         The run.
     derivatives : Derivatives
-        Of the run's model and the measurement.
+        Derivatives of the run's model and the measurement.
     replay : PathReplay
-        The run as the kernel sees it.
+        The run in the form that the kernel needs.
     question : Question
-        What to keep.
+        What is asked.
     everything : Block
-        The inputs to attribute and the measurement's targets.
+        All inputs to attribute, and the measurement's targets.
     """
 
     run: WeightPath
@@ -71,8 +71,8 @@ class Task:
 
     @property
     def recorded(self) -> Replay:
-        """The replay of a recorded run, which is what questions for samples are put to."""
-        assert isinstance(self.replay, Replay)  # others were refused when the question was checked
+        """The replay of a recorded run, which questions about samples need."""
+        assert isinstance(self.replay, Replay)  # other runs were refused when the question was checked
         return self.replay
 
     @property
@@ -82,22 +82,22 @@ class Task:
 
     @property
     def point_bytes(self) -> int:
-        """Bytes of one point z, or of one row."""
+        """Bytes of one point z, and of one row."""
         return self.derivatives.model.point_size * self.derivatives.model.dtype.size
 
     @property
     def rows_bytes(self) -> int:
-        """Bytes of one array of rows."""
+        """Most bytes of one array of rows."""
         return int(min(_ROWS_BYTES, self.memory_limit * _ROWS_SHARE))
 
     @property
     def block_bytes(self) -> int:
-        """Bytes of the activations of one block of inputs."""
+        """Most bytes of the activations of one block of inputs."""
         return int(min(_BLOCK_BYTES, self.memory_limit * _BLOCK_SHARE))
 
     @property
     def chunk_bytes(self) -> int:
-        """Bytes of gradients of single samples."""
+        """Most bytes of gradients of single samples."""
         return int(min(CHUNK_BYTES, self.memory_limit * _CHUNK_SHARE))
 
     @cached_property
@@ -107,7 +107,7 @@ class Task:
         return int(self.derivatives.measurement.values(*self.replay.end(self.question.first), probe).shape[1])
 
     def has_parts(self, name: str) -> bool:
-        """Tell whether a term is split over the layers or weights that are kept."""
+        """Whether a term is split over the layers or weights that are kept."""
         return bool(term(name).axes & self.question.axes & {names.LAYER, names.PARAMETER})
 
     @property
@@ -125,16 +125,16 @@ class Task:
 
     @cached_property
     def blocks(self) -> list[Block]:
-        """Inputs that are measured together."""
+        """The blocks of inputs that are measured together."""
         return [self.everything.take(s) for s in self.slices]
 
     @property
     def _most_inputs(self) -> int:
-        """Inputs whose rows fit into memory."""
+        """Number of inputs whose rows fit into memory."""
         return max(1, self.rows_bytes // (self.outputs * self.point_bytes))
 
     def pieces(self, block: int) -> Iterator[Piece]:
-        """Yield the parts of a block whose rows fit into memory, and a backward pass for all of their outputs."""
+        """Yield the parts of a block for which rows, and a backward pass for all outputs, fit into memory."""
         rows, inputs = self.slices[block], self.blocks[block]
         activations = self.outputs * max(1, self.run.graphs.forward_bytes_per_input)
         most = max(1, min(self._most_inputs, self.block_bytes // activations))
@@ -144,13 +144,13 @@ class Task:
             yield Piece(block, start, own, inputs.take(slice(start, stop)))
 
     def stacked_nodes(self, piece: Piece) -> int:
-        """Return the number of nodes whose activations and gradients by them fit into memory for a piece's outputs."""
+        """Return the number of nodes whose activations, and gradients by these, fit into memory for a piece's outputs."""
         examples = len(piece.inputs) * self.outputs
         return max(1, self.block_bytes // (2 * examples * max(1, self.run.graphs.forward_bytes_per_input)))
 
     @cached_property
     def batches_of_pieces(self) -> list[list[Piece]]:
-        """Pieces of all blocks, together as far as their rows fit into memory at once."""
+        """The pieces of all blocks, in batches whose rows fit into memory at once."""
         found: list[list[Piece]] = [[]]
         size = 0
         for piece in (piece for block in range(len(self.blocks)) for piece in self.pieces(block)):

@@ -1,4 +1,4 @@
-"""One small recorded run with everything in it: convolution, BatchNorm, dropout, regulariser, ragged batches."""
+"""One small recorded run with all features: convolution, BatchNorm, dropout, regulariser, ragged batches."""
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ def _model():
 
 @pytest.fixture(scope="session", name="recorded")
 def _recorded(tmp_path_factory):
-    """Return (run directory, trained model); 12 steps, ragged batches, a callback that sets weights."""
+    """Return (run directory, trained model) of 12 steps, ragged batches and a callback that sets weights."""
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(22, 6, 6, 1)).astype("float32")

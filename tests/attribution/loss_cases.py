@@ -1,4 +1,4 @@
-"""Losses of every make: models, how they are compiled, and what they are trained on."""
+"""Losses of every kind: models, the arguments of their `compile`, and their training data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ def plain(y_true: Any, y_pred: Any) -> Any:
 
 
 def with_mask(y_true: Any, y_pred: Any) -> Any:
-    """Carries a mask of its own."""
+    """Return losses that carry a mask of their own."""
     values = keras.ops.mean((y_true - y_pred) ** 2, axis=-1)
     values._keras_mask = keras.ops.greater(keras.ops.sum(y_true, axis=-1), 0)
     return values
@@ -63,7 +63,7 @@ def masked(length: int | None = LENGTH) -> keras.Model:
 
 
 class Nested(keras.Model):
-    """Returns a dict of a tuple; gets one loss for all of it."""
+    """Returns a dict of a tuple, with one loss for all of it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Nested(keras.Model):
 
 
 class AddsLosses(keras.layers.Layer):
-    """Adds a scalar and a vector; both depend on the batch."""
+    """Adds a scalar and a vector. Both depend on the batch."""
 
     def call(self, x: Any) -> Any:
         self.add_loss(0.1 * keras.ops.mean(x**2))
@@ -114,7 +114,7 @@ def own_step() -> keras.Model:
 
 
 def lengths() -> tf.data.Dataset:
-    """Batches padded to different lengths, with a weight for each position."""
+    """Return batches padded to different lengths, with a weight for each position."""
     parts = [(slice(0, 4), 3), (slice(4, 8), 5), (slice(8, 10), 2)]
 
     def elements() -> Any:
@@ -128,7 +128,7 @@ def lengths() -> tf.data.Dataset:
 
 @dataclass(frozen=True)
 class Case:
-    """A model, how it is compiled and what it is trained on."""
+    """A model, the arguments of its `compile`, and its training data."""
 
     model: Callable[[], keras.Model]
     compile: dict[str, Any]

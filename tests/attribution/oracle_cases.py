@@ -1,4 +1,4 @@
-"""The models and trainings that ledgers are held against the oracle on."""
+"""The models and trainings on which ledgers are compared with the oracle."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tests import oracle
 
 
 class Attention(keras.layers.Layer):
-    """One head without a mask; its projections are broadcasting matmuls of rank 3 × rank 2, in plain TF."""
+    """One head without a mask. Its projections are broadcasting matmuls of rank 3 × rank 2, in plain TF."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         shape = (input_shape[-1], input_shape[-1])
@@ -54,7 +54,7 @@ def attention_model() -> keras.Model:
 
 @dataclass(frozen=True)
 class Case:
-    """A model in both worlds, its training set and its test inputs."""
+    """A model in Keras and in the oracle, its training set and its test inputs."""
 
     model: Callable[[], keras.Model]
     network: oracle.Network
@@ -72,7 +72,7 @@ class Case:
     initial_rate: float
 
     def dataset(self) -> tf.data.Dataset:
-        """Return the training set, shuffled anew in each epoch; equal calls give equal orders."""
+        """Return the training set, shuffled anew in each epoch. Equal calls give equal orders."""
         elements = (self.ids, (self.x, self.y, self.weights))
         shuffled = tf.data.Dataset.from_tensor_slices(elements).shuffle(
             len(self.x), seed=self.seed, reshuffle_each_iteration=True
@@ -97,7 +97,7 @@ def dense_case() -> Case:
     """Return the dense network: 4 + 4 + 4 + 1 samples in an epoch."""
     rng = np.random.default_rng(1)
     ids = 100 + np.arange(13)
-    ids[8] = ids[5]  # two views of one sample, together in one batch and apart: their entries are added
+    ids[8] = ids[5]  # two views of one sample, in one batch or in two: their entries are added
     return Case(
         model=dense_model,
         network=oracle.dense_network(features=4, hidden=6, outputs=3),

@@ -52,8 +52,8 @@ def test_few_nodes_explain_a_step_of_a_model_with_kinks(recorded):
 
 
 def test_entries_converge_with_the_tolerance_each_on_its_own(recorded):
-    # The tolerance holds their sum. Entries of samples are many times as large in the first steps, and cancel: each may be
-    # off by more, so that their own errors are asked to fall, and not to be below it.
+    # The tolerance bounds the sum of entries. In the first steps, entries of samples are many times larger and cancel, so
+    # each may be off by more. Their own errors must fall with the tolerance, but need not be below it.
     run_dir, x = recorded
     run, axes = xtf.open_run(run_dir), ("sample", "layer")
     rough, finer, fine = (
@@ -70,7 +70,7 @@ def test_samples_by_rules_by_a_loop_and_by_step_are_the_same(recorded, monkeypat
     assert is_coupled or "rules" in by_rule.attrs["method"]
     movement = float(by_rule.movement.max())
     whole = by_rule.data.sum(("sample", "layer"))
-    # Each is as exact as the tolerance, and they share the path sweep's nodes.
+    # Both are exact to the tolerance, and they share the path sweep's nodes.
     assert float(abs(whole - by_step.data.sum("step")).max()) < TOLERANCE * movement
     monkeypatch.setattr(choose.trials, "sample_products_hold", lambda *_: False)
     monkeypatch.setattr(choose.trials, "row_rules_hold", lambda *_, **__: False)

@@ -1,4 +1,4 @@
-"""Loss and learning rate by step are those that Keras trained with."""
+"""Loss and learning rate by step are those with which Keras trained."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from tests.helpers import Recorded, X, batches, dense_model, fit, record
 
 
 class Losses(keras.callbacks.Callback):
-    """Notes the loss of each batch: with one batch an epoch, Keras' running mean is it."""
+    """Notes the loss of each batch. With one batch per epoch, Keras' running mean equals it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The group axis: samples put together, by a forward sweep or by a reverse one."""
+"""The group axis: samples in groups, by a forward or by a reverse sweep."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Losses of every make: each step follows from the record to rounding, and the samples add up to the data term."""
+"""Losses of every kind: steps follow from the record up to rounding, and samples add up to the data term."""
 
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,9 @@ from tests.attribution.loss_cases import (
 )
 from tests.helpers import fit, initialised
 
-# Samples that dropout or BatchNorm tie to their batch leave no choice of route.
+# Samples coupled to their batch by dropout or BatchNorm leave no choice of route.
 COUPLED = ("penalties of the batch", "penalties of a coupled batch")
-# The record is replayed in float64 in other orders of summation.
+# The replay sums in float64, in another order than the training.
 ROUNDING = 1e-12
 BALANCE = 1e-8
 
@@ -47,13 +47,13 @@ def train(case: Case, run_dir: Path) -> xtf.Run:
 
 
 def numbers(outputs: Any) -> tf.Tensor:
-    """Measure all outputs, of sequences the first position."""
+    """Measure all outputs; of sequences only the first position."""
     flat = [output[:, 0] if output.shape.rank == 3 else output for output in tf.nest.flatten(outputs)]
     return tf.concat(flat, axis=1)
 
 
 def check_steps(run: xtf.Run) -> None:
-    """The causes found by replay add up to the displacement that Keras made, to rounding."""
+    """Check that the replayed causes add up to Keras' displacement, up to rounding."""
     run.verify(progress=False)
     replay = Replay(run, run._derivatives(xtf.measurements.outputs()), tolerance=1e-9)
     for step in replay.path_steps(0, len(run.steps)):
@@ -83,7 +83,7 @@ def test_steps_follow_from_the_record_and_samples_add_up(
     if name in COUPLED:
         assert "(jvp)" in ledger.attrs["method"]
         return
-    # The gradients of single samples one by one, and derivatives of the whole batch, are held against the rules.
+    # The rules are compared with gradients of single samples, and with derivatives of the whole batch.
     assert "(rules)" in ledger.attrs["method"]
     for route in ("loop", "jvp"):
         monkeypatch.setattr(choose, "_sample_route", lambda *_, route=route: ROUTES[route])
@@ -127,7 +127,7 @@ def test_recording_does_not_change_training(tmp_path: Path, model: Any):
 
 
 def test_class_weights_of_fit_are_refused_after_an_earlier_fit_with_them(tmp_path: Path):
-    """The training function of that fit exists already, and would not be traced again."""
+    """The training function of that fit exists already and would not be traced again."""
     model = initialised(one_output())
     model.compile(xtf.PathAdamW(0.01), loss=crossentropy())
     dataset = tf.data.Dataset.from_tensor_slices((X.astype("float32"), LABELS)).batch(5)

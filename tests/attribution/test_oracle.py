@@ -19,15 +19,14 @@ from tests.helpers import double_precision
 # Both sides compute the same sums in float64, in different orders. Adam divides gradients by their own size,
 # so their relative rounding, some 1e-15, is that of the weights, of order 1. A wrong ε or cast costs 1e-8.
 TRAJECTORY = 1e-12
-# The outputs of equal weights, of order 1, for models of three layers.
+# Outputs of order 1, from equal weights, for models of three layers.
 VALUES = 1e-12
-# What is asked of the package: a ledger whose sum is within 1e-10 of the movement. It refines until that
-# holds for the *sum*; a single entry points in another direction than its step, and may be wrong by some
-# times more (3e-10 of the movement was seen). A sum in float32 on the way costs 3e-8 of an entry and shows
-# in the residual, whatever the entries may be off by.
+# The package is asked for a ledger whose sum is within 1e-10 of the movement. It refines until that holds for the *sum*.
+# A single entry points in another direction than its step and may be wrong by some times more (3e-10 of the movement was
+# seen). A float32 sum anywhere in between costs 3e-8 of an entry and shows in the residual, however exact the entries are.
 QUADRATURE = 1e-10
 ENTRIES = 3e-9
-# The oracle's own sums, of some hundreds of entries of the order of the movement, each exact to rounding.
+# The oracle's own sums: some hundreds of entries of the order of the movement, each exact up to rounding.
 ROUNDING = 1e-12
 
 LAW = oracle.AdamW(weight_decay=0.5, beta_1=0.9, beta_2=0.99)
@@ -35,7 +34,7 @@ LAW = oracle.AdamW(weight_decay=0.5, beta_1=0.9, beta_2=0.99)
 
 @dataclass(frozen=True)
 class Recorded:
-    """A run that was recorded, and the same run trained and accounted for by the oracle."""
+    """A recorded run, and the same run trained and accounted for by the oracle."""
 
     case: Case
     run: Any
@@ -65,7 +64,7 @@ class Recorded:
         return list(dict.fromkeys(self.case.ids[row] for rows in self.order for row in rows))
 
     def by_id(self, data: np.ndarray) -> np.ndarray:
-        """Add up the entries of the rows of each id; the sample axis is the third."""
+        """Add up the entries of the rows of each id. The sample axis is the third."""
         return np.stack([data[:, :, self.case.ids == sample].sum(axis=2) for sample in self.ids], axis=2)
 
 
@@ -81,15 +80,15 @@ def recorded(
 ) -> Recorded:
     case = make_case(request.param)
     rng = np.random.default_rng(case.seed)
-    # No bias starts at zero: weight decay would pass it over whether it is excluded or not.
+    # No bias starts at zero: weight decay would leave it at zero whether it is excluded or not.
     theta = rng.normal(size=case.network.size) * 0.5
     run_dir = tmp_path_factory.mktemp("runs") / request.param
     fit(case, theta, run_dir)
     run = xtf.open_run(run_dir)
     order = independent_order(case)
     computed = [oracle.cosine_decay(case.initial_rate, case.steps, 0.1, s) for s in range(case.steps)]
-    # The last bit of a float32 cosine is the library's own affair, so the rates are recorded ones; a test
-    # holds them against the computed ones. Float64 rates are the oracle's.
+    # The last bit of a float32 cosine depends on the library, so recorded rates are used; a test compares them with the
+    # computed ones. Float64 rates are the oracle's.
     recorded_rates = [run.step_store.transition(s).learning_rate for s in range(case.steps)]
     rates = computed if isinstance(case.initial_rate, np.float64) else recorded_rates
     training = oracle.train(
@@ -128,7 +127,7 @@ def fit(case: Case, theta: np.ndarray, run_dir: Path) -> None:
 
 
 def independent_order(case: Case) -> list[np.ndarray]:
-    """Return the training rows of each step, from another dataset of the same seeds that nobody taps."""
+    """Return the training rows of each step, from an untapped dataset with the same seeds."""
     keras.utils.set_random_seed(case.seed)
     rows = tf.data.Dataset.range(len(case.x)).shuffle(
         len(case.x), seed=case.seed, reshuffle_each_iteration=True
@@ -137,7 +136,7 @@ def independent_order(case: Case) -> list[np.ndarray]:
     order = []
     for _ in range(case.epochs):
         order += [batch.numpy() for batch in batched]
-        # At the end of an epoch Keras makes an iterator that the next one does not use; the shuffle counts it.
+        # At the end of an epoch Keras makes an iterator that it never uses. The shuffle counts it.
         iter(batched)
     return order
 
@@ -158,7 +157,7 @@ def test_recorded_run_is_the_oracles(recorded: Recorded) -> None:
     assert {len(rows) for rows in recorded.order} > {case.batch_size}  # ragged
     shares_ids = len(set(case.ids)) < len(case.ids)
     assert shares_ids == any(len(set(case.ids[rows])) < len(rows) for rows in recorded.order)
-    # Two last bits of a float32; a schedule that is one step off is wrong by a tenth.
+    # The last two bits of a float32. A schedule that is one step off is wrong by a tenth.
     precision = 1e-15 if isinstance(case.initial_rate, np.float64) else 2**-22
     for step, rows in enumerate(recorded.order):
         transition = run.step_store.transition(step)
@@ -173,10 +172,10 @@ def test_recorded_run_is_the_oracles(recorded: Recorded) -> None:
 
 
 def test_training_tells_the_terms_apart(recorded: Recorded) -> None:
-    """A run on which a term is negligible would hold nothing against that term."""
+    """A run in which a term is negligible would not test that term."""
     led = recorded.ledger("outputs")
     assert led.movement > 0.3
-    # The largest of any sample's, layer's and step's entries: far above the tolerance of the comparison.
+    # The largest entries of any sample, layer and step are far above the tolerance of the comparison.
     assert np.abs(led.data).max() > 1e-2 * led.movement
     assert np.abs(led.weight_decay).max() > 1e-2 * led.movement
     effect_only = led.data[..., 0, 1:]  # what the first batch did through momentum alone
@@ -201,7 +200,7 @@ def test_oracle_nodes_suffice(recorded: Recorded) -> None:
 
 
 def test_oracle_meets_momentum_and_recursion(recorded: Recorded) -> None:
-    """Effect steps by the optimizer's own momentum, use steps by the recursion of Ψ: no sum over pairs."""
+    """Effect steps use the optimizer's momentum, use steps the recursion of Ψ. Neither sums over pairs."""
     led, training = recorded.ledger("outputs"), recorded.training
     memory, gain = training.law.beta_1, 1 - training.law.beta_1
     psi = np.zeros(led.phi.shape[1:])
@@ -243,10 +242,10 @@ def test_every_entry(recorded: Recorded, measurement: str, step_of: str) -> None
 @pytest.mark.parametrize("axes", [("layer",), ("sample",), ("step",), ()], ids=lambda axes: "+".join(axes))
 def test_marginals(recorded: Recorded, axes: tuple[str, ...]) -> None:
     expected = recorded.ledger("outputs")
-    # Blocks of two inputs and one ragged block: a ledger does not depend on how inputs are batched.
+    # Blocks of two inputs and one shorter block: a ledger does not depend on how inputs are batched.
     led = recorded.attribute("outputs", axes, batch_size=2)
     data, weight_decay = recorded.by_id(expected.data), expected.weight_decay
-    # Without samples a step is an effect step.
+    # Without samples, steps are effect steps.
     marginals = {
         (): (data.sum(axis=(2, 3, 4, 5)), weight_decay.sum(axis=(2, 3))),
         ("sample",): (data.sum(axis=(3, 4, 5)), weight_decay.sum(axis=(2, 3))),

@@ -1,4 +1,4 @@
-"""Routes and plans: what would be done, and how it is decided."""
+"""Routes and plans: what an answer would do, and how that is decided."""
 
 import numpy as np
 import pytest
@@ -62,5 +62,5 @@ def test_shares_make_the_mean_by_straight_lines():
     weights = _shares(tried, 10)
     assert weights.sum() == pytest.approx(1)
     line = np.arange(10)
-    # The last step that was tried stands for those after it.
+    # The last tried step stands for those after it.
     assert weights @ tried == pytest.approx(np.minimum(line, 8).mean())

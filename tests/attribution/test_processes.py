@@ -1,4 +1,4 @@
-"""What must hold in a process that has only the run directory: attribution without the model's code, flat memory."""
+"""Attribution in a process with only the run directory: it needs no model code, and its memory is bounded."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def _python(program, *arguments):
 
 
 class Wavelet(keras.layers.Layer):
-    """A layer that exists in this test alone, with a plain broadcasting matmul."""
+    """A layer that exists only in this test, with a plain broadcasting matmul."""
 
     def build(self, shape):
         self.mix = self.add_weight(shape=(shape[-1], 4), name="mix")
@@ -108,6 +108,6 @@ def _peaks(tmp_path_factory):
 
 @pytest.mark.parametrize("grown", ["samples", "steps"])
 def test_memory_of_a_sample_attribution_is_flat_in_samples_and_steps(peaks, grown):
-    # Four times the samples are 98 MB more, four times the steps 250 MB more, on a process of some 800 MB: if
-    # either were held, the peak would grow by more than a tenth.
+    # Four times the samples are 98 MB more, four times the steps 250 MB more, in a process of some 800 MB. If either were
+    # held, the peak would grow by more than a tenth.
     assert peaks[grown] <= 1.06 * peaks["base"], peaks

@@ -1,4 +1,4 @@
-"""Identities of the ledger on a run with everything in it, in float32."""
+"""Identities of the ledger of a run with all features, in float32."""
 
 import itertools
 
@@ -150,7 +150,7 @@ def test_blocks_and_row_groups_do_not_change_the_ledger(run, problem, totals):
     tight = 20 * 4 * run.step_store.layout.size  # two rows at once
     ledger = run.attribute(*problem, axes=("sample", "layer"), batch_size=4, memory_limit=tight)
     ledger.explaind.check()
-    # Blocks share no nodes, so the quadrature may differ within the tolerance.
+    # Blocks do not share nodes, so the quadrature may differ within the tolerance.
     np.testing.assert_allclose(
         ledger.explaind.total("data"), totals.data, atol=2e-3 * float(totals.movement.max())
     )

@@ -1,4 +1,4 @@
-"""Causes that the reverse sweep tells apart are those of the path sweep, layer by layer and step by step."""
+"""The reverse sweep splits steps into the same causes as the path sweep, by layer and by step."""
 
 from pathlib import Path
 from typing import Any

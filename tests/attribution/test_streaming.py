@@ -1,4 +1,4 @@
-"""Ledgers that are written block by block, and go on where they were interrupted."""
+"""Ledgers that are written block by block and go on where they were interrupted."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from explaind_tf import constants as names
 from explaind_tf.attribution import streaming
 from explaind_tf.terms import terms_of
 
-# Blocks share no nodes and no order of operations with the whole, only the tolerance.
+# Blocks have other nodes and another order of operations than the whole. They share only the tolerance.
 TOLERANCE = 1e-3
 
 
@@ -46,7 +46,7 @@ def test_an_interrupted_call_goes_on_where_it_ended(run, problem, tmp_path, monk
         answered.append(len(part.everything))
         return right(part, *arguments)
 
-    little = 40 * run.step_store.layout.size  # a row at once, so that the blocks are small
+    little = 40 * run.step_store.layout.size  # one row at a time, to make the blocks small
     monkeypatch.setattr(streaming, "answer", answer)
     with pytest.raises(KeyboardInterrupt):
         ask(run, problem, out, memory_limit=little)

@@ -1,4 +1,4 @@
-"""The token axis: what the loss of each position of a sample contributed."""
+"""The token axis: the contribution of the loss of each position of a sample."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ layers = keras.layers
 
 # The same integrals by the same rules, contracted by other routes in float64.
 SUMS = 1e-10
-# As in test_oracle.py: what is asked of the package, what an entry may miss by then, and the weights themselves.
+# As in test_oracle.py: the tolerance asked for, the error that an entry may have then, and that of the weights.
 QUADRATURE, ENTRIES, TRAJECTORY = 1e-10, 3e-9, 1e-12
 
 COUNT, LENGTH, FEATURES, CLASSES = 10, 5, 2, 3
@@ -27,7 +27,7 @@ _RNG = np.random.default_rng(8)
 SEQUENCES = _RNG.normal(size=(COUNT, LENGTH, FEATURES))
 LABELS = _RNG.integers(0, CLASSES, (COUNT, LENGTH))
 WEIGHTS = _RNG.uniform(0.2, 2, (COUNT, LENGTH))
-# Batches of unequal lengths; within them sequences end earlier, and one starts later.
+# Batches of unequal lengths. Within them some sequences end earlier, and one starts later.
 BATCHES = ((range(0, 4), 3), (range(4, 8), 5), (range(8, 10), 2))
 MASK = np.arange(LENGTH) < np.array([3, 2, 1, 3, 5, 4, 5, 2, 2, 1])[:, None]
 MASK[4, 0] = False
@@ -42,11 +42,11 @@ def last(outputs: Any) -> Any:
     return outputs[:, -1]
 
 
-# Against the oracle, to which a sample with T losses is T samples with one.
+# Compared with the oracle, for which a sample with T losses is T samples with one.
 
 
 def masked_model() -> keras.Model:
-    """Positions see the one before them; those whose features are all zero are masked."""
+    """Return a model whose positions see the one before them. Positions with all features zero are masked."""
     inputs = keras.Input((None, FEATURES))
     masked = layers.Masking()(inputs)
     convolution = layers.Conv1D(3, 2, padding="causal", activation="tanh", name="hidden")
@@ -95,7 +95,7 @@ def unequal_batches() -> tf.data.Dataset:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[xtf.Run, oracle.Ledger]]:
-    """Six steps over batches of unequal lengths, with masks and a weight for each token: recorded and by the oracle."""
+    """Return six steps over batches of unequal lengths, with masks and token weights: recorded, and by the oracle."""
     network = masked_network()
     theta = _RNG.normal(size=network.size) * 0.5
     law = oracle.AdamW(weight_decay=0.5, beta_1=0.9, beta_2=0.99)
@@ -109,7 +109,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[xtf.Run
         logger = xtf.PathLogger(tmp_path_factory.mktemp("tokens") / "run", verbose=False)
         fit(model, logger.tap(unequal_batches()), logger, epochs=2)
         run = xtf.open_run(logger.run_dir)
-        # Keras divides by the number of tokens that are not masked; the oracle by that of its rows.
+        # Keras divides by the number of unmasked tokens, the oracle by the number of its rows.
         batches = []
         for rows, _ in 2 * BATCHES:
             weights = MASK[rows] * WEIGHTS[rows] * MASK[rows].size / MASK[rows].sum()
@@ -147,14 +147,14 @@ def test_every_entry(recorded: tuple[xtf.Run, oracle.Ledger], step_of: str):
     by_row = expected.data.sum(axis=5 if step_of == "use" else 4)
     by_token = by_row.reshape(*by_row.shape[:2], COUNT, LENGTH, *by_row.shape[3:])
     np.testing.assert_allclose(ledger.data, by_token, rtol=0, atol=ENTRIES * expected.movement)
-    # A token on which nothing depends would hold nothing against its neighbours.
+    # A token on which nothing depends could be swapped with its neighbours unnoticed.
     largest = np.abs(by_token).max(axis=(0, 1, 4, 5))
     assert largest[MASK].min() > 1e-3 * expected.movement
 
 
 def test_masked_tokens_have_exactly_nothing(recorded: tuple[xtf.Run, oracle.Ledger]):
     entries = tokens_of(recorded[0]).data.values
-    assert not entries[:, :, ~MASK].any()  # what lies beyond the length of a batch is among them
+    assert not entries[:, :, ~MASK].any()  # positions beyond the length of a batch are among them
     assert entries[:, :, MASK].all()
 
 
@@ -174,7 +174,7 @@ def test_samples_are_ranked_as_ever(recorded: tuple[xtf.Run, oracle.Ledger]):
     )
 
 
-# Sums, whatever the training.
+# Sums, for any training.
 
 
 def positionwise(*heads: str) -> keras.Model:
@@ -185,7 +185,7 @@ def positionwise(*heads: str) -> keras.Model:
 
 
 def recurrent() -> keras.Model:
-    """Statistics and random masks couple the positions, within samples and between them."""
+    """Return a model whose statistics and random masks couple positions, within and between samples."""
     norm = layers.BatchNormalization(momentum=0.5)
     return keras.Sequential(
         [
@@ -206,7 +206,7 @@ def images() -> keras.Model:
 
 @dataclass(frozen=True)
 class Case:
-    """A training whose losses have values for positions, and how many."""
+    """A training whose losses have values for positions, and the number of positions."""
 
     model: Callable[[], keras.Model]
     arrays: tuple[Any, ...]
@@ -272,7 +272,7 @@ def numbers(outputs: Any) -> Any:
 def test_tokens_add_up_to_samples_and_to_the_data_term(name: str, run_dir: Path):
     case = CASES[name]()
     run = case.train(run_dir)
-    assert run.graphs.token_count == case.tokens  # where it is known, no sample need be read for it
+    assert run.graphs.token_count == case.tokens  # if it is known, no sample must be read to find it
     x = case.arrays[0][:2]
     tokens, samples, totals = (
         run.attribute(x, numbers, axes=axes, progress=False)
@@ -288,7 +288,7 @@ def test_tokens_add_up_to_samples_and_to_the_data_term(name: str, run_dir: Path)
     assert float(np.abs(tokens.data).max(["input", "output", "sample", "layer", "step"]).min()) > 0
 
 
-# What there is not.
+# Runs and questions without the axis.
 
 
 class TestRefusals:

@@ -1,4 +1,4 @@
-"""The accessor on hand-made ledgers, where every number is known."""
+"""The accessor, on hand-made ledgers in which every number is known."""
 
 import json
 
@@ -12,7 +12,7 @@ from explaind_tf.terms import terms_of
 
 
 def _ledger(residual=0.0, tolerance=1e-3):
-    """One input, two outputs, three samples; output 0 went from 1 to 4, output 1 from 0 to -1."""
+    """Return one input, two outputs and three samples. Output 0 went from 1 to 4, output 1 from 0 to -1."""
     data = np.array([[[3.0, -1.0, 0.5], [-0.5, -1.0, 1.0]]])
     terms = {name: np.zeros((1, 2)) for name in terms_of("recorded") if name != names.DATA}
     terms[names.WEIGHT_DECAY] = np.array([[0.5, -0.5]])

@@ -1,4 +1,4 @@
-"""The booker adds entries up over the axes that are kept."""
+"""The book adds up entries over the axes that are kept."""
 
 from dataclasses import replace
 

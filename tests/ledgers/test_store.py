@@ -1,4 +1,4 @@
-"""A ledger that grows on disk: whatever happens to the process, blocks are in it whole or not at all."""
+"""A ledger that grows on disk: if the process is killed, each block is in it as a whole or not at all."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ from explaind_tf.runs.storage.files import remove_tree
 from tests.helpers import Recorded, X, digest
 
 Ledger = xr.Dataset | xr.DataTree
-SIZES = (2, 2, 2, 1)  # the last block is cut short, as the last of a run is
+SIZES = (2, 2, 2, 1)  # the last block is shorter, as that of an attribution often is
 AXES = [("sample", "layer"), ("step", "parameter")]
 IDS = ["-".join(axes) for axes in AXES]
 
@@ -93,7 +93,7 @@ class Killed(BaseException):
 
 @contextlib.contextmanager
 def killed_after(writes: int) -> Iterator[Callable[[], bool]]:
-    """Let a number of files be written, and none after them. Yields whether that was enough."""
+    """Let a number of files be written, and none after them. Yield whether that was enough."""
     left = [writes]
 
     def let(plain: Callable[..., Any]) -> Callable[..., Any]:
@@ -110,14 +110,14 @@ def killed_after(writes: int) -> Iterator[Callable[[], bool]]:
         patch.setattr(os, "link", let(os.link))
         with contextlib.suppress(Killed):
             yield lambda: left[0] >= 0
-        # Zarr writes several files at a time. A kill would end all of them: none may outlive it here.
+        # Zarr writes several files at once. A kill would end all of these writes, so none may go on here.
         loop = zarr.core.sync._get_loop()
         while any(not task.done() for task in asyncio.all_tasks(loop)):
             time.sleep(0.001)
 
 
 def small_ledger() -> xr.Dataset:
-    """Return what is needed to see a cut: arrays with inputs and without, labels, chunks of nothing but zeros."""
+    """Return a ledger that shows every cut: arrays with and without inputs, labels, chunks of only zeros."""
     values = np.arange(6.0).reshape(2, 3)
     return xr.Dataset(
         {"data": (("input", "layer"), values), "state": (("layer", "input"), np.zeros((3, 2)))},
@@ -136,7 +136,7 @@ def assert_equals_copies(store: LedgerStore, block: xr.Dataset, count: int) -> N
     )
     expected = expected.assign_coords(input=np.arange(2 * count)).assign_attrs(quadrature_nodes=5 * count)
     xr.testing.assert_identical(store.open().load(), expected)
-    for array in (store.path / "data", store.path / "state"):  # nothing is left of what was cut off
+    for array in (store.path / "data", store.path / "state"):  # nothing that was cut off is left
         assert json.loads((array / "zarr.json").read_text())["shape"].count(2 * count) == 1
 
 
@@ -228,7 +228,7 @@ class TestInterrupted:
 
     @pytest.mark.parametrize("committed", [0, 1])
     def test_at_any_write(self, path: Path, committed: int, tmp_path: Path):
-        """A file that zarr writes exists when it is renamed; before every renaming the process may be killed."""
+        """Zarr's files come into being by renaming. The process may be killed before each renaming."""
         block, finished = small_ledger(), False
         moments = itertools.count()
         while not finished:
@@ -274,7 +274,7 @@ class TestInterrupted:
 
 
 class TestAtAUrl:
-    """Objects are replaced as a whole, as files are by renaming."""
+    """At a URL, objects are replaced as a whole, as local files are by renaming."""
 
     @pytest.fixture
     def url(self) -> Iterator[UPath]:

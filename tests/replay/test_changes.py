@@ -1,4 +1,4 @@
-"""Changes that are not the optimizer's: what none explains is external."""
+"""Changes that the optimizer did not make. The part that none explains is external."""
 
 from types import SimpleNamespace
 

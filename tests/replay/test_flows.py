@@ -1,4 +1,4 @@
-"""Flows: momentum splits over its sources as the gradients do."""
+"""Flows: momentum splits over sources as gradients do."""
 
 import numpy as np
 import pytest

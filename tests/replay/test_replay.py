@@ -1,4 +1,4 @@
-"""Replay: a displacement is split into its causes, in order or each step on its own."""
+"""Replay: displacements are split into causes, step after step or each step on its own."""
 
 import numpy as np
 import pytest

@@ -1,10 +1,10 @@
-"""The clock decides where counting cannot."""
+"""The clock decides where counted passes do not."""
 
 from explaind_tf.sweeps import clock
 
 
 class TestTheClock:
-    """Counted passes decide, unless they are close."""
+    """Counted passes decide, unless their costs are close."""
 
     def test_is_not_asked_where_counting_decides(self):
         def never():

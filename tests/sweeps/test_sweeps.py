@@ -1,4 +1,4 @@
-"""Sweeps: steps in, entries out, whoever books them."""
+"""Sweeps: loops over steps that yield entries, whoever adds them up."""
 
 from collections import Counter
 

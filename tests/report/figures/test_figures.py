@@ -76,15 +76,15 @@ def test_steps_add_up_to_the_change(by: str, steps: int, chosen: dict[str, Any])
 def test_many_layers_are_put_together_and_still_add_up():
     found = by_layer_and_step(layers=20)
     figure = figures.steps(found)
-    assert [trace.name for trace in figure.data][-2:] == ["13 other layers", "residual"]
+    assert [trace.name for trace in figure.data][-2:] == ["13 other layers", "unexplained"]
     drawn = sum(trace.y.sum() for trace in figure.data)
     np.testing.assert_allclose(drawn, change(found) - without_steps(found), rtol=1e-9)
 
 
 def test_a_layer_may_be_called_like_a_term():
-    found = by_layer_and_step().assign_coords(layer=["residual", "data", "x"])
+    found = by_layer_and_step().assign_coords(layer=["residual", "data", "unexplained"])
     figure = figures.steps(found)
-    assert [trace.name for trace in figure.data] == ["residual", "data", "x", "residual"]
+    assert [trace.name for trace in figure.data] == ["residual", "data", "unexplained", "unexplained"]
     np.testing.assert_allclose(
         sum(trace.y.sum() for trace in figure.data), change(found) - without_steps(found), rtol=1e-9
     )
@@ -137,7 +137,7 @@ def test_balance_leads_from_before_to_after():
     assert bars.measure[-1] == "total"
     np.testing.assert_allclose(sum(bars.x), found.final.isel(input=2).sel(output="yes"), rtol=1e-12)
     assert not any("momentum" in label for label in bars.y)  # it is zero
-    assert "residual" in bars.y[-2]
+    assert "unexplained" in bars.y[-2]
 
 
 def test_kernel_machine_misses_by_the_residual():
