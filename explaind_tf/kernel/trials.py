@@ -1,7 +1,7 @@
-"""Trials: what a graph cannot promise is tried with numbers before it is relied on.
+"""Trials: numerical checks of what a graph cannot guarantee, made before it is relied on.
 
-They are made *near* a point of the training: at the very start, layers may be all zeros (a head, a residual branch),
-and whatever comes before them has no influence that could be tried.
+They use a point *near* one of the training. At the very start, a layer may be all zeros (a head, a residual branch). The
+layers before it then have no influence that could be checked.
 """
 
 import dataclasses
@@ -18,25 +18,25 @@ from explaind_tf.kernel.quadrature.nodes import Quadrature
 # Samples, and outputs, of one trial.
 _MOST = 8
 _OUTPUTS = 4
-# Share of a variable's gradient that kinks may account for.
+# Share of a variable's gradient by which kinks (non-smooth points) may change it.
 _KINKS = 2e-2
-# By which weights are moved, as a share of their size, and of 1 where they are all zero.
+# Random change of the weights, as a share of their size, or of 1 if they are all zero.
 _SHAKE = 0.05
-# What running a rule on examples of another arrangement may raise: shapes do not fit, at run time or already in the graph.
+# What a rule may raise on examples in another arrangement: shapes do not fit, at run time or already in the graph.
 _UNFIT = (NotCoveredError, ValueError, tf.errors.InvalidArgumentError)
 
 
 def samples_are_coupled(
     loss: LossDerivatives, point: np.ndarray, constants: list[np.ndarray], batch: Batch
 ) -> bool:
-    """Tell whether a sample's loss depends on the rest of its batch, or on its place in it.
+    """Return whether a sample's loss depends on the rest of its batch, or on its place in it.
 
-    It does with BatchNorm in training mode and with dropout, whatever the layers are called: the losses of
-    single samples are compared with those in the batch.
+    It does with BatchNorm in training mode and with dropout. No layer has to be known for this: the losses of single
+    samples are compared with those in the batch.
     """
     point = _shaken(loss.model, point)
     together = loss.values(point, constants, batch).numpy()
-    # Samples of weight zero, or masked, tell nothing.
+    # Masked samples and those of weight zero show nothing, so the largest losses are included.
     positions = sorted({0, len(batch) - 1, *np.argsort(np.abs(together))[-2:].tolist()})
     alone = np.array([loss.values(point, constants, batch.part(k, k + 1)).numpy()[0] for k in positions])
     scale = max(float(np.max(np.abs(together))), 1e-30)
@@ -46,12 +46,12 @@ def samples_are_coupled(
 def sample_rules_hold(
     loss: LossDerivatives, point: np.ndarray, constants: list[np.ndarray], batch: Batch
 ) -> bool:
-    """Tell whether the rules give the gradients of single samples, and their products with rows.
+    """Return whether the rules give the gradients of single samples, and their products with rows.
 
-    Only where samples do not interact.
+    Call it only if samples do not interact.
     """
     point, part = _shaken(loss.model, point), batch.part(0, min(len(batch), _MOST))
-    if len(part) == 1:  # one alone would be in place in any arrangement
+    if len(part) == 1:  # a single one is in place in any arrangement
         inputs, targets, weights = (
             [np.repeat(array, 2, axis=0) for array in arrays]
             for arrays in (part.inputs, part.targets, part.weights)
@@ -70,10 +70,10 @@ def sample_rules_hold(
 
 
 def row_rules_hold(measurement: MeasurementDerivatives, path: StepPath, block: Block) -> bool:
-    """Tell whether the rules give the gradients of single measurements."""
+    """Return whether the rules give the gradients of single measurements."""
     path = dataclasses.replace(path, start=_shaken(measurement.model, path.start))
     outputs = int(measurement.values(path.start, path.constants, block.take(slice(0, 1))).shape[1])
-    # Two inputs at least, for one alone would be in place in any arrangement; a row is as large as the model.
+    # At least two inputs, since a single one is in place in any arrangement. A row is as large as the model.
     count = min(max(len(block), 2), max(2, _MOST // outputs))
     part = block.take(np.arange(count) % len(block))
     quadrature = Quadrature.same(len(part))
@@ -102,8 +102,8 @@ def _shaken(model: PureModel, point: np.ndarray) -> np.ndarray:
 def _agree(found: np.ndarray, expected: np.ndarray, sizes: list[int]) -> bool:
     """Compare gradients variable by variable.
 
-    A wrong rule is off by as much as the gradient itself. Rounding is not, and neither is a kink (of a ReLU, say) that
-    rounds to one side in a batch and to the other alone.
+    A wrong rule is off by as much as the gradient itself. The effect of rounding is smaller. So is that of a kink (of a
+    ReLU, say) where a value rounds to one side in a batch and to the other side alone.
     """
     if found.shape != expected.shape:
         return False
