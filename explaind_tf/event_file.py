@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from explaind_tf.errors import RefusedError
 
-# In pixels. Samples are often tiny pictures (handwritten digits), which nobody could make out.
+# In pixels. Pictures of samples (of digits, say) are often too small to be recognised.
 _LEAST_HEIGHT = 96
 _GAP = 2
 

@@ -53,7 +53,7 @@ class Measurement:
 
 
 def as_measurement(measurement: Any) -> Measurement:
-    """Return a measurement as it is, and make one of a function ``(model_outputs) -> (batch, O)``.
+    """Return a measurement as it is, or make one from a function ``(model_outputs) -> (batch, O)``.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def as_measurement(measurement: Any) -> Measurement:
     Returns
     -------
     Measurement
-        One made of a function has the function's name, and neither targets nor output names.
+        One made from a function has the function's name, and neither targets nor output names.
 
     Raises
     ------

@@ -87,7 +87,7 @@ def standard_library(length: int = 64) -> tuple[Windows, Windows]:
     (64, True)
     """
     if length < 1:
-        raise ValueError(f"`length`, the bytes of a window, must be at least 1. Received: length={length}.")
+        raise ValueError(f"`length`, the bytes in a window, must be at least 1. Received: length={length}.")
     root = Path(sysconfig.get_path("stdlib"))
     sides: tuple[list[tuple[str, npt.NDArray[np.uint8]]], ...] = ([], [])
     for name in _sources(root):

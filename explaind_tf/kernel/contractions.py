@@ -1,7 +1,7 @@
 """Contraction of rows Ψ with the gradients of a training batch, whole or part by part.
 
 A *partition* cuts the flat weights into parts (layers) of whole variables. It has a list of ``(start, stop)`` for each
-part. A *route* is one method to contract. All routes give the same values; ``ROUTES`` has them by name.
+part. A *route* is one method to contract. ``ROUTES`` has all of them by name.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""Trials: numerical checks of what a graph cannot guarantee, made before it is relied on.
+"""Trials: numerical checks of what a graph cannot guarantee, before anything relies on it.
 
 They use a point *near* one of the training. At the very start, a layer may be all zeros (a head, a residual branch). The
 layers before it then have no influence that could be checked.

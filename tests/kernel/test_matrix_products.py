@@ -58,7 +58,7 @@ def test_einsums(equation, read, weight, is_first):
         equation = ",".join(reversed(labels.split(","))) + "->" + made
 
     def call(v, e):
-        # tf.einsum and some layers may use other operations.
+        # Some layers avoid this operation, so it is called directly.
         operands = [v[0], e[0]] if is_first else [e[0], v[0]]
         return tf.raw_ops.Einsum(inputs=operands, equation=equation)
 

@@ -16,9 +16,8 @@ def _updates():
     return [
         UpdateRows(
             step=step,
-            phi=tf.constant(rng.normal(size=(3, 4)))
-            if step > 1
-            else None,  # steps 0 and 1 are not accounted for
+            # Steps 0 and 1 are not accounted for.
+            phi=tf.constant(rng.normal(size=(3, 4))) if step > 1 else None,
             update=Update(GAIN, direct, rng.normal(size=4), scale),
         )
         for step, direct, scale in (

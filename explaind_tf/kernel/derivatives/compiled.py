@@ -21,7 +21,7 @@ PARALLEL_DIRECTIONS = 2
 class Compiled:
     """A compiled function of one signature, traced when it is first called.
 
-    With a single trace, TensorFlow need not look for the right one. That takes a third of the time of calling a small one.
+    With a single trace, TensorFlow need not look for the right one. The search takes a third of a small function's call.
 
     Parameters
     ----------

@@ -2,8 +2,8 @@
 
 A *use* is an operation that reads one tensor computed from variables alone and one computed from examples: ``x @ W``,
 ``conv(x, W)``, ``x + b``, ``E[tokens]``. A variable influences an example only through its uses. The gradient of one
-example is therefore a small product of what the operation read and of the gradient by what it returned. Uses are found in
-the graph itself. No layer is known here, so a hand-written matrix product is as good as a Dense layer.
+example is therefore a small product: of what the operation read, and of the gradient with respect to what it returned.
+Uses are found in the graph itself. No layer is known here, so a hand-written matrix product is as good as a Dense layer.
 """
 
 from collections.abc import Iterator, Sequence

@@ -5,8 +5,9 @@ smooth, Romberg's extrapolation is used, with more nodes in the same cell instea
 shows which is better.
 
 :class:`Averaged` is for models whose kinks can be averaged (:mod:`explaind_tf.kernel.operations.kinks`). If one plain
-midpoint is not accurate enough, nodes that stand for a piece of the cell are used: one for the whole cell, then two
-Gauss–Legendre nodes, one per half, then the same in each third. Two or three times the nodes then do what took hundreds.
+midpoint is not accurate enough, it uses nodes that stand for a piece of the cell. First comes one for the whole cell,
+then two Gauss–Legendre nodes, one per half, then the same in each third. Two or three times the nodes then do what took
+hundreds.
 """
 
 from dataclasses import dataclass
