@@ -1,7 +1,7 @@
-"""Names shared by every room: axes, ledger variables and files of a run directory.
+"""Names that the whole package shares: axes, ledger variables and files of a run directory.
 
-They are public: a ledger written today is read by name tomorrow, so a name is changed only together
-with :data:`FORMAT_VERSION`.
+They are public. Saved ledgers are read by these names, so a name changes only together with
+:data:`FORMAT_VERSION`.
 """
 
 from typing import Final
@@ -31,14 +31,14 @@ EXTERNAL: Final = "external"
 STATE: Final = "state"
 RESIDUAL: Final = "residual"
 
-# Checkpoints do not tell what moved the trained weights. That is a term of its own, and the causes that it may stand for
-# are not in such a ledger at all: a zero under `data` would say that no sample did anything.
+# Checkpoints do not show what moved the trained weights. Their ledgers have this one term instead of those of the causes:
+# a zero under `data` would say that no sample did anything.
 WEIGHTS: Final = "weights"
 
-# Coordinate of a ledger: how far the outputs of an input went, the yardstick of the tolerance.
+# Coordinate of a ledger: the farthest that an input's outputs got from their start. The tolerance is relative to it.
 MOVEMENT: Final = "movement"
 
-# Label of the layers that were not asked for: the ledger balances only if they are kept too.
+# Label of all layers that were not asked for. Without them the ledger would not balance.
 OTHER_LAYERS: Final = "(other layers)"
 
 # Files of a run directory.

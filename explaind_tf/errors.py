@@ -1,13 +1,13 @@
-"""Exceptions of the package. Each says what was found, what is needed and how to get there."""
+"""Exceptions of the package: each message says what was found, what is needed and what to write instead."""
 
 
 class RefusedError(ValueError):
-    """Something that the ledger cannot account for, refused before it makes the ledger wrong."""
+    """Raised for something that the ledger cannot account for, before it makes a ledger wrong."""
 
 
 class RunFormatError(ValueError):
-    """A run directory or checkpoint that is damaged, incomplete, foreign or of another format version."""
+    """Raised for a run directory or checkpoint that is damaged, incomplete, foreign or of another format version."""
 
 
 class UnbalancedLedgerError(ArithmeticError):
-    """A ledger whose entries do not add up to the movement within the tolerance."""
+    """Raised when the entries of a ledger do not add up to the change of a prediction within the tolerance."""

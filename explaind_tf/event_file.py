@@ -1,4 +1,4 @@
-"""Numbers, tables and pictures for TensorBoard."""
+"""Write numbers, tables and pictures for TensorBoard."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,23 +8,23 @@ import tensorflow as tf
 
 from explaind_tf.errors import RefusedError
 
-# Pictures of samples are often as small as a digit.
+# In pixels. Pictures of samples (of digits, say) are often too small to be recognised.
 _LEAST_HEIGHT = 96
 _GAP = 2
 
 
 class EventFile:
-    """One file of events in a log directory of TensorBoard; nothing else in the directory is touched.
+    """One event file in a log directory of TensorBoard; nothing else in the directory is touched.
 
     Parameters
     ----------
     directory : str or Path
-        Made where it does not exist.
+        The log directory, created if it does not exist.
 
     Raises
     ------
     RefusedError
-        If TensorBoard is not installed: TensorFlow writes scalars and images with its help.
+        If TensorBoard is not installed: TensorFlow needs it to write scalars and images.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -50,30 +50,31 @@ class EventFile:
             tf.summary.image(name, strip(pictures)[None], description=description)
 
     def flush(self) -> None:
-        """Hand over what was written."""
+        """Write buffered events to the file."""
         self._writer.flush()
 
     def close(self) -> None:
-        """Hand over what was written, and end."""
+        """Write buffered events and close the file."""
         self._writer.close()
 
 
 def check_installed() -> None:
-    """Refuse where TensorBoard is missing, before anything takes long.
+    """Raise an error if TensorBoard is missing, before anything takes long.
 
     Raises
     ------
     RefusedError
-        With what to install.
+        If TensorBoard is missing. The message says what to install.
     """
     if not hasattr(tf.summary, "scalar"):
         raise RefusedError(
-            "Writing for TensorBoard needs it to be installed: pip install tensorboard, or explaind_tf[tensorboard]."
+            "TensorFlow found no TensorBoard, which it needs to write event files. Install it with: "
+            'pip install tensorboard, or pip install "explaind_tf[tensorboard]"'
         )
 
 
 def strip(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Return pictures of one height side by side, enlarged where they are small, shape (height, width, 3)."""
+    """Return pictures of one height side by side, enlarged if they are small, shape (height, width, 3)."""
     colored = [np.broadcast_to(p, (*p.shape[:2], 3)) for p in pictures]
     zoom = -(-_LEAST_HEIGHT // colored[0].shape[0])
     gap = np.ones((zoom * colored[0].shape[0], _GAP, 3), np.float32)

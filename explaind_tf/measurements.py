@@ -1,8 +1,8 @@
-"""Measurements: what about a prediction the ledger accounts for.
+"""Measurements: the numbers of a prediction whose change the ledger accounts for.
 
-A measurement maps the model's outputs for a batch of inputs, nested as the model returns them, to a matrix
-(batch, O) in TensorFlow operations. Row i must depend on input i alone. Labels given to a measurement are per
-input: they must be as many as the inputs that are attributed.
+A measurement is a function made of TensorFlow operations. It maps the model's outputs for a batch of inputs, nested
+as the model returns them, to a matrix of shape (batch, O). Row i must depend on input i alone. A measurement that takes
+labels needs one for each input that is attributed.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,13 +21,13 @@ class Measurement:
     Attributes
     ----------
     name : str
-        For the ledger's attributes.
+        Name of the measurement in the ledger's attributes.
     function : callable
         ``(model_outputs, *targets) -> (batch, O)``.
     targets : tuple of np.ndarray
         Arrays with one entry for each input.
     output_names : sequence of str, optional
-        Labels of the O columns; numbers where not given.
+        Labels of the O columns; by default their numbers.
     """
 
     name: str
@@ -53,24 +53,24 @@ class Measurement:
         values = tf.convert_to_tensor(self.function(model_outputs, *targets))
         if values.shape.rank != 2 or values.shape[1] is None:
             raise ValueError(
-                f"The measurement {self.name!r} returned the shape {values.shape}; it must return (batch, O): one row "
-                f"for each input. For one number an input, return it as values[:, None]."
+                f"The measurement {self.name!r} returned the shape {values.shape}. It must return (batch, O), one row "
+                f"for each input. If it has one number for each input, return values[:, None]."
             )
         return values
 
 
 def as_measurement(measurement: Any) -> Measurement:
-    """Return a measurement; any function ``(model_outputs) -> (batch, O)`` is one.
+    """Return a measurement as it is, or make one from a function ``(model_outputs) -> (batch, O)``.
 
     Parameters
     ----------
     measurement : Measurement or callable
-        What to make one of. The model's outputs are given to a function as the model returns them, nested.
+        A function is called with the model's outputs, nested as the model returns them.
 
     Returns
     -------
     Measurement
-        The same if it is one. That of a function has its name, and no labels.
+        One made from a function has the function's name, and neither targets nor output names.
 
     Raises
     ------
@@ -83,13 +83,13 @@ def as_measurement(measurement: Any) -> Measurement:
         return Measurement(getattr(measurement, "__name__", "custom"), measurement)
     raise TypeError(
         f"measurement must be one of explaind_tf.measurements or a function (model_outputs) -> (batch, O). "
-        f"Found: {type(measurement).__name__}. For log-probabilities of the labels y: measurements.log_prob(y)."
+        f"Found: {type(measurement).__name__}. For log-probabilities of the labels y, pass measurements.log_prob(y)."
     )
 
 
 @dataclass(frozen=True)
 class _OfOutput:
-    """A function of one of the model's outputs, or of one of its positions. Equal ones are compiled once."""
+    """A function of one of the model's outputs, or of one position of it. Equal ones are compiled once."""
 
     measurement: str
     function: Callable[..., tf.Tensor]
@@ -104,8 +104,8 @@ class _OfOutput:
         assert self.position is not None
         if values.shape.rank is None or values.shape.rank < 3:
             raise ValueError(
-                f"{self.measurement} is of position {self.position}, and the model's output has the shape {values.shape}: "
-                f"positions are those of sequences, (batch, positions, ...). Leave position= out."
+                f"{self.measurement} with position={self.position} needs an output of shape (batch, positions, ...), that "
+                f"of a sequence. The model's output has the shape {values.shape}. Leave position= out."
             )
         return values[:, self.position]
 
@@ -120,21 +120,21 @@ class _OfOutput:
             return model_outputs[self.output]
         choices = f"one of {names}, or " if names else ""
         raise ValueError(
-            f"{self.measurement} is of one output, and the model has {len(flat)}; output={self.output!r} is none of "
-            f"them. Say which: output= {choices}a position from 0 to {len(flat) - 1}, or give a function of all "
-            f"outputs as the measurement."
+            f"{self.measurement} measures one output, and the model returns {len(flat)}. Found: output={self.output!r}. "
+            f"Set output= to {choices}a position from 0 to {len(flat) - 1}, or pass a function of all outputs as "
+            f"the measurement."
         )
 
 
 def outputs(*, position: int | None = None) -> Measurement:
     """All outputs of the model as they are (logits, log-probabilities, ...).
 
-    Outputs of more than one axis are flattened to (batch, O); several are put side by side (dicts by sorted key).
+    An output with several axes is flattened to (batch, O). Several outputs are put side by side (dicts by sorted key).
 
     Parameters
     ----------
     position : int, optional
-        Of a model with one output (batch, positions, ...), only what it returns at this position; −1 is the last one.
+        If the model has one output of shape (batch, positions, ...), take only this position; −1 is the last one.
 
     Returns
     -------
@@ -156,15 +156,15 @@ def log_prob(
     Parameters
     ----------
     y : array of int, shape (inputs,)
-        Classes.
+        Class numbers.
     from_logits : bool
-        Whether the model returns logits or log-probabilities (the softmax of which is the same). False if it
-        returns probabilities.
+        True if the model returns logits, or log-probabilities (whose softmax is the same). False if it returns
+        probabilities.
     output : str or int, optional
-        Which output, by its key or its position, if the model has several.
+        Key or position of the output to measure, if the model has several.
     position : int, optional
-        Of a model that returns classes at each position of a sequence, (batch, positions, classes): which position; −1
-        is the last one.
+        Position in the sequence, if the model returns classes at each position, (batch, positions, classes); −1 is the
+        last one.
 
     Returns
     -------
@@ -182,18 +182,18 @@ def log_prob(
 
 
 def margin(y: Any, *, output: str | int | None = None) -> Measurement:
-    """Margin of class ``y[i]``: its logit less the log-sum-exp of the others, shape (batch, 1).
+    """Margin of class ``y[i]``: its logit minus the log-sum-exp of the others, shape (batch, 1).
 
-    With logits z it is z_y − log Σ_{c≠y} exp(z_c): the log-odds log(p / (1 − p)) of the class, in nats; positive where
-    the class has more than half of the probability. It is the model output function of TRAK (arXiv:2303.14186).
+    With logits z it is z_y − log Σ_{c≠y} exp(z_c), the log-odds log(p / (1 − p)) of the class in nats. It is positive if
+    the class has more than half of the probability. TRAK (arXiv:2303.14186) uses it as model output function.
     Positive entries of the ledger made the class more probable.
 
     Parameters
     ----------
     y : array of int, shape (inputs,)
-        Classes. The model must return logits or log-probabilities.
+        Class numbers. The model must return logits or log-probabilities.
     output : str or int, optional
-        Which output, by its key or its position, if the model has several.
+        Key or position of the output to measure, if the model has several.
 
     Returns
     -------
@@ -218,17 +218,17 @@ def loss(loss_fn: Any, y: Any, *, output: str | int | None = None) -> Measuremen
     y : array, shape (inputs, ...)
         Targets as in training.
     output : str or int, optional
-        Which output, by its key or its position, if the model has several.
+        Key or position of the output to measure, if the model has several.
 
     Returns
     -------
     Measurement
-        In the units of the loss. Of a loss with several values for an input, as that of a sequence, their mean.
+        In the units of the loss. If the loss has several values for an input (a sequence), their mean.
 
     Raises
     ------
     ValueError
-        If the loss gives no value for each input.
+        If the loss returns one number for the whole batch.
     """
     resolved = keras.losses.get(loss_fn) if isinstance(loss_fn, str) else loss_fn
     per_input = resolved.call if isinstance(resolved, keras.losses.Loss) else resolved
@@ -237,7 +237,8 @@ def loss(loss_fn: Any, y: Any, *, output: str | int | None = None) -> Measuremen
         values = tf.convert_to_tensor(per_input(targets, model_outputs))
         if values.shape.rank == 0:
             raise ValueError(
-                f"The loss {loss_fn!r} returns one number for a whole batch; it must return one for each input."
+                f"The loss {loss_fn!r} returned one number for the whole batch. It must return one for each input: take "
+                f"no sum or mean over the first axis."
             )
         if values.shape.rank > 1:
             values = tf.reduce_mean(values, axis=list(range(1, values.shape.rank)))
@@ -246,13 +247,13 @@ def loss(loss_fn: Any, y: Any, *, output: str | int | None = None) -> Measuremen
     return Measurement("loss", _OfOutput("loss", function, output), (np.asarray(y),))
 
 
-# Functions of the module rather than closures: a run compiles each function once, however often it is asked.
+# Module functions instead of closures: a run compiles each of them once, however often it is asked.
 
 
 def _flat_outputs(model_outputs: Any) -> tf.Tensor:
     flat = [_flat_output(value) for value in tf.nest.flatten(model_outputs)]
     floating = [value.dtype for value in flat if value.dtype.is_floating]
-    # Masks and token numbers may stand beside outputs that move.
+    # Masks and token numbers may be among the outputs.
     return tf.concat([tf.cast(value, floating[0] if floating else tf.float32) for value in flat], axis=1)
 
 
@@ -260,8 +261,8 @@ def _flat_output(model_outputs: tf.Tensor) -> tf.Tensor:
     size = model_outputs.shape[1:].num_elements()
     if size is None:
         raise ValueError(
-            f"The model's outputs {model_outputs.shape} have no fixed size. Measure something of fixed size, "
-            f"for example lambda outputs: outputs[:, -1]."
+            f"The model's output has the shape {model_outputs.shape}. measurements.outputs() needs the same size for every "
+            f"input. Measure a part of fixed size instead, for example lambda outputs: outputs[:, -1]."
         )
     return tf.reshape(model_outputs, (-1, size))
 
@@ -289,8 +290,8 @@ def _labels(y: Any) -> np.ndarray:
         labels = labels[:, 0]
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"y must be class numbers of shape (inputs,); found {labels.dtype} of shape {labels.shape}. For one-hot "
-            f"labels pass y.argmax(axis=1)."
+            f"y must be class numbers, integers of shape (inputs,). Found: {labels.dtype} of shape {labels.shape}. "
+            f"If the labels are one-hot, pass y.argmax(axis=1)."
         )
     return labels.astype(np.int32)
 
@@ -298,8 +299,9 @@ def _labels(y: Any) -> np.ndarray:
 def _check_classes(name: str, model_outputs: tf.Tensor) -> None:
     if model_outputs.shape.rank != 2 or (model_outputs.shape[1] or 0) < 2:
         raise ValueError(
-            f"{name} needs a model with outputs (batch, classes), two classes or more; this one returns "
-            f"{model_outputs.shape}. Use measurements.outputs() or a function of your own."
+            f"{name} needs outputs of shape (batch, classes) with two classes or more. The model returned "
+            f"{model_outputs.shape}. Use measurements.outputs() instead, log_prob with position= for a sequence, or a "
+            f"function of your own."
         )
 
 

@@ -1,4 +1,4 @@
-"""Arrays that look like pictures, as pictures."""
+"""Find arrays that look like pictures, and scale them to [0, 1]."""
 
 from collections.abc import Sequence
 
@@ -6,17 +6,18 @@ import numpy as np
 
 
 def find_picture(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Return the first of some arrays that looks like a picture, with values in [0, 1]; None if there is none.
+    """Return the first array that looks like a picture, with values in [0, 1], or None if there is none.
 
     Parameters
     ----------
     arrays : sequence of np.ndarray
-        Of one input or sample. A picture is of shape (height, width, 1 or 3).
+        The arrays of one input or sample. A picture has the shape (height, width, 1 or 3).
 
     Returns
     -------
     np.ndarray or None
-        Bytes as shares of 255, values in [0, 1] as they are, others (standardised ones) from the darkest to the brightest.
+        Bytes are divided by 255, and values in [0, 1] stay as they are. Others (standardised images) are scaled so that
+        the darkest value is 0 and the brightest 1.
     """
     picture = next((a for a in arrays if a.ndim == 3 and a.shape[2] in (1, 3) and min(a.shape[:2]) > 1), None)
     if picture is None or picture.dtype != np.uint8:

@@ -1,4 +1,4 @@
-"""Progress bars on long sweeps, silent where nobody watches."""
+"""Progress bars for long sweeps, drawn on a terminal only."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from rich.text import Text
 
 
 class _Rate(ProgressColumn):
-    """What is done in a second."""
+    """The number of items done per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -26,7 +26,7 @@ class _Rate(ProgressColumn):
 
 
 class Progress:
-    """Shows one bar a task.
+    """Shows one bar for each task.
 
     Parameters
     ----------

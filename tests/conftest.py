@@ -1,8 +1,8 @@
-"""Fixtures of more than one room."""
+"""Fixtures that several folders of tests use."""
 
 import os
 
-# Read by TensorFlow when it is imported: test output should be about tests.
+# TensorFlow reads this when it is imported. Its log would hide the output of the tests.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import pytest
 
 from tests.helpers import Recorded, double_precision, record
 
-# No test asserts a duration, neither do properties: machines of continuous integration are noisy.
+# No deadline, as no test asserts a duration: machines of continuous integration are noisy.
 hypothesis.settings.register_profile("explaind_tf", deadline=None)
 hypothesis.settings.load_profile("explaind_tf")
 
@@ -38,5 +38,5 @@ def float64() -> Iterator[None]:
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
-    """A directory that a logger may create."""
+    """The path of a directory that a logger may create."""
     return tmp_path / "run"

@@ -1,4 +1,4 @@
-"""Small trainings, recorded, with a bystander who notes what really happened."""
+"""Small recorded trainings, with a callback that notes what really happened."""
 
 import contextlib
 import hashlib
@@ -40,7 +40,7 @@ def initialised(model: keras.Model) -> keras.Model:
 
 
 class Drawn:
-    """The batches that training consumed, flat, as `Watched` saw them. A list would be tracked by Keras."""
+    """The batches that training consumed, flat, as `Watched` saw them. Keras would track a plain list."""
 
     def __init__(self) -> None:
         self.batches: list[list[np.ndarray]] = []
@@ -51,7 +51,7 @@ class Drawn:
 
 
 class Watched(keras.Sequential):
-    """A model that notes each batch within its training step, in graph mode too (not under XLA)."""
+    """A model that notes each batch within its training step, also in graph mode (not under XLA)."""
 
     def __init__(self, layers: Sequence[keras.layers.Layer], drawn: Drawn) -> None:
         super().__init__(layers)
@@ -63,7 +63,7 @@ class Watched(keras.Sequential):
 
 
 class Spy(keras.callbacks.Callback):
-    """What a bystander sees before and after each step."""
+    """Notes weights, state and second moment before and after each step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Spy(keras.callbacks.Callback):
 
 @dataclass(frozen=True)
 class Recorded:
-    """A run and what really happened."""
+    """A run, and what a `Spy` saw of its training."""
 
     run_dir: Path
     model: keras.Model
@@ -94,7 +94,7 @@ class Recorded:
 
 
 def fit(model: keras.Model, dataset: Any, *callbacks: keras.callbacks.Callback, **arguments: Any) -> None:
-    """Train quietly. Keras warns that a dataset is not shuffled by fit() unless told so."""
+    """Train quietly. Without ``shuffle=False``, Keras warns that fit() does not shuffle a dataset."""
     try:
         model.fit(dataset, callbacks=list(callbacks), verbose=0, shuffle=False, **arguments)
     except BaseException:
@@ -111,7 +111,7 @@ def record(
     ids: Sequence[Any] | None = None,
     epochs: int = 2,
 ) -> Recorded:
-    """Record a training run without a graph: the fastest where the mode of execution does not matter."""
+    """Record an eager training run: the fastest if the mode of execution does not matter."""
     model = dense_model(*layers)
     model.compile(xtf.PathAdamW(0.01, weight_decay=0.1), loss="mse", run_eagerly=True)
     logger, spy = xtf.PathLogger(run_dir, verbose=False), Spy()
@@ -149,7 +149,7 @@ def abandon(logger: xtf.PathLogger) -> None:
 
 @contextlib.contextmanager
 def dtype_policy(name: str) -> Iterator[None]:
-    """Keras under a dtype policy. The policy is remembered beside floatx once a layer has asked for it."""
+    """Keras under a dtype policy. Keras keeps the policy, besides floatx, once a layer has asked for it."""
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64" if name == "float64" else "float32")
     keras.config.set_dtype_policy(name)

@@ -1,4 +1,4 @@
-"""`Explain`: what it says is the ledger of the steps since the last time, and training is as it would be without it."""
+"""`Explain` reports the ledger of the steps since its last report, and does not change training."""
 
 from pathlib import Path
 

@@ -79,5 +79,5 @@ def test_a_position_of_a_sequence():
     of_classes = measurements.log_prob([1, 3])
     labels = of_classes.targets[0]
     np.testing.assert_array_equal(of_position(logits, labels), of_classes(logits[:, 1], labels))
-    with pytest.raises(ValueError, match="positions are those of sequences"):
+    with pytest.raises(ValueError, match=r"position=0 needs an output of shape \(batch, positions, \.\.\.\)"):
         measurements.outputs(position=0)(logits[:, 0])

@@ -1,4 +1,4 @@
-"""The table of terms says everything that figures, tables and ledgers tell of a term."""
+"""The table of terms has everything that figures, tables and ledgers need of a term."""
 
 import re
 

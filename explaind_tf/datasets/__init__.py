@@ -1,4 +1,4 @@
-"""The data of the paper's experiments (arXiv:2505.20076), and small stand-ins for images and text."""
+"""The data of the paper's experiments (arXiv:2505.20076), and small data sets of images and text."""
 
 from explaind_tf.datasets.cifar2 import cifar2
 from explaind_tf.datasets.digits import digits

@@ -6,8 +6,8 @@ from typing import Final
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-# In the order of their labels. TFDS knows the names only once the data is prepared; they are
-# needed before, to refuse a misspelt class without a download.
+# In the order of their labels. TFDS knows the names only once the data is prepared, and a
+# misspelt class should be refused before a download.
 CIFAR10_CLASSES: Final = (
     "airplane",
     "automobile",
@@ -34,23 +34,23 @@ def cifar2(
 ) -> tf.data.Dataset:
     """Return two classes of CIFAR-10 as a dataset of ``(tfds_id, (image, label))``.
 
-    The cardinality of the result is known: the images are counted once, when this function is
-    called (seconds, nothing is decoded), and the count is asserted. A filter leaves the cardinality
-    unknown, and then Keras, in a graph-mode ``fit`` without ``steps_per_epoch``, ends each epoch
-    by running one more training step on no data: no gradient, yet the iteration count goes up and
-    the weights decay once more. A ledger cannot charge that step to a sample, so the dataset
-    must not bring it about. The count holds for ``fit`` as it stands; after another filter assert
-    it anew with ``tf.data.experimental.assert_cardinality``.
+    The result has a known cardinality. This function counts the images once (in seconds, without
+    decoding them) and asserts the count. A filter would leave the cardinality unknown. In a
+    graph-mode ``fit`` without ``steps_per_epoch``, Keras then ends each epoch with one more training
+    step on no data. That step has no gradient, but the iteration count goes up and the weights
+    decay once more. A ledger cannot assign such a step to a sample. The asserted count is right for
+    ``fit`` on this dataset. After another filter, assert it again with
+    ``tf.data.experimental.assert_cardinality``.
 
     Parameters
     ----------
     split : str, default "train"
-        A TFDS split: "train", "test", or a slice such as "train[:10%]". Slices are taken of all
+        A TFDS split: "train", "test", or a slice such as "train[:10%]". Slices are taken from all
         ten classes, before the two are picked.
     classes : tuple of str, default ("cat", "dog")
         The class with label 0 and the class with label 1, by their CIFAR-10 names.
     batch_size : int, optional
-        Images a batch; the last batch holds the rest. By default the dataset is not batched.
+        Images in a batch; the last batch holds the rest. By default the dataset is not batched.
     shuffle : bool, default False
         Shuffle all images anew in each epoch. Otherwise they come in the order of the files.
     seed : int, default 0
@@ -58,14 +58,14 @@ def cifar2(
     data_dir : str or pathlib.Path, optional
         Where TFDS keeps its data; by default ``~/tensorflow_datasets``.
     download : bool, default True
-        Download and prepare CIFAR-10 (170 MB) where ``data_dir`` does not hold it.
+        Download and prepare CIFAR-10 (170 MB) if ``data_dir`` does not hold it.
 
     Returns
     -------
     tf.data.Dataset
-        Of known cardinality, 10,000 images for "train" and 2,000 for "test". Elements are
+        A dataset of known cardinality: 10,000 images for "train" and 2,000 for "test". Elements are
         ``(tfds_id, (image, label))``: a string that names the image in TFDS, a float32 in [0, 1]
-        of shape (32, 32, 3) and an int32 of shape (), each with a leading batch axis if
+        of shape (32, 32, 3) and an int32 of shape (). Each has a leading batch axis if
         ``batch_size`` is given.
 
     Raises
@@ -85,26 +85,29 @@ def cifar2(
     try:
         dataset = builder.as_dataset(
             split=split,
-            # The pictures of the eight other classes need not be decoded to be dropped.
+            # The images of the eight other classes are dropped without decoding them.
             decoders={"image": tfds.decode.SkipDecoding()},
-            # TFDS would keep all ten classes in memory; two will do, see below.
+            # TFDS would keep all ten classes in memory; the cache below keeps only two.
             read_config=tfds.ReadConfig(add_tfds_id=True, try_autocache=False),
         )
     except AssertionError as error:
         # TFDS asserts that the data is there.
         raise FileNotFoundError(
-            f"CIFAR-10 was not found in {builder.data_dir} and download=False. Pass the `data_dir` "
-            "that holds it, or download=True."
+            f"TFDS found no CIFAR-10 in {builder.data_dir}. Received: download={download}. Pass the "
+            "`data_dir` that holds it, or download=True."
         ) from error
 
     dataset = dataset.filter(lambda element: tf.reduce_any(element["label"] == class_ids))
     count = int(dataset.reduce(tf.constant(0, tf.int64), lambda n, _: n + 1))
     if count == 0:
-        raise ValueError(f"split={split!r} of CIFAR-10 holds no image of classes={classes}.")
-    # Kept as the files have them, some 2 KB an image, for the epochs after the first.
+        raise ValueError(
+            f"split={split!r} of CIFAR-10 holds no image of classes={classes}. Pass a larger split, for "
+            "example split='train'."
+        )
+    # Later epochs read from the cache, which holds encoded images of about 2 KB.
     dataset = dataset.cache().apply(tf.data.experimental.assert_cardinality(count))
     if shuffle:
-        # Before decoding too, since the buffer holds them all.
+        # Also before decoding, since the buffer holds all images.
         dataset = dataset.shuffle(count, seed=seed)
 
     decode = builder.info.features["image"].decode_example

@@ -16,16 +16,16 @@ def digits(
 ) -> tuple[Split, Split]:
     """Return a shuffled split of the 1,797 handwritten digits of scikit-learn.
 
-    The images come with scikit-learn, so nothing is downloaded (UCI Optical Recognition of
-    Handwritten Digits, its test part). Their 17 grey levels are scaled to [0, 1].
+    The images come with scikit-learn, so nothing is downloaded. They are the test part of the UCI
+    Optical Recognition of Handwritten Digits. Their 17 grey levels are scaled to [0, 1].
 
     Parameters
     ----------
     size : int, default 8
-        Height and width. Other than 8, the images are resized bilinearly (``tf.image.resize``);
-        32 suits :func:`explaind_tf.models.ResNet9`.
+        Height and width. With another size than 8, images are resized bilinearly
+        (``tf.image.resize``). 32 suits :func:`explaind_tf.models.ResNet9`.
     channels : int, default 1
-        The grey value is repeated in as many channels.
+        Number of channels, each with the same grey value.
     num_test : int, default 500
         Test images, between 0 and 1,796; all others are training images.
     seed : int, default 0
@@ -40,7 +40,7 @@ def digits(
     Raises
     ------
     ImportError
-        If scikit-learn is missing, with the command that installs it.
+        If scikit-learn is missing. The message says how to install it.
     ValueError
         If ``size`` or ``channels`` is below 1, or ``num_test`` leaves no training image.
 
@@ -54,26 +54,26 @@ def digits(
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError(
-            "`digits` reads the images that come with scikit-learn, which is not installed. "
+            "`digits` reads images that come with scikit-learn, which could not be imported. "
             'Install it with: pip install "explaind_tf[experiments]"'
         ) from error
 
     if size < 1 or channels < 1:
         raise ValueError(
-            "`size` (pixels a side) and `channels` must be at least 1. Received: "
+            "`size` (pixels per side) and `channels` must be at least 1. Received: "
             f"size={size}, channels={channels}."
         )
     bundle = load_digits()
     total = len(bundle.target)
     if not 0 <= num_test < total:
         raise ValueError(
-            f"`num_test` must be between 0 and {total - 1}: there are {total} images, and one at "
-            f"least has to be left for training. Received: num_test={num_test}."
+            f"`num_test` must be between 0 and {total - 1}: of {total} images at least one must be "
+            f"left for training. Received: num_test={num_test}."
         )
     x = (bundle.images / bundle.images.max()).astype(np.float32)[..., np.newaxis]
     y = bundle.target.astype(np.int32)
     if size != x.shape[1]:
-        # Bilinear values are means of their neighbours', clipped against rounding only.
+        # Bilinear values are means of neighbours: only rounding can leave [0, 1].
         x = np.clip(tf.image.resize(x, (size, size), method="bilinear").numpy(), 0, 1)
     x = np.repeat(x, channels, axis=-1)
     order = np.random.default_rng(seed).permutation(total)

@@ -12,10 +12,10 @@ Table = npt.NDArray[np.int64]
 def operation(
     table: npt.ArrayLike, *, num_train: int, num_test: int | None = None, seed: int = 0
 ) -> tuple[Split, Split]:
-    """Return disjoint random training and test sets of ``a ∘ b = ?``, the operation given by its table.
+    """Return disjoint random training and test sets of ``a ∘ b = ?``, where a table gives the operation.
 
-    All ``n * n`` ordered pairs ``(a, b)`` are shuffled once; the first ``num_train`` are the training set and the
-    next ``num_test`` the test set. ``(a, b)`` and ``(b, a)`` are two pairs and may fall on different sides.
+    All ``n * n`` ordered pairs ``(a, b)`` are shuffled once. The first ``num_train`` are the training set, and the
+    next ``num_test`` are the test set. ``(a, b)`` and ``(b, a)`` are two pairs, so each set may have one of them.
 
     Parameters
     ----------
@@ -31,8 +31,8 @@ def operation(
     Returns
     -------
     (x_train, y_train), (x_test, y_test) : tuple of tuples of numpy.ndarray
-        ``x`` int32 of shape ``(pairs, 4)`` with rows ``[a, n, b, n + 1]``, where token ``n`` is the operation's sign and
-        ``n + 1`` is "="; ``y`` int32 of shape ``(pairs,)``.
+        ``x`` int32 of shape ``(pairs, 4)`` with rows ``[a, n, b, n + 1]``. Token ``n`` is the operation's sign, and
+        ``n + 1`` is "=". ``y`` int32 of shape ``(pairs,)``.
 
     Raises
     ------
@@ -92,8 +92,8 @@ def modular_addition(
     Returns
     -------
     (x_train, y_train), (x_test, y_test) : tuple of tuples of numpy.ndarray
-        ``x`` int32 of shape ``(n, 4)`` with rows ``[a, p, b, p + 1]``, where token ``p`` is "+"
-        and ``p + 1`` is "="; ``y`` int32 of shape ``(n,)``, ``(a + b) % p``.
+        ``x`` int32 of shape ``(n, 4)`` with rows ``[a, p, b, p + 1]``. Token ``p`` is "+", and
+        ``p + 1`` is "=". ``y`` int32 of shape ``(n,)``, ``(a + b) % p``.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def cyclic_table(p: int) -> Table:
 
 
 def subtraction_table(p: int) -> Table:
-    """Return the table of subtraction modulo p, ``table[a, b] = (a - b) % p``: no group, and not commutative.
+    """Return the table of subtraction modulo p, ``table[a, b] = (a - b) % p``. It is no group, and not commutative.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def subtraction_table(p: int) -> Table:
 def dihedral_table(n: int) -> Table:
     """Return the table of the dihedral group: the 2n symmetries of a regular polygon of n sides. Not commutative.
 
-    Element ``r`` below n is the rotation by r sides; element ``n + r`` is this rotation after a reflection.
+    Element ``r`` below n is the rotation by r sides. Element ``n + r`` is this rotation after a reflection.
     ``table[a, b]`` is the number of the symmetry that applies b first, then a.
 
     Parameters
@@ -176,9 +176,9 @@ def dihedral_table(n: int) -> Table:
         If ``n`` is below 3.
     """
     if n < 3:
-        raise ValueError(f"`n`, the sides of the polygon, must be at least 3. Received: n={n}.")
+        raise ValueError(f"`n`, the number of sides of the polygon, must be at least 3. Received: n={n}.")
     flip, turn = np.divmod(np.arange(2 * n), n)
-    # A reflection turns what follows it the other way round.
+    # If a is a reflection, the turn of b counts in the opposite direction.
     turned = turn[:, None] + np.where(flip[:, None] == 1, -turn, turn)
     return turned % n + n * (flip[:, None] ^ flip)
 
@@ -191,7 +191,7 @@ def symmetric_table(degree: int) -> Table:
     Parameters
     ----------
     degree : int
-        Things permuted, from 2 to 6: the table has (degree!)² entries.
+        Number of things, from 2 to 6: the table has (degree!)² entries.
 
     Returns
     -------
@@ -217,7 +217,7 @@ def symmetric_table(degree: int) -> Table:
 
 
 def _sequences(pairs: npt.NDArray[np.int64], table: npt.NDArray[np.integer]) -> Split:
-    """Spell the pairs numbered ``a * n + b`` as tokens, with what the operation makes of them."""
+    """Return the pairs numbered ``a * n + b`` as token sequences, and the results of the operation."""
     n = len(table)
     a, b = np.divmod(pairs, n)
     x = np.stack([a, np.full_like(a, n), b, np.full_like(a, n + 1)], axis=1)

@@ -1,4 +1,4 @@
-"""The sources of Python's standard library: real text that is wherever Python is."""
+"""The sources of Python's standard library: real text that comes with Python."""
 
 import sys
 import sysconfig
@@ -9,24 +9,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-# Tables rather than text, and what distributions of Python package apart or leave out.
+# Modules that are tables rather than text, and those that some distributions of Python package apart or leave out.
 _LEFT_OUT = {
     *("encodings", "pydoc_data"),
     *("distutils", "ensurepip", "idlelib", "lib2to3", "tkinter", "turtle", "turtledemo", "venv"),
 }
 _TEST_FOLDERS = {"test", "tests"}
-# One file in so many is a test file.
+# About one file in this many is a test file.
 _TEST_IN = 10
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of text and, for each of their bytes, the byte that follows it.
+    """Windows of text and, for each byte of a window, the byte that follows it.
 
     Attributes
     ----------
     x, y : np.ndarray of int32, shape (windows, length)
-        Bytes from 0 to 255; ``y[:, t]`` follows ``x[:, t]``, so ``x[:, t + 1] == y[:, t]``.
+        Bytes from 0 to 255. ``y[:, t]`` follows ``x[:, t]``, so ``x[:, t + 1] == y[:, t]``.
     ids : np.ndarray of str, shape (windows,)
         Where the window begins: ``"json/decoder.py:128"`` is at byte 128 of that file.
     """
@@ -55,30 +55,30 @@ class Windows:
 
 
 def standard_library(length: int = 64) -> tuple[Windows, Windows]:
-    """Return training and test windows of the sources of the running Python's standard library.
+    """Return training and test windows from the sources of the running Python's standard library.
 
-    Files are taken in the order of their paths, and each is cut into windows that follow one another without overlap;
-    the rest of a file that fills no window is dropped. A file is on one side of the split as a whole: on which, a
-    checksum of its path says, so that another Python that has the file has it on the same side. Tests, packages that
-    not every installation has, and modules that are mere tables are left out.
+    Files come in the order of their paths. Each is cut into consecutive windows without overlap, and a rest that fills
+    no window is dropped. A file belongs to one set as a whole. A checksum of its path decides which, so every Python
+    that has the file has it in the same set. Tests, packages that not every installation has, and modules that are mere
+    tables are left out.
 
     Parameters
     ----------
     length : int, default 64
-        Bytes of a window.
+        Bytes in a window.
 
     Returns
     -------
     train, test : tuple of Windows
-        In the order of files and within them, not shuffled. Python 3.11 gives some 100,000 windows of 64 bytes for
-        training; the text differs from one version of Python to the next.
+        In the order of files and within them, not shuffled. Python 3.11 gives about 100,000 windows of 64 bytes for
+        training. The text differs from one version of Python to the next.
 
     Raises
     ------
     ValueError
         If ``length`` is below 1.
     FileNotFoundError
-        If this Python has no sources (as where they are in a zip file), or none that fill a window on either side.
+        If this Python has no sources (they may be in a zip file), or too few to fill a window of each set.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def standard_library(length: int = 64) -> tuple[Windows, Windows]:
     (64, True)
     """
     if length < 1:
-        raise ValueError(f"`length`, the bytes of a window, must be at least 1. Received: length={length}.")
+        raise ValueError(f"`length`, the bytes in a window, must be at least 1. Received: length={length}.")
     root = Path(sysconfig.get_path("stdlib"))
     sides: tuple[list[tuple[str, npt.NDArray[np.uint8]]], ...] = ([], [])
     for name in _sources(root):
@@ -99,7 +99,7 @@ def standard_library(length: int = 64) -> tuple[Windows, Windows]:
 def _sources(root: Path) -> list[str]:
     """Return the paths of the files below the root, in order, with "/" on every system."""
     modules = sys.stdlib_module_names - _LEFT_OUT
-    # Not everything below the root: installed packages may be there as well.
+    # Not everything below the root, where installed packages may be as well.
     files = [root / f"{module}.py" for module in modules]
     files += [path for module in modules for path in (root / module).rglob("*.py")]
     paths = (path.relative_to(root) for path in files if path.is_file())
@@ -113,14 +113,14 @@ def _is_test(name: str) -> bool:
 def _windows(files: list[tuple[str, npt.NDArray[np.uint8]]], length: int, root: Path) -> Windows:
     rows, ids = [], []
     for name, text in files:
-        # A window needs the byte after its last one, too.
+        # A window also needs the byte after its last one.
         for start in range(0, len(text) - length, length):
             rows.append(text[start : start + length + 1])
             ids.append(f"{name}:{start}")
     if not rows:
         raise FileNotFoundError(
-            f"No sources of the standard library in {root} that fill a window of {length} bytes. Use a Python whose "
-            f"library is installed as .py files, or a smaller `length`."
+            f"In {root}, too few .py files of the standard library fill a window of {length} bytes: the training and the "
+            f"test set need at least one each. Use a Python whose library is installed as .py files, or a smaller `length`."
         )
     windows = np.stack(rows).astype(np.int32)
     return Windows(windows[:, :-1], windows[:, 1:], np.array(ids))

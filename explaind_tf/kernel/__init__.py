@@ -1,1 +1,1 @@
-"""The kernel: path integrals and sweeps in plain TensorFlow. No files, no Keras, no labels."""
+"""The kernel: integrals of steps and rows of uses in plain TensorFlow, without files, Keras or labels."""

@@ -1,7 +1,7 @@
 """Contraction of rows Ψ with the gradients of a training batch, whole or part by part.
 
-A *partition* cuts the flat weights into parts (layers), each made of whole variables: for each part a list of
-``(start, stop)``. A *route* is one way to contract; ``ROUTES`` has all of them by name.
+A *partition* cuts the flat weights into parts (layers) of whole variables. It has a list of ``(start, stop)`` for each
+part. A *route* is one method to contract. ``ROUTES`` has all of them by name.
 """
 
 import itertools
@@ -19,15 +19,15 @@ from explaind_tf.kernel.operations.rule import scalar_products
 Partition = Sequence[Sequence[tuple[int, int]]]
 RouteName = Literal["rules", "loop", "jvp", "token_jvp"]
 
-# Gradients of single samples held at once.
+# Bytes that gradients of single samples may take at once.
 CHUNK_BYTES = 256 * 2**20
-# A product with few vectors waits for memory: where a chunk has fewer than these, it may be so many times as large.
+# Small products are memory-bound: below this many vectors a chunk may grow, up to STRETCH times its size.
 _ENOUGH = 128
 STRETCH = 3
 
 
 class Route(Protocol):
-    """One way to contract rows with the gradients of a batch's losses ℓ_k, scaled and weighted."""
+    """One method to contract rows with the gradients of a batch's losses ℓ_k, scaled and weighted."""
 
     name: ClassVar[RouteName]
 
@@ -44,20 +44,21 @@ class Route(Protocol):
         Parameters
         ----------
         loss : LossDerivatives
-            Of the model.
+            Derivatives of the model's losses.
         at : TrainingPoint
-            The batch, and where the weights were.
+            The batch, and the point at which it was used.
         rows : tf.Tensor
             Ψ, shape (F, D).
         partition : Partition
             P parts.
         chunk_bytes : int
-            Bytes that gradients of single samples may take at once; ``STRETCH`` times as many where it is for few of them.
+            Bytes that gradients of single samples may take at once. Chunks of few samples may take up to ``STRETCH``
+            times as many.
 
         Returns
         -------
         np.ndarray
-            Shape (F, batch, P), or (F, batch, positions, P) by ``"token_jvp"``, float64.
+            Shape (F, batch, P), or (F, batch, positions, P) for ``"token_jvp"``, float64.
         """
         ...
 
@@ -69,7 +70,7 @@ class Route(Protocol):
 
 
 class _EachAlone(ABC):
-    """Samples that do not interact, a chunk of them at a time."""
+    """For samples that do not interact: contracts one chunk of them at a time."""
 
     _by_rule: ClassVar[bool]
 
@@ -96,7 +97,7 @@ class _EachAlone(ABC):
 
     @abstractmethod
     def _bytes_per_sample(self, model: PureModel) -> int:
-        """Return what a sample takes in a contraction."""
+        """Return the bytes that one sample takes in a contraction."""
 
     @abstractmethod
     def _contract_chunk(
@@ -112,7 +113,7 @@ class _ByRules(_EachAlone):
     _by_rule = True
 
     def _bytes_per_sample(self, model: PureModel) -> int:
-        # Gradients of two variables at most are there at once.
+        # The gradients of at most two variables exist at once.
         return model.dtype.size * sum(sorted(model.sizes[: len(model.trained)])[-2:])
 
     def _contract_chunk(
@@ -139,7 +140,7 @@ class _ByLoop(_EachAlone):
 
 
 class _ByJvp:
-    """One derivative of the batch's losses a row and part, right for coupled samples."""
+    """One JVP of the batch's losses for each row and part; exact for coupled samples too."""
 
     name: ClassVar[RouteName] = "jvp"
 
@@ -159,7 +160,7 @@ class _ByJvp:
     def gradient_chunks(
         self, loss: LossDerivatives, at: TrainingPoint, chunk_bytes: int = CHUNK_BYTES
     ) -> Iterator[tuple[slice, tf.Tensor]]:
-        # All at once: each within its batch.
+        # No chunks: each gradient depends on the whole batch.
         yield slice(0, len(at.batch)), loss.coupled_gradients(*at)
 
     def _jvp(self, loss: LossDerivatives, at: TrainingPoint, directions: tf.Tensor) -> tf.Tensor:
@@ -167,7 +168,7 @@ class _ByJvp:
 
 
 class _ByTokenJvp(_ByJvp):
-    """The same for the losses of positions."""
+    """The same for the loss of each position."""
 
     name: ClassVar[RouteName] = "token_jvp"
 
@@ -186,7 +187,7 @@ def within(partition: Partition, size: int) -> Partition:
 
 
 def sum_by_part(by_variable: np.ndarray, model: PureModel, partition: Partition) -> np.ndarray:
-    """Return (..., P) of (..., V), the first V variables, summed in float64."""
+    """Return the sums by part, shape (..., P), of values of the first V variables, shape (..., V), in float64."""
     starts = np.cumsum([0, *model.sizes])[: by_variable.shape[-1]]
     member = np.array(
         [[any(a <= s < b for a, b in slices) for slices in partition] for s in starts], np.float64
@@ -195,7 +196,7 @@ def sum_by_part(by_variable: np.ndarray, model: PureModel, partition: Partition)
 
 
 def _product_by_part(rows: tf.Tensor, gradients: tf.Tensor, part: Sequence[tuple[int, int]]) -> tf.Tensor:
-    if not part:  # a layer that owns state and no weights
+    if not part:  # a layer that has state but no weights
         return tf.zeros((rows.shape[0], gradients.shape[0]), rows.dtype)
     return tf.add_n([scalar_products(rows[:, a:b], gradients[:, a:b]) for a, b in part])
 

@@ -1,4 +1,4 @@
-"""What the kernel needs to know about a model: pure functions of its variables, flat the point z = (θ, u)."""
+"""A model as the kernel sees it: pure functions of its variables, which form the flat point z = (θ, u)."""
 
 import functools
 from collections.abc import Callable, Hashable, Sequence
@@ -17,8 +17,8 @@ Losses = Callable[[Tensors, Tensors, Tensors, Tensors, Tensors, tf.Tensor], tf.T
 class PureModel:
     """A model and a measurement as functions of their variables.
 
-    The variables are the trainable weights θ, then the floating-point state u (BatchNorm statistics). Flat and end to
-    end they are the point z of shape (Z,), of which the first D elements are θ. Everything else a call depends
+    The variables are the trainable weights θ, then the floating-point state u (BatchNorm statistics). Flattened and
+    concatenated they form the point z of shape (Z,), whose first D elements are θ. Everything else that a call depends
     on is in ``constants`` (seed states, integers).
 
     Attributes
@@ -27,18 +27,19 @@ class PureModel:
         ``(variables, constants, inputs, targets) -> (batch, O)``; row i depends on input i alone.
     losses : callable
         ``(variables, constants, inputs, targets, weights, scales) -> (batch,)``: what each sample adds to the loss of
-        its batch. ``scales``, of shape (L,), holds all that depends on the batch as a whole, so that a part of a
-        batch can be given its factors.
+        its batch. ``scales``, of shape (L,), holds all factors that depend on the batch as a whole. With them, a part
+        of a batch can be evaluated on its own.
     loss_scales : callable
         ``(variables, constants, inputs, targets, weights) -> (L,)``: the scales of a whole batch.
     regularizer : callable or None
-        ``(variables, constants, inputs) -> scalar``: penalties beside the losses, which may depend on the batch.
+        ``(variables, constants, inputs) -> scalar``: penalties besides the losses, which may depend on the batch.
     trained, state : tuple of tf.TensorSpec
-        The variables.
+        Signatures of the variables.
     constants, inputs, measure_targets, loss_targets, loss_weights : tuple of tf.TensorSpec
         Signatures; batch dimensions are None.
     token_losses : callable or None
-        Of the arguments of ``losses``, ``-> (batch, positions)``: what each position of a sample adds, if it has several.
+        Takes the arguments of ``losses`` and returns (batch, positions): what each position of a sample adds, if it has
+        several.
     measure_key, losses_key : hashable or None
         Equal for models whose measurement, or whose losses, compute the same; None if that is not known.
     """
@@ -60,7 +61,7 @@ class PureModel:
 
     @property
     def dtype(self) -> tf.DType:
-        """Dtype of the point, that of the weights."""
+        """Dtype of the point: that of the first weight."""
         return self.trained[0].dtype
 
     @property
@@ -89,7 +90,7 @@ class PureModel:
 
 @dataclass(frozen=True)
 class Batch:
-    """Training samples of one step, their weights (none if there were none), and the losses' scales, shape (L,)."""
+    """Training samples of one step, their sample weights (if any), and the losses' scales, shape (L,)."""
 
     inputs: list[np.ndarray]
     targets: list[np.ndarray]
@@ -112,7 +113,7 @@ class Batch:
 
 
 class TrainingPoint(NamedTuple):
-    """A batch, and the point and constants with which it was trained on."""
+    """A batch, and the point and constants at which it was used in training."""
 
     point: np.ndarray | tf.Tensor
     constants: list[np.ndarray]
@@ -137,13 +138,13 @@ class StepPath:
 
     @functools.cached_property
     def line(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Start and displacement as tensors: a step calls for them many times, and each call would copy the arrays."""
+        """Start and displacement as tensors. A step uses them many times, and each use would copy the arrays."""
         return tf.constant(self.start), tf.constant(self.displacement)
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some of the inputs that are measured together."""
+    """Some of the inputs, which are measured together."""
 
     inputs: list[np.ndarray]
     targets: list[np.ndarray]

@@ -1,6 +1,7 @@
-"""Integrals along a path: how far each output went in each step, by cause, and at which nodes.
+"""Integrals along a path: how far each output moved in each step, by cause, and the nodes that were used.
 
-Steps are integrated forwards, one at a time, for all inputs. It is the same whichever axes are asked for, so totals agree.
+Steps are integrated forwards, one at a time, for all inputs. This does not depend on the axes that are asked for, so
+totals agree.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,11 +17,11 @@ from explaind_tf.kernel.quadrature.cells import AtNodes
 from explaind_tf.kernel.quadrature.nodes import Quadrature, by_node
 from explaind_tf.kernel.quadrature.refinement import integrate
 
-# Units in the last place of f by which a difference of two values may be off.
+# Rounding error of a difference of two values of f, in units in the last place.
 _ROUNDED = 2
-# Share of the tolerance that the quadrature may use; the rest is left to rounding.
+# Share of the tolerance that the quadrature may use; the rest is for rounding.
 _QUADRATURE_SHARE = 0.8
-# Steps after which one plain node is tried again where it did not do.
+# Every so many steps, inputs whose kinks were averaged try one plain node again.
 _TRIED_EVERY = 10
 
 
@@ -35,10 +36,10 @@ class PathStep:
     path : StepPath
         The path of the step.
     causes : dict
-        Displacement by cause, each of shape (Z,), or (G, Z) for a cause that is split over G groups; causes that are
-        zero are left out. They add up to the displacement of the path but for rounding.
+        Displacement by cause, each of shape (Z,), or (G, Z) for a cause that is split over G groups. Causes that are
+        zero are left out. Up to rounding they add up to the displacement of the path.
     unexplained : np.ndarray or None
-        That rounding, shape (Z,), where it is large enough to be mistaken for an error of the quadrature.
+        That rounding, shape (Z,), if it is large enough to look like a quadrature error.
     """
 
     number: int
@@ -48,7 +49,7 @@ class PathStep:
 
     @property
     def rest(self) -> np.ndarray:
-        """What of the displacement no cause explains, shape (Z,)."""
+        """The part of the displacement that no cause explains, shape (Z,)."""
         return self.path.displacement - sum(
             vector.sum(axis=0) if vector.ndim == 2 else vector for vector in self.causes.values()
         )
@@ -71,7 +72,7 @@ class PathStep:
 
 @dataclass(frozen=True)
 class StepIntegral:
-    """What one step did to one block of inputs; arrays of shape (batch, O), causes of groups (G, batch, O)."""
+    """How one step moved one block of inputs. Arrays are of shape (batch, O), causes of groups (G, batch, O)."""
 
     step: PathStep
     block: int
@@ -89,9 +90,9 @@ class StepIntegral:
 
 @dataclass
 class _BlockState:
-    """Where a block of inputs stands between two steps.
+    """The state of a block of inputs between two steps.
 
-    ``averaged`` are the inputs whose kinks had to be averaged in the step before, and most probably must be again.
+    ``averaged`` marks the inputs whose kinks were averaged in the last step. They probably need it again.
     """
 
     initial: np.ndarray
@@ -113,26 +114,26 @@ def integrate_steps(
 ) -> Iterator[StepIntegral]:
     """Integrate every step for every block, refining until the *sum* of errors meets the tolerance.
 
-    Errors are known with their sign, so they are controlled as they add up: with R the error so far and n
-    steps to go, a step may add (T − |R|) / (1 + ½√(n − 1)), T being the tolerance times the movement. Errors
-    that cancel leave room for later steps, and the sum stays below T.
+    Errors are known with their sign, so their running sum is controlled. Let R be the error so far, n the number of
+    steps left, and T the tolerance times the movement. A step may then add (T − |R|) / (1 + ½√(n − 1)). Errors that
+    cancel leave room for later steps, and the sum stays below T.
 
     Parameters
     ----------
     steps : iterable of PathStep
         In order; each starts where the one before ended.
     measurement : MeasurementDerivatives
-        Of the model and measurement.
+        Derivatives of the measurement.
     blocks : sequence of Block
         The inputs.
     end : tuple
-        Point and constants at the end of the path, for the movement.
+        Point and constants at the end of the path, which the movement needs.
     count : int
         Number of steps.
     tolerance : float
         Error allowed, relative to the movement of each input (largest distance of any output from its start).
     max_nodes : int
-        Most nodes of one input in one step.
+        Largest number of nodes of one input in one step.
 
     Yields
     ------
@@ -165,7 +166,6 @@ def integrate_steps(
             integral = StepIntegral(step, index, quadrature, state.value, end_value, causes)
             state.value = end_value
             state.error = state.error + integral.residual
-            # Now and then all are tried without.
             state.averaged = quadrature.is_averaged & ((position + 1) % _TRIED_EVERY != 0)
             yield integral
 
@@ -191,18 +191,18 @@ def _measure(
 def _budget(state: _BlockState, tolerance: float, *, remaining: int, count: int) -> np.ndarray:
     allowed = _QUADRATURE_SHARE * tolerance * state.movement[:, None]
     share = (allowed - np.abs(state.error)) / (1 + np.sqrt(remaining - 1) / 2)
-    # Once the tolerance is spent (a step could not be refined further), later steps keep to a modest share of it.
+    # If a step that could not be refined used up the tolerance, later steps still get a small share of it.
     return np.maximum(share, 0.1 * allowed / np.sqrt(count))
 
 
 def _unit_in_last_place(dtype: tf.DType, *values: np.ndarray) -> float:
-    """Return the rounding error of f: no completeness error can be known better."""
+    """Return the rounding error of f, below which no completeness error can be known."""
     largest = max(float(np.max(np.abs(value))) for value in values)
     return float(np.finfo(dtype.as_numpy_dtype).eps) * max(largest, float(np.finfo(np.float32).tiny))
 
 
 def _at_nodes(function: Callable[..., tf.Tensor], path: StepPath, block: Block) -> AtNodes:
-    """Return a function of the derivatives' as one of pairs of a node and an input, in any order."""
+    """Return a method of the derivatives as a function of pairs of a node and an input, in any order."""
 
     def at_nodes(nodes: np.ndarray, owners: np.ndarray, pieces: np.ndarray) -> np.ndarray:
         table = by_node(nodes, owners, pieces)
@@ -221,10 +221,10 @@ def integrate_directions(
     block: Block,
     quadrature: Quadrature,
 ) -> np.ndarray:
-    """Return Φ_s · d for directions (K, Z) by the quadrature of a block, shape (K, batch, O), float64."""
+    """Return Φ_s · d for directions (K, Z) with the quadrature of a block, shape (K, batch, O), float64."""
     table, weights = quadrature.by_node()
     total: np.ndarray | float = 0.0
-    # No more pairs at once than inputs: there may be many directions, and what is held is as large as the result.
+    # With no more pairs at once than inputs, their values take no more memory than the result, however many directions.
     for pairs, part in table.parts(len(block)):
         values = measurement.path_jvp(path, part, directions, block).numpy()
         added = np.zeros((len(block), *values.shape[1:]))

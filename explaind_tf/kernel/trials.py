@@ -1,7 +1,7 @@
-"""Trials: what a graph cannot promise is tried with numbers before it is relied on.
+"""Trials: numerical checks of what a graph cannot guarantee, before anything relies on it.
 
-They are made *near* a point of the training: at the very start, layers may be all zeros (a head, a residual branch),
-and whatever comes before them has no influence that could be tried.
+They use a point *near* one of the training. At the very start, a layer may be all zeros (a head, a residual branch). The
+layers before it then have no influence that could be checked.
 """
 
 import dataclasses
@@ -16,28 +16,28 @@ from explaind_tf.kernel.functions import Batch, Block, PureModel, StepPath
 from explaind_tf.kernel.operations.uses import NotCoveredError
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 
-# Samples of one trial, and groups of variables that are told apart in it.
+# Most samples of one trial, and most groups of variables that it compares.
 _MOST = 8
 _MOST_GROUPS = 32
-# Share of a variable's gradient that kinks may account for.
+# Share of a variable's gradient by which kinks (non-smooth points) may change it.
 _KINKS = 2e-2
-# By which weights are moved, as a share of their size, and of 1 where they are all zero.
+# Random change of the weights, as a share of their size, or of 1 if they are all zero.
 _SHAKE = 0.05
-# What running a rule on examples of another arrangement may raise: shapes do not fit, at run time or already in the graph.
+# What a rule may raise on examples in another arrangement: shapes do not fit, at run time or already in the graph.
 _UNFIT = (NotCoveredError, ValueError, tf.errors.InvalidArgumentError)
 
 
 def samples_are_coupled(
     loss: LossDerivatives, point: np.ndarray, constants: list[np.ndarray], batch: Batch
 ) -> bool:
-    """Tell whether a sample's loss depends on the rest of its batch, or on its place in it.
+    """Return whether a sample's loss depends on the rest of its batch, or on its place in it.
 
-    It does with BatchNorm in training mode and with dropout, whatever the layers are called: the losses of
-    single samples are compared with those in the batch.
+    It does with BatchNorm in training mode and with dropout. No layer has to be known for this: the losses of single
+    samples are compared with those in the batch.
     """
     point = _shaken(loss.model, point)
     together = loss.values(point, constants, batch).numpy()
-    # Samples of weight zero, or masked, tell nothing.
+    # Masked samples and those of weight zero show nothing, so the largest losses are included.
     positions = sorted({0, len(batch) - 1, *np.argsort(np.abs(together))[-2:].tolist()})
     alone = np.array([loss.values(point, constants, batch.part(k, k + 1)).numpy()[0] for k in positions])
     scale = max(float(np.max(np.abs(together))), 1e-30)
@@ -47,9 +47,9 @@ def samples_are_coupled(
 def sample_products_hold(
     loss: LossDerivatives, point: np.ndarray, constants: list[np.ndarray], batch: Batch
 ) -> bool:
-    """Tell whether the rules give the products of rows with gradients of single samples, variable by variable.
+    """Return whether the rules give the products of rows with gradients of single samples, variable by variable.
 
-    Only where samples do not interact.
+    Call it only if samples do not interact.
     """
     point, part, expected = _single_samples(loss, point, constants, batch)
     rows = np.random.default_rng(0).normal(size=(2, expected.shape[1])).astype(expected.dtype)
@@ -66,7 +66,7 @@ def sample_products_hold(
 def sample_gradients_hold(
     loss: LossDerivatives, point: np.ndarray, constants: list[np.ndarray], batch: Batch
 ) -> bool:
-    """Tell whether the rules give the gradients of single samples. Only where samples do not interact."""
+    """Return whether the rules give the gradients of single samples. Only where samples do not interact."""
     point, part, expected = _single_samples(loss, point, constants, batch)
     try:
         found = loss.sample_gradients(point, constants, part, by_rule=True).numpy()
@@ -80,8 +80,8 @@ def _single_samples(
 ) -> tuple[np.ndarray, Batch, np.ndarray]:
     """Return a point nearby, samples to try, and the gradient of each, shape (K, D).
 
-    Samples do not interact, so the gradient of the batch with all other samples' shares at zero is that of one
-    sample alone. It needs no function that replaying the run does not need, too.
+    Samples do not interact. So the gradient of the batch is that of one sample if all other shares are zero. The
+    replay of a run compiles this function anyway.
     """
     point, part = _shaken(loss.model, point), batch.part(0, min(len(batch), _MOST))
     if len(part) == 1:  # one alone would be in place in any arrangement
@@ -93,7 +93,7 @@ def _single_samples(
 def row_rules_hold(
     measurement: MeasurementDerivatives, path: StepPath, block: Block, *, at_once: int = 1
 ) -> bool:
-    """Tell whether the rules give the gradients of single measurements; ``at_once`` as in :func:`row_products_hold`."""
+    """Return whether the rules give the gradients of single measurements; ``at_once`` as in :func:`row_products_hold`."""
 
     def by_rule(path: StepPath, quadrature: Quadrature, part: Block, direction: np.ndarray) -> np.ndarray:
         rows = measurement.path_rows(path, quadrature, part, by_rule=True).numpy()
@@ -106,9 +106,9 @@ def row_rules_hold(
 def row_products_hold(
     measurement: MeasurementDerivatives, path: StepPath, block: Block, *, at_once: int = 1
 ) -> bool:
-    """Tell whether the rules give the products of directions with gradients of single measurements.
+    """Return whether the rules give the products of directions with gradients of single measurements.
 
-    They are held against JVPs, which need no rules and which every question needs anyway.
+    They are compared with JVPs, which need no rules and which every question compiles anyway.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def row_products_hold(
     block : Block
         Some inputs.
     at_once : int
-        Directions of one JVP. A graph is compiled for each number of them: choose the one that the sweep uses.
+        Number of directions of one JVP. A graph is compiled for each such number: choose that of the sweep.
     """
 
     def by_rule(path: StepPath, quadrature: Quadrature, part: Block, direction: np.ndarray) -> np.ndarray:
@@ -139,7 +139,7 @@ def _products_hold(
     model = measurement.model
     path = dataclasses.replace(path, start=_shaken(model, path.start))
     outputs = int(measurement.values(path.start, path.constants, block.take(slice(0, 1))).shape[1])
-    # Two inputs at least, for one alone would be in place in any arrangement; a row is as large as the model.
+    # At least two inputs, since a single one is in place in any arrangement. A row is as large as the model.
     count = min(max(len(block), 2), max(2, _MOST // outputs))
     part = block.take(np.arange(count) % len(block))
     quadrature = Quadrature.same(len(part))
@@ -148,19 +148,16 @@ def _products_hold(
         found = by_rule(path, quadrature, part, direction)
     except _UNFIT:
         return False
-    # A JVP for each variable, or for several together where there are many.
+    # A JVP for each variable, or for several together if there are many.
     group_of = np.arange(len(model.sizes)) % min(len(model.sizes), _MOST_GROUPS)
-    masks = np.repeat(group_of, model.sizes) == np.arange(group_of.max() + 1)[:, None]
-    padded = np.zeros((-(-len(masks) // at_once) * at_once, len(direction)), direction.dtype)
-    padded[: len(masks)] = masks * direction
-    table = quadrature.by_node()[0]
-    jvps = [
-        measurement.path_jvp(path, table, directions, part).numpy()  # (inputs, at_once, O)
-        for directions in np.split(padded, len(padded) // at_once)
-    ]
-    expected = np.moveaxis(np.concatenate(jvps, axis=1)[:, : len(masks)], 1, -1)
-    summed = np.stack([found[..., group_of == group].sum(axis=-1) for group in range(len(masks))], axis=-1)
-    return _agree(summed, expected, [1] * len(masks))
+    groups, table = np.unique(group_of), quadrature.by_node()[0]
+    jvps = []
+    for first in range(0, len(groups), at_once):
+        masked = [np.repeat(group_of == first + k, model.sizes) * direction for k in range(at_once)]
+        jvps.append(measurement.path_jvp(path, table, np.stack(masked), part).numpy())
+    expected = np.moveaxis(np.concatenate(jvps, axis=1)[:, : len(groups)], 1, -1)  # (inputs, O, groups)
+    summed = np.stack([found[..., group_of == group].sum(axis=-1) for group in groups], axis=-1)
+    return _agree(summed, expected, [1] * len(groups))
 
 
 def _theta_sizes(model: PureModel) -> list[int]:
@@ -194,8 +191,8 @@ def _spread(values: np.ndarray) -> float:
 def _agree(found: np.ndarray, expected: np.ndarray, sizes: list[int]) -> bool:
     """Compare gradients, or products with them, variable by variable along the last axis.
 
-    A wrong rule is off by as much as the gradient itself. Rounding is not, and neither is a kink (of a ReLU, say) that
-    rounds to one side in a batch and to the other alone.
+    A wrong rule is off by as much as the gradient itself. The effect of rounding is smaller. So is that of a kink (of a
+    ReLU, say) where a value rounds to one side in a batch and to the other side alone.
     """
     if found.shape != expected.shape:
         return False

@@ -1,8 +1,8 @@
-"""Rows of the reverse sweep: what the use of each batch's gradient does to measurements.
+"""Rows of the reverse sweep: how the use of each batch's gradient moves measurements.
 
-It walks backwards with one row Ψ a measurement, which gathers how a unit of gradient at a step would have moved the
-measurement in that step and, through momentum, in all later ones. Updates are handed over one by one, from the last one
-back. Rows are as large as the model times the measurements: no more are kept than the recursion needs.
+The sweep goes backwards through the updates, from the last one to the first, with one row Ψ for each measurement. Ψ adds
+up how far a unit of momentum at a step moves the measurement in that step and in all later ones. All rows together are as
+large as the model times the number of measurements, so only those that the recursion needs are kept.
 """
 
 from collections import deque
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-# Elements of rows from which it pays to compile what is done with them at each step.
+# From this many elements of rows on, it pays to compile the recursion.
 _WORTH_FUSING = 2**22
 
 
@@ -22,11 +22,12 @@ class Update:
     Attributes
     ----------
     gain, direct : float
-        What a unit of gradient adds to the momentum, and moves a weight by besides.
+        What a unit of gradient adds to the momentum, and how far it moves a weight without the momentum.
     pull : np.ndarray
-        What a unit of momentum moves a weight by, shape (D,) or ().
+        How far a unit of momentum moves a weight, shape (D,) or ().
     scale : np.ndarray
-        κ over the number of accumulated batches, shape (D,) or (): makes gradients of batches that of the update.
+        κ divided by the number of accumulated batches, shape (D,) or (). A batch's gradient times this is its part of
+        the update's gradient.
     """
 
     gain: float
@@ -37,14 +38,14 @@ class Update:
 
 @dataclass(frozen=True)
 class UpdateRows:
-    """How one update turns momentum and gradient into the measurements of a block.
+    """How momentum and gradient of one update move the measurements of a block.
 
     Attributes
     ----------
     step : int
         Step number.
     phi : tf.Tensor or None
-        What a unit of each weight moves the measurements by in this very step, shape (F, D); None for a step that is not
+        How far a unit of each weight moves the measurements in this step, shape (F, D); None for a step that is not
         accounted for.
     update : Update
         How momentum and gradient move the weights.
@@ -55,32 +56,33 @@ class UpdateRows:
     update: Update
 
     def of_use(self, psi: tf.Tensor, share: float = 1.0, *, is_direct: bool) -> "UseRows":
-        """Return what a unit of this update's batch gradient does through a share of the rows Ψ of its momentum.
+        """Return how far a unit of this update's batch gradient moves the measurements, through a share of the rows Ψ.
 
         Parameters
         ----------
         psi : tf.Tensor
             Shape (F, D).
         share : float
-            Which one.
+            The share of Ψ.
         is_direct : bool
-            Whether to add what it does besides, in this step.
+            Whether to add how far it moves them in this step without the momentum.
         """
         if self.update.scale.ndim == 0 and not (is_direct and self.update.direct):
             return UseRows(psi, share * self.update.gain * float(self.update.scale))
         dtype = psi.dtype.as_numpy_dtype
         rows = psi * np.asarray(share * self.update.gain * self.update.scale).astype(dtype)
         if is_direct and self.update.direct:
-            assert self.phi is not None, "only what is accounted for does something directly"
+            assert self.phi is not None, "only a step that is accounted for has a direct part"
             rows = rows + self.phi * np.asarray(self.update.direct * self.update.scale).astype(dtype)
         return UseRows(rows)
 
 
 @dataclass(frozen=True)
 class UseRows:
-    """What the use of a batch's gradient does to measurements: rows (F, D), times a factor.
+    """How the use of a batch's gradient moves measurements: rows (F, D), times a factor.
 
-    The factor is kept apart: rows are as large as the model times the measurements, and their products with samples small.
+    The factor is kept apart because it is cheaper to multiply the products with samples by it than the rows. Rows are as
+    large as the model times the number of measurements.
     """
 
     rows: tf.Tensor
@@ -88,9 +90,9 @@ class UseRows:
 
 
 class RowsByUse:
-    """The rows gain_i Ψ_i + what update i does directly, with Ψ_i = memory · Ψ_{i+1} + Φ_i ⊙ pull_i.
+    """The rows gain_i Ψ_i plus the direct part of update i, with Ψ_i = memory · Ψ_{i+1} + Φ_i ⊙ pull_i.
 
-    A sample's influence through its use at update i, in step i and in all later ones, is ⟨rows_i, ω ∇ℓ_k(θ_i)⟩.
+    The influence of a sample through its use at update i, in step i and all later ones, is ⟨rows_i, ω ∇ℓ_k(θ_i)⟩.
 
     Parameters
     ----------
@@ -101,13 +103,13 @@ class RowsByUse:
     def __init__(self, memory: float) -> None:
         self._memory = memory
         self._psi: tf.Tensor | None = None
-        self._left = 1.0  # of Ψ, since the last update that is accounted for
+        self._left = 1.0  # share of Ψ, since the last update that is accounted for
 
     def take(self, update: UpdateRows) -> dict[int, UseRows] | None:
-        """Take the update before those taken so far, and return its rows, filed under its step.
+        """Take the update before those taken so far, and return its rows under the number of its step.
 
-        Nothing is filed while no update was accounted for. None says that this update and those before it cannot matter
-        any more.
+        The result is empty until an update is accounted for. None says that this update and all before it have no effect
+        above rounding.
         """
         if update.phi is not None:
             self._psi, self._left = _recall(self._psi, update, self._memory * self._left), 1.0
@@ -121,7 +123,7 @@ class RowsByUse:
 
 
 class RowsByEffect:
-    """The rows of each effect step s ≥ i, told apart: memory^(updates between) · gain_i · Φ_s ⊙ pull_s.
+    """The rows of each effect step s ≥ i on its own: memory^(updates between) · gain_i · Φ_s ⊙ pull_s.
 
     Holds the rows of all effect steps until their weight falls below rounding.
 
@@ -149,7 +151,7 @@ class RowsByEffect:
         }
 
     def _share(self, later: int) -> float:
-        """Return what of the momentum gained now is left at a later update."""
+        """Return the share of the momentum gained in this update that is left at a later one."""
         return self._memory ** (self._position - later)
 
     def _is_forgotten(self, later: int, effect: int, pulled: tf.Tensor) -> bool:
@@ -172,5 +174,5 @@ def _add_pulled(psi: tf.Tensor, memory: tf.Tensor, phi: tf.Tensor, pull: tf.Tens
 
 
 _advance = tf.function(_add_pulled, autograph=False, reduce_retracing=True)
-# One pass over memory instead of three; compiling takes as long as that saves on some GB of rows.
+# One pass over memory instead of three. Compiling costs as much time as that saves on some GB of rows.
 _advance_fused = tf.function(_add_pulled, autograph=False, jit_compile=True)

@@ -1,6 +1,6 @@
-"""Displacement laws: how an optimizer's step moves the weights. Pure functions, without Keras.
+"""Displacement laws: how an optimizer's step moves the weights, as pure functions without Keras.
 
-A new law is one new file and one line of registration.
+A new law needs one new file and one line of registration.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ _LAWS: dict[str, type[Law]] = {}
 
 
 def register(law: type[Law]) -> None:
-    """Make a law known by its name, under which the manifests of runs have it.
+    """Register a law under its name, which the manifests of runs store.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def register(law: type[Law]) -> None:
         If the name is taken.
     """
     if law.name in _LAWS:
-        raise ValueError(f"There is a law {law.name!r} already. Choose another name.")
+        raise ValueError(f"A law named {law.name!r} is registered already. Give the new law another `name`.")
     _LAWS[law.name] = law
 
 
@@ -47,7 +47,7 @@ def law_from_config(name: str, constants: Mapping[str, Any]) -> Law:
     KeyError
         If there is no law of that name.
     TypeError, ValueError
-        If its constants are not those of the law.
+        If the constants are not those of the law.
     """
     return _LAWS[name].from_config(constants)
 

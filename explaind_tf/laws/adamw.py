@@ -20,8 +20,8 @@ class AdamWLaw(Law):
         P_s     = diag( η_s √(1 − β₂ᵗ) / (1 − β₁ᵗ) / (√v_s + ε) )
         Δθ_s    = decay_s − P_s m_s
 
-    v_s is the recorded one: for sparse gradients (``Embedding``) Keras squares each occurrence of a row before it
-    adds them, so it is not always the square of the summed gradient.
+    v_s is taken from the record. For sparse gradients (``Embedding``) Keras squares each occurrence of a row before it
+    adds them, so g_s² is not always the square of the summed gradient.
 
     ε is added to the square root of the *uncorrected* v. The ExPLAIND paper (arXiv:2505.20076, Theorem
     3.1) and PyTorch add it after bias correction, so their formula is inexact for Keras.
@@ -47,7 +47,7 @@ class AdamWLaw(Law):
 
     @property
     def looks_ahead(self) -> bool:
-        """False: all goes through the momentum."""
+        """False: gradients move the weights only through the momentum."""
         return False
 
     def momentum(self, momentum: tf.Tensor, gradient: tf.Tensor, learning_rate: float) -> tf.Tensor:
@@ -66,9 +66,9 @@ class AdamWLaw(Law):
         iteration : int
             The optimizer's ``iterations`` before the step (0 for the first one).
         """
-        assert second_moment is not None  # what divides_by_second_moment says
+        assert second_moment is not None  # as divides_by_second_moment says
         dtype = second_moment.dtype
-        # Keras casts Python floats through float32 on their way to a float64 tensor; so does tf.cast.
+        # Keras casts a Python float to float32 before float64, and so does tf.cast.
         step = tf.cast(iteration + 1, dtype)
         correction_1 = 1 - tf.pow(tf.cast(self.beta_1, dtype), step)
         correction_2 = 1 - tf.pow(tf.cast(self.beta_2, dtype), step)

@@ -1,13 +1,13 @@
 """Displacement laws: how one optimizer step moves the weights, as pure functions.
 
-Every law here is linear in the gradients, with a momentum m and a displacement that add up from causes::
+Every law here is linear in the gradients. Its momentum m and its displacement are sums over causes::
 
     m_s  = memory · m_{s−1} + gain_s · g_s
     Δθ_s = decay_s + pull_s ⊙ m_s + direct_s · g_s + rounding
 
-g_s is the gradient that the update was given: clipped, and averaged over accumulated batches where there are any.
-All vectors are flat, of shape (D,), D the number of trainable weights. What is not linear in the gradients (the second
-moment, clipping factors) is taken as it was in training.
+g_s is the gradient that the update used: clipped, and averaged over accumulated batches if there are any. All vectors
+are flat, of shape (D,), where D is the number of trainable weights. Quantities that are not linear in the gradients (the
+second moment, clipping factors) have their values from training.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 import tensorflow as tf
 
-# Units in the last place that the sum may be off from which a gradient is recovered.
+# Rounding error of the sum from which a gradient is recovered, in units in the last place.
 _ROUNDINGS = 4
 
 
@@ -32,9 +32,9 @@ class StepFactors:
     gain : float
         What a unit of gradient adds to the momentum.
     pull : tf.Tensor
-        What a unit of momentum moves a weight by, shape (D,) or ().
+        How far a unit of momentum moves a weight, shape (D,) or ().
     direct : float
-        What a unit of gradient moves a weight by besides (Nesterov momentum).
+        How far a unit of gradient moves a weight without the momentum (Nesterov).
     """
 
     gain: float
@@ -61,7 +61,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class RecoveredGradient:
-    """The gradient that an update used, as far as its variables tell.
+    """The gradient that an update used, recovered from the variables before and after it.
 
     Attributes
     ----------
@@ -78,8 +78,8 @@ class RecoveredGradient:
 class Law(Protocol):
     """What the ledger needs to know of an optimizer.
 
-    A law is a frozen dataclass whose fields are its constants, floats or bools, and which has this class for a base. It
-    imports no Keras.
+    A law is a frozen dataclass with this class as a base. Its fields are its constants, floats or bools. It does not
+    import Keras.
     """
 
     name: ClassVar[str]
@@ -93,7 +93,7 @@ class Law(Protocol):
     @property
     @abstractmethod
     def looks_ahead(self) -> bool:
-        """Whether a gradient moves the weights besides through the momentum."""
+        """Whether a gradient also moves the weights directly, not only through the momentum."""
 
     @abstractmethod
     def momentum(self, momentum: tf.Tensor, gradient: tf.Tensor, learning_rate: float) -> tf.Tensor:
@@ -101,7 +101,7 @@ class Law(Protocol):
 
     @abstractmethod
     def factors(self, second_moment: tf.Tensor | None, learning_rate: float, iteration: int) -> StepFactors:
-        """Return the coefficients of a step from what was recorded of it."""
+        """Return the coefficients of a step from its recorded values."""
 
     @abstractmethod
     def decay(self, theta: tf.Tensor, mask: tf.Tensor, learning_rate: float) -> tf.Tensor:
@@ -118,7 +118,7 @@ class Law(Protocol):
         Raises
         ------
         TypeError
-            If they are not those of the law, or no numbers.
+            If constants are missing, unknown or no numbers.
         ValueError
             If one is out of range.
         """
@@ -128,10 +128,10 @@ class Law(Protocol):
     def recovered_gradient(
         self, before: Moments, after: Moments, mask: np.ndarray, learning_rate: float
     ) -> RecoveredGradient | None:
-        """Return the gradient that the first update of a run used, from what it made of the momentum.
+        """Return the gradient that the first update of a run used, recovered from the change of the momentum.
 
-        Without a momentum it is recovered from the weights. Both are sums, of which the part that is no gradient's is
-        taken away; what is left is rounded by as much as that part is larger.
+        Without a momentum it is recovered from the weights. In both cases the part that does not come from the gradient
+        is known and subtracted. Subtracting it amplifies rounding by the ratio of the two parts.
 
         Parameters
         ----------
@@ -145,13 +145,13 @@ class Law(Protocol):
         Returns
         -------
         RecoveredGradient or None
-            None if the update shows nothing of its gradient: under a learning rate of 0, SGD remembers nothing.
+            None if the update left no trace of its gradient, as SGD with a learning rate of 0 does.
         """
         theta, dtype = before.theta, before.theta.dtype
         second_moment = None if after.second_moment is None else tf.constant(after.second_moment)
         factors = self.factors(second_moment, learning_rate, 0)
         if after.momentum is None:
-            # All of the gradient is in the displacement.
+            # Without momentum, the whole gradient is in the displacement.
             unit = np.asarray(factors.gain * factors.pull.numpy() + factors.direct)
             start, reached = theta, after.theta
             decay = self.decay(tf.constant(theta), tf.constant(mask), learning_rate)
@@ -194,7 +194,7 @@ def clip_ratio(gradient: tf.Tensor, limit: float) -> tf.Tensor:
 
 
 def exact_cast(value: Any, dtype: tf.DType) -> tf.Tensor:
-    """Return a recorded number in a dtype, without the detour through float32 that a Python float takes."""
+    """Return a recorded number in a dtype, without the cast through float32 that a Python float takes."""
     return tf.cast(tf.convert_to_tensor(value, tf.float64), dtype)
 
 
@@ -203,10 +203,10 @@ def _fields(law: Any) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def _constant(name: str, value: Any, kind: Any) -> float | bool:
-    """Return a constant as its law wants it; one that the law does not know is left to the law to refuse."""
+    """Return a constant in the type of its field; the law's constructor refuses unknown ones."""
     number = float(value)
     if kind is not bool:
         return number
     if number not in (0.0, 1.0):
-        raise ValueError(f"{name} must be 0 or 1, got {value!r}")
+        raise ValueError(f"{name} must be 0 (false) or 1 (true); found {value!r}")
     return bool(number)

@@ -11,7 +11,7 @@ from explaind_tf.laws.law import Law, StepFactors, decoupled_decay, exact_cast
 
 @dataclass(frozen=True)
 class SGDLaw(Law):
-    """The displacement of ``keras.optimizers.SGD``, the learning rate inside of the velocity.
+    """The displacement of ``keras.optimizers.SGD``, with the learning rate inside the velocity.
 
     With ``keras/src/optimizers/sgd.py::update_step``::
 
@@ -20,14 +20,14 @@ class SGDLaw(Law):
         Δθ_s    = decay_s + m_s                      plain (μ = 0) or heavy-ball momentum
         Δθ_s    = decay_s + μ m_s − η_s g_s          Nesterov
 
-    A sample's influence is therefore scaled by the learning rate of the step that *used* it.
+    A sample's influence is therefore scaled by the learning rate of its use step, whose batch held it.
 
     Parameters
     ----------
     momentum_share : float
         μ, the argument ``momentum`` of the Keras optimizer.
     nesterov : bool
-        Whether momentum is Nesterov's. Without momentum it means nothing.
+        Whether momentum is Nesterov's. Without momentum it has no effect.
     weight_decay : float
         λ, 0 for none.
     """
@@ -41,7 +41,7 @@ class SGDLaw(Law):
 
     @property
     def memory(self) -> float:
-        """Share μ of the velocity that survives a step, as Keras' cast from a Python float rounds it: to float32."""
+        """Share μ of the velocity that survives a step, rounded to float32 as Keras rounds a Python float."""
         return float(np.float32(self.momentum_share))
 
     @property

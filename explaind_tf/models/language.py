@@ -20,13 +20,13 @@ def LanguageTransformer(
 ) -> keras.Model:
     """Build a decoder-only Transformer that predicts the next token at each position.
 
-    Token and learned position embedding; in each block, with the residual connection around both::
+    It begins with a token embedding and a learned position embedding. Each block adds to the residual stream::
 
         x = x + attention(norm(x))        causal, see CausalSelfAttention
         x = x + mlp(norm(x))              GELU
 
-    then a last normalisation and an untied unembedding. Attention, MLP and unembedding have no biases, the layer
-    normalisations a scale and an offset. Everything is smooth, so that path integrals need few nodes.
+    A last normalisation and an untied unembedding follow. Attention, MLP and unembedding have no biases. Layer
+    normalisations have a scale and an offset. The whole model is smooth, so path integrals need few nodes.
 
     Layers are named by block: ``block0_attention_norm``, ``block0_attention``, ``block0_mlp_norm``, ``block0_mlp_in``,
     ``block0_mlp_out`` and so on. The default has 1,256,704 trainable weights.
@@ -51,7 +51,7 @@ def LanguageTransformer(
     Returns
     -------
     keras.Model
-        A functional model from int32 tokens ``(batch, seq_len)`` to logits ``(batch, seq_len, vocabulary)``: those at
+        A functional model from int32 tokens ``(batch, seq_len)`` to logits ``(batch, seq_len, vocabulary)``. Logits at
         position t depend on the tokens up to t and predict token t + 1. Compile it with ``from_logits=True``.
 
     Raises

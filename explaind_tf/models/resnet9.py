@@ -8,8 +8,8 @@ import keras
 # 11 -> 6 (conv2, stride 2) -> 3 (pool3) -> 1 (conv4), whereas 10 -> 5 -> 2 -> nothing.
 MIN_SIDE: Final = 11
 
-# Keeps the logits of a fresh network small, so that the first steps without BatchNorm neither
-# saturate the softmax nor send large gradients down the residual blocks.
+# Keeps the logits of a fresh network small. Without BatchNorm, the first steps would otherwise
+# saturate the softmax or send large gradients down the residual blocks.
 LOGIT_SCALE: Final = 0.2
 
 
@@ -38,8 +38,8 @@ def ResNet9(
         logits      dense                     times 0.2
 
     Each convolution is followed by ReLU. Convolutions and ``logits`` have no bias. With two
-    classes on 32x32x3 the full width has 2,271,168 trainable weights, the 2.27 M of the paper's
-    variant, which has no BatchNorm either (arXiv:2505.20076, CIFAR-2 experiment).
+    classes and 32x32x3 images the full width has 2,271,168 trainable weights. They are the 2.27 M of
+    the paper's variant, which has no BatchNorm either (arXiv:2505.20076, CIFAR-2 experiment).
 
     Parameters
     ----------
@@ -51,9 +51,8 @@ def ResNet9(
         Factor on all channel counts, rounded to at least one channel; 0.25 is the narrow variant
         (142,320 trainable weights for two classes).
     batch_norm : bool, default False
-        Put BatchNormalization between each convolution and its ReLU. Leave it off where a
-        prediction has to depend on the weights alone: BatchNorm statistics are state that moves
-        without a gradient.
+        Put BatchNormalization between each convolution and its ReLU. Leave it off if a prediction
+        must depend on the weights alone: BatchNorm statistics are state that moves without a gradient.
     name : str, default "resnet9"
         Name of the model.
 
@@ -61,7 +60,7 @@ def ResNet9(
     -------
     keras.Model
         A functional model from images ``(batch, height, width, channels)``, floats scaled to
-        [0, 1], to logits ``(batch, num_classes)``: there is no softmax, so compile it with
+        [0, 1], to logits ``(batch, num_classes)``. It has no softmax, so compile it with
         ``from_logits=True``.
 
     Raises
@@ -95,7 +94,7 @@ def ResNet9(
             strides=strides,
             padding=padding,
             use_bias=False,
-            # He: half of each ReLU's input is cut off, and there is no BatchNorm to make up for it.
+            # He: each ReLU cuts off half of its input, and no BatchNorm makes up for it.
             kernel_initializer=keras.initializers.HeNormal(),
             name=layer,
         )(x)
@@ -118,7 +117,7 @@ def ResNet9(
     x = conv(x, 128, "conv4", padding="valid")
     x = keras.layers.GlobalMaxPooling2D(name="pool4")(x)
     x = keras.layers.Dense(num_classes, use_bias=False, name="logits")(x)
-    # A layer and not `0.2 * x`: the model then saves, clones and reads back like any other.
+    # With a layer, and not `0.2 * x`, the model saves, clones and loads like any other.
     x = keras.layers.Rescaling(LOGIT_SCALE, name="logits_scale")(x)
     return keras.Model(images, x, name=name)
 
@@ -138,8 +137,8 @@ def _check_arguments(num_classes: int, input_shape: tuple[int, int, int], width:
         )
     if min(input_shape[:2]) < MIN_SIDE or input_shape[2] < 1:
         raise ValueError(
-            f"ResNet9 shrinks its input fourfold and then needs 3x3 pixels: `input_shape` must be "
+            f"ResNet9 shrinks its input fourfold and then needs 3x3 pixels. `input_shape` must be "
             f"at least ({MIN_SIDE}, {MIN_SIDE}, 1). Received: input_shape={tuple(input_shape)}. "
-            "Resize the images first, for instance "
+            "Resize the images first, for example with "
             "`explaind_tf.datasets.digits(size=32, channels=3)` or `tf.image.resize`."
         )

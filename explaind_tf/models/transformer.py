@@ -6,8 +6,8 @@ from typing import Any, Final
 import keras
 from keras import ops
 
-# Added-in for a masked score. Finite, unlike -inf, so that no derivative of the softmax meets
-# inf - inf; small enough for exp() to give exactly 0, and still a float16.
+# Stands for a masked score. It is finite, so no derivative of the softmax computes inf - inf. It is
+# small enough for exp() to give exactly 0, and fits into float16.
 MASKED_SCORE: Final = -3e4
 
 
@@ -23,7 +23,7 @@ class PositionEmbedding(keras.layers.Layer):
     Raises
     ------
     ValueError
-        When the layer is built, if the length or depth of the sequence is not known.
+        When the layer is built and the length or depth of the sequence is not known.
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -53,11 +53,11 @@ class CausalSelfAttention(keras.layers.Layer):
 
         y[t] = sum_s softmax_s( q[t].k[s] / sqrt(d) ) v[s],  q, k, v = x W_query, x W_key, x W_value
 
-    and the heads' outputs, side by side, are multiplied by ``W_output``. The weights ``query``,
-    ``key``, ``value`` and ``output`` are each ``(d_model, d_model)``, without biases, initialised
-    from a normal distribution of standard deviation ``1/sqrt(d_model)``; head ``h`` owns the
-    columns ``h*d ... (h+1)*d`` of the first three and those rows of ``output``. The residual
-    connection is left to the model.
+    The heads' outputs are concatenated and multiplied by ``W_output``. The weights ``query``,
+    ``key``, ``value`` and ``output`` are each ``(d_model, d_model)``, without biases. They are
+    initialised from a normal distribution of standard deviation ``1/sqrt(d_model)``. Head ``h`` owns
+    the columns ``h*d ... (h+1)*d`` of the first three and those rows of ``output``. The layer has
+    no residual connection: the model adds it.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class CausalSelfAttention(keras.layers.Layer):
         _check_heads(d_model, self.num_heads)
 
         def add(name: str) -> keras.Variable:
-            # A fresh initializer each: one used twice would give two equal weights.
+            # An initializer that is used twice would give two equal weights.
             initializer = _scaled_normal(d_model)
             return self.add_weight(shape=(d_model, d_model), initializer=initializer, name=name)
 
@@ -98,7 +98,7 @@ class CausalSelfAttention(keras.layers.Layer):
         """Attend; ``inputs`` and the result are ``(batch, seq_len, d_model)``."""
         _, seq_len, d_model = inputs.shape
         d_head = d_model // self.num_heads
-        # One row per token. A matmul of rank 3 with rank 2 would do, but vectorised Jacobians of
+        # One row per token, although a matmul of rank 3 with rank 2 exists: vectorised Jacobians of
         # it (tf.vectorized_map with oneDNN on CPU, TF 2.20 and 2.21) corrupt the heap.
         rows = ops.reshape(inputs, (-1, d_model))
 
@@ -138,14 +138,14 @@ def ModularTransformer(
     """Build the Transformer of the modular-addition experiment.
 
     It reads ``a + b =`` (token ids ``[a, p, b, p + 1]``, see
-    :func:`explaind_tf.datasets.modular_addition`) and predicts ``(a + b) % p`` after "=": token
-    and learned position embedding, one layer of causal attention and one ReLU MLP, each with
-    a residual connection and without layer norm, an untied unembedding, and the log-softmax of
-    the last position (arXiv:2505.20076, Grokking experiment).
+    :func:`explaind_tf.datasets.modular_addition`) and predicts ``(a + b) % p`` after "=". It has
+    a token embedding and a learned position embedding, one layer of causal attention, one ReLU MLP
+    and an untied unembedding. It returns the log-softmax of the last position. Attention and MLP
+    have residual connections and no layer norm (arXiv:2505.20076, Grokking experiment).
 
     No layer has a bias. The default has 96,896 trainable weights: embedding and unembedding
-    7,360 each, positions 256, attention 16,384, MLP 65,536. (Tying the unembedding to the embedding
-    would make it 89,536; they are separate here, since the experiment studies them apart.)
+    7,360 each, positions 256, attention 16,384, MLP 65,536. An unembedding tied to the embedding
+    would make it 89,536. They are separate because the experiment studies each of them.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def ModularTransformer(
         Tokens in a sequence.
     dropout : float, default 0.0
         Dropout rate on what attention and MLP add to the residual stream, in [0, 1). With 0 there
-        is no dropout layer, hence no random state to record.
+        is no dropout layer, so no random state to record.
     name : str, default "modular_transformer"
         Name of the model.
 
@@ -170,7 +170,7 @@ def ModularTransformer(
     keras.Model
         A functional model from int32 token ids ``(batch, seq_len)`` to log-probabilities
         ``(batch, p + 2)``. Compile it with ``SparseCategoricalCrossentropy(from_logits=True)``:
-        log-probabilities are logits that are normalised already.
+        log-probabilities are logits that are already normalised.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def ModularTransformer(
     if p < 2:
         raise ValueError(f"`p`, the modulus, must be at least 2. Received: p={p}.")
     if not 0 <= dropout < 1:
-        raise ValueError(f"`dropout` is a rate in [0, 1). Received: dropout={dropout}.")
+        raise ValueError(f"`dropout` must be a rate in [0, 1). Received: dropout={dropout}.")
     _check_heads(d_model, num_heads)
 
     def dense(
@@ -220,8 +220,8 @@ def ModularTransformer(
     )(tokens)
     x = PositionEmbedding(name="position_embedding")(x)
     x = residual(x, CausalSelfAttention(num_heads, name="attention")(x), "attention")
-    # Only the last position is read, and what follows acts on each position alone: dropping the
-    # others here changes no output and no gradient, and the MLP costs a seq_len-th.
+    # Only the last position is read, and later layers act on each position alone. Dropping the
+    # others here changes no output and no gradient, and divides the cost of the MLP by seq_len.
     x = keras.layers.Cropping1D((seq_len - 1, 0), name="last_position")(x)
     x = keras.layers.Flatten(name="residual_stream")(x)
     hidden = dense(x, d_model, d_mlp, "mlp_in", activation="relu")
@@ -239,7 +239,7 @@ def _scaled_normal(fan_in: int) -> keras.initializers.Initializer:
 def _check_heads(d_model: int, num_heads: int) -> None:
     if d_model % num_heads:
         raise ValueError(
-            "`num_heads` must divide `d_model`, which is split evenly among the heads. Received: "
+            "`num_heads` must divide `d_model`, which the heads share evenly. Received: "
             f"d_model={d_model}, num_heads={num_heads}."
         )
 
@@ -250,6 +250,6 @@ def _sequence_shape(layer: str, input_shape: tuple[int | None, ...]) -> tuple[in
         case (_, int(seq_len), int(d_model)):
             return seq_len, d_model
     raise ValueError(
-        f"{layer} expects inputs of shape (batch, seq_len, d_model) with known seq_len and "
+        f"{layer} needs inputs of shape (batch, seq_len, d_model) with known seq_len and "
         f"d_model. Received: input_shape={tuple(input_shape)}."
     )

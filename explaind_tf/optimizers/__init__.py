@@ -1,4 +1,4 @@
-"""Path optimizers: Keras optimizers that also say what only they see in a step."""
+"""Path optimizers: Keras optimizers that also note what only they see in a step."""
 
 from explaind_tf.laws import AdamWLaw, Law, SGDLaw
 from explaind_tf.optimizers.path_adamw import PathAdamW

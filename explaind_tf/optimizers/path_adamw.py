@@ -1,4 +1,4 @@
-"""`PathAdamW`: Keras' AdamW that remembers what it used in each step."""
+"""`PathAdamW`: Keras' AdamW that also notes what it used in each step."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from explaind_tf.optimizers.path_optimizer import PathOptimizer
 class PathAdamW(PathOptimizer, keras.optimizers.AdamW):
     """``keras.optimizers.AdamW`` whose steps can be accounted for.
 
-    A drop-in replacement: same arguments, and bit for bit the same weights. It adds a ring buffer of the
-    learning rates and clipping factors that were used, outside of ``optimizer.variables``, and its displacement law.
+    A drop-in replacement: same arguments, and bit for bit the same weights. It adds its displacement law and a ring
+    buffer of the learning rates and clipping factors that were used. The buffer is not in ``optimizer.variables``.
     For Adam without decay, pass ``weight_decay=0``.
 
     Parameters
@@ -58,7 +58,8 @@ class PathAdamW(PathOptimizer, keras.optimizers.AdamW):
         Returns
         -------
         AdamWLaw
-            Δθ_s = −η_sλ w⊙θ_s − P_s m_s, ε beside the uncorrected √v (``keras/src/optimizers/adam.py::update_step``).
+            Δθ_s = −η_sλ w⊙θ_s − P_s m_s, with ε added to the uncorrected √v
+            (``keras/src/optimizers/adam.py::update_step``).
         """
         return AdamWLaw(
             beta_1=float(self.beta_1),
@@ -68,7 +69,7 @@ class PathAdamW(PathOptimizer, keras.optimizers.AdamW):
         )
 
     def moments(self, variables: list[Any] | None = None) -> tuple[list[Any], list[Any]]:
-        """Return the variables that hold m, and what its square root divides by: v, or with amsgrad its maximum.
+        """Return the variables of the momentum m and of the second moment: v, or with amsgrad its maximum so far.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""What all path optimizers share: they note what only an optimizer sees in a step."""
+"""The base of all path optimizers, which note what only an optimizer sees in a step."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,14 +12,14 @@ from explaind_tf.optimizers.ring_buffer import RingBuffer, StepScalars
 
 
 class PathOptimizer(keras.optimizers.Optimizer):
-    """Base of optimizers whose steps can be accounted for; stands before the Keras optimizer in the bases.
+    """Base of optimizers whose steps can be accounted for; list it before the Keras optimizer.
 
-    It computes nothing that ends up in a weight: what it adds to a step only reads.
+    What it adds to a step only reads. It never changes a weight.
 
     Attributes
     ----------
     clips_slices : bool
-        Whether ``clipvalue`` was applied to a sparse gradient, whose slices Keras clips one by one.
+        Whether ``clipvalue`` was applied to a sparse gradient. Keras clips its slices one by one.
     """
 
     _used: RingBuffer | None = None
@@ -35,7 +35,7 @@ class PathOptimizer(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(var_list)
-        # Learning rates and factors are kept in float64, which holds every float that Keras may use exactly.
+        # float64 holds every learning rate and factor that Keras may use exactly.
         factors = tf.TensorSpec((len(self._trainable_variables),), tf.float64)
         self._used = RingBuffer([tf.TensorSpec((), tf.float64), *([factors] if self._clips_by_norm else [])])
 
@@ -60,7 +60,7 @@ class PathOptimizer(keras.optimizers.Optimizer):
         Returns
         -------
         tuple of list of keras.Variable
-            In the order of the variables; empty where there are none.
+            In the order of the variables; empty if the optimizer has none.
         """
         raise NotImplementedError
 
@@ -79,8 +79,8 @@ class PathOptimizer(keras.optimizers.Optimizer):
         return super()._clip_gradients(grads)
 
     def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
-        # The one place where Keras hands over the learning rate it is about to use: reading
-        # `self.learning_rate` once more would call a user's callable more often than Keras does.
+        # Only here Keras passes the learning rate that it is about to use. Reading `self.learning_rate`
+        # again would call a user's callable more often than Keras does.
         assert self._used is not None  # set by build(), which Keras calls before any step
         indices = [self._get_variable_index(variable) for variable in trainable_variables]
         self._updated = frozenset(indices)
@@ -97,17 +97,17 @@ class PathOptimizer(keras.optimizers.Optimizer):
             self._stepped.write(iteration, self._trainable_variables)
 
     def apply(self, grads: list[Any], trainable_variables: list[Any] | None = None) -> None:
-        """Update the weights, as the Keras optimizer does, and note where the step led to if asked to."""
+        """Update the weights as the Keras optimizer does, and note the watched variables after the step."""
         iteration = tf.convert_to_tensor(self._iterations)
         super().apply(grads, trainable_variables)
         if self._left is not None:
             self._left.write(iteration, self._watched)
 
     def watch(self, variables: Sequence[Any], slots: int) -> None:
-        """Note in each step what the update made of the weights, and ``variables`` as the step leaves them.
+        """Note in each step the weights after the update, and ``variables`` at the end of the step.
 
-        For steps that cannot be read from outside: several in one execution, or changes of the weights within a step
-        that are not the update's (constraints, moving averages). Takes effect when the training step is traced.
+        Some steps cannot be read from outside: several run in one execution, or something besides the update changes
+        the weights within a step (constraints, moving averages). Takes effect when the training step is traced.
 
         Parameters
         ----------
@@ -121,7 +121,7 @@ class PathOptimizer(keras.optimizers.Optimizer):
         self._left = RingBuffer([_spec(v) for v in self._watched], slots)
 
     def unwatch(self) -> None:
-        """Forget what :meth:`watch` asked for."""
+        """Undo :meth:`watch`."""
         self._watched, self._stepped, self._left = (), None, None
 
     @property
@@ -148,14 +148,16 @@ class PathOptimizer(keras.optimizers.Optimizer):
             If that step was not taken, or lies too far back.
         """
         if self._used is None:
-            raise LookupError("The optimizer has not been built: it has taken no step yet.")
+            raise LookupError(
+                "The optimizer is not built: it has taken no step yet. Train a step before you read what it used."
+            )
         if not self.is_update(iteration):
             return None
         rate, *factors = self._used.read(iteration)
         return StepScalars(float(rate), factors[0] if factors else None)
 
     def watched_step(self, iteration: int) -> tuple[list[np.ndarray] | None, list[np.ndarray]]:
-        """Return the weights after an update, and the watched variables as the step left them.
+        """Return the weights after an update, and the watched variables at the end of the step.
 
         Parameters
         ----------
@@ -165,20 +167,22 @@ class PathOptimizer(keras.optimizers.Optimizer):
         Returns
         -------
         tuple
-            Lists of arrays; None in place of the first for a step that only accumulated gradients.
+            Lists of arrays. The first is None for a step that only accumulated gradients.
 
         Raises
         ------
         LookupError
-            If nothing was noted then.
+            If nothing was noted for that step.
         """
         if self._left is None or self._stepped is None:
-            raise LookupError("The optimizer was not asked to watch its steps.")
+            raise LookupError(
+                "The optimizer does not watch its steps. Call watch(variables, slots) before the training step is traced."
+            )
         stepped = self._stepped.read(iteration) if self.is_update(iteration) else None
         return stepped, self._left.read(iteration)
 
     def is_update(self, iteration: int) -> bool:
-        """Tell whether a step updates weights, or only accumulates gradients.
+        """Return whether a step updates weights, or only accumulates gradients.
 
         Parameters
         ----------
@@ -259,7 +263,7 @@ class PathOptimizer(keras.optimizers.Optimizer):
         return [self._stepped.buffers[self._get_variable_index(v)] for v in variables]
 
     def stepped(self, variables: list[Any]) -> list[bool]:
-        """Tell which variables the last traced step updated.
+        """Return which variables the last traced step updated.
 
         Parameters
         ----------
@@ -274,7 +278,7 @@ class PathOptimizer(keras.optimizers.Optimizer):
         return [not self._updated or self._get_variable_index(v) in self._updated for v in variables]
 
     def decay_mask(self, variables: list[Any] | None = None) -> list[bool]:
-        """Tell which variables weight decay applies to (Keras skips those without a gradient).
+        """Return which variables weight decay applies to (Keras skips those without a gradient).
 
         Parameters
         ----------
@@ -299,7 +303,7 @@ def _spec(variable: Any) -> tf.TensorSpec:
 
 
 def _norm(gradients: Sequence[Any]) -> tf.Tensor:
-    """Return the norm by which Keras clips: of sparse gradients, that of their slices before equal rows are added."""
+    """Return the norm by which Keras clips. For sparse gradients it takes the slices before equal rows are added."""
     values = [g.values if isinstance(g, tf.IndexedSlices) else tf.convert_to_tensor(g) for g in gradients]
     return tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(value)) for value in values]))
 

@@ -1,4 +1,4 @@
-"""`PathSGD`: Keras' SGD that remembers what it used in each step."""
+"""`PathSGD`: Keras' SGD that also notes what it used in each step."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from explaind_tf.optimizers.path_optimizer import PathOptimizer
 class PathSGD(PathOptimizer, keras.optimizers.SGD):
     """``keras.optimizers.SGD`` whose steps can be accounted for.
 
-    A drop-in replacement: same arguments, and bit for bit the same weights, with or without momentum, Nesterov's or
-    not, with or without decoupled weight decay.
+    A drop-in replacement: same arguments, and bit for bit the same weights. That holds with and without momentum,
+    Nesterov's or not, and with and without decoupled weight decay.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Ring buffers of what an optimizer used, and led to, in each of its last steps."""
+"""Ring buffers of what an optimizer used and produced in each of its last steps."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 SLOTS = 64
-# Elements of a buffer that is read in all slots sooner than in one.
+# Up to this many elements, all slots of a buffer are read faster than one.
 _SMALL = 1024
 
 
@@ -19,8 +19,8 @@ class StepScalars(NamedTuple):
     learning_rate : float
         η.
     clip_factors : np.ndarray or None
-        For each variable the optimizer was built with, the factor by which its gradient was clipped; None without
-        clipping by norm.
+        For each variable that the optimizer was built with, the factor by which its gradient was clipped; None
+        without clipping by norm.
     """
 
     learning_rate: float
@@ -30,25 +30,25 @@ class StepScalars(NamedTuple):
 class RingBuffer:
     """The last values of some tensors, written inside the compiled training step and read between steps.
 
-    The buffers are plain ``tf.Variable``s, held by an object that neither Keras nor TensorFlow tracks:
-    a variable more in ``optimizer.variables`` would make Keras skip all of them when it loads a saved
+    The buffers are plain ``tf.Variable``s. Neither Keras nor TensorFlow tracks the object that holds them:
+    with one more variable in ``optimizer.variables``, Keras would skip all of them when it loads a saved
     optimizer.
 
     Parameters
     ----------
     specs : sequence of tf.TensorSpec
-        Of the tensors.
+        Shapes and dtypes of the tensors.
     slots : int
         How many steps are kept.
 
     Attributes
     ----------
     buffers : list of tf.Variable
-        For each tensor, shape (slots, ...): that of raw counter value i is at i modulo slots.
+        One for each tensor, shape (slots, ...). The value of raw counter i is in slot i modulo slots.
     """
 
     def __init__(self, specs: Sequence[tf.TensorSpec], slots: int = SLOTS) -> None:
-        # Built inside a traced training step or outside of one; the variables must outlive the trace.
+        # This may run inside a traced training step, and the variables must outlive the trace.
         with tf.init_scope():
             self._iterations = tf.Variable(tf.fill([slots], tf.constant(-1, tf.int64)), trainable=False)
             self.buffers = [
@@ -65,7 +65,7 @@ class RingBuffer:
             buffer.scatter_nd_update(slot, tf.cast(tf.convert_to_tensor(value), buffer.dtype)[None])
 
     def holds(self, iteration: int) -> bool:
-        """Tell whether values were noted at that counter and are still there."""
+        """Return whether values were noted at that counter and are still there."""
         return int(_value(self._iterations)[iteration % self._slots]) == iteration
 
     def read(self, iteration: int) -> list[np.ndarray]:
@@ -79,7 +79,7 @@ class RingBuffer:
         if not self.holds(iteration):
             raise LookupError(
                 f"The optimizer holds no record of iteration {iteration}. It keeps the last {self._slots} steps: "
-                f"read them after every execution of at most that many."
+                f"read them at least once every {self._slots} steps."
             )
         slot = iteration % self._slots
         return [_at(buffer, slot) for buffer in self.buffers]
@@ -93,5 +93,5 @@ def _at(buffer: tf.Variable, slot: int) -> np.ndarray:
 
 
 def _value(variable: tf.Variable) -> np.ndarray:
-    """Return a copy; ``Variable.numpy()`` takes ten times as long to do so."""
+    """Return a copy of the value; ``Variable.numpy()`` takes ten times as long."""
     return tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype).numpy()

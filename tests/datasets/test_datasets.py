@@ -148,7 +148,7 @@ class TestDigits:
         assert all(np.array_equal(x[..., 0], x[..., c]) for c in range(channels))
 
     def test_split_is_a_partition(self):
-        # Images repeat too rarely to matter: no two of the 1,797 are equal.
+        # No two of the 1,797 images are equal.
         (x_train, _), (x_test, _) = digits(num_test=300)
         distinct = {image.tobytes() for image in np.concatenate([x_train, x_test])}
         assert len(distinct) == 1797

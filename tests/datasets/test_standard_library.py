@@ -1,4 +1,4 @@
-"""Text of the standard library: which files, how they are cut, and on which side they are."""
+"""Text of the standard library: which files are used, how they are cut, and in which set they are."""
 
 import sys
 import sysconfig
@@ -13,7 +13,7 @@ from explaind_tf.datasets.standard_library import _is_test
 
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A standard library of our own, of modules that real ones have."""
+    """A standard library made by the tests, whose module names are real ones."""
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / name))
     root = tmp_path / "stdlib"
     root.mkdir()
@@ -21,7 +21,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(root: Path, **lengths: int) -> None:
-    """Write files of so many bytes, "__" in a name being a folder's end."""
+    """Write files of some lengths in bytes; "__" in a name stands for "/"."""
     for name, length in lengths.items():
         path = root / f"{name.replace('__', '/')}.py"
         path.parent.mkdir(exist_ok=True, parents=True)
@@ -53,7 +53,7 @@ def test_windows_follow_one_another_and_end_before_the_file_does(library: Path):
     write(library, abc=21, os=20, glob=9)  # glob is a test file
     assert _is_test("glob.py") and not _is_test("abc.py") and not _is_test("os.py")
     train, test = standard_library(5)
-    # The byte after the last one of a window is needed: 21 bytes hold four windows, 20 bytes three.
+    # A window needs the byte after its last one: 21 bytes hold four windows, 20 bytes three.
     expected = [f"abc.py:{at}" for at in (0, 5, 10, 15)] + [f"os.py:{at}" for at in (0, 5, 10)]
     assert list(train.ids) == expected
     assert list(test.ids) == ["glob.py:0"]

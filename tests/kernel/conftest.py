@@ -1,4 +1,4 @@
-"""The problem that derivatives, routes and trials are held against."""
+"""The problem on which derivatives, routes and trials are tested."""
 
 import numpy as np
 import pytest

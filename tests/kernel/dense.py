@@ -1,4 +1,4 @@
-"""A small dense model with a state, its losses and a problem, and what a tape says of it."""
+"""A small dense model with a state, its losses, and its Jacobian by a tape."""
 
 import tensorflow as tf
 

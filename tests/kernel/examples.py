@@ -1,4 +1,4 @@
-"""The gradients of single examples by rules, held against a loop of GradientTape over the examples, in float64."""
+"""The gradients of single examples by rules, compared with a loop of GradientTape over the examples, in float64."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ T, C, D = 3, 4, 2  # positions, features read, features returned
 
 
 def losses_of(call):
-    """Return per-example losses in which no element of the outputs can stand for another."""
+    """Return per-example losses that give each element of the outputs another weight."""
 
     def losses(variables, examples):
         outputs = call(variables, examples)
@@ -42,7 +42,7 @@ def by_rules(call, variables, examples):
 
 
 def one_by_one(call, variables, examples):
-    """Return the same gradients, (K, V, ...), by a tape for each example."""
+    """Return the same gradients, (K, V, ...), from a tape for each example."""
     losses, rows = losses_of(call), []
     for k in range(len(examples[0])):
         with tf.GradientTape() as tape:
@@ -54,7 +54,7 @@ def one_by_one(call, variables, examples):
 
 
 def check(call, variables, *examples, row_count=3, counts=COUNTS):
-    """Hold the rules against the loop, for several numbers of examples."""
+    """Compare the rules with the loop, for several numbers of examples."""
     rng = np.random.default_rng(1)
     variables = [tf.constant(v) for v in variables]
     compiled = by_rules(call, variables, examples)
@@ -64,7 +64,7 @@ def check(call, variables, *examples, row_count=3, counts=COUNTS):
         gradients, products = compiled(variables, own, rows)
         expected = one_by_one(call, variables, own)
         scale = max(1.0, max(np.max(np.abs(g)) for gs in expected for g in gs))
-        # Sums of some hundred terms in another order.
+        # Sums of about a hundred terms in another order.
         np.testing.assert_allclose(gradients, [np.concatenate(g) for g in expected], atol=1e-12 * scale)
         flat = [np.reshape(r, (row_count, -1)) for r in rows]
         expected = [[[r @ g for r, g in zip(row, gs, strict=True)] for gs in expected] for row in zip(*flat)]  # noqa: B905
@@ -72,7 +72,7 @@ def check(call, variables, *examples, row_count=3, counts=COUNTS):
 
 
 def draw(*shapes):
-    """Return arrays of some shapes: examples have the largest count first."""
+    """Return random arrays of some shapes; the first axis of examples has the largest count."""
     rng = np.random.default_rng(0)
     return [rng.normal(size=shape) for shape in shapes]
 
@@ -82,7 +82,7 @@ def tokens(*shape, size=C):
 
 
 def check_layer(layer, x):
-    """Hold a layer in inference mode against the loop, by all its variables."""
+    """Compare the rules with the loop for a layer in inference mode, for all its variables."""
     layer(x)
     variables = [v for v in layer.variables if "seed" not in v.path]
     rng = np.random.default_rng(3)

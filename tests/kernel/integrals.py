@@ -1,4 +1,4 @@
-"""Integrands that are known in closed form, integrated as a step is."""
+"""Integrands with a known closed form, integrated like a step."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from explaind_tf.kernel.quadrature.refinement import integrate
 
 
 class Integrands:
-    """One input after the other, one output, one cause; what is asked for is counted."""
+    """Several inputs, one output, one cause; counts the evaluations of each input."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -33,7 +33,7 @@ class Integrands:
         max_nodes: int = 729,
         rounding: float = 1e-15,
     ) -> tuple[Quadrature, np.ndarray]:
-        """Return the quadrature, and what it is off by for each input."""
+        """Return the quadrature, and its error for each input."""
         every = np.arange(self.count)
         start, end = self.measure(0.0 * every, every), self.measure(1.0 + 0 * every, every)
         quadrature, integrals = integrate(
@@ -46,7 +46,7 @@ class Integrands:
             max_nodes=max_nodes,
             averaged=averaged,
         )
-        # The quadrature that is handed on gives the very integral that was reported.
+        # The returned quadrature gives exactly the integral that was reported.
         values = self.values(quadrature.nodes, quadrature.owners, quadrature.pieces)
         again = np.bincount(quadrature.owners, quadrature.weights * values, minlength=self.count)
         np.testing.assert_allclose(again, integrals[0, :, 0], atol=1e-12)

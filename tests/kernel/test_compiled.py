@@ -1,4 +1,4 @@
-"""How derivatives are traced, and that they survive."""
+"""How often derivatives are traced, and that they do not abort the process."""
 
 import os
 import subprocess

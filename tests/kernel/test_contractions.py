@@ -1,4 +1,4 @@
-"""Routes of contraction against products with single gradients, in float64."""
+"""Routes of contraction, compared with products with single gradients, in float64."""
 
 import numpy as np
 import pytest

@@ -35,13 +35,13 @@ def _broadcasts(draw):
 @given(_broadcasts(), st.sampled_from(sorted(OPERATIONS)), st.booleans())
 def test_elementwise_operations_of_any_shapes(shapes, name, is_first):
     source, rest, kept = shapes
-    # The example's own axes may be of size one, too, where the variable's are not.
+    # The example's axes may also have size one where the variable's have more.
     read = [
         size if keep or axis - (len(rest) - len(source)) < 0 else 1
         for axis, (size, keep) in enumerate(zip(rest, kept, strict=True))
     ]
     if not read and source:
-        read = [1]  # without it, the variable's axis would be that of the examples
+        read = [1]  # otherwise the variable's axis would be that of the examples
     x, v = draw((5, *read), source)
     v, operation = v + 3, OPERATIONS[name]  # away from zero, where quotients have poles
     check(

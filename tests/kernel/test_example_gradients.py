@@ -1,4 +1,4 @@
-"""Variables on their way to a use, against a loop over the examples."""
+"""Operations between variables and their uses, compared with a loop over the examples."""
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +24,7 @@ def test_variables_used_twice_in_different_ways():
     def call(v, e):
         hidden = tf.tanh(e[0] @ v[0])
         mixed = hidden @ tf.transpose(v[0]) + v[0][0]  # a row of it, as an offset
-        # Of both: a product of variables, which examples meet as one.
+        # Examples read the product of two variables as one tensor.
         return mixed @ (v[0] @ v[1]) + tf.reduce_sum(v[1] ** 2)
 
     check(call, [w, u], x)
@@ -72,7 +72,7 @@ def test_loops_over_examples_alone_or_over_variables_alone_are_no_uses():
     x, w = draw((5, C), (C, C))
 
     def call(v, e):
-        powers = tf.map_fn(lambda row: 2 * row, v[0])  # lists of tensors carry its derivative
+        powers = tf.map_fn(lambda row: 2 * row, v[0])  # its derivative passes lists of tensors
         _, read = tf.while_loop(lambda i, _: i < 3, lambda i, a: (i + 1, tf.sin(a)), (0, e[0]))
         return read @ powers
 

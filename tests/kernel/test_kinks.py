@@ -1,4 +1,4 @@
-"""Mean slopes of kinks against integrals of many plain nodes, in float64."""
+"""Mean slopes of kinks, compared with integrals of many plain nodes, in float64."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def _one_node(count, piece=(0.0, 1.0)):
 
 
 def _missed(derivatives, path, block, quadrature):
-    """Return what of the change of the measurement a quadrature does not explain, shape (inputs, outputs)."""
+    """Return the part of the measurement's change that a quadrature does not explain, shape (inputs, outputs)."""
     start, end = (
         derivatives.measurement.values(point, [], block).numpy() for point in (path.start, path.end)
     )
@@ -58,7 +58,7 @@ def _two_by_two(images):
     return tf.nn.max_pool2d(images, 2, 2, "VALID")
 
 
-# Each reads what is linear in the weights, and so in t.
+# The input of each operation is linear in the weights, and so in t.
 _LINEAR = {
     "relu": lambda v, x: tf.nn.relu(x @ v[0]),
     "relu6": lambda v, x: tf.nn.relu6(3 * x @ v[0]),
@@ -80,7 +80,7 @@ def test_one_node_explains_a_kink_anywhere_in_what_is_linear_along_the_path(name
     derivatives = _COMPILED.setdefault(name, _derivatives(_LINEAR[name], shapes, (SIDE,)))
     assert derivatives.measurement.has_kinks
     path, block = _step_path(shapes, rng, 3.0), Block([rng.normal(size=(INPUTS, SIDE))], [])
-    if name == "relu6":  # two kinks in one piece are beyond it
+    if name == "relu6":  # one node does not average two kinks in one piece
         path = _step_path(shapes, rng, 0.1)
     np.testing.assert_allclose(_missed(derivatives, path, block, _one_node(INPUTS)), 0, atol=1e-12)
 
@@ -122,7 +122,7 @@ def test_rows_products_and_derivatives_of_pieces_are_those_of_hundreds_of_nodes(
     rows = derivatives.measurement.path_rows(path, halves, block, by_rule=False).numpy()
     exact = derivatives.measurement.path_rows(path, Quadrature.same(INPUTS, 6), block, by_rule=False).numpy()
     plain = derivatives.measurement.path_rows(path, Quadrature.same(INPUTS, 1), block, by_rule=False).numpy()
-    # Every element of Φ, and not only its product with the displacement, which refinement looks at.
+    # All of Φ is compared. Refinement sees only its product with the displacement.
     assert np.linalg.norm(rows - exact) < 0.2 * np.linalg.norm(plain - exact)
     directions = rng.normal(size=(2, len(path.start)))
     for stacked in (1, 2):
@@ -133,7 +133,7 @@ def test_rows_products_and_derivatives_of_pieces_are_those_of_hundreds_of_nodes(
         ).numpy()
         expected = np.einsum("boz,kz->bok", rows, directions)
         np.testing.assert_allclose(products.sum(axis=-1), expected, atol=1e-11)
-    for count in (2, 5):  # laid out, and in a loop
+    for count in (2, 5):  # unrolled, and in a loop
         several = rng.normal(size=(count, len(path.start)))
         integrals = integrate_directions(path, several, derivatives.measurement, block, halves)
         np.testing.assert_allclose(integrals, np.einsum("boz,kz->kbo", rows, several), atol=1e-11)
@@ -164,5 +164,5 @@ def test_a_model_without_kinks_knows_it():
     of_inputs = _derivatives(lambda v, x: tf.nn.relu(x) @ v[0], [(SIDE, 3)], (SIDE,))
     assert not smooth.measurement.has_kinks
     assert not counted.measurement.has_kinks  # a maximum of whole numbers
-    assert not stopped.measurement.has_kinks  # one that is only there against overflow, and has no derivative
-    assert not of_inputs.measurement.has_kinks  # not of the weights
+    assert not stopped.measurement.has_kinks  # a maximum that only prevents overflow, without a derivative
+    assert not of_inputs.measurement.has_kinks  # a ReLU that does not depend on the weights

@@ -1,4 +1,4 @@
-"""Layers of Keras by rules, against a loop over the examples."""
+"""Keras layers by rules, compared with a loop over the examples."""
 
 import keras
 import pytest
@@ -36,7 +36,7 @@ ON_IMAGES = {
     "Conv2D, strides": lambda: layers.Conv2D(D, (3, 2), strides=2, padding="same"),
     "Conv2D, dilation": lambda: layers.Conv2D(D, 2, dilation_rate=2, padding="same"),
     "Conv2D, dilation, not padded": lambda: layers.Conv2D(D, 2, dilation_rate=(2, 1)),
-    # As many filters as places, or more: one product of patches instead of one by one.
+    # At least as many filters as places: one product of patches instead of one by one.
     "Conv2D, many filters": lambda: layers.Conv2D(20, (3, 2), padding="same"),
     "Conv2D, many filters, strides": lambda: layers.Conv2D(7, 2, strides=(2, 1)),
     "Conv2D, many filters, strides, padded": lambda: layers.Conv2D(9, 3, strides=2, padding="same"),

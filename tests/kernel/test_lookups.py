@@ -1,4 +1,4 @@
-"""Lookups by rules, against a loop over the examples."""
+"""Lookups by rules, compared with a loop over the examples."""
 
 import keras
 import tensorflow as tf

@@ -1,4 +1,4 @@
-"""Derivatives of losses against loops of GradientTape, in float64."""
+"""Derivatives of losses, compared with loops of GradientTape, in float64."""
 
 import numpy as np
 import pytest

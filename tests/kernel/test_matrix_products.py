@@ -1,4 +1,4 @@
-"""Matrix products and einsums by rules, against a loop over the examples."""
+"""Matrix products and einsums by rules, compared with a loop over the examples."""
 
 import pytest
 import tensorflow as tf
@@ -18,7 +18,7 @@ def test_matrix_products(shape, is_transposed):
 @pytest.mark.parametrize("is_transposed", [False, True])
 @pytest.mark.parametrize(("row_count", "positions"), [(1, 1), (1, 40), (40, 1), (12, 12)])
 def test_products_with_few_rows_and_with_many(row_count, positions, is_transposed):
-    # Through the outputs where there are few rows or positions, through the gradients otherwise.
+    # Few rows or positions are contracted through the outputs, many through the gradients.
     x, w = draw((5, positions, C), (D, C) if is_transposed else (C, D))
     check(lambda v, e: tf.matmul(e[0], v[0], transpose_b=is_transposed), [w], x, row_count=row_count)
 
@@ -58,7 +58,7 @@ def test_einsums(equation, read, weight, is_first):
         equation = ",".join(reversed(labels.split(","))) + "->" + made
 
     def call(v, e):
-        # Some layers avoid the operation; this is it.
+        # Some layers avoid this operation, so it is called directly.
         operands = [v[0], e[0]] if is_first else [e[0], v[0]]
         return tf.raw_ops.Einsum(inputs=operands, equation=equation)
 

@@ -1,4 +1,4 @@
-"""Derivatives of measurements along a path against loops of GradientTape, in float64."""
+"""Derivatives of measurements along a path, compared with loops of GradientTape, in float64."""
 
 import numpy as np
 import pytest

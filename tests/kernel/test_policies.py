@@ -9,7 +9,7 @@ from tests.kernel.integrals import Integrands
 
 
 class _Kink(Integrands):
-    """f(t) = Σ max(eʳᵗ − c, 0) for inputs with as many thresholds c each, whose slopes are averaged over pieces."""
+    """f(t) = Σ_c max(eʳᵗ − c, 0), whose slopes are averaged over pieces. Each input has its own thresholds c."""
 
     def __init__(self, thresholds, rate=1.0):
         super().__init__(len(thresholds))
@@ -46,7 +46,7 @@ class _Kink(Integrands):
 def test_averaged_kinks_are_integrated_to_the_budget(thresholds, budget):
     quadrature, error = _Kink(thresholds).integrate(budget, has_kinks=True)
     assert np.abs(error).max() <= budget * (1 + 1e-9)
-    # The weights of an input cover the step, and its pieces do where it has any.
+    # The weights of an input cover the step. So do its pieces, if it has any.
     for owner in range(len(thresholds)):
         own = quadrature.owners == owner
         np.testing.assert_allclose(quadrature.weights[own].sum(), 1, atol=1e-12)

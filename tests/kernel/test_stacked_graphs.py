@@ -1,4 +1,4 @@
-"""Rows of several nodes by every rule, held against a loop over inputs, outputs and nodes, in float64."""
+"""Rows of several nodes by every rule, compared with a loop over inputs, outputs and nodes, in float64."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def _convolution(variables, x):
 
 
 def _dilated(variables, x):
-    # As Keras has it: images are cut into interlaced ones, which come one of each example first.
+    # As in Keras: images are cut into interlaced ones, of which the first ones of all examples come first.
     return _pooled(tf.nn.convolution(x, variables[0], 1, "VALID", dilations=2))
 
 
@@ -97,7 +97,7 @@ def test_rows_products_and_integrals_equal_those_of_a_loop(name):
     start, displacement = rng.normal(size=(2, size))
     path = StepPath(start, start + displacement, displacement, [])
     block = Block([rng.normal(size=(4, SIDE, SIDE, CHANNELS))], [])
-    # Numbers of nodes that differ, nodes that are shared and others that are not.
+    # Inputs differ in their number of nodes, and share some of them.
     owners = np.array([0, 1, 1, 1, 2, 2, 3, 3])
     nodes = np.array([0.5, 0.1, 0.5, 0.7, 0.5, 0.9, 0.1, 0.7])
     quadrature = Quadrature.of_pairs(owners, nodes, rng.uniform(0.2, 1, len(nodes)), 4)

@@ -1,4 +1,4 @@
-"""Trials: rules that do not fit how a model arranges its examples are refused, and the loop is right all the same."""
+"""Trials refuse rules that do not fit how a model arranges its examples; the loop is right for these models too."""
 
 import dataclasses
 
@@ -37,7 +37,7 @@ def features_first(v, x):
 
 
 def two_arrangements(v, x):
-    # One product of the right arrangement does not make up for one of another.
+    # One product in the right arrangement does not make up for another one that is not.
     return plain(v, x) + time_major(v, x)
 
 
@@ -55,7 +55,7 @@ def by_a_branch(v, x):
 
 
 def dilated(v, x):
-    # Cuts its images into several, which stand along the axis of examples.
+    # The convolution cuts its images into several, along the axis of examples.
     images = tf.nn.convolution(x[:, None], v[0][None, :2, :, None], dilations=[1, 2], padding="SAME")
     return tf.tanh(images[:, 0] + v[1])
 
@@ -69,7 +69,7 @@ REFUSED = [time_major_rows, features_first, two_arrangements, by_a_loop, by_a_br
 
 
 def derivatives_of(call, shapes=SHAPES, head=2, shape=(T, C)):
-    """Return the derivatives of a linear head on what a model does with sequences."""
+    """Return the derivatives of a model of sequences with a linear head."""
 
     def measure(variables, constants, inputs, targets):
         return tf.reduce_sum(call(variables, inputs[0]), axis=1) @ variables[head]
@@ -105,7 +105,7 @@ def problem(derivatives, count=5):
 
 
 def expected_gradients(derivatives, point, batch):
-    """Return the gradients of single samples, by a tape for each."""
+    """Return the gradients of single samples, from a tape for each."""
     model, rows = derivatives.model, []
     for k in range(len(batch)):
         part = batch.part(k, k + 1)
@@ -119,7 +119,7 @@ def expected_gradients(derivatives, point, batch):
 
 
 def expected_rows(derivatives, path, block):
-    """Return the gradients of single measurements in the middle of the path, by a tape for each."""
+    """Return the gradients of single measurements in the middle of the path, from a tape for each."""
     model, rows = derivatives.model, []
     for k in range(len(block)):
         z = tf.constant(path.start + path.displacement / 2)
@@ -163,7 +163,7 @@ def test_other_arrangements_are_left_to_the_loop(call):
 
 @pytest.mark.parametrize("count", [1, T])
 def test_arrangements_are_told_apart_whatever_the_number_of_examples(count):
-    # A single example would be in place in any arrangement; as many as there are positions fit in shape.
+    # A single example is in place in any arrangement. With as many examples as positions, shapes fit by chance.
     derivatives = derivatives_of(time_major)
     point, batch, path, block = problem(derivatives, count)
     assert verdicts(derivatives, point, batch, path, block) == [False] * 4

@@ -1,4 +1,4 @@
-"""The recursion of the reverse sweep against its sum, written out."""
+"""The recursion of the reverse sweep, compared with its sum written out."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,8 @@ def _updates():
     return [
         UpdateRows(
             step=step,
-            phi=tf.constant(rng.normal(size=(3, 4))) if step > 1 else None,  # no account of the first two
+            # Steps 0 and 1 are not accounted for.
+            phi=tf.constant(rng.normal(size=(3, 4))) if step > 1 else None,
             update=Update(GAIN, direct, rng.normal(size=4), scale),
         )
         for step, direct, scale in (
@@ -31,7 +32,7 @@ def _updates():
 
 
 def _effect(use, later):
-    """Return what a unit of gradient at one update does in the step of another."""
+    """Return how far a unit of gradient at one update moves the measurements in the step of another."""
     if later.phi is None:
         return 0.0
     age = use.step - later.step

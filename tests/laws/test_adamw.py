@@ -1,4 +1,4 @@
-"""The law of AdamW, against the weights that the Keras optimizer really gives."""
+"""The law of AdamW against the weights of the Keras optimizer."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,14 +11,14 @@ import tensorflow as tf
 from explaind_tf.laws import AdamWLaw
 from explaind_tf.optimizers import PathAdamW
 
-# Weights of order 1 are rounded to 1e-16, and move by 1e-2 a step or more in all the cases below.
+# Weights of order 1 are rounded to 1e-16, and move by 1e-2 or more per step in all cases below.
 RELATIVE = 1e-12
 
 CASES = {
     "paper": {"learning_rate": 0.05, "weight_decay": 4.0, "beta_2": 0.98},
     "large epsilon": {"learning_rate": 0.1, "weight_decay": 0.1, "epsilon": 1e-2},
     "no momentum": {"learning_rate": 0.1, "weight_decay": 0.0, "beta_1": 0.0},
-    # Schedules round to float32 in float64 mode: the law must use the rate that Keras used.
+    # Schedules round to float32 even in float64 mode: the law must use the rate that Keras used.
     "schedule": {
         "learning_rate": keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.7),
         "weight_decay": 0.5,
@@ -42,7 +42,7 @@ def keras_steps(
     optimizer.exclude_from_weight_decay(var_list=[bias.value])
     optimizer.build([kernel, bias])
     for _ in range(count):
-        # Gradients of very different sizes: where g² is small, ε in the wrong place shows.
+        # Gradients differ a lot in size: if g² is small, an ε in the wrong place shows.
         gradients = [
             tf.constant(rng.normal(size=v.shape) * 10 ** rng.uniform(-6, 1, v.shape)) for v in (kernel, bias)
         ]
@@ -84,11 +84,11 @@ class TestAgainstKeras:
         )
         expected = after - theta
         found = displacement(law, theta, m, v, rate, 0)
-        # after − θ loses the digits that a step is smaller than its weight: relative to the largest step.
+        # after − θ has the rounding error of the weights, so the bound is relative to the largest step.
         np.testing.assert_allclose(found, expected, rtol=0, atol=RELATIVE * np.abs(expected).max())
 
     def test_twenty_steps_on_their_own(self, case: str):
-        """θ and m are carried on by the law alone, so an error of one step would add up."""
+        """Only the law updates θ and m, so errors of single steps would add up."""
         optimizer = keras.optimizers.AdamW(**CASES[case])
         law = law_of(optimizer)
         theta = momentum = None

@@ -1,4 +1,4 @@
-"""What all laws have in common, and the laws of other packages."""
+"""What all laws share, and laws of other packages."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -120,5 +120,5 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_law_of_another_package_is_registered_in_one_line():
     register(ScaledLaw)
     assert law_from_config("scaled", ScaledLaw(0.5).to_config()) == ScaledLaw(0.5)
-    with pytest.raises(ValueError, match=r"There is a law 'scaled' already\."):
+    with pytest.raises(ValueError, match=r"A law named 'scaled' is registered already\."):
         register(ScaledLaw)

@@ -1,4 +1,4 @@
-"""The law of SGD, against the weights that the Keras optimizer really gives."""
+"""The law of SGD against the weights of the Keras optimizer."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ import tensorflow as tf
 from explaind_tf.laws import SGDLaw
 from explaind_tf.optimizers import PathSGD
 
-# Weights of order 1 are rounded to 1e-16, and move by 1e-2 a step or more in all the cases below.
+# Weights of order 1 are rounded to 1e-16, and move by 1e-2 or more per step in all cases below.
 RELATIVE = 1e-12
 
 SGD_CASES = {
@@ -23,7 +23,7 @@ SGD_CASES = {
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("case", SGD_CASES)
 def test_twenty_steps_of_sgd_on_their_own(case: str):
-    """θ and the velocity are carried on by the law alone; the learning rate changes from step to step."""
+    """Only the law updates θ and the velocity; the learning rate changes from step to step."""
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 30)
     optimizer = keras.optimizers.SGD(schedule, **SGD_CASES[case])
     law = PathSGD(schedule, **SGD_CASES[case]).law()
@@ -55,5 +55,5 @@ def test_nesterov_is_a_bool_and_a_number_in_the_manifest():
 
 def test_nesterov_is_yes_or_no():
     constants = {"momentum_share": 0.9, "nesterov": 0.5, "weight_decay": 0.0}
-    with pytest.raises(ValueError, match=r"nesterov must be 0 or 1, got 0\.5"):
+    with pytest.raises(ValueError, match=r"nesterov must be 0 \(false\) or 1 \(true\); found 0\.5"):
         SGDLaw.from_config(constants)

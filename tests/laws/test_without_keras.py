@@ -1,4 +1,4 @@
-"""The laws are mathematics: whoever has TensorFlow can compute a step without Keras."""
+"""The laws need TensorFlow only: a step can be computed without Keras."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec
 
 
 class NoKeras:
-    """TensorFlow looks where Keras is, and does without if it cannot import it."""
+    """Makes `import keras` fail, which TensorFlow accepts."""
 
     def find_spec(self, name, path=None, target=None):
         return ModuleSpec(name, self) if name.split(".")[0] == "keras" else None

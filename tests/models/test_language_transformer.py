@@ -53,7 +53,7 @@ def test_weight_names():
 
 def test_equals_a_loop_over_the_weights():
     model = LanguageTransformer(**SMALL)
-    # Scales and offsets of the norms that are not 1 and 0, so that they are seen.
+    # With scales of 1 and offsets of 0, an error in the norms would not show.
     rng = np.random.default_rng(1)
     model.set_weights([w + 0.1 * rng.normal(size=w.shape) for w in model.get_weights()])
     expected = np.stack([oracle(model, row) for row in tokens(3)])

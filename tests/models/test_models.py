@@ -199,7 +199,7 @@ class TestCausalSelfAttention:
             changed = x.copy()
             changed[:, t] += 1
             after = np.asarray(attention(changed))
-            # Masked scores have weight exp(-3e4) = 0 exactly, so earlier outputs are bit-identical.
+            # Masked scores have weight exp(-3e4) = 0 exactly, so earlier outputs are equal to the bit.
             np.testing.assert_array_equal(after[:, :t], before[:, :t])
             assert (np.abs(after[:, t:] - before[:, t:]).max(axis=(0, 2)) > 1e-4).all()
 

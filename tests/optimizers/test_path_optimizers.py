@@ -1,4 +1,4 @@
-"""Path optimizers are the Keras optimizers bit for bit, and say what each step used."""
+"""Path optimizers equal the Keras optimizers bit for bit, and note what each step used."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,6 +1,6 @@
-"""What compiled functions are called with: tensors by name, so that none is taken for another.
+"""The arguments of compiled functions: named tuples, so none of their tensors is taken for another.
 
-TensorFlow knows named tuples as nests. A signature is one of specs, a call one of arrays or tensors, a graph one of tensors.
+TensorFlow treats a named tuple as a nest. It holds specs in a signature, arrays or tensors in a call, tensors in a graph.
 """
 
 from collections.abc import Callable
@@ -66,7 +66,7 @@ class Stack(NamedTuple):
     weights : Any
         Of each pair, shape (m,).
     places : Any
-        Where among them those of each input stand, shape (batch, n); see :meth:`Quadrature.places`.
+        The places of each input's pairs among them, shape (batch, n); see :meth:`Quadrature.places`.
     """
 
     pairs: Pairs
@@ -111,7 +111,7 @@ class Nodes(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What a measurement reads beside the variables; each a list of tensors."""
+    """What a measurement reads besides the variables; each a list of tensors."""
 
     constants: Any
     inputs: Any
@@ -128,13 +128,13 @@ class Measured(NamedTuple):
         return cls(constants, block.inputs, block.targets)
 
     def each(self, function: Callable[[tf.Tensor], tf.Tensor]) -> "Measured":
-        """Return it with a function of every tensor that has an axis of inputs."""
+        """Return it with a function applied to every tensor that has an axis of inputs."""
         inputs, targets = ([function(a) for a in part] for part in (self.inputs, self.targets))
         return Measured(self.constants, inputs, targets)
 
 
 class Trained(NamedTuple):
-    """What the losses read beside the variables: lists of tensors, and the scales, shape (L,)."""
+    """What the losses read besides the variables: lists of tensors, and the scales, shape (L,)."""
 
     constants: Any
     inputs: Any
@@ -155,7 +155,7 @@ class Trained(NamedTuple):
 
     @classmethod
     def of(cls, constants: list[Any], batch: Batch) -> "Trained":
-        """Return what was trained on."""
+        """Return what the losses of a batch read."""
         return cls(constants, batch.inputs, batch.targets, batch.weights, batch.scales)
 
 

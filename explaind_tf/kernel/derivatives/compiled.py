@@ -1,10 +1,10 @@
-"""Compiled functions, and the two ways in which they differentiate: VJP and JVP.
+"""Compiled functions, and their vector–Jacobian (VJP) and Jacobian–vector products (JVP).
 
-Both are built by symbolic reverse mode. A JVP is a VJP of a VJP: g(v) = ∂/∂z ⟨f, v⟩ is linear in v, so the
-derivative of ⟨g(v), d⟩ by v is the JVP of f in direction d, and of the first backward pass only what is
-linear in v is left after pruning. It costs about one more forward pass, and needs neither
-``ForwardAccumulator`` (fails through called functions with sparse gradients) nor ``vectorized_map`` (aborts
-the process on broadcasting batch matmuls with oneDNN, TensorFlow 2.20 and 2.21).
+Both products are built by symbolic reverse mode. A JVP is a VJP of a VJP: g(v) = ∂/∂z ⟨f, v⟩ is linear in v, so the
+derivative of ⟨g(v), d⟩ by v is the JVP of f in direction d. After pruning, only the part of the first backward pass
+that is linear in v is left. A JVP costs about one more forward pass. It needs neither ``ForwardAccumulator`` (fails
+through called functions with sparse gradients) nor ``vectorized_map`` (aborts the process on broadcasting batch
+matmuls with oneDNN, TensorFlow 2.20 and 2.21).
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ PARALLEL_DIRECTIONS = 2
 
 
 class Compiled:
-    """A compiled function of one signature, traced when it is called first.
+    """A compiled function of one signature, traced when it is first called.
 
-    Where there is but one trace, TensorFlow need not look for the right one: a third of what calling a small one takes.
+    With a single trace, TensorFlow need not look for the right one. The search takes a third of a small function's call.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Compiled:
 
     @property
     def graph(self) -> tf.Graph:
-        """What it was traced to."""
+        """The traced graph."""
         return self._traced.graph
 
     def __call__(self, *arguments: Any) -> tf.Tensor:
@@ -48,12 +48,12 @@ class Compiled:
         return self._traced(*arguments)
 
     def experimental_get_tracing_count(self) -> int:
-        """Return how often it was traced, as TensorFlow calls it."""
+        """Return how often it was traced. The name is TensorFlow's."""
         return int(self._function.experimental_get_tracing_count())
 
 
 def vjp(outputs: tf.Tensor, point: tf.Tensor, cotangent: tf.Tensor | None) -> tf.Tensor:
-    """Return ∂/∂z ⟨outputs, cotangent⟩, shape (Z,); of their sum without a cotangent."""
+    """Return ∂/∂z ⟨outputs, cotangent⟩, shape (Z,); without a cotangent, that of the sum of the outputs."""
     (gradient,) = tf.gradients(outputs, point, grad_ys=cotangent)
     return tf.zeros_like(point) if gradient is None else tf.convert_to_tensor(gradient)
 

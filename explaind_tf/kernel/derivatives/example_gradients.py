@@ -1,7 +1,7 @@
 """Gradients of single examples from one forward and one backward pass over all of them.
 
-The passes give, at every use of a variable, what the operation read and the gradient δ by what it returned: the
-*taps*. A rule makes of both the examples' gradients, or their scalar products with rows Ψ.
+At every use of a variable, the passes give the *taps*: what the operation read, and the gradient δ with respect to what
+it returned. From these, a rule computes the examples' gradients, or their scalar products with rows Ψ.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ class ExampleGradients:
     Parameters
     ----------
     outputs, cotangent : tf.Tensor
-        What is differentiated, and with which weights; the first axis is that of the examples.
+        What is differentiated, and its weights; the first axis is that of the examples.
     variables : sequence of tf.Tensor
-        By which to differentiate.
+        What to differentiate with respect to.
     examples : sequence of tf.Tensor
         What differs between examples.
     count : tf.Tensor
@@ -30,7 +30,7 @@ class ExampleGradients:
     Raises
     ------
     NotCoveredError
-        If a variable meets examples in a way that has no rule.
+        If an operation that reads a variable and examples has no rule.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class ExampleGradients:
         self._deltas = dict(zip(by_output, found, strict=True))
 
     def taps(self) -> list[tf.Tensor]:
-        """Return what the gradients are made of, each of shape (K, rows, ...).
+        """Return the taps, from which the gradients are computed, each of shape (K, rows, ...).
 
-        Those of several points may be put one behind the other along the second axis: gradients add up along it.
+        Taps of several points may be concatenated along the second axis: gradients add up along it.
         """
         found = [
             tap
@@ -63,12 +63,12 @@ class ExampleGradients:
         return found + [rows[:, None] for _, rows in self._from_mixtures()]
 
     def gradients(self, taps: Sequence[tf.Tensor] | None = None) -> tf.Tensor:
-        """Return all of them, flat, in the order of the variables, shape (K, Z).
+        """Return the gradients, flat, in the order of the variables, shape (K, Z).
 
         Parameters
         ----------
         taps : sequence of tf.Tensor, optional
-            By default those of these very examples.
+            By default those of these examples.
         """
         terms, mixtures, count = self._assigned(taps)
         parts: list[list[tf.Tensor]] = [[] for _ in self._variables]
@@ -100,7 +100,7 @@ class ExampleGradients:
             own = tf.cast(tf.reduce_sum(mixed, axis=1), rows[index].dtype)
             found[index].append(scalar_products(self._flat(rows[index], index), own))
         for rule, place, taps_of_rule in terms:
-            # The dtype of the point is not that of every variable.
+            # A variable may have another dtype than the point.
             own = tf.cast(place.rearrange(rows[place.variable]), taps_of_rule[-1].dtype)
             found[place.variable].append(tf.cast(rule.contract(taps_of_rule, own), rows[0].dtype))
         zeros = tf.zeros((tf.shape(rows[0])[0], count), rows[0].dtype)
@@ -140,10 +140,10 @@ class ExampleGradients:
         return [index for index, gradient in enumerate(found) if gradient is not None]
 
     def _from_mixtures(self) -> list[tuple[int, tf.Tensor]]:
-        """Return the gradients (K, size) through sources that are more than one variable rearranged, with the variable.
+        """Return the gradients (K, size) through sources that are no single rearranged variable, with the variable.
 
-        BatchNorm in inference, for one, computes a scale and an offset of four variables. They are small, and so is
-        the graph from the variables to them: it is differentiated for one example at a time.
+        BatchNorm in inference, for example, computes a scale and an offset from four variables. Such sources are small,
+        and so is the graph from the variables to them. It is differentiated one example at a time.
         """
         mixtures = self._mixtures()
         if not mixtures:

@@ -1,7 +1,7 @@
 """Compiled derivatives of a model's training losses at a point.
 
-Gradients of single samples are made by rules (:mod:`explaind_tf.kernel.derivatives.example_gradients`), all at once.
-Where a graph has operations without a rule, a ``map_fn`` differentiates one sample at a time; what it returns is the same.
+Rules (:mod:`explaind_tf.kernel.derivatives.example_gradients`) give the gradients of all single samples at once. If the
+graph has operations without a rule, a ``map_fn`` differentiates one sample at a time, with the same result.
 """
 
 from collections.abc import Callable
@@ -70,7 +70,7 @@ class LossDerivatives:
     ) -> tf.Tensor:
         """Return the gradient of the batch loss by θ, without regularisers, shape (D,).
 
-        ``shares``, of shape (batch,), says how much of each sample's loss is meant; by default all of it.
+        ``shares``, of shape (batch,), gives the share of each sample's loss to differentiate; by default all of it.
         """
         if shares is None:
             shares = np.ones(len(batch))
@@ -80,7 +80,7 @@ class LossDerivatives:
     def jvp(self, point: Any, constants: list[Any], batch: Batch, directions: Any) -> tf.Tensor:
         """Return ∂ℓ_k/∂z · d for directions (K, Z), shape (K, batch).
 
-        Exact for coupled samples too (BatchNorm in training mode): it differentiates the whole batch.
+        It differentiates the whole batch, so it is exact for coupled samples too (BatchNorm in training mode).
         """
         return self._jvp(point, directions, Trained.of(constants, batch))
 
@@ -95,7 +95,7 @@ class LossDerivatives:
     def sample_gradients(self, point: Any, constants: list[Any], batch: Batch, *, by_rule: bool) -> tf.Tensor:
         """Return ∂ℓ_k/∂θ for each sample on its own, shape (batch, D).
 
-        Only where samples do not interact. ``by_rule`` says whether they are differentiated all at once or one by one.
+        Only for samples that do not interact. ``by_rule`` differentiates all of them at once, and otherwise one by one.
 
         Raises
         ------
@@ -108,7 +108,7 @@ class LossDerivatives:
     def contract(self, point: Any, constants: list[Any], batch: Batch, rows: Any) -> tf.Tensor:
         """Return ⟨Ψ, ∂ℓ_k/∂θ⟩ for rows (F, D) and each sample on its own, variable by variable, shape (F, batch, V).
 
-        By rules, and where it is cheaper without ever making the gradients. Only where samples do not interact.
+        It uses rules and, where that is cheaper, never forms the gradients. Only for samples that do not interact.
 
         Raises
         ------
@@ -120,7 +120,7 @@ class LossDerivatives:
     def coupled_gradients(self, point: Any, constants: list[Any], batch: Batch) -> tf.Tensor:
         """Return ∂ℓ_k/∂θ for each sample within its batch, shape (batch, D).
 
-        One backward pass of the whole batch a sample: for coupled samples, where nothing else will do.
+        Each sample takes one backward pass of the whole batch. No other method gives the gradients of coupled samples.
         """
         return self._coupled_gradients(point, Trained.of(constants, batch))
 

@@ -14,8 +14,8 @@ from explaind_tf.kernel.functions import Block, PureModel, StepPath
 from explaind_tf.kernel.operations.kinks import has_kinks
 from explaind_tf.kernel.quadrature.nodes import NodeTable, Quadrature
 
-# So many directions are laid out one by one, in a graph for each number of them: a loop in the loop over nodes took a
-# sixth of the time.
+# Up to this many directions are unrolled, in one graph for each number of them. A loop over directions within the loop
+# over nodes cost a sixth of the time.
 _LAID_OUT = 4
 
 
@@ -53,7 +53,7 @@ class MeasurementDerivatives:
 
     @cached_property
     def has_kinks(self) -> bool:
-        """Whether the measurement has kinks that are averaged where nodes stand for a piece."""
+        """Whether the measurement has kinks (non-smooth points) that nodes can average over their pieces."""
         graph = self._values.graph
         return has_kinks(graph.outputs[0], graph.inputs[0])
 
@@ -66,7 +66,7 @@ class MeasurementDerivatives:
         return self._path_values(Pairs.of(path, table, self.model), Measured.of(path.constants, block))
 
     def path_jvp(self, path: StepPath, table: NodeTable, directions: Any, block: Block) -> tf.Tensor:
-        """Return ∂f/∂z (z(t)) · d for directions (K, Z) at such pairs, shape (m, K, O)."""
+        """Return ∂f/∂z (z(t)) · d for directions (K, Z) at pairs of a node and an input, shape (m, K, O)."""
         compiled = self._path_jvp.get(len(directions), self._path_jvp[None])
         pairs = Pairs.of(path, table, self.model)
         return compiled(pairs, directions, Measured.of(path.constants, block))
@@ -80,7 +80,7 @@ class MeasurementDerivatives:
         by_rule: bool,
         stacked: int = 1,
     ) -> tf.Tensor:
-        """Return Φ = Σ_j weights_ij · ∂f_i/∂z (z(nodes_j)), one row a measurement, shape (batch, O, Z).
+        """Return Φ = Σ_j weights_ij · ∂f_i/∂z (z(nodes_j)), one row for each measurement, shape (batch, O, Z).
 
         Parameters
         ----------
@@ -93,8 +93,8 @@ class MeasurementDerivatives:
         by_rule : bool
             Whether examples are differentiated all at once, by rules, or one by one.
         stacked : int
-            Nodes of one input whose activations are held at once. By rules, their gradients are summed within the
-            products that make them: the more, the faster.
+            Number of nodes of one input whose activations are held at once. With rules, their gradients are summed
+            within the products that compute them, so more is faster.
 
         Raises
         ------
@@ -110,7 +110,7 @@ class MeasurementDerivatives:
     ) -> tf.Tensor:
         """Return Φ · d variable by variable for directions (K, Z), shape (batch, O, K, V).
 
-        By rules: one backward pass a node for all measurements, and no row Φ is ever made. ``stacked`` as in
+        Rules take one backward pass per node for all measurements, and no row Φ is ever formed. ``stacked`` as in
         :meth:`path_rows`.
 
         Raises

@@ -1,7 +1,7 @@
 """Graphs of a measurement along the path of a step, one node after the other.
 
-Each adds its operations to the graph that is being built. Nodes are gone through in a loop, so that the activations of one
-are held at a time.
+Each function adds its operations to the graph that is being built. A loop runs over the nodes, so only the activations of
+one node are held at a time.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def output_count(model: PureModel, line: Line, measured: Measured) -> int:
 def averaged_outputs(
     model: PureModel, variables: list[tf.Tensor], line: Line, piece: tf.Tensor, measured: Measured
 ) -> tf.Tensor:
-    """Return f of the variables at a node, whose derivatives see kinks averaged over the piece it stands for."""
+    """Return f of the variables at a node; its derivatives average kinks over the node's piece."""
 
     def at(place: tf.Tensor) -> list[tf.Tensor]:
         return model.unpack(line.at(place))
@@ -39,7 +39,7 @@ def averaged_outputs(
 def path_values(model: PureModel, pairs: Pairs, measured: Measured) -> tf.Tensor:
     """Return f at pairs of a node and an input, shape (m, O)."""
 
-    def value(node: tf.Tensor, point: tf.Tensor, own: Measured) -> tf.Tensor:  # values know no pieces
+    def value(node: tf.Tensor, point: tf.Tensor, own: Measured) -> tf.Tensor:  # values need no pieces
         return model.measure(model.unpack(point), *own)
 
     return _at_nodes(model, value, (), pairs, measured)

@@ -1,6 +1,6 @@
-"""Graphs of a measurement's gradients by rules, the nodes of each input stacked.
+"""Graphs of a measurement's gradients by rules, with the nodes of each input stacked.
 
-Gradients at several nodes are summed within the matrix products that make them, and never written one by one.
+Gradients at several nodes are summed within the matrix products that compute them, and never stored one by one.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ def stacked_products(model: PureModel, directions: tf.Tensor, stack: Stack, meas
 def _stacked_examples(
     model: PureModel, stack: Stack, measured: Measured
 ) -> tuple[ExampleGradients, list[tf.Tensor], int]:
-    """Return one example for each input and output, what their gradients at all nodes are made of, and O."""
+    """Return one example for each input and output, the taps of their gradients at all nodes, and O."""
     pairs = stack.pairs
     width = output_count(model, pairs.line, measured)
 
@@ -67,9 +67,9 @@ def _stacked_examples(
 
 
 def _by_input(tap: tf.Tensor, places: tf.Tensor, width: int) -> tf.Tensor:
-    """Return a tap (m · O, rows, ...) of pairs by node as one of inputs: (batch · O, n · rows, ...), all nodes' rows.
+    """Return a tap of pairs, (m · O, rows, ...), as one of inputs, (batch · O, n · rows, ...), with the rows of all nodes.
 
-    An input of fewer than n nodes has the place m of a pair that is not there, for which it gets zeros.
+    An input with fewer than n nodes fills up with the place m, which no pair has. It gets zeros there.
     """
     rest = tap.shape[2:]
     by_pair = tf.reshape(tap, tf.concat([[-1, width], tf.shape(tap)[1:]], axis=0))

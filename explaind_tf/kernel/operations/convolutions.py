@@ -7,7 +7,7 @@ from explaind_tf.kernel.operations.uses import NotCoveredError, Use
 
 
 class OneByOne(ByGradients):
-    """Any operation on examples along the first axis: its own derivative, taken of one example at a time.
+    """Any operation on examples along the first axis: TensorFlow's derivative of it, one example at a time.
 
     Parameters
     ----------
@@ -16,15 +16,21 @@ class OneByOne(ByGradients):
     data : int
         Which input holds the examples.
     sizes : int or None
-        Which input holds the shape of what is returned, if one does.
+        Which input holds the shape of the result, if one does.
     """
 
     def __init__(self, use: Use, data: int = 0, sizes: int | None = None) -> None:
         super().__init__(use)
         if use.index != 1:
-            raise NotCoveredError(f"{use.operation.name} ({use.operation.type}) has examples for a filter")
+            raise NotCoveredError(
+                f"{use.operation.name} ({use.operation.type}) reads a variable as input {use.index}. Its rule needs the "
+                f"variable as the filter, input 1."
+            )
         if sizes is not None and not use.output.shape[1:].is_fully_defined():
-            raise NotCoveredError(f"{use.operation.name} ({use.operation.type}) returns images of any size")
+            raise NotCoveredError(
+                f"{use.operation.name} ({use.operation.type}) returns images of shape {use.output.shape}. Its rule needs "
+                f"a fixed size."
+            )
         self._data, self._sizes = data, sizes
 
     def taps(self, delta: tf.Tensor, count: tf.Tensor) -> list[tf.Tensor]:
@@ -65,10 +71,10 @@ class OneByOne(ByGradients):
 
 
 class Conv2D(OneByOne):
-    """A convolution. Where its images are small, one matrix product an example of all patches that the filter met.
+    """A convolution. If its images are small, one matrix product per example with all patches that the filter read.
 
-    The patches of an example then take no more memory than its gradient, and all examples are done at once: on images of
-    8×8 with 256 channels in 60 to 45 % of the time of one by one.
+    The patches of an example then take no more memory than its gradient, and all examples are computed at once. On 8×8
+    images with 256 channels this takes 45 to 60 % of the time of one by one.
     """
 
     def __init__(self, use: Use) -> None:
@@ -86,7 +92,7 @@ class Conv2D(OneByOne):
         )
 
     def gradients(self, taps: Taps) -> tf.Tensor:
-        """Return patchesᵀδ where patches are few, and the derivatives one by one otherwise."""
+        """Return patchesᵀδ if there are few patches, and otherwise the derivatives one by one."""
         if not self._has_patches:
             return super().gradients(taps)
         images, own = taps
@@ -105,12 +111,12 @@ class Conv2D(OneByOne):
 
 
 def transposed(use: Use) -> OneByOne:
-    """Return the rule of a transposed convolution, which reads the shape that it returns, too."""
+    """Return the rule of a transposed convolution, which also reads the shape of its result."""
     return OneByOne(use, data=2, sizes=0)
 
 
 def _is_dealt(tensor: tf.Tensor) -> bool:
-    """Tell whether images have been cut into interlaced ones for a dilated convolution: first one of each, and so on."""
+    """Return whether images were cut into interlaced ones for a dilated convolution: first one of each, and so on."""
     operation = tensor.op
     while operation.type in ("ExpandDims", "Identity"):
         operation = operation.inputs[0].op

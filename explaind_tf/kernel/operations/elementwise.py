@@ -16,7 +16,7 @@ class Elementwise(ByGradients):
     use : Use
         The use.
     slope : callable
-        From the use and δ to the gradient by the source as if it had been broadcast before.
+        Maps the use and δ to the gradient by the source, as if the source had been broadcast before.
     """
 
     tap_count = 1
@@ -25,7 +25,10 @@ class Elementwise(ByGradients):
         super().__init__(use)
         shape, rank = use.source.shape, use.output.shape.rank
         if rank is None or shape.rank > rank or (shape.rank == rank and shape[0] != 1):
-            raise NotCoveredError(f"{use.operation.name} has a variable with an axis of examples")
+            raise NotCoveredError(
+                f"{use.operation.name} reads a variable of shape {shape} and returns {use.output.shape}. Its rule needs a "
+                f"variable with fewer axes than the result, or with one element on the first axis."
+            )
         self._slope = slope
 
     def taps(self, delta: tf.Tensor, count: tf.Tensor) -> list[tf.Tensor]:
@@ -33,7 +36,7 @@ class Elementwise(ByGradients):
         shape, rank = self._use.source.shape, self._use.output.shape.rank
         full = self._slope(self._use, delta)
         missing = rank - shape.rank
-        # The first axis holds examples and, behind them, maybe positions.
+        # The first axis holds examples and may hold several positions of each.
         axes = [a for a in range(1, rank) if a < missing or shape[a - missing] == 1]
         summed = tf.reduce_sum(full, axis=axes)
         rest = [size for size in shape.as_list()[max(0, 1 - missing) :] if size != 1]
@@ -46,17 +49,20 @@ class Elementwise(ByGradients):
 
 
 class Tile(Elementwise):
-    """``tf.tile(v, [batch, 1, ...])``: a repetition that broadcasting could have done, of a class token, say."""
+    """``tf.tile(v, [batch, 1, ...])``, of a class token, say: a repetition that broadcasting could also do."""
 
     def __init__(self, use: Use) -> None:
         super().__init__(use, _same)
         made, source = use.output.shape.as_list(), use.source.shape.as_list()
         if any(m != s and s != 1 for m, s in zip(made[1:], source[1:], strict=True)):
-            raise NotCoveredError(f"{use.operation.name} repeats a variable along axes with several elements")
+            raise NotCoveredError(
+                f"{use.operation.name} tiles a variable of shape {use.source.shape} to {use.output.shape}. Its rule needs "
+                f"one element on each axis that is repeated."
+            )
 
 
 def sums(use: Use) -> Elementwise:
-    """Return the rule of ``x + v``, in whatever order."""
+    """Return the rule of ``x + v`` and ``v + x``."""
     return Elementwise(use, _same)
 
 
@@ -71,7 +77,7 @@ def multiplications(use: Use) -> Elementwise:
 
 
 def any_slope(use: Use) -> Elementwise:
-    """Return the rule of any operation element by element: its own derivative by the source, broadcast before."""
+    """Return the rule of any element-wise operation: TensorFlow's derivative of it by the broadcast source."""
     return Elementwise(use, _slope)
 
 

@@ -1,18 +1,19 @@
-"""Operations with kinks, differentiated by their mean slope over a piece of a step.
+"""Operations with kinks (non-smooth points), differentiated by their mean slope over a piece of a step.
 
-Within a step the slope of a ReLU jumps, from 0 to 1 say, where what it reads crosses zero. A node sees one of the two, and
-its error falls only like the piece that it stands for. But what a ReLU reads is almost linear in t over a short piece,
-and then the *mean* of its slope is known without finding the kink:
+Within a step the slope of a ReLU jumps, from 0 to 1 say, where its input crosses zero. A quadrature node sees one of the
+two slopes, so its error falls only in proportion to the piece that it stands for. But the input of a ReLU is almost linear
+in t over a short piece. The *mean* of its slope is then known without finding the kink:
 
     ∫ relu′(x(t)) dt / (t₁ − t₀) = (relu(x(t₁)) − relu(x(t₀))) / (x(t₁) − x(t₀)).
 
-A maximum passes its gradient on to the largest of its elements. If that is i at one end and j at the other, it changes
-over where x_i and x_j cross: i is the largest for the share s = d₀ / (d₀ + d₁) of the piece, d₀ = x_i − x_j at its start and
-d₁ = x_j − x_i at its end.
+A maximum passes its gradient to the largest of its elements. Let that be i at one end of the piece and j at the other. It
+changes where x_i and x_j cross. With d₀ = x_i − x_j at the start and d₁ = x_j − x_i at the end, i is the largest for the
+share s = d₀ / (d₀ + d₁) of the piece.
 
-Backward passes that use both see no jump, and the error falls as if the model were smooth. Where no kink is crossed, the
-mean slope is the slope. It takes two more forward passes a node. Kinks of other operations, those within loops, and two that
-are crossed in one piece (a ReLU6 from below 0 to above 6, a third element that is the largest in between) stay.
+Backward passes that use these mean slopes see no jump, and the error falls as if the model were smooth. If no kink is
+crossed, the mean slope is the slope. Averaging takes two more forward passes per node. It does not cover kinks of other
+operations, kinks within loops, or two kinks crossed in one piece (a ReLU6 from below 0 to above 6, a third element that
+is the largest in between).
 """
 
 from collections.abc import Callable, Sequence
@@ -49,18 +50,18 @@ def averaged(
     ends: Callable[[], tuple[Sequence[tf.Tensor], Sequence[tf.Tensor]]],
     has_length: tf.Tensor,
 ) -> tf.Tensor:
-    """Return ``function(variables)``, whose derivatives use mean slopes over a piece of the path.
+    """Return ``function(variables)`` with derivatives that use mean slopes over a piece of the path.
 
     Parameters
     ----------
     function : callable
         Adds the same operations to the graph whenever it is called.
     variables : sequence of tf.Tensor
-        Those at the node.
+        The variables at the node.
     ends : callable
-        Returns those at both ends of the piece.
+        Returns the variables at both ends of the piece.
     has_length : tf.Tensor
-        Whether there is such a piece; otherwise slopes are those at the node, and the ends are not looked at.
+        Whether there is such a piece. If not, slopes are those at the node, and the ends are not evaluated.
     """
     outputs, kinked = _built(function, variables)
     if not kinked:
@@ -86,7 +87,7 @@ def _kinked(graph: tf.Graph) -> list[tf.Operation]:
 
 
 def _built(function: Function, variables: Sequence[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Operation]]:
-    """Return what a function returns, and the kinked operations that it adds, in the order in which it does."""
+    """Return what a function returns, and the kinked operations that it adds, in order."""
     graph = tf.compat.v1.get_default_graph()
     before = len(_kinked(graph))
     outputs = function(variables)
@@ -96,7 +97,7 @@ def _built(function: Function, variables: Sequence[tf.Tensor]) -> tuple[tf.Tenso
 def _replaced(
     operation: tf.Operation, pull_back: Callable[[tf.Tensor], tf.Tensor], outputs: tf.Tensor
 ) -> tf.Tensor:
-    """Let all that reads an operation read it with another gradient, and return what the outputs are then."""
+    """Give an operation another gradient for all its readers, and return the outputs that result."""
     made = operation.outputs[0]
     readers = [
         (reader, index)
@@ -111,6 +112,6 @@ def _replaced(
 
     replacement = passed(operation.inputs[0])
     for reader, index in readers:
-        # The one way to change a graph that is being built; TensorFlow's own loops are made by it.
+        # The only method to change a graph that is being built; TensorFlow's own loops use it.
         reader._update_input(index, replacement)
     return replacement if outputs.name == made.name else outputs

@@ -13,7 +13,10 @@ class Gather(ByGradients):
         super().__init__(use)
         axis = tf.get_static_value(use.operation.inputs[2]) if len(use.operation.inputs) > 2 else 0
         if use.index != 0 or axis != 0 or use.operation.get_attr("batch_dims"):
-            raise NotCoveredError(f"{use.operation.name} gathers along another axis than the first")
+            raise NotCoveredError(
+                f"{use.operation.name} has no rule. The rule of a lookup needs a variable as the table, axis 0 and no batch "
+                f"dimensions."
+            )
 
     def taps(self, delta: tf.Tensor, count: tf.Tensor) -> list[tf.Tensor]:
         """Return tokens (K, positions) and δ (K, positions, elements of a row)."""
@@ -21,7 +24,7 @@ class Gather(ByGradients):
         return [tf.reshape(self._use.other, (count, -1)), tf.reshape(delta, (count, -1, rest))]
 
     def gradients(self, taps: Taps) -> tf.Tensor:
-        """Return tables with δ added where its token is."""
+        """Return tables to which δ is added in the row of its token."""
         tokens, own = taps
         size, rest = self._use.source.shape[0], self._use.source.shape[1:]
         count = tf.shape(tokens, tf.int64)[0]
@@ -35,7 +38,7 @@ class Gather(ByGradients):
         """Return the products of δ with the rows of Ψ that its tokens look up."""
         tokens, own = taps
         flat = tf.reshape(rows, (tf.shape(rows)[0], self._use.source.shape[0], -1))
-        # One row at a time: what is gathered is as large as the batch.
+        # One row at a time, since what is gathered is as large as the batch.
         return tf.map_fn(
             lambda row: tf.reduce_sum(tf.gather(row, tokens) * own, axis=(1, 2)), flat, parallel_iterations=2
         )

@@ -7,7 +7,7 @@ import tensorflow as tf
 from explaind_tf.kernel.operations.rule import ByGradients, Taps
 from explaind_tf.kernel.operations.uses import NotCoveredError, Use
 
-# To write and read an element of a gradient costs as much as some 15 of the multiplications in a matrix product.
+# Writing and reading an element of a gradient costs as much as about 15 multiplications of a matrix product.
 _MEMORY_COST = 15
 
 
@@ -18,7 +18,10 @@ class MatMul(ByGradients):
         super().__init__(use)
         left, right = ("transpose_a", "transpose_b") if use.operation.type == "MatMul" else ("adj_x", "adj_y")
         if use.index != 1 or use.source.shape.rank != 2 or use.operation.get_attr(left):
-            raise NotCoveredError(f"{use.operation.name} multiplies a variable from an unusual side")
+            raise NotCoveredError(
+                f"{use.operation.name} has no rule. The rule of a product needs x @ W or x @ Wᵀ, with x not transposed and "
+                f"a variable W of rank 2."
+            )
         self._is_transposed = use.operation.get_attr(right)
 
     def taps(self, delta: tf.Tensor, count: tf.Tensor) -> list[tf.Tensor]:
@@ -34,12 +37,12 @@ class MatMul(ByGradients):
         return tf.matmul(first, second, transpose_a=True)
 
     def contract(self, taps: Taps, rows: tf.Tensor) -> tf.Tensor:
-        """Return ⟨Ψ, xᵀδ⟩, by way of the outputs where that is cheaper."""
+        """Return ⟨Ψ, xᵀδ⟩, through the outputs if that is cheaper."""
         x, own = taps
         count, positions, number = tf.shape(x)[0], tf.shape(x)[1], tf.shape(rows)[0]
 
         def without_gradients() -> tf.Tensor:
-            # ⟨Ψ, xᵀδ⟩ = ⟨xΨ, δ⟩ = ⟨x, δΨᵀ⟩: no gradient is ever made. The narrower of the two products is taken.
+            # ⟨Ψ, xᵀδ⟩ = ⟨xΨ, δ⟩ = ⟨x, δΨᵀ⟩: no gradient is formed. The narrower of the two products is used.
             if (x.shape[2] < own.shape[2]) != self._is_transposed:
                 stacked = tf.transpose(rows, (2, 0, 1))
             else:
@@ -68,26 +71,31 @@ class Einsum(ByGradients):
         labels = read.split(",")
         free = [letter for letter in string.ascii_letters if letter not in equation]
         if len(labels) == 2:
-            # What the ellipsis stands for is as long in what is read of the examples as in what is returned.
+            # The ellipsis stands for as many axes of the examples as of the result.
             length = (use.other.shape.rank or 0) - len(labels[1 - use.index].replace("...", ""))
             labels = [part.replace("...", "".join(free[1 : 1 + length])) for part in labels]
             made = made.replace("...", "".join(free[1 : 1 + length]))
             own, other = labels[use.index], labels[1 - use.index]
         if len(labels) != 2 or len(own) != use.source.shape.rank or len(made) != use.output.shape.rank:
-            raise NotCoveredError(f"einsum {equation!r} has no rule")
+            raise NotCoveredError(
+                f"einsum {equation!r} has no rule. The rule needs two operands, and one label for each axis."
+            )
         if made[:1] != other[:1] or made[:1] in own or not set(own) <= set(other) | set(made):
-            raise NotCoveredError(f"einsum {equation!r} does not keep examples on the first axis")
-        # Behind the axis of examples there may be positions in the same axis of the tensors.
+            raise NotCoveredError(
+                f"einsum {equation!r} has no rule. The rule needs examples on the first axis of operand and result, and no "
+                f"axis that only the variable has."
+            )
+        # The first axis may hold several positions of each example, so taps have one more axis.
         example = free[0]
         self._equation = f"{example}{other},{example}{made}->{example}{own}"
 
     def taps(self, delta: tf.Tensor, count: tf.Tensor) -> list[tf.Tensor]:
-        """Return what was read and δ, with the axes of the equation behind those of examples and rows."""
+        """Return what was read and δ, with axes of examples and rows before those of the equation."""
         return [
             tf.reshape(tensor, tf.concat([[count, -1], tf.shape(tensor)[1:]], axis=0))
             for tensor in (self._use.other, delta)
         ]
 
     def gradients(self, taps: Taps) -> tf.Tensor:
-        """Return the sum over all labels that the variable does not have, by another einsum."""
+        """Return the sum over all labels that the variable does not have, computed by another einsum."""
         return tf.einsum(self._equation, *taps)

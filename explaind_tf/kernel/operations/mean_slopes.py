@@ -6,12 +6,12 @@ from typing import Protocol
 
 import tensorflow as tf
 
-# What an operation makes of another tensor than the one it reads.
+# Applies an operation to another tensor than the one that it reads.
 Made = Callable[[tf.Operation, tf.Tensor], tf.Tensor]
 
 
 class MeanSlope(Protocol):
-    """How one kind of operation is differentiated over a piece of a step; slopes are whatever pulling back needs."""
+    """How one kind of operation is differentiated over a piece of a step; slopes hold what :meth:`pull_back` needs."""
 
     def at_node(self, operation: tf.Operation) -> list[tf.Tensor]:
         """Return the slopes at the node."""
@@ -28,7 +28,7 @@ class MeanSlope(Protocol):
 
 @dataclass(frozen=True)
 class _Activation:
-    """Element by element, of one tensor. Slopes: one tensor, by which gradients are multiplied."""
+    """An element-wise function of one tensor. Slopes: one tensor, by which gradients are multiplied."""
 
     function: Made
 
@@ -50,9 +50,9 @@ class _Activation:
 
 @dataclass(frozen=True)
 class _Maximum:
-    """The largest elements of the first tensor that is read.
+    """The largest elements of the first input.
 
-    Slopes: what was read at both ends of the piece, and for which share of it the largest at its start stay so.
+    Slopes: the input at both ends of the piece, and the share of the piece for which the largest at its start stay so.
     """
 
     function: Made
@@ -63,10 +63,10 @@ class _Maximum:
 
     def over_piece(self, operation: tf.Operation, first: tf.Tensor, last: tf.Tensor) -> list[tf.Tensor]:
         def lead(at: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-            """Return by how much the largest ``at`` one end exceed there those of the ``other`` end."""
+            """Return how far, at one end, its largest elements exceed those that are largest at the other end."""
             made = self.function(operation, other)
             dummy = tf.zeros_like(made)
-            # What is masked by −∞ is not the largest, but would be multiplied by zero.
+            # Elements masked by −∞ are not the largest, but would be multiplied by zero, which gives NaN.
             finite = tf.where(tf.math.is_finite(at), at, tf.zeros_like(at))
             return self.function(operation, at) - _gradient(_gradient(made, other, dummy), dummy, finite)
 
@@ -93,7 +93,7 @@ def _max_pool(operation: tf.Operation, x: tf.Tensor) -> tf.Tensor:
     )
 
 
-# An operation with another kind of kink is a class like those above, and a line here.
+# An operation with another kind of kink needs a class like those above, and a line here.
 _MEAN_SLOPES: dict[str, MeanSlope] = {
     "Relu": _Activation(lambda operation, x: tf.nn.relu(x)),
     "Relu6": _Activation(lambda operation, x: tf.nn.relu6(x)),
@@ -106,7 +106,7 @@ _MEAN_SLOPES: dict[str, MeanSlope] = {
 
 
 def is_kinked(operation: tf.Operation) -> bool:
-    """Tell whether an operation has kinks that can be averaged."""
+    """Return whether an operation has kinks that can be averaged."""
     return operation.type in _MEAN_SLOPES and operation.inputs[0].dtype.is_floating
 
 

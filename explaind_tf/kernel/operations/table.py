@@ -1,4 +1,4 @@
-"""The rule of each operation. A new one is a class, and a line here."""
+"""The rule of each operation: a new one needs a class, and a line here."""
 
 from collections.abc import Callable
 
@@ -46,7 +46,12 @@ def rule_of(use: Use) -> Rule:
     operation = use.operation
     is_covered = operation.type in _RULES and use.source.shape.is_fully_defined()
     if "_gradient_op_type" in operation.node_def.attr:
-        raise NotCoveredError(f"{operation.name} ({operation.type}) has a gradient of its own")
+        raise NotCoveredError(
+            f"{operation.name} ({operation.type}) has a custom gradient. Rules know TensorFlow's own gradients only."
+        )
     if not is_covered or (operation.type == "BiasAdd" and operation.get_attr("data_format") != b"NHWC"):
-        raise NotCoveredError(f"{operation.name} ({operation.type}) has no rule")
+        raise NotCoveredError(
+            f"{operation.name} ({operation.type}) has no rule, or none for its data format or for weights of shape "
+            f"{use.source.shape}."
+        )
     return _RULES[operation.type](use)

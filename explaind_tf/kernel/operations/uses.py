@@ -1,9 +1,9 @@
-"""Where variables meet examples in a graph.
+"""Uses: the operations in a graph that read both variables and examples.
 
-A *use* is an operation that reads something made of variables alone and something made of examples: ``x @ W``,
-``conv(x, W)``, ``x + b``, ``E[tokens]``. All influence of a variable on an example goes through its uses, so the gradient
-of one example is a small product of what the operation read and of the gradient by what it returned. Uses are found in
-the graph itself: no layer is known here, and a hand-written matrix product is as good as a Dense layer.
+A *use* is an operation that reads one tensor computed from variables alone and one computed from examples: ``x @ W``,
+``conv(x, W)``, ``x + b``, ``E[tokens]``. A variable influences an example only through its uses. The gradient of one
+example is therefore a small product: of what the operation read, and of the gradient with respect to what it returned.
+Uses are found in the graph itself. No layer is known here, so a hand-written matrix product is as good as a Dense layer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,19 +17,19 @@ _RESHAPES = ("Reshape", "ExpandDims", "Squeeze")
 
 
 class NotCoveredError(Exception):
-    """A graph in which a variable meets examples in a way that has no rule; its examples are differentiated one by one."""
+    """Raised if an operation that reads a variable and examples has no rule: examples are then differentiated one by one."""
 
 
 @dataclass(frozen=True)
 class Use:
-    """An operation that reads ``source``, made of variables alone, as its input number ``index``."""
+    """An operation that reads ``source``, computed from variables alone, as its input number ``index``."""
 
     operation: tf.Operation
     index: int
 
     @property
     def source(self) -> tf.Tensor:
-        """What is read of the variables."""
+        """The input that is computed from variables."""
         return self.operation.inputs[self.index]
 
     @property
@@ -39,7 +39,7 @@ class Use:
 
     @property
     def other(self) -> tf.Tensor:
-        """What is read of the examples, for an operation that reads two tensors."""
+        """The input that is computed from examples, for an operation that reads two tensors."""
         return self.operation.inputs[1 - self.index]
 
     def again(self, others: dict[int, tf.Tensor]) -> tf.Tensor:
@@ -56,7 +56,7 @@ class Use:
 
 
 def find_uses(outputs: tf.Tensor, variables: Sequence[tf.Tensor], examples: Sequence[tf.Tensor]) -> list[Use]:
-    """Return every use on the way from the variables and examples to the outputs."""
+    """Return every use of the variables and examples on which the outputs depend."""
     # By name, which is unique in a graph: TensorFlow may wrap one tensor in several Python objects.
     of_examples = {tensor.name for tensor in examples}
     of_variables = {tensor.name for tensor in variables}
@@ -79,12 +79,12 @@ def find_uses(outputs: tf.Tensor, variables: Sequence[tf.Tensor], examples: Sequ
 
 
 def _carries_derivatives(tensor: tf.Tensor) -> bool:
-    """Tell whether derivatives can go through a tensor: not through shapes, but through lists of tensors, say."""
+    """Return whether derivatives can pass a tensor: they pass lists of tensors, but not shapes, for example."""
     return not (tensor.dtype.is_integer or tensor.dtype.is_bool or tensor.dtype == tf.string)
 
 
 def _in_order(outputs: tf.Tensor, leaves: set[str]) -> Iterator[tf.Operation]:
-    """Yield the operations that the outputs depend on, each after those it reads, from the leaves on."""
+    """Yield the operations between leaves and outputs, each after those that it reads."""
     seen: set[str] = set()
     stack: list[tuple[tf.Tensor, bool]] = [(outputs, False)]
     while stack:
@@ -114,7 +114,7 @@ class Rearrangement:
     operations: tuple[tf.Operation, ...]
 
     def rearrange(self, rows: tf.Tensor) -> tf.Tensor:
-        """Do to each row (F, *variable) what was done to the variable."""
+        """Apply the operations to each row (F, *variable)."""
         for operation in self.operations:
             rows = _each_row(rows, operation, operation.outputs[0].shape, invert=False)
         return rows

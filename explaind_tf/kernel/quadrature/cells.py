@@ -1,7 +1,7 @@
 """Cells: stretches of steps, each integrated by a formula, with an error that is known.
 
-The integral of ∂f/∂z · Δz over any stretch of a step is known beforehand: it is f at its end less f at its start. So the
-error is *known*, with its sign, for each input and each cell, and not estimated.
+The integral of ∂f/∂z · Δz over any stretch of a step is known beforehand: f at its end minus f at its start. The error of
+each input and cell is therefore *known* with its sign. It is not estimated.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,9 +16,9 @@ AtNodes = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 # The input, node, piece and weight of each of some pairs.
 WeightedPairs = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
-# Places along a step are counted in 3⁻¹⁶ of it, finer than float32 tells apart.
+# Places along a step are counted in units of 3⁻¹⁶ of it, finer than float32 resolves.
 UNITS = 3**16
-# Extrapolation that takes away less of the error than this does not see a smooth integrand.
+# The integrand counts as smooth if extrapolation leaves at most this share of the error.
 _SMOOTH = 0.1
 
 
@@ -59,7 +59,7 @@ class Stretches:
         """Return the input, node and piece of each node of a formula, end to end."""
 
         def along(fractions: np.ndarray) -> np.ndarray:
-            # In whole numbers, so that inputs which share a node share it to the bit.
+            # In whole numbers, nodes that inputs share are equal to the bit.
             return np.rint(2 * (self.left[:, None] + self.width[:, None] * fractions)) / (2 * UNITS)
 
         pieces = np.stack([along(formula.pieces[:, 0]), along(formula.pieces[:, 1])], axis=-1)
@@ -81,7 +81,7 @@ class Cells:
     order : np.ndarray of int
         Of the extrapolation, shape (c,).
     integral, error : np.ndarray
-        By that order, shapes (c, K, O), (c, O).
+        Of that order, shapes (c, K, O), (c, O).
     size : np.ndarray
         Largest error, in units of the input's budget, shape (c,).
     is_smooth : np.ndarray of bool
@@ -114,7 +114,7 @@ class Cells:
         return Cells(self.formula, self.at.where(is_kept), **arrays)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return what is known of each cell besides where it is, by name."""
+        """Return by name all arrays of the cells, except for where they are."""
         return {name: value for name, value in vars(self).items() if name not in ("formula", "at")}
 
     def pairs(self, is_kept: np.ndarray) -> WeightedPairs:
@@ -167,10 +167,10 @@ class Integrand:
         return self.cells(at, formula, found.reshape(len(at), len(formula), *found.shape[1:]))
 
     def cells(self, at: Stretches, formula: Formula, values: np.ndarray) -> Cells:
-        """Return cells of known values, by the order of extrapolation whose error is smallest."""
+        """Return cells of known values, with the order of extrapolation that has the smallest error."""
         budget, share = self.budget[at.owner], (at.width / UNITS)[:, None, None]
         change = at.end - at.start
-        if len(formula) == 1:  # most cells are the whole step of an input, and stay so
+        if len(formula) == 1:  # most cells are, and remain, the whole step of an input
             integral = values[:, 0] * share
             error = change - integral.sum(axis=1)
             size = np.max(np.abs(error) / budget, axis=1)
@@ -187,7 +187,7 @@ class Integrand:
         return Cells(formula, at, values, order, integrals[best], errors[best], sizes[best], is_smooth)
 
     def thirds(self, at: Stretches) -> Stretches:
-        """Return the thirds of stretches, with f between them."""
+        """Return the thirds of stretches, with f measured at the cuts."""
         width, owners = at.width // 3, np.repeat(at.owner, 2)
         inner = np.stack([at.left + width, at.left + 2 * width], axis=1)
         places = inner.ravel() / UNITS

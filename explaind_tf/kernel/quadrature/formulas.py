@@ -1,4 +1,4 @@
-"""Formulas of quadrature for one piece of a step, as refinement tries them."""
+"""The quadrature formulas for one cell that refinement tries."""
 
 import functools
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from explaind_tf.kernel.quadrature.nodes import nodes_and_weights
 
 @dataclass(frozen=True, eq=False)
 class Formula:
-    """Nodes and weights, in units of the width of what is integrated.
+    """Nodes and weights, in units of the cell's width.
 
     Attributes
     ----------
     nodes : np.ndarray
         Shape (n,).
     pieces : np.ndarray
-        Where the piece that each stands for begins and ends, shape (n, 2): the same place twice if kinks are not averaged.
+        Start and end of the piece that each node stands for, shape (n, 2): the same place twice if kinks are not averaged.
     weights : np.ndarray
         One row for each order of extrapolation, shape (orders, n).
     """
@@ -38,14 +38,14 @@ class Formula:
 
 @functools.cache
 def midpoints(depth: int) -> Formula:
-    """Return the middles of 3**depth equal parts; those of less depth are among them."""
+    """Return the midpoints of 3**depth equal parts, which include those of smaller depth."""
     weights = [nodes_and_weights(depth, order)[1] for order in range(depth + 1)]
     nodes = nodes_and_weights(depth, 0)[0]
     return Formula(nodes, np.stack([nodes, nodes], axis=1), np.stack(weights))
 
 
-# One node that stands for all, and the two of Gauss and Legendre. Weights are the lengths of the pieces: otherwise the
-# share of a kink's mean slope in the integral would not be its share of the step.
+# One node for the whole cell, and two Gauss–Legendre nodes, one per half. Each weight is the length of its piece, so a
+# kink's mean slope counts for its share of the step.
 WHOLE = Formula(np.array([0.5]), np.array([[0.0, 1.0]]), np.array([[1.0]]))
 _PLACE = 0.5 - np.sqrt(3) / 6
 HALVES = Formula(np.array([_PLACE, 1 - _PLACE]), np.array([[0.0, 0.5], [0.5, 1.0]]), np.array([[0.5, 0.5]]))

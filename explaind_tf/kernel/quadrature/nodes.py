@@ -1,11 +1,11 @@
-"""Quadrature along one step of the path: which nodes each input has, and with which weights.
+"""Quadrature along one step of the path: the nodes and weights of each input.
 
-The midpoints of 3ᵏ equal intervals contain those of 3ᵏ⁻¹: nothing that was evaluated is thrown away. Where
-the integrand jumps (ReLU, max-pooling) their plain mean converges like 1/n, and nothing does better. Where it
-is smooth, Romberg's extrapolation of the same nodes converges at a high order.
+The midpoints of 3ᵏ equal intervals contain those of 3ᵏ⁻¹, so no evaluation is thrown away. If the integrand jumps (ReLU,
+max-pooling), their plain mean converges like 1/n, and nothing does better. If it is smooth, Romberg's extrapolation of
+the same nodes converges at a high order.
 
-A node may stand for a *piece* of the step: kinks then have their mean slope over it
-(:mod:`explaind_tf.kernel.operations.mean_slopes`), and jumps no longer hinder.
+A node may stand for a *piece* of the step. Kinks (non-smooth points) then have their mean slope over the piece
+(:mod:`explaind_tf.kernel.operations.mean_slopes`), and jumps no longer slow convergence. A *plain* node stands for none.
 """
 
 import functools
@@ -40,11 +40,11 @@ class NodeTable:
     nodes : np.ndarray
         Each node and piece once, ascending, shape (n,).
     pieces : np.ndarray
-        Where the piece that each stands for begins and ends, shape (n, 2); the same place twice for none.
+        Start and end of the piece that each node stands for, shape (n, 2); the same place twice for none.
     splits, members : np.ndarray of int32
         Node j belongs to the inputs ``members[splits[j] : splits[j + 1]]``; shapes (n + 1,), (m,).
     order : np.ndarray of int
-        Which of the pairs given stands at each place of ``members``, shape (m,).
+        Which of the given pairs stands at each place of ``members``, shape (m,).
     """
 
     nodes: np.ndarray
@@ -54,7 +54,7 @@ class NodeTable:
     order: np.ndarray
 
     def parts(self, most: int) -> Iterator[tuple[slice, "NodeTable"]]:
-        """Yield tables of some of the nodes, of at most ``most`` pairs or of one node, and where their pairs stand."""
+        """Yield where some pairs stand, and their table: at most ``most`` pairs, or those of one node."""
         first = 0
         while first < len(self.nodes):
             # The last node with which the part is small enough.
@@ -71,7 +71,7 @@ class NodeTable:
 
 
 def by_node(nodes: np.ndarray, owners: np.ndarray, pieces: np.ndarray | None = None) -> NodeTable:
-    """Sort pairs of nodes and inputs, shape (m,), so that inputs with the same node and piece (m, 2) stand together."""
+    """Sort pairs of nodes and inputs, shape (m,), by node and piece (m, 2)."""
     pieces = _none(nodes) if pieces is None else pieces
     order = np.lexsort((pieces[:, 1], pieces[:, 0], nodes))
     places = np.concatenate([nodes[:, None], pieces], axis=1)[order]
@@ -97,7 +97,7 @@ class Quadrature:
     splits : np.ndarray of int32
         Input i has those at ``splits[i] : splits[i + 1]``, shape (batch + 1,).
     pieces : np.ndarray
-        Those that the nodes stand for, shape (m, 2).
+        The pieces that the nodes stand for, shape (m, 2).
     """
 
     nodes: np.ndarray
@@ -122,7 +122,7 @@ class Quadrature:
 
     @classmethod
     def same(cls, count: int, level: int = 0, order: int = 0) -> "Quadrature":
-        """Return the quadrature by which ``count`` inputs all have the nodes of a level; by default the middle alone."""
+        """Return a quadrature in which ``count`` inputs have the nodes of a level; by default the midpoint alone."""
         nodes, weights = nodes_and_weights(level, order)
         splits = (np.arange(count + 1) * len(nodes)).astype(np.int32)
         nodes = np.tile(nodes, count)
@@ -140,7 +140,7 @@ class Quadrature:
 
     @property
     def is_averaged(self) -> np.ndarray:
-        """Whether nodes of an input stand for pieces, shape (batch,)."""
+        """Whether the nodes of each input stand for pieces, shape (batch,)."""
         has_piece = self.pieces[:, 1] > self.pieces[:, 0]
         return np.bincount(self.owners, has_piece, minlength=len(self.splits) - 1) > 0
 
@@ -150,9 +150,9 @@ class Quadrature:
         return self._taken(slice(first, last), self.splits[start : stop + 1] - first)
 
     def rounds(self, most: int) -> Iterator[tuple[np.ndarray, "Quadrature"]]:
-        """Yield parts that are worth a table of inputs by nodes, ``most`` nodes at most: the inputs (b,), and theirs.
+        """Yield inputs (b,) and a part of their nodes, which fits into a table of inputs by at most ``most`` nodes.
 
-        At least a third of the places in a table are filled. All inputs are in the first one.
+        At least a third of the places in a table are filled. The first table has all inputs.
         """
         left, first = np.diff(self.splits), self.splits[:-1].copy()
         while (members := np.flatnonzero(left > 0)).size:
@@ -172,7 +172,7 @@ class Quadrature:
         return table, self.weights[table.order]
 
     def places(self, table: NodeTable) -> np.ndarray:
-        """Return where in a table the pairs of each input stand, int32 of shape (batch, n); m, behind its end, for none."""
+        """Return the places of each input's pairs in a table, int32 of shape (batch, n); m, past its end, for none."""
         counts = np.diff(self.splits)
         found = np.full((len(counts), int(counts.max())), len(self.nodes), np.int32)
         found[self.owners, np.arange(len(self.nodes)) - self.splits[self.owners]] = np.argsort(

@@ -1,13 +1,13 @@
-"""Policies of refinement: with which cells it begins, and what it makes of one whose error is too large.
+"""Policies of refinement: which cells it begins with, and how it refines one whose error is too large.
 
-:class:`Extrapolated` is for integrands that depend on the node alone. Where three nodes of a cell tell that the integrand
-is smooth, Romberg's extrapolation is used, and more nodes of the same cell instead of smaller cells. Which is better is
-known from the completeness error.
+:class:`Extrapolated` is for integrands that depend on the node alone. If three nodes of a cell show that the integrand is
+smooth, Romberg's extrapolation is used, with more nodes in the same cell instead of smaller cells. The completeness error
+shows which is better.
 
-:class:`Averaged` is for models whose kinks can be averaged (:mod:`explaind_tf.kernel.operations.kinks`). All that
-needs more than one plain node in the middle is integrated by nodes that stand for a piece of the cell: one for the whole
-cell, then two for its halves, at the places of Gauss and Legendre, then the same in each third. Twice or thrice the nodes
-then do what took hundreds.
+:class:`Averaged` is for models whose kinks can be averaged (:mod:`explaind_tf.kernel.operations.kinks`). If one plain
+midpoint is not accurate enough, it uses nodes that stand for a piece of the cell. First comes one for the whole cell,
+then two Gauss–Legendre nodes, one per half, then the same in each third. Two or three times the nodes then do what took
+hundreds.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ import numpy as np
 from explaind_tf.kernel.quadrature.cells import Cells, Integrand, Stretches
 from explaind_tf.kernel.quadrature.formulas import HALVES, WHOLE, midpoints
 
-# Midpoints of one cell are 3⁴ at most.
+# A cell has at most 3⁴ midpoints.
 _MOST_DEPTH = 4
 
 
@@ -34,22 +34,22 @@ class Policy(Protocol):
         ...
 
     def added(self, cells: Cells) -> np.ndarray:
-        """Return how many more nodes refinement makes of each cell, shape (c,)."""
+        """Return how many nodes refinement adds to each cell, shape (c,)."""
         ...
 
     def refined(self, cells: Cells) -> list[Cells]:
-        """Return the cells by the next formula, or cut into three where there is none that pays."""
+        """Return the cells with the next formula, or cut into three if none pays."""
         ...
 
 
 @dataclass(frozen=True)
 class Extrapolated:
-    """Midpoints: three times as many where extrapolation pays, smaller cells otherwise."""
+    """Midpoints: three times as many if extrapolation pays, otherwise smaller cells."""
 
     integrand: Integrand
 
     def first_cells(self, start: np.ndarray, end: np.ndarray) -> list[Cells]:
-        """Return the whole steps, by the node in the middle."""
+        """Return the whole steps, with the midpoint."""
         whole = Stretches.whole(start, end, np.ones(len(start), bool))
         return [self.integrand.over(whole, midpoints(0))]
 
@@ -58,7 +58,7 @@ class Extrapolated:
         return ~self._is_deepened(cells)
 
     def added(self, cells: Cells) -> np.ndarray:
-        """Nodes are added to what is deepened; what is cut keeps its own."""
+        """Deepened cells get more nodes; cut cells keep their own."""
         return self._is_deepened(cells) * 2 * len(cells.formula)
 
     def refined(self, cells: Cells) -> list[Cells]:
@@ -110,7 +110,7 @@ class Averaged:
     at_first: np.ndarray
 
     def first_cells(self, start: np.ndarray, end: np.ndarray) -> list[Cells]:
-        """Return the whole steps by a plain node, then those by one whose kinks are averaged."""
+        """Return the whole steps with a plain node, then those with a node that averages kinks."""
         choices = ((midpoints(0), ~self.at_first), (WHOLE, self.at_first))
         return [
             self.integrand.over(Stretches.whole(start, end, is_own), formula)
@@ -123,12 +123,12 @@ class Averaged:
         return np.full(len(cells), cells.formula is HALVES)
 
     def added(self, cells: Cells) -> np.ndarray:
-        """Two nodes become two in each third, one becomes two, and a plain one is replaced."""
+        """Two nodes become two in each third, one for the cell becomes two, and a plain one is replaced."""
         more = {HALVES: 2 * len(HALVES), WHOLE: len(HALVES) - len(WHOLE)}
         return np.full(len(cells), more.get(cells.formula, 0))
 
     def refined(self, cells: Cells) -> list[Cells]:
-        """Return the cells by nodes that stand for smaller pieces."""
+        """Return the cells with nodes that stand for smaller pieces."""
         if cells.formula is HALVES:
             return [self.integrand.over(self.integrand.thirds(cells.at), HALVES)]
         return [self.integrand.over(cells.at, HALVES if cells.formula is WHOLE else WHOLE)]

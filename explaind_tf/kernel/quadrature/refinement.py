@@ -1,9 +1,9 @@
-"""Quadrature along one step, refined where and for which inputs the completeness error asks.
+"""Quadrature along one step, refined for the inputs and in the places where the completeness error is large.
 
-A step is cut into *cells*, whose errors are known (:mod:`explaind_tf.kernel.quadrature.cells`). Those with the largest
-errors are refined, as a policy has it (:mod:`explaind_tf.kernel.quadrature.policies`), until the sum of all errors meets
-the budget. A single kink then costs nodes where it is, two for a third of its error, and not everywhere (ExPLAIND,
-arXiv:2505.20076, uses 1 to 100 fixed nodes for all inputs).
+A step is cut into *cells*, whose errors are known (:mod:`explaind_tf.kernel.quadrature.cells`). A policy refines those
+with the largest errors (:mod:`explaind_tf.kernel.quadrature.policies`) until the sum of all errors meets the budget. A
+single kink then costs nodes only where it is: two more reduce its error to a third. (ExPLAIND, arXiv:2505.20076, uses 1 to
+100 fixed nodes for all inputs.)
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from explaind_tf.kernel.quadrature.cells import AtNodes, Cells, Integrand, Weigh
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.kernel.quadrature.policies import Averaged, Extrapolated, Policy
 
-# Cells with at least this share of an input's largest error are refined together: fewer, longer rounds.
+# Cells with at least this share of an input's largest error are refined together, in fewer and longer rounds.
 _SHARE = 0.4
 
 
@@ -32,7 +32,7 @@ def integrate(
     Parameters
     ----------
     integrand : callable
-        ∂f/∂z (z(t)) · d_k at pairs of a node and an input, shape (m, K, O). Where a node stands for a piece, kinks have
+        ∂f/∂z (z(t)) · d_k at pairs of a node and an input, shape (m, K, O). If a node stands for a piece, kinks have
         their mean slopes over it.
     measure : callable
         f(z(t)) at such pairs, shape (m, O).
@@ -41,12 +41,12 @@ def integrate(
     budget : np.ndarray
         Largest |change − Σ_k integral_k| allowed for each entry, shape (batch, O), positive.
     rounding : float
-        Error of f: cells that err by less are left alone.
+        Rounding error of f: cells with a smaller error are not refined.
     max_nodes : int
-        Most nodes of one input; what is left then stays in the error.
+        Largest number of nodes of one input. What it leaves of the error remains.
     averaged : np.ndarray of bool, optional
-        Inputs whose kinks are averaged from the first, shape (batch,), where one plain node is not expected to do. None if
-        the integrand does not depend on pieces.
+        Inputs whose kinks are averaged from the start, since one plain node is not expected to suffice, shape (batch,).
+        None if the integrand does not depend on pieces.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def integrate(
 
 
 def _can_grow(policy: Policy, cells: Cells, rounding: float) -> np.ndarray:
-    # Each third of a cell is off by as much rounding as the whole: what is cut because of it would be cut on and on.
+    # Each third of a cell has as much rounding error as the whole, so cutting because of it would never end.
     limit = rounding * np.where(policy.is_cut(cells), 2, 1)
     return (np.max(np.abs(cells.error), axis=1) > limit) & (cells.at.width >= 3 * len(cells.formula))
 
