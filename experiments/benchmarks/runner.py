@@ -38,9 +38,8 @@ class Runner:
             If it failed.
         """
         if not self._isolated:
-            from experiments.benchmarks.parts import (
-                PARTS,
-            )  # imports TensorFlow, which the parent of processes does not need
+            # Imports TensorFlow, which the parent of processes does not need.
+            from experiments.benchmarks.parts import PARTS
 
             try:
                 return PARTS[part](**arguments)
