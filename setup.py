@@ -19,6 +19,10 @@ TEST = [
     "mypy>=1.13",
     # Holds the rooms to who may import whom, see pyproject.toml.
     "import-linter>=2.4",
+    # Runs ruff, mypy and lint-imports before each commit and in .ci/run.
+    "pre-commit>=4",
+    # .ci/run also tests the package as it is installed from a wheel.
+    "build>=1.2",
     *EXPERIMENTS,
     # Reads docstrings as the documentation does.
     "griffelib>=2",

@@ -1,4 +1,4 @@
-"""For the site: public functions whose signature and docstring are made when the package is imported."""
+"""A griffe extension for the site: signatures and docstrings that the package makes when it is imported."""
 
 import inspect
 import re
@@ -11,10 +11,10 @@ _MODULES = re.compile(r"\b(collections\.abc|typing|numpy)\.")
 
 
 class MadeSignatures(griffe.Extension):
-    """Shows functions under ``@takes_options`` as Python's own ``help()`` does."""
+    """Shows functions decorated by ``@takes_options`` as ``help()`` shows them."""
 
     def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
-        """Take signature and docstring from the function itself."""
+        """Take signature and docstring from the imported function."""
         if not (isinstance(obj, griffe.Function) and any(_MARK in str(d.value) for d in obj.decorators)):
             return
         made = griffe.dynamic_import(obj.path)

@@ -1,4 +1,4 @@
-"""For the site: what docstrings write in Sphinx' notation, in Markdown."""
+"""A griffe extension for the site: rewrites the Sphinx notation of docstrings in Markdown."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the experiments' classifiers have in common: how they are compiled, fed, and accounted for."""
+"""Functions that all experiments with classifiers use: compile, shuffle, account for."""
 
 from typing import Any
 
@@ -11,29 +11,29 @@ from explaind_tf.measurements import Measurement
 
 
 def compiled(model: keras.Model, optimizer: Any, **options: Any) -> keras.Model:
-    """Return the model, compiled with the cross-entropy of logits and classes; options are those of ``compile``."""
+    """Compile a model with the cross-entropy of logits and classes, and return it; options are those of ``compile``."""
     model.compile(optimizer, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), **options)
     return model
 
 
 def shuffled(samples: tuple[Any, ...], seed: int) -> tf.data.Dataset:
-    """Return samples, arrays or tuples of arrays, in a random order that is another in each epoch."""
+    """Return samples (arrays or tuples of arrays) in a random order, another one in each epoch."""
     return tf.data.Dataset.from_tensor_slices(samples).shuffle(len(samples[0]), seed=seed)
 
 
 def balanced_ledger(path: Any, x: np.ndarray, of: Measurement, **question: Any) -> xr.Dataset:
-    """Return a ledger that was checked.
+    """Return a ledger that passed ``check()``.
 
     Parameters
     ----------
     path : Run or Series
-        What to account for: a recorded run, or a series of checkpoints.
+        A recorded run, or a series of checkpoints.
     x : np.ndarray
         Inputs.
     of : Measurement
-        What of the outputs.
+        What is measured of the outputs.
     **question
-        Axes, tolerance and all else that ``attribute`` takes.
+        Axes, tolerance and other options of ``attribute``.
 
     Raises
     ------
@@ -47,5 +47,5 @@ def balanced_ledger(path: Any, x: np.ndarray, of: Measurement, **question: Any) 
 
 
 def layer_name(path: str) -> str:
-    """Return the name of a layer of the ledger, without those of the models that it is in."""
+    """Return the name of a layer of the ledger, without the names of the models that contain it."""
     return path.rsplit("/", 1)[-1]

@@ -1,4 +1,4 @@
-"""The command line of an experiment: how large it is, where its results go, and which settings can be given."""
+"""The command line of an experiment: its size, the directory of its results, and its settings."""
 
 import inspect
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Out = Annotated[
     Path | None,
     typer.Option(help="Directory for the results. Default: experiments/results/NAME, or runs/NAME if quick."),
 ]
-# Options that several have.
+# Options that several experiments have.
 Seeds = Annotated[
     list[int] | None, typer.Option("--seed", help="Of weights, batches and data; may be repeated.")
 ]
@@ -25,21 +25,21 @@ Seed = Annotated[int | None, typer.Option(help="Of weights and data.")]
 def command(
     name: str, experiment: Callable[[S, Path], Findings], *, full: S, quick: S, help: str, **options: Any
 ) -> Callable[..., None]:
-    """Return the function that ``typer.run`` makes the command of.
+    """Return a function for ``typer.run``.
 
     Parameters
     ----------
     name : str
-        Of the experiment and of its directory.
+        Name of the experiment and of its directory.
     experiment : callable
         ``(settings, runs_dir) -> Findings``, see :func:`experiments.results.carry_out`.
     full, quick : dataclass
-        Settings of the full run, and those of ``--quick``.
+        Settings of the full run and of ``--quick``.
     help : str
         What the experiment does, in a sentence.
     **options : annotated types
-        Settings that can be given, in the order of ``--help``: by the name of the setting the type of its option, with
-        None for one that is not given, as in ``steps=Annotated[int | None, typer.Option(help="…")]``.
+        Types of the options, by the name of the setting, in the order of ``--help``. None stands for an option that is not
+        given, as in ``steps=Annotated[int | None, typer.Option(help="…")]``.
     """
 
     def main(**given: Any) -> None:
@@ -47,7 +47,7 @@ def command(
         settings = choose(quick if is_quick else full, **given)
         carry_out(name, experiment, settings, quick=is_quick, out=out)
 
-    # Typer reads names, types and defaults of options from a function's signature.
+    # Typer reads names, types and defaults of the options from the signature.
     types = {"quick": Quick, "out": Out, **options}
     main.__annotations__ = {**types, "return": None}
     main.__signature__ = inspect.Signature(

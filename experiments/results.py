@@ -1,10 +1,10 @@
-"""The one way in which an experiment is run, and what it leaves behind.
+"""Runs an experiment and writes its results, the same way for all experiments.
 
     python -m experiments.results
 
-writes ``experiments/RESULTS.md`` anew from the directories in ``experiments/results``. An experiment is a function of its
-settings and an empty directory to record runs in; :func:`carry_out` calls it and writes ``NAME/results.json`` (settings,
-provenance, all figures), ``NAME/section.md``, images, and ``NAME/arrays.zarr`` where there are arrays.
+writes ``experiments/RESULTS.md`` again from the directories in ``experiments/results``. An experiment is a function of its
+settings and an empty directory to record runs in. :func:`carry_out` calls it and writes ``NAME/results.json`` (settings,
+provenance, all figures), ``NAME/section.md``, images, and ``NAME/arrays.zarr`` if there are arrays.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ VALUES_FILE = "results.json"
 SECTION_FILE = "section.md"
 ARRAYS_DIR = "arrays.zarr"
 _PACKAGES = ("explaind_tf", "tensorflow", "keras", "numpy", "xarray", "zarr")
-# What an experiment writes must not make the tree of the next one unclean.
+# What one experiment writes must not count as an uncommitted change for the next.
 _OWN_FILES = (":(exclude,glob)experiments/results/**", ":(exclude)experiments/RESULTS.md")
 _DOTS_PER_INCH = 100
 
@@ -63,7 +63,7 @@ class Table:
     columns : sequence of str
         Their headings.
     rows : sequence of sequences
-        Strings as they are; numbers with three significant digits.
+        Strings are shown as they are, numbers with three significant digits.
     """
 
     caption: str
@@ -78,7 +78,7 @@ class Image:
     Attributes
     ----------
     name : str
-        Of the file, without its ending.
+        Name of the file, without its ending.
     finding : str
         What it shows, in a sentence.
     figure : matplotlib.figure.Figure
@@ -102,19 +102,19 @@ class Findings:
     Attributes
     ----------
     title : str
-        Of the section.
+        Title of the section.
     question : str
-        What was done, and what for, in a few sentences.
+        What was done and why, in a few sentences.
     conclusions : sequence of str
-        What to conclude, a sentence each.
+        The conclusions, a sentence each.
     tables : sequence of Table
         In order.
     values : mapping
-        Every figure that the experiment measured, as JSON values.
+        All numbers that the experiment measured, as JSON values.
     images : sequence of Image
         In order.
     arrays : xarray.Dataset or None
-        What is too large for JSON.
+        Numbers that are too many for JSON.
     """
 
     title: str
@@ -129,25 +129,25 @@ class Findings:
 def carry_out(
     name: str, experiment: Callable[[S, Path], Findings], settings: S, *, quick: bool, out: Path | None = None
 ) -> Path:
-    """Run an experiment, and write what it found.
+    """Run an experiment and write its findings.
 
     Parameters
     ----------
     name : str
-        Of the experiment and of its directory.
+        Name of the experiment and of its directory.
     experiment : callable
         ``(settings, runs_dir) -> Findings``. ``runs_dir`` is an empty directory that is removed afterwards.
     settings : dataclass
-        All of its settings, seeds included.
+        All settings, seeds included.
     quick : bool
-        Whether the settings are those of ``--quick``: such results are not gathered into RESULTS.md.
+        Whether the settings are those of ``--quick``. Such results do not go into RESULTS.md.
     out : Path, optional
         Directory for the results.
 
     Returns
     -------
     Path
-        The directory.
+        The directory of the results.
     """
     out_dir = out or (Path("runs") if quick else RESULTS_DIR) / name
     provenance = _provenance()
@@ -172,7 +172,7 @@ def carry_out(
         "images": [{"file": f"{i.name}.png", "finding": i.finding} for i in findings.images],
         "values": findings.values,
     }
-    # JSON has no NaN: a figure that is none is the experiment's to name.
+    # JSON has no NaN. An experiment must use another value for a number that does not exist.
     text = json.dumps(result, indent=1, default=_as_json, allow_nan=False)
     (out_dir / VALUES_FILE).write_text(text + "\n")
     (out_dir / SECTION_FILE).write_text(section(json.loads(text)))
@@ -183,20 +183,20 @@ def carry_out(
 
 
 def choose(settings: S, **given: Any) -> S:
-    """Return the settings with the options that were given: those that are neither None nor empty."""
+    """Return the settings with the given options; an option that is None or empty was not given."""
     chosen = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v}
     return dataclasses.replace(settings, **chosen)
 
 
 def spread(values: Sequence[float]) -> str:
-    """Return the mean of repetitions and their standard deviation, for a table."""
+    """Return mean and standard deviation of repetitions, as text for a table."""
     if len(values) < 2:
         return _number(float(values[0]))
     return f"{_number(float(np.mean(values)))} ± {float(np.std(values, ddof=1)):.2g}"
 
 
 def new_figure(width: float = 8, height: float = 4) -> Figure:
-    """Return an empty figure of a size in inches; ``figure.subplots(rows, columns)`` gives its axes."""
+    """Return an empty figure of the given size in inches; ``figure.subplots(rows, columns)`` makes its axes."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -206,9 +206,9 @@ def section(result: Mapping[str, Any], folder: str = "") -> str:
     Parameters
     ----------
     result : mapping
-        As ``results.json`` has it.
+        The content of ``results.json``.
     folder : str
-        What leads from the document to the images.
+        Path from the document to the folder of the images.
     """
     parts = [f"## {result['title']}", result["question"]]
     for table in result["tables"]:
@@ -226,7 +226,7 @@ def assemble(results_dir: Path = RESULTS_DIR) -> str:
     Raises
     ------
     ValueError
-        If a result is of a quick run, or of code that was not committed.
+        If a result is that of a quick run, or of code that was not committed.
     """
     parts = [
         "# Results of the experiments\n\n"
@@ -248,7 +248,7 @@ def assemble(results_dir: Path = RESULTS_DIR) -> str:
 
 
 def main() -> None:
-    """Write experiments/RESULTS.md anew from the results of full runs."""
+    """Write experiments/RESULTS.md again from the results of full runs."""
     RESULTS_FILE.write_text(assemble())
     Console().print(f"Written: {RESULTS_FILE}", highlight=False, markup=False, soft_wrap=True)
 
@@ -265,13 +265,13 @@ def _provenance() -> dict[str, Any]:
         },
         "machine": platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
-        # More than the cores: the wall time is that of a machine with other things to do.
+        # If the load is larger than the number of cores, the machine was busy and the wall time is too long.
         "load_at_start": round(os.getloadavg()[0], 1),
     }
 
 
 def _git(*arguments: str) -> str:
-    # From the root, which the paths are relative to.
+    # The paths are relative to the root.
     done = subprocess.run(["git", *arguments], cwd=HERE.parent, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
@@ -283,13 +283,13 @@ def _command() -> str:
 
 
 def _storable(arrays: xr.Dataset) -> xr.Dataset:
-    """Return the arrays with names as objects: Zarr has a stable type for these, not for strings of a fixed length."""
+    """Return the arrays with names as objects: Zarr has a stable type for objects, but none for strings of fixed length."""
     names = {name: value.astype(object) for name, value in arrays.coords.items() if value.dtype.kind in "UT"}
     return arrays.assign_coords(names)
 
 
 def _as_json(value: Any) -> Any:
-    """Return what JSON has for a value of NumPy or a path."""
+    """Return a NumPy value or a path as a JSON value."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, Path):

@@ -1,1 +1,1 @@
-"""What attribution costs, in units of what it is compared with: training steps, or the paper's own procedure."""
+"""The cost of attribution, in units of a training step or of the paper's own procedure."""

@@ -1,4 +1,4 @@
-"""Measure what attribution and recording cost, as ratios within one invocation.
+"""Measure the cost of attribution and recording, as ratios within one invocation.
 
 python -m experiments.benchmarks [--quick] [--row N ...]
 """
@@ -38,7 +38,7 @@ def main(
         Path | None, typer.Option(help="Directory. Default: runs/benchmarks-<date>-<time>.")
     ] = None,
 ) -> None:
-    """Measure the rows and hold them against their bars."""
+    """Measure the rows and compare them with their bars."""
     chosen = sorted(set(row or ROWS))
     if unknown := [number for number in chosen if number not in ROWS]:
         raise typer.BadParameter(f"there is no row {unknown[0]}; the rows are {min(ROWS)} to {max(ROWS)}.")
@@ -67,7 +67,7 @@ def main(
             measured = ROWS[number](number, settings, runner)
             found = _as_json(measured) | {"seconds_in_all": round(time.perf_counter() - start, 1)}
             _add(table, measured, bars_apply)
-        except PartError as error:  # one row must not take the others' results along
+        except PartError as error:  # a failed row must not lose the results of the others
             found, failed = {"number": number, "error": str(error)}, True
             console.print(f"Row {number}: {error}", markup=False, highlight=False)
             table.add_row(str(number), "failed, see above")
@@ -102,7 +102,7 @@ def _table(bars_apply: bool) -> Table:
 
 
 def _add(table: Table, row: Row, bars_apply: bool) -> None:
-    """Add a line for each figure of a row; what is the same for all of them stands in the first."""
+    """Add a line for each figure of a row; what they have in common is in the first line."""
     peaks = "\n".join(
         f"{value:,.0f}" if len(row.peak_mb) == 1 else f"{name} {value:,.0f}"
         for name, value in row.peak_mb.items()
@@ -133,7 +133,7 @@ def _bar(check: Check) -> str:
 
 
 def _as_json(row: Row) -> dict[str, Any]:
-    """Return a row as JSON values; JSON knows no NaN."""
+    """Return a row as JSON values; JSON has no NaN."""
     checks = [
         {
             **dataclasses.asdict(check),

@@ -1,18 +1,18 @@
-"""The ExPLAIND paper's own procedure in TensorFlow, as the thing to be faster than.
+"""The ExPLAIND paper's own procedure in TensorFlow, the baseline of the benchmarks.
 
-arXiv:2505.20076, Theorem 3.1, computed the way the theorem is written (the authors' reference code does so in PyTorch
-with ``vmap``): forwards over the steps, with a *momentum feature* for every training sample,
+It computes arXiv:2505.20076, Theorem 3.1, as the theorem is written. (The authors' reference code does so in PyTorch
+with ``vmap``.) It loops over the steps, forwards, with a *momentum feature* for every training sample,
 
     μ_{k,s} = β₁ μ_{k,s−1} + (1 − β₁) ω ∇ℓ_k(θ_s)   (the gradient only for the samples of the batch),
 
-samples × D numbers; and at each step the Jacobians of all outputs of all inputs at n fixed midpoints of the segment
-from θ_s to θ_{s+1}, whose mean Φ_s is multiplied by P_s and contracted with the features:
+samples × D numbers. At each step it computes the Jacobians of all outputs of all inputs at n fixed midpoints of the line
+from θ_s to θ_{s+1}. Their mean Φ_s is multiplied by P_s and contracted with the features:
 
     data_k   += −⟨Φ_s P_s, μ_{k,s}⟩               weight decay += −η_s λ ⟨Φ_s, w⊙θ_s⟩.
 
-It shares with the package what was recorded and the law of the optimizer, and neither its quadrature nor its sweeps.
-Per-example gradients and Jacobians are vectorised by ``tf.vectorized_map``, TensorFlow's counterpart of ``vmap``. Every
-function is traced once.
+It uses the package's recording and the law of the optimizer, but neither its quadrature nor its sweeps. Per-example
+gradients and Jacobians are vectorised by ``tf.vectorized_map``, TensorFlow's counterpart of ``vmap``. Every function is
+traced once.
 """
 
 import functools
@@ -27,7 +27,7 @@ from explaind_tf.laws import Law, law_from_config
 from explaind_tf.replay.binding import constants_of, pure_model
 from explaind_tf.runs.steps import Transition
 
-# Per-example gradients held at once, beside the features.
+# Bytes of the per-example gradients that are held at once, beside the features.
 _CHUNK_BYTES = 512 * 2**20
 
 
@@ -38,7 +38,7 @@ class PaperProcedure:
     ----------
     run : xtf.Run
         Trained by AdamW without clipping, accumulation, regularisers or floating-point state (BatchNorm), from
-        momentum zero: what the paper treats.
+        momentum zero. This is the case that the paper treats.
     inputs : list of np.ndarray
         Flat, each (inputs, ...).
     nodes : int
@@ -57,7 +57,7 @@ class PaperProcedure:
         self._model = pure_model(run, measurements.outputs())
         _check(run, self._model)
         self._law, self._mask = _law(run), _decay_mask(run)
-        # Inputs one at a time: a Jacobian of several at once would be mostly zeros, and computed all the same.
+        # One input at a time: most of a Jacobian of several inputs is zero, but all of it would be computed.
         self._inputs = [[tf.constant(a[i : i + 1]) for a in inputs] for i in range(len(inputs[0]))]
         shape = (len(run.samples), self._model.theta_size)
         self._features = tf.Variable(tf.zeros(shape, self._model.dtype), trainable=False)
@@ -68,7 +68,7 @@ class PaperProcedure:
         self._totals: list[np.ndarray] = []
 
     def step(self, number: int) -> None:
-        """Account for one step; steps must come in order."""
+        """Account for one step; steps must be given in order."""
         transition = self._run.step_store.transition(number)
         start = transition.theta_start
         displacement = transition.theta_end - transition.theta_start
@@ -104,7 +104,7 @@ class PaperProcedure:
         inputs, targets = self._run.samples.take_flat(transition.rows)
         samples = (inputs, targets, transition.weights)
         scales = self._loss_scales(start, constants, *samples)
-        # In place: the features are the largest thing in memory.
+        # In place: the features take most of the memory.
         everyone = tf.range(self._features.shape[0])
         memory = tf.constant(self._law.memory, self._features.dtype)
         tf.raw_ops.ResourceScatterMul(resource=self._features.handle, indices=everyone, updates=memory)
@@ -145,7 +145,7 @@ class PaperProcedure:
             def jacobian(node):
                 point = start + (tf.cast(node, model.dtype) + 0.5) / nodes * displacement
                 outputs = model.measure(model.unpack(point), constants, inputs, [])[0]
-                # What GradientTape.jacobian does; a tape does not see operations that were recorded as a graph.
+                # As in GradientTape.jacobian. A tape does not see operations that were recorded as a graph.
                 return tf.vectorized_map(
                     lambda cotangent: tf.convert_to_tensor(tf.gradients(outputs, point, cotangent)[0]),
                     tf.eye(outputs.shape[0], dtype=model.dtype),
@@ -174,9 +174,9 @@ class PaperProcedure:
 def completeness_error(run: xtf.Run, inputs: list[np.ndarray], nodes: int = 100) -> float:
     """Return the procedure's largest |f_N − f_0 − its ledger| over inputs and outputs, after the whole run.
 
-    The entries of a step add up to Φ_s·(−P_s m_s − η_s λ w⊙θ_s), with m_s the momentum of all samples together. So one
-    derivative at each of the same midpoints tells the error, rounding of the weights included, without the samples: in
-    seconds instead of an hour.
+    The entries of a step add up to Φ_s·(−P_s m_s − η_s λ w⊙θ_s), where m_s is the momentum of all samples together. So the
+    error, rounding of the weights included, follows from one derivative at each of the same midpoints. The samples are not
+    needed: this takes seconds instead of an hour.
     """
     model = pure_model(run, measurements.outputs())
     _check(run, model)
@@ -189,7 +189,7 @@ def completeness_error(run: xtf.Run, inputs: list[np.ndarray], nodes: int = 100)
             along = tf.zeros((), model.dtype)
             outputs = model.measure(model.unpack(point + along * direction), constants, inputs, [])
             dummy = tf.zeros_like(outputs)
-            # g(v) = ∂⟨v, f⟩/∂along is linear in v: its derivative by v is that of f.
+            # g(v) = ∂⟨v, f⟩/∂along is linear in v, so its derivative by v is the derivative of f.
             (gradient,) = tf.gradients(outputs, along, grad_ys=dummy)
             return tf.cast(tf.gradients(gradient, dummy)[0], tf.float64)
 
@@ -236,7 +236,7 @@ def _decay_mask(run: xtf.Run) -> tf.Tensor:
 
 
 def _factors(law: Law, mask: tf.Tensor, transition: Transition) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return what a unit of momentum moves each weight by, −P_s, and what weight decay moves it by."""
+    """Return by how much a unit of momentum moves each weight, −P_s, and by how much weight decay moves it."""
     rate = transition.learning_rate
     factors = law.factors(tf.constant(transition.second_moment), rate, transition.iteration)
     return factors.pull, law.decay(tf.constant(transition.theta_start), mask, rate)

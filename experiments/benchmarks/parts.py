@@ -1,4 +1,4 @@
-"""What is measured. Each part runs in a process of its own, takes and returns plain JSON values.
+"""The parts of the measurement: each runs in its own process, takes and returns plain JSON values.
 
 ``python -m experiments.benchmarks.parts PART '{"argument": ...}'`` prints the part's result as its last line.
 """
@@ -27,7 +27,7 @@ from explaind_tf.errors import UnbalancedLedgerError
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a run.
+    """A question to a run.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Question:
     inputs : int
         Held-out inputs.
     axes : list of str
-        Of the ledger.
+        Axes of the ledger.
     tolerance : float
         Largest residual as a share of the movement.
     groups : int
@@ -65,18 +65,18 @@ def record(spec: Json, run_dir: str) -> Json:
 def attribute(spec: Json, run_dir: str, *, repeats: int = 1, plain_steps: int = 0, **asked: Any) -> Json:
     """Ask the same question several times.
 
-    The first call traces; the others are what is left without it. That is the difference of interest: two calls over
-    fewer and more steps would tell tracing apart as well, but early steps take more nodes than late ones, so that the
-    slope between them is not what a step of the run costs.
+    The first call traces; the others show the time without tracing. Two calls over fewer and over more steps would
+    separate tracing, too. But early steps take more nodes than late ones, so the slope between the two calls is not the cost
+    of a step.
 
-    Peak memory is that of the first call, taken before any plain training.
+    Peak memory is that of the first call, measured before any plain training.
 
     Parameters
     ----------
     plain_steps : int
         Steps of plain training timed before and after each repeat; 0 for none.
     **asked
-        Of :class:`Question`.
+        Fields of :class:`Question`.
     """
     question = Question(**asked)
     run = xtf.open_run(run_dir)
@@ -98,7 +98,7 @@ def attribute(spec: Json, run_dir: str, *, repeats: int = 1, plain_steps: int = 
         "steps": len(run.steps),
         "first_seconds": first_seconds,
         "seconds": seconds,
-        # A busy machine may be busier after a long call than before it.
+        # The load of the machine may change during a long call, so plain training is timed before and after it.
         "training_step_seconds": [(before + after) / 2 for before, after in itertools.pairwise(around)],
         "peak_mb": peak,
         "before_mb": before,
@@ -117,7 +117,7 @@ def calibrate(
     mean_kl: float = np.inf,
     agreement: float = 0.0,
 ) -> Json:
-    """Find the largest tolerance with which all outputs' ledgers are as accurate as asked, the last one if none is."""
+    """Find the largest tolerance that gives the accuracy that was asked for, or the last one if none does."""
     run = xtf.open_run(run_dir)
     task = tasks.make_task(TaskSpec(**spec), inputs)
     found: Json = {}
@@ -134,7 +134,7 @@ def calibrate(
 
 
 def paper(spec: Json, run_dir: str, *, inputs: int, nodes: int, steps: int) -> Json:
-    """Time some steps of the paper's procedure. Its cost per step is constant: the first one, which traces, is not timed."""
+    """Time some steps of the paper's procedure, whose cost per step is constant; the first step traces and is not timed."""
     run = xtf.open_run(run_dir)
     task = tasks.make_task(TaskSpec(**spec), inputs)
     timing.reset_peak()
@@ -152,7 +152,7 @@ def paper_error(spec: Json, run_dir: str, *, inputs: int, nodes: int) -> Json:
 
 
 def recording(spec: Json, run_dir: str, *, repeats: int) -> Json:
-    """Time fits of ``spec.steps`` steps with and without a logger in turn, after one of each."""
+    """Time fits of ``spec.steps`` steps, alternately with and without a logger; the first of each is not timed."""
     task = tasks.make_task(TaskSpec(**spec))
     logger = xtf.PathLogger(run_dir, verbose=False)
     recorded, plain = task.model(is_recorded=True), task.model(is_recorded=False)
@@ -163,7 +163,7 @@ def recording(spec: Json, run_dir: str, *, repeats: int) -> Json:
         clock = timing.StepClock()
         tasks.fit(plain, task.dataset, task.spec.steps + 1, clock)
         plain_step = clock.seconds_per_step
-        # The logger first: its work after a step belongs to the step. What comes after the last one is told apart.
+        # The logger comes first, so its work after a step belongs to the step. Its work after the last step is timed apart.
         clock = timing.StepClock()
         total, _ = _timed(lambda c=clock: tasks.fit(recorded, tapped, task.spec.steps + 1, logger, c))
         if repeat:  # the first round traces, and stores each sample
@@ -174,7 +174,7 @@ def recording(spec: Json, run_dir: str, *, repeats: int) -> Json:
 
 
 def _asking(run: xtf.Run, task: tasks.Task, question: Question) -> Callable[[], Any]:
-    """Return what asks the question, as often as it is called."""
+    """Return a function that asks the question each time it is called."""
     of = {"outputs": xtf.measurements.outputs(), "log_prob": xtf.measurements.log_prob(task.y)}[
         question.measure
     ]
@@ -193,11 +193,11 @@ def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def _quality(ledger: xr.Dataset) -> Json:
-    """Return how accurate a ledger is."""
+    """Return the accuracy of a ledger."""
     try:
         ledger.explaind.check()
         balances = True
-    except UnbalancedLedgerError:  # a figure like others: the time it took is of interest all the same
+    except UnbalancedLedgerError:  # the time that it took is a result all the same
         balances = False
     quality = {
         "balances": float(balances),

@@ -1,4 +1,4 @@
-"""The rows of the table: which parts they run, and the figures and bars that come of them."""
+"""The rows of the table: the parts that they run, their figures and their bars."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,7 +19,7 @@ class Check:
     what : str
         The figure, with its unit.
     measured, bar : float
-        The figure and its limit; no bar is NaN.
+        The figure and its limit; NaN stands for no bar.
     at_least : bool
         Whether the bar is a lower limit.
     """
@@ -50,11 +50,11 @@ class Row:
 
 
 def paper(number: int, settings: Settings, runner: Runner) -> Row:
-    """Rows 1 and 2: all outputs, or the log-probability of the class, of some inputs by sample, against the paper's way."""
+    """Rows 1 and 2: all outputs, or the log-probability of the class, by sample, compared with the paper's procedure."""
     spec, inputs, all_outputs = settings.sampled, settings.inputs[number], number == 1
     nodes, steps = settings.paper_nodes, min(settings.paper_steps, spec.steps - 1)
     tolerance, details = _as_accurate_as_the_paper(settings, runner, inputs) if all_outputs else (1e-3, {})
-    rounds = [  # in turn, so that a busy machine is busy for both
+    rounds = [  # alternately, so that other load affects both
         {
             "paper": runner.of_run("paper", spec, inputs=inputs, nodes=nodes, steps=steps),
             "ours": runner.of_run(
@@ -97,7 +97,7 @@ def paper(number: int, settings: Settings, runner: Runner) -> Row:
 
 
 def _as_accurate_as_the_paper(settings: Settings, runner: Runner, inputs: int) -> tuple[float, Json]:
-    """Return the tolerance at which our ledgers are as accurate as the paper's procedure, and how that was found."""
+    """Return the tolerance at which our ledgers are as accurate as the paper's procedure, and the measurements behind it."""
     error = runner.of_run("paper_error", settings.sampled, inputs=inputs, nodes=settings.paper_nodes)
     found = runner.of_run(
         "calibrate",
@@ -110,7 +110,7 @@ def _as_accurate_as_the_paper(settings: Settings, runner: Runner, inputs: int) -
 
 
 def _speedup(rounds: list[Json], seconds_of: Callable[[Json], float]) -> float:
-    """Return how many times the seconds that we take for a run the paper's procedure takes, in the median round."""
+    """Return the time of the paper's procedure over our time for a run, in the median round."""
     ratios = [
         float(np.median(r["paper"]["seconds"])) * r["ours"]["steps"] / seconds_of(r["ours"]) for r in rounds
     ]
@@ -119,7 +119,7 @@ def _speedup(rounds: list[Json], seconds_of: Callable[[Json], float]) -> float:
 
 @dataclass(frozen=True)
 class _Question:
-    """A row that is counted in training steps."""
+    """A row whose cost is measured in training steps."""
 
     spec: str
     work: str
@@ -197,7 +197,7 @@ def recording(number: int, settings: Settings, runner: Runner) -> Row:
             "recording",
             spec=dataclasses.asdict(spec),
             run_dir=runner.new_run_dir(spec),
-            # A difference of some per cent, on machines that are seldom idle: more and shorter repeats than elsewhere.
+            # The difference is a few per cent and machines are seldom idle, so there are more and shorter repeats here.
             repeats=3 * settings.repeats,
         )
         ratios = [r / p for r, p in zip(found["recorded"], found["plain"], strict=True)]
@@ -211,7 +211,7 @@ def recording(number: int, settings: Settings, runner: Runner) -> Row:
 
 
 def growth(number: int, settings: Settings, runner: Runner) -> Row:
-    """Row 10: what doubling steps, samples or measurements does to the sample axis."""
+    """Row 10: time and memory of the sample axis when steps, samples or measurements are doubled."""
     base, inputs = settings.growth, settings.inputs[number]
     variants = {
         "base": (base, inputs),
@@ -221,7 +221,7 @@ def growth(number: int, settings: Settings, runner: Runner) -> Row:
     }
     rounds = [
         {
-            # A question of a second or two, on machines that are seldom idle: several times in each round.
+            # The question takes a second or two and machines are seldom idle, so it is asked several times in each round.
             name: runner.of_run(
                 "attribute", spec, measure="log_prob", inputs=count, axes=["sample"], repeats=settings.repeats
             )

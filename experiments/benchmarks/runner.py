@@ -1,4 +1,4 @@
-"""Runs parts, each in a process of its own, and keeps the recorded runs that they share."""
+"""Runs the parts, each in its own process, and keeps the recorded runs that they share."""
 
 import dataclasses
 import json
@@ -21,9 +21,9 @@ class Runner:
     Parameters
     ----------
     runs_dir : Path
-        Where runs are recorded.
+        Directory of the recorded runs.
     isolated : bool
-        Whether each part gets a process of its own. Otherwise its peak memory is mixed with that of the others.
+        Whether each part gets its own process. Otherwise its peak memory includes that of the other parts.
     """
 
     def __init__(self, runs_dir: Path, *, isolated: bool) -> None:
@@ -38,7 +38,8 @@ class Runner:
             If it failed.
         """
         if not self._isolated:
-            from experiments.benchmarks.parts import PARTS  # TensorFlow: the parent of processes does without
+            # Imports TensorFlow, which the parent of processes does not need.
+            from experiments.benchmarks.parts import PARTS
 
             try:
                 return PARTS[part](**arguments)
@@ -55,12 +56,12 @@ class Runner:
         return json.loads(done.stdout.strip().splitlines()[-1])
 
     def of_run(self, part: str, spec: TaskSpec, **arguments: Any) -> dict[str, Any]:
-        """Run a part on the recorded run of a task, which is recorded when it is first asked for."""
+        """Run a part on the recorded run of a task; the run is recorded at the first call."""
         run_dir = self._runs_dir / spec.key
         if not run_dir.exists():
             self.run("record", spec=dataclasses.asdict(spec), run_dir=str(run_dir))
         return self.run(part, spec=dataclasses.asdict(spec), run_dir=str(run_dir), **arguments)
 
     def new_run_dir(self, spec: TaskSpec) -> str:
-        """Return a directory for a recording that is itself what is measured."""
+        """Return a directory for a recording whose time is measured."""
         return str(self._runs_dir / f"recording-{spec.key}")

@@ -4,13 +4,13 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-# What goes from one process to another.
+# What is passed between processes.
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A model, its data and how long it is trained; what a part running in another process is told.
+    """A model, its data and the length of its training, as passed to a part in another process.
 
     Attributes
     ----------
@@ -19,11 +19,11 @@ class TaskSpec:
     samples, batch, steps : int
         Training samples, samples in a batch, recorded steps.
     modulus, depth, hidden : int
-        Of the Transformer: p, ``d_model``, ``d_mlp``.
+        Sizes of the Transformer: p, ``d_model``, ``d_mlp``.
     width, side, batch_norm : float, int, bool
-        Of the ResNet-9: factor on its channels, side of an image, whether it has BatchNorm.
+        The ResNet-9: factor on its channels, side of an image, whether it has BatchNorm.
     seed : int
-        Of weights, batches and the split of the data.
+        Seed of weights, batches and the split of the data.
     """
 
     kind: str
@@ -40,7 +40,7 @@ class TaskSpec:
 
     @property
     def key(self) -> str:
-        """Name of the run's directory: equal tasks are recorded once."""
+        """Name of the run's directory; equal tasks have the same name and are recorded once."""
         model = (
             f"p{self.modulus}-{self.depth}-{self.hidden}"
             if self.kind == "transformer"
@@ -51,7 +51,7 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes of all rows; the defaults are those that the bars are stated for.
+    """Sizes of all rows; the bars hold for the defaults.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Settings:
         Inputs (measurements, for log-probabilities) of each row.
     tolerance : dict of int to float
         Tolerance of a row's ledgers, where it is not the default of ``attribute``. The first steps of a deep network are
-        long and bent, and take some twice as many nodes for a tenth of the tolerance.
+        long and curved. They take about twice as many nodes for a tenth of the tolerance.
     groups : int
         Groups of samples in row 8.
     repeats : int
@@ -73,14 +73,14 @@ class Settings:
     paper_nodes, paper_steps : int
         Quadrature nodes of the paper's procedure, and the steps of it that are timed in one repeat.
     tolerances : tuple of float
-        Largest first: where a row asks for an accuracy, the first that gives it is used.
+        Largest first. If a row asks for an accuracy, the first tolerance that gives it is used.
     isolated : bool
-        Whether each part runs in a process of its own, so that its peak memory is its own.
+        Whether each part runs in its own process, so that its peak memory can be measured.
     """
 
     sampled: TaskSpec = TaskSpec("transformer", 1024, 512, 200)
     full_batch: TaskSpec = TaskSpec("transformer", 4000, 4000, 500)
-    # The first steps are the hardest to integrate: with 16 of them, most of the time went to their nodes.
+    # The first steps are the hardest to integrate. With 16 steps in all, their nodes took most of the time.
     resnet: TaskSpec = TaskSpec("resnet9", 1280, 128, 64)
     resnet_norm: TaskSpec = TaskSpec("resnet9", 1280, 128, 64, batch_norm=True)
     growth: TaskSpec = TaskSpec("transformer", 2000, 2000, 20)
@@ -105,8 +105,8 @@ def _tiny(batch: int, steps: int = 6) -> TaskSpec:
     return TaskSpec("transformer", 20, batch, steps, modulus=7, depth=8, hidden=16)
 
 
-# Every row, on models that are small enough for continuous integration. The bars are not for these sizes. Most
-# rows share a run, and all share a process: importing TensorFlow thirty times would take longer than the rest.
+# Every row, on models that are small enough for continuous integration. The bars do not hold for these sizes. Most
+# rows share a run, and all share a process: importing TensorFlow thirty times would take longer than the measurements.
 QUICK = Settings(
     sampled=_tiny(10),
     full_batch=_tiny(20),
@@ -126,7 +126,7 @@ QUICK = Settings(
 
 
 def with_steps(settings: Settings, steps: int) -> Settings:
-    """Return the settings with all recorded runs cut to that many steps, for a look at the costs."""
+    """Return the settings with all recorded runs cut to ``steps`` steps, for a quick look at the costs."""
     names = ("sampled", "full_batch", "resnet", "resnet_norm", "growth")
     cut = {
         name: dataclasses.replace(spec, steps=min(steps, spec.steps))

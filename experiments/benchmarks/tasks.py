@@ -18,7 +18,7 @@ _CLASSES = 10
 
 @dataclass(frozen=True)
 class Task:
-    """Training batches without end, and held-out inputs.
+    """Endless training batches, and held-out inputs.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Task:
     y: np.ndarray
 
     def model(self, *, is_recorded: bool) -> keras.Model:
-        """Return a new model, compiled in graph mode with a path optimizer or with Keras' own."""
+        """Return a new model, compiled in graph mode with a path optimizer or with that of Keras."""
         spec = self.spec
         keras.utils.set_random_seed(spec.seed)
         if spec.kind == "transformer":
@@ -49,7 +49,7 @@ class Task:
 
 
 def make_task(spec: TaskSpec, inputs: int = 1) -> Task:
-    """Return the task with that many held-out inputs, taken again from the start where there are too few."""
+    """Return the task with ``inputs`` held-out inputs, repeated from the start if there are too few."""
     if spec.kind == "transformer":
         train, test = modular_addition(spec.modulus, num_train=spec.samples, seed=spec.seed)
     else:
@@ -61,7 +61,7 @@ def make_task(spec: TaskSpec, inputs: int = 1) -> Task:
 
 
 def record(spec: TaskSpec, run_dir: Path) -> None:
-    """Train for the task's steps, recorded."""
+    """Train for the task's steps and record them."""
     task = make_task(spec)
     logger = xtf.PathLogger(run_dir, verbose=False)
     dataset = logger.tap(task.dataset)
@@ -71,7 +71,7 @@ def record(spec: TaskSpec, run_dir: Path) -> None:
 def fit(
     model: keras.Model, dataset: tf.data.Dataset, steps: int, *callbacks: keras.callbacks.Callback
 ) -> None:
-    """Train quietly for some steps."""
+    """Train for some steps without output."""
     model.fit(
         dataset,
         steps_per_epoch=steps,

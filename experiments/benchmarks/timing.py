@@ -14,7 +14,7 @@ from experiments.benchmarks.tasks import Task, fit
 
 
 class StepClock(keras.callbacks.Callback):
-    """Seconds per step of one fit, without its first steps: they fill the shuffle buffer, and may be traced."""
+    """Seconds per step of one fit, without its first steps, which fill the shuffle buffer and may trace."""
 
     def __init__(self, skip: int = 1) -> None:
         super().__init__()
@@ -23,13 +23,13 @@ class StepClock(keras.callbacks.Callback):
         self._steps = 0
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Start at the first step that counts."""
+        """Start the clock at the first step that counts."""
         if batch == self._skip:
             self._start = time.perf_counter()
             self._steps = 0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Stop at the last step so far."""
+        """Note the time after the last step so far."""
         self._steps += 1
         self._end = time.perf_counter()
 
@@ -40,7 +40,7 @@ class StepClock(keras.callbacks.Callback):
 
 
 class PlainTraining:
-    """Plain ``fit`` of a task, to be timed again and again: the unit in which attribution is measured."""
+    """Plain ``fit`` of a task, timed repeatedly: the unit in which attribution is measured."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -48,14 +48,14 @@ class PlainTraining:
         fit(self._model, task.dataset, 2)  # traces the training step
 
     def seconds_per_step(self, steps: int) -> float:
-        """Train for some more steps and return what one of them took."""
+        """Train for some more steps and return the seconds of one step."""
         clock = StepClock()
         fit(self._model, self._task.dataset, steps + 1, clock)
         return clock.seconds_per_step
 
 
 def reset_peak() -> None:
-    """Make the kernel forget the process' peak memory so far (Linux; elsewhere the peak is that since its start)."""
+    """Reset the process' peak memory (Linux only; elsewhere the peak counts from the process' start)."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -82,7 +82,7 @@ def _memory(field: str) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures were measured on."""
+    """Return facts about the machine and the versions."""
     return {
         "cores": os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 2),

@@ -1,1 +1,1 @@
-"""Ordinary training, accounted for from its checkpoints."""
+"""An ordinary training, accounted for from its checkpoints."""

@@ -1,4 +1,4 @@
-"""Account for an ordinary training that was never recorded, from the checkpoints that Keras saved of it.
+"""Account for a training that was never recorded, from the checkpoints that Keras saved.
 
 python -m experiments.checkpoints [--quick]
 """
@@ -21,7 +21,7 @@ from explaind_tf.datasets import digits
 from explaind_tf.models import ResNet9
 
 NAME = "checkpoints"
-# What ModelCheckpoint saves by the name of the file.
+# ModelCheckpoint chooses the form by the end of the file name.
 FORMS = ("weights.h5", "keras")
 
 
@@ -32,19 +32,19 @@ class Settings:
     Attributes
     ----------
     width : float
-        Of the ResNet-9, which has BatchNorm.
+        Width of the ResNet-9, which has BatchNorm.
     size : int
         Height and width of the digits.
     epochs : int
-        Of training, a checkpoint after each.
+        Epochs of training; a checkpoint is saved after each.
     inputs : int
         Held-out inputs accounted for.
     tolerance : float
-        Of the ledger.
+        Tolerance of the ledger.
     forms : tuple of str
-        What ModelCheckpoint saves by, the ends of file names.
+        Ends of file names, by which ModelCheckpoint chooses the form.
     seeds : tuple of int
-        Of weights, batches and the split; the first is used.
+        Seeds of weights, batches and the split; the first is used.
     """
 
     width: float = 0.5
@@ -60,7 +60,7 @@ QUICK = Settings(width=0.03, size=12, epochs=1, inputs=1, tolerance=0.1, forms=F
 
 
 def train(settings: Settings, directory: Path) -> tuple[keras.Model, np.ndarray, np.ndarray]:
-    """Train as anyone would, with Keras' own optimizer and callbacks; return the model and held-out inputs and classes."""
+    """Train with Keras' own optimizer and callbacks; return the model, held-out inputs and their classes."""
     keras.utils.set_random_seed(settings.seeds[0])
     num_test = max(200, settings.inputs)
     train, test = digits(size=settings.size, channels=3, num_test=num_test, seed=settings.seeds[0])
@@ -80,7 +80,7 @@ def train(settings: Settings, directory: Path) -> tuple[keras.Model, np.ndarray,
 
 
 def experiment(settings: Settings, runs_dir: Path) -> Findings:
-    """Train, and hold the ledgers of both forms of checkpoints against each other and against ``predict``."""
+    """Train, and compare the ledgers of both forms of checkpoints with each other and with ``predict``."""
     model, x, y = train(settings, runs_dir)
     of = xtf.measurements.log_prob(y)
     ledgers = [

@@ -1,4 +1,4 @@
-"""Add a class to the data half-way through training, and account for when and where it acts.
+"""Add a class to the data half-way through training, and account for when and where it has an effect.
 
 python -m experiments.dynamics [--quick]
 """
@@ -37,9 +37,9 @@ class Settings:
     before, after : int
         Training steps without and with it.
     inputs : int
-        Held-out digits of the late class that are accounted for, and as many others.
+        Held-out digits of the late class that are accounted for. As many of the other classes are, too.
     early : int
-        Steps after its introduction that count as its beginning.
+        Steps after the class joins that count as its beginning.
     """
 
     late: int = 7
@@ -57,15 +57,15 @@ QUICK = Settings(before=4, after=4, batch=16, inputs=2, early=2, tolerance=1e-2,
 
 @dataclass(frozen=True)
 class Recorded:
-    """What was recorded and found with one seed.
+    """The recording and the ledger of one seed.
 
     Attributes
     ----------
     data : xr.DataArray
         Mean change of the log-probability of the right class by the gradients of training digits, in nats:
-        ``of`` whose held-out digits, by ``group`` of training digits, ``layer`` and ``step``.
+        by kind ``of`` held-out digits, ``group`` of training digits, ``layer`` and ``step``.
     probability : xr.DataArray
-        Mean log-probability of the right class before each step (and after the last), ``of`` × ``step``, in nats.
+        Mean log-probability of the right class before each step and after the last one, ``of`` × ``step``, in nats.
     """
 
     data: xr.DataArray
@@ -127,7 +127,7 @@ def record(settings: Settings, run_dir: Path, seed: int) -> Recorded:
     ledger = ledger.isel(output=0).assign_coords(
         layer=[layer_name(path) for path in ledger.layer.values], of=("input", of)
     )
-    # The ledger holds what each step did; summed up it gives the log-probabilities, without a look at the model.
+    # The sums of the ledger over the steps give the log-probabilities, so the model is not evaluated.
     terms = [ledger[term] for term in ledger.explaind.terms]
     moved = sum(term.sum([d for d in term.dims if d not in ("input", "step")]) for term in terms)
     assert isinstance(moved, xr.DataArray)
@@ -163,7 +163,7 @@ def measure(settings: Settings, found: Recorded) -> dict[str, Any]:
 
 
 def experiment(settings: Settings, runs_dir: Path) -> Findings:
-    """Record and account for each seed."""
+    """Record a training with each seed, and account for it."""
     recorded = {seed: record(settings, runs_dir / f"seed-{seed}", seed) for seed in settings.seeds}
     measured = {seed: measure(settings, found) for seed, found in recorded.items()}
     first = recorded[settings.seeds[0]]

@@ -1,1 +1,1 @@
-"""What data influence is good for: detection, and the effect of retraining."""
+"""Evaluation of data influence: detection, and prediction of the effect of retraining."""

@@ -1,4 +1,4 @@
-"""What the data influence is good for, beside other methods of data attribution.
+"""Evaluate the data influence, compared with other methods of data attribution.
 
 python -m experiments.evaluation [--quick]
 """
@@ -30,7 +30,7 @@ TASKS = {
 
 
 def detect_mislabelled(split: Split, settings: Settings, runs_dir: Path) -> dict[str, Interval]:
-    """Train on labels of which some are wrong, and look for them."""
+    """Train with some wrong labels, and look for them."""
     seed = settings.seeds[0]
     train, is_wrong = flipped(split.train, settings.flipped, seed)
     order, methods = _of(record(train, settings, runs_dir / "flipped"), settings)
@@ -41,9 +41,9 @@ def detect_mislabelled(split: Split, settings: Settings, runs_dir: Path) -> dict
 
 
 def detect_shortcut(split: Split, settings: Settings, runs_dir: Path) -> dict[str, Interval]:
-    """Train with a mark on half of the zeros, and ask why other digits that bear it look like zeros.
+    """Train with a mark on half of the zeros, and ask why other digits with the mark look like zeros.
 
-    Only zeros compete: that the answer is a zero at all is no merit.
+    Only zeros are ranked: a method gets no credit for finding a zero at all.
     """
     seed = settings.seeds[0]
     train, is_marked = with_shortcut(split.train, of_class=0, share=0.5, seed=seed)
@@ -112,7 +112,7 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
 
 
 def _of(run: xtf.Run, settings: Settings) -> tuple[np.ndarray, Mapping[str, Method]]:
-    """Return the position in the training set of each sample of a run, and the methods."""
+    """Return the position of each sample of a run in the training set, and the methods."""
     return run.samples.ids.astype(int), evaluation.methods(run, seed=settings.seeds[0])
 
 
@@ -121,7 +121,7 @@ def _each(values: Mapping, function: Callable) -> dict:
 
 
 def _ceiling(outcomes: np.ndarray) -> float | None:
-    """Return how well one retraining ranks another: the mean over inputs of their correlation, over subsets."""
+    """Return how well one retraining ranks another: their correlation over subsets, mean over inputs."""
     if len(outcomes) < 2:
         return None
     return float(evaluation.rank_correlation(outcomes[0].T, outcomes[1].T).mean())
@@ -170,7 +170,7 @@ def _image(found: Mapping[str, Mapping[str, Interval]]) -> Image:
     for axes, (task, label) in zip(figure.subplots(1, len(TASKS), sharey=True), TASKS.items(), strict=True):
         intervals = [found[task][name] for name in names]
         middle = np.array([i.value for i in intervals])
-        # The percentile interval of a skewed statistic may lie beside it.
+        # The percentile interval of a skewed statistic may not contain it.
         sides = [
             np.maximum(0, middle - [i.low for i in intervals]),
             np.maximum(0, [i.high for i in intervals] - middle),

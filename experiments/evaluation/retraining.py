@@ -1,4 +1,4 @@
-"""The trainings of the evaluation: one recorded, and others without some of the samples."""
+"""The trainings of the evaluation: one that is recorded, and others without some of the samples."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from explaind_tf.demo import record_fit
 
 
 def record(train: Labelled, settings: Settings, run_dir: Path) -> xtf.Run:
-    """Train the model, recorded; the id of a sample is its position."""
+    """Train the model and record it; the id of a sample is its position."""
     seed = settings.seeds[0]
     model = _model(settings, seed)
     ids = np.arange(len(train[1]))
@@ -24,7 +24,7 @@ def record(train: Labelled, settings: Settings, run_dir: Path) -> xtf.Run:
 
 
 class Trainer:
-    """Trains the model again and again; it is compiled once.
+    """Trains the model many times; it is compiled once.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Trainer:
     def outcomes(self, subsets: np.ndarray) -> np.ndarray:
         """Return log p(class) of the held-out inputs after training on each subset, shape (repeats, subsets, inputs)."""
         found = [
-            # Not the seed of the recorded run: that would be a training of which half is known.
+            # Not the seed of the recorded run, which would give the initial weights that the methods have seen.
             [self._outcome(subset, 1000 + repeat) for subset in subsets]
             for repeat in range(self._settings.repeats)
         ]

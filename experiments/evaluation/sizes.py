@@ -10,21 +10,21 @@ class Settings:
     Attributes
     ----------
     samples, inputs : int
-        Training samples and held-out inputs, digits of 8 × 8.
+        Training samples and held-out inputs: digits of 8 × 8 pixels.
     units : int
-        Of the hidden layer.
+        Units of the hidden layer.
     steps, batch : int
-        Of each training.
+        Steps and batch size of each training.
     flipped : float
         Share of labels that are set to another class for the detection of mislabelled samples.
     subsets : int
-        Random halves of the training samples that models are trained on again.
+        Random halves of the training samples on which models are trained again.
     groups : int
         Groups of samples of one class that are left out in turn.
     repeats : int
-        Trainings on each subset, with other initial weights and batches; outcomes are their means.
+        Trainings on each subset, with different initial weights and batches. The outcome is their mean.
     seeds : tuple of int
-        One: of data, weights and batches of the runs that are accounted for.
+        One seed, of data, weights and batches of the runs that are accounted for.
     """
 
     samples: int = 600

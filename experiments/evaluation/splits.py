@@ -25,7 +25,7 @@ class Split:
         return cls(tuple(array[: settings.samples] for array in train), test)
 
     def without_groups(self, count: int) -> np.ndarray:
-        """Return which samples remain without each group, samples of one class, shape (groups, samples)."""
+        """Return which samples remain when each group, samples of one class, is left out, shape (groups, samples)."""
         labels = self.train[1]
         groups = np.zeros(len(labels), int)
         parts = max(1, count // CLASSES)
@@ -41,7 +41,7 @@ class Split:
 
 
 def flipped(train: Labelled, share: float, seed: int) -> tuple[Labelled, np.ndarray]:
-    """Return the samples with some labels set to another class, and which ones."""
+    """Return the samples with some labels set to another class, and whether each label was."""
     rng = np.random.default_rng(seed)
     x, y = train
     is_wrong = np.zeros(len(y), bool)
@@ -51,7 +51,7 @@ def flipped(train: Labelled, share: float, seed: int) -> tuple[Labelled, np.ndar
 
 
 def with_shortcut(train: Labelled, *, of_class: int, share: float, seed: int) -> tuple[Labelled, np.ndarray]:
-    """Return the samples with a white corner on some of one class, and which ones."""
+    """Return the samples with a white corner on some images of one class, and whether each has one."""
     x, y = train
     members = np.random.default_rng(seed).permutation(np.flatnonzero(y == of_class))
     is_marked = np.zeros(len(y), bool)

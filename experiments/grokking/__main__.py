@@ -1,4 +1,4 @@
-"""Train the modular-addition Transformer until it generalises, and look at how it gets there.
+"""Train the modular-addition Transformer until it generalises, and study how it does.
 
     python -m experiments.grokking [--quick]
 
@@ -36,7 +36,7 @@ from experiments.grokking.study import INNER, LAYERS, OUTER, Looking, Trained, T
 from experiments.results import Findings, Image, Table
 
 NAME = "grokking"
-# What of the final model is put around the other layers as they were.
+# Layers that are taken from the final model; the other layers are earlier ones.
 SWAPS = {
     AS_IT_WAS: (),
     "unembedding": ("unembedding",),
@@ -53,9 +53,9 @@ class Settings:
     Attributes
     ----------
     retrain_steps : int
-        Most steps of a model that learns around frozen layers.
+        Largest number of steps of a model that learns around frozen layers.
     retrain_seeds : tuple of int
-        Of the layers that learn.
+        Seeds of the layers that learn.
     """
 
     p: int = 113
@@ -76,7 +76,7 @@ QUICK = Settings(
 
 
 def experiment(settings: Settings, runs_dir: Path) -> Findings:
-    """Train, account, intervene."""
+    """Train and record, account for the training, and carry out both interventions."""
     trained = train(addition(settings.p), settings.training, runs_dir / "run", settings.seed)
     looked = look(trained, settings.looking, settings.seed)
     steps = trained.curve.step.values.tolist()
@@ -227,7 +227,7 @@ def _images(settings: Settings, found: Outcome) -> list[Image]:
 
 
 def _arrays(found: Outcome) -> xr.Dataset:
-    """Return what the figures show."""
+    """Return the arrays that the figures show."""
     looked, curve = found.looked, found.trained.curve.rename(step="measured")
     cosine = looked.cosines_over_steps
     return xr.Dataset(

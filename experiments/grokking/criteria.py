@@ -1,4 +1,4 @@
-"""The paper's findings on Grokking: a criterion for each, and what was measured."""
+"""The paper's findings on Grokking: a criterion for each, and the measured numbers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,12 +17,12 @@ from experiments.grokking.numbers import first_at
 from experiments.grokking.outcome import Outcome
 from experiments.results import spread
 
-# The pattern of a kernel counts as there if it is this many times what chance gives.
+# A kernel has the pattern if its share is at least this many times the share by chance.
 TIMES_CHANCE = 3
 
 
 class Verdict(NamedTuple):
-    """Whether a finding of the paper is seen, and what was measured."""
+    """Whether a finding of the paper is confirmed, and the measured numbers."""
 
     finding: str
     is_seen: bool
@@ -30,7 +30,7 @@ class Verdict(NamedTuple):
 
 
 def verdicts(found: Outcome) -> list[Verdict]:
-    """Hold a training against the paper's findings."""
+    """Compare a training with the paper's findings."""
     return [
         _memorises_first(found),
         _balances(found),
@@ -42,12 +42,12 @@ def verdicts(found: Outcome) -> list[Verdict]:
 
 
 def steps_reached(runs: Sequence[Retrained]) -> str:
-    """Return after how many steps each of some models generalised."""
+    """Return, as text, after how many steps each model generalised."""
     return ", ".join("not reached" if run.steps is None else str(run.steps) for run in runs)
 
 
 def best_accuracies(runs: Sequence[Retrained]) -> str:
-    """Return the best validation accuracy of some models, with its spread."""
+    """Return, as text, the mean of the models' best validation accuracies and its spread."""
     return spread([max(run.accuracies) for run in runs])
 
 
@@ -119,7 +119,7 @@ def _learns_sooner(found: Outcome) -> Verdict:
 
 
 def _rank(run: Retrained) -> tuple[float, float]:
-    """Return what is smaller for a model that learnt sooner or, if none generalised, further."""
+    """Return a key that is smaller for a model that learnt sooner or, if none generalised, reached a higher accuracy."""
     return (np.inf if run.steps is None else run.steps, -max(run.accuracies))
 
 

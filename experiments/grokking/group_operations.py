@@ -1,4 +1,4 @@
-"""The operations that are learnt."""
+"""The operations that the models learn."""
 
 from dataclasses import dataclass
 
@@ -14,13 +14,13 @@ class Task:
     Attributes
     ----------
     title : str
-        In words.
+        The operation in words.
     table : np.ndarray
         ``table[a, b]`` is the answer.
     group : np.ndarray
-        Table of the group of the answers, in which their kernel is looked at.
+        Table of the group of the answers, by which their kernel is analysed.
     component : str
-        What a component of the spectrum is.
+        Name of a component of the spectrum.
     """
 
     title: str
@@ -35,7 +35,7 @@ def addition(p: int) -> Task:
 
 
 def subtraction(p: int) -> Task:
-    """Differences modulo p: answers of the same group, from an operation that is not commutative."""
+    """Differences modulo p: answers in the same group as sums, but the operation is not commutative."""
     return Task(f"subtraction modulo {p}", subtraction_table(p), cyclic_table(p), "frequency")
 
 

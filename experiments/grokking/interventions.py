@@ -1,4 +1,4 @@
-"""The paper's two interventions: exchange of outer and inner layers, and training around layers that stay as they are."""
+"""The paper's two interventions: exchange of layers, and training around frozen layers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ import tensorflow as tf
 from experiments.grokking.study import Trained, Training, build, evaluate
 
 GENERALISES = 0.99
-# Names of what is taken from the final model, and of what is frozen, by which findings are told.
+# Names, in the findings, of the layers that are taken from the final model and of those that are frozen.
 AS_IT_WAS, WITH_OUTER = "as it was", "embedding, last linear map, unembedding"
 NOTHING, PIPELINE = "nothing", "inner layers of the end"
 
 
 @dataclass(frozen=True)
 class Retrained:
-    """How a model learnt again.
+    """The course of a new training.
 
     Attributes
     ----------
     steps : int or None
-        Steps until the validation accuracy was 0.99; None if it was not within the steps given.
+        Steps until the validation accuracy was 0.99; None if it was not reached within the steps given.
     accuracies : list of float
-        Validation accuracies, measured at regular steps from 0 on.
+        Validation accuracies, measured at regular intervals from step 0.
     """
 
     steps: int | None
@@ -34,19 +34,19 @@ class Retrained:
 def swap(
     trained: Trained, training: Training, seed: int, kept: Mapping[str, Sequence[str]], steps: Sequence[int]
 ) -> dict[str, list[float]]:
-    """Put layers of the final model around the other layers as they were earlier.
+    """Combine layers of the final model with earlier states of the other layers.
 
     Parameters
     ----------
     kept : mapping of str to sequence of str
-        By name, which layers are taken from the final model; the rest is that before each step.
+        By name, the layers that are taken from the final model. The others are those before each step.
     steps : sequence of int
-        When the rest is taken.
+        Steps from which the other layers are taken.
 
     Returns
     -------
     dict
-        By name the validation accuracy for each step.
+        By name, the validation accuracy for each step.
     """
     model = build(trained.task, training, seed)
     final = trained.run.theta(len(trained.run.steps))
@@ -72,13 +72,13 @@ def retrain(
     Parameters
     ----------
     seed : int
-        Of the weights of the layers that learn.
+        Seed of the weights of the layers that learn.
     weights : mapping of str to np.ndarray
-        Of the frozen layers, by path; others are ignored.
+        Weights of the frozen layers, by path; others are ignored.
     frozen : iterable of str
-        Layers that keep these weights.
+        Names of the layers that keep these weights.
     steps : int
-        Most steps.
+        Largest number of steps.
     """
     model = build(trained.task, training, seed)
     frozen = set(frozen)
@@ -109,7 +109,7 @@ def retrain(
 
 
 def _layer(path: str) -> str:
-    """Return the layer's name in the path of a variable."""
+    """Return the name of the layer from the path of a variable."""
     return path.split("/")[-2]
 
 

@@ -1,4 +1,4 @@
-"""Numbers of a run by phase, and how a table shows them."""
+"""Numbers of a run by phase, and their cells in a table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,8 +19,8 @@ def phase_numbers(trained: Trained, looked: Looked, name: str) -> dict[str, Any]
     """Return the numbers of a phase."""
     window = trained.windows[name]
     in_phase = looked.balance.sel(step=looked.balance.step.isin(list(window)))
-    # The position embedding's few vectors are shared by all inputs. Where it is opposed to all other layers, any choice of
-    # these would look aligned beside the pairs that it is in.
+    # All inputs share the few vectors of the position embedding. If it is opposed to all other layers, any set of other
+    # layers would look aligned compared with the pairs that it is in. So it is left out.
     layers = [layer for layer in LAYERS if layer != "position_embedding"]
     outer = np.array([layer in OUTER for layer in layers])
     values = looked.cosines.sel({"window": name, "layer": layers, "other_layer": layers}).values
@@ -42,6 +42,6 @@ def phase_numbers(trained: Trained, looked: Looked, name: str) -> dict[str, Any]
 
 
 def phase_cells(phase: Mapping[str, Any]) -> list[str | float]:
-    """Return the cells of a phase in a table: name, steps, data, weight decay, cosines of outer layers and other pairs."""
+    """Return a phase as cells: name, steps, data, weight decay, cosines of outer layers and of other pairs."""
     numbers = (phase[key] for key in ("data", "weight_decay", "outer_cosine", "other_cosine"))
     return [phase["phase"], f"{phase['first']} … {phase['last']}", *numbers]

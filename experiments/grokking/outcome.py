@@ -1,4 +1,4 @@
-"""What came of a training: its phases, the pattern in its kernel, and its interventions, in numbers."""
+"""The results of a training in numbers: phases, the pattern in its kernel, interventions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from explaind_tf.analysis import Invariance
 
 @dataclass(frozen=True)
 class Pattern:
-    """How far the kernel depends on nothing but the difference of two answers.
+    """How far the kernel depends only on the difference of two answers.
 
     Attributes
     ----------
     over_steps, by_chance : sequence of Invariance
-        Of each window of steps, and the same with the answers in a random order.
+        Invariance of each window of steps, and the same with the answers in a random order.
     last : Invariance
-        Of the last phase.
+        Invariance of the last phase.
     strongest, embedded : list of int
         The five strongest frequencies of the kernel in the last phase, and of the token embedding at the end.
     """
@@ -34,7 +34,7 @@ class Pattern:
 
     @classmethod
     def of(cls, trained: Trained, looked: Looked, seed: int) -> "Pattern":
-        """Look at the kernel of a run; the seed is that of the random order."""
+        """Analyse the kernel of a run; the seed is that of the random order."""
         group = trained.task.group
         last = looked.of_phase(list(trained.windows.values())[-1], group)
         return cls(
@@ -52,7 +52,7 @@ class Pattern:
 
     @property
     def shares(self) -> dict[str, list[float]]:
-        """What is shown of the pattern over training, by the words for it."""
+        """The curves of the pattern over training, by their labels."""
         return {
             "residues in their order": [found.share for found in self.over_steps],
             "residues in a random order": [found.share for found in self.by_chance],
@@ -74,16 +74,16 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A training, what was seen in it, and what came of the interventions.
+    """A training, its analysis, and the results of the interventions.
 
     Attributes
     ----------
     phases : sequence of mapping
         Numbers of each phase, see :func:`experiments.grokking.numbers.phase_numbers`.
     swapped : mapping
-        By what is taken from the final model, validation accuracies over the steps that the other layers are from.
+        By the layers taken from the final model, validation accuracies over the steps that the other layers are from.
     retrained : mapping
-        By what is frozen, a new training with each seed.
+        By the frozen layers, a new training with each seed.
     """
 
     trained: Trained
@@ -102,13 +102,13 @@ class Outcome:
         retrained: Mapping[str, Sequence[Retrained]],
         seed: int,
     ) -> "Outcome":
-        """Put together what was found; the seed is that of the random order of answers."""
+        """Combine all results; the seed is that of the random order of answers."""
         phases = [phase_numbers(trained, looked, name) for name in trained.windows]
         return cls(trained, looked, phases, Pattern.of(trained, looked, seed), swapped, retrained)
 
     @property
     def steps(self) -> list[int]:
-        """When the accuracies were measured."""
+        """The steps at which the accuracies were measured."""
         return self.trained.curve.step.values.tolist()
 
 

@@ -10,7 +10,7 @@ from experiments.grokking.interventions import AS_IT_WAS, GENERALISES, Retrained
 from experiments.grokking.study import LAYERS, OUTER, Looked, Trained
 from experiments.results import new_figure
 
-# Line styles tell outer from inner layers, also without colours.
+# Line styles distinguish outer and inner layers without colours.
 _COLOURS = dict(zip(LAYERS, ("C0", "C7", "C1", "C2", "C3", "C4"), strict=True))
 
 
@@ -40,7 +40,7 @@ def curves(trained: Trained, title: str) -> Figure:
 
 
 def layers_and_causes(trained: Trained, looked: Looked, title: str) -> Figure:
-    """Influence by layer, and the data term against weight decay."""
+    """Influence by layer, and the data term beside weight decay."""
     figure = new_figure(10, 3.8)
     left, right = figure.subplots(1, 2)
     for layer in LAYERS:
@@ -96,7 +96,7 @@ def kernels(trained: Trained, looked: Looked, title: str) -> Figure:
         figure.subplots(1, len(windows), squeeze=False)[0], windows.items(), strict=True
     ):
         values = looked.kernel.values[window]
-        # Each input on its own scale, its own answer aside, as for the number beside it.
+        # Each input has its own scale, and its own answer is left out, as in the analysis of the invariance.
         rows = np.arange(len(values))
         others = values.copy()
         others[rows, looked.answers] = np.nan
@@ -147,7 +147,7 @@ def structure(
 def swaps(
     trained: Trained, steps: Sequence[int], accuracies: Mapping[str, Sequence[float]], title: str
 ) -> Figure:
-    """Accuracies of models put together of layers of two moments."""
+    """Accuracies of models that combine layers from two steps."""
     figure = new_figure(8, 3.8)
     axes = figure.subplots()
     for name, values in accuracies.items():

@@ -1,4 +1,4 @@
-"""Train the Transformer on an operation, recorded, and look at the run: phases, layers, causes, kernel."""
+"""Train the Transformer on an operation, record it, and analyse the run: phases, layers, causes, kernel."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from explaind_tf.datasets import operation
 from explaind_tf.datasets.operations import Split
 from explaind_tf.models import ModularTransformer
 
-# In the order of the forward pass. The paper's outer layers; the others are its pipeline.
+# All layers in the order of the forward pass, then the paper's outer layers. The other layers are its pipeline.
 LAYERS = ("token_embedding", "position_embedding", "attention", "mlp_in", "mlp_out", "unembedding")
 OUTER = ("token_embedding", "mlp_out", "unembedding")
 INNER = tuple(layer for layer in LAYERS if layer not in OUTER)
@@ -37,20 +37,20 @@ INNER = tuple(layer for layer in LAYERS if layer not in OUTER)
 
 @dataclass(frozen=True)
 class Training:
-    """How a model is trained, and measured meanwhile.
+    """How a model is trained, and measured during training.
 
     Attributes
     ----------
     num_train, num_test : int
-        Pairs for training, all in each batch, and held out.
+        Training pairs, all of which are in each batch, and held-out pairs.
     steps, measure_every : int
         Training steps, and steps from one measurement (and keyframe) to the next.
     learning_rate, weight_decay : float
-        Of AdamW; β₂ is 0.98.
+        Constants of AdamW; β₂ is 0.98.
     width : int
         Depth of the residual stream; the MLP is eight times as wide.
     embedding_scale : float
-        Factor on the initial token embedding: the larger, the longer it memorises before it generalises.
+        Factor on the initial token embedding. The larger it is, the longer the model memorises before it generalises.
     """
 
     num_train: int = 4000
@@ -65,18 +65,18 @@ class Training:
 
 @dataclass(frozen=True)
 class Looking:
-    """How the run is looked at.
+    """How the run is analysed.
 
     Attributes
     ----------
     inputs : int
         Held-out inputs of the ledger by layer and step.
     rows : int
-        Held-out inputs of the ledger by sample and step, each with another answer.
+        Held-out inputs of the ledger by sample and step, each with a different answer.
     window : int
-        Steps put together in figures.
+        Steps that figures add up in one window.
     tolerance : float
-        Of the ledgers.
+        Tolerance of the ledgers.
     """
 
     inputs: int = 64
@@ -87,7 +87,7 @@ class Looking:
 
 @dataclass(frozen=True)
 class Trained:
-    """A recorded run and what was measured on the way.
+    """A recorded run, and what was measured during training.
 
     Attributes
     ----------
@@ -106,20 +106,20 @@ class Trained:
 
     @property
     def windows(self) -> Mapping[str, range]:
-        """Steps by phase; all of them if there are no phases."""
+        """The steps of each phase; all steps if there are no phases."""
         return self.phases.windows if self.phases else {"training": range(len(self.run.steps))}
 
 
 @dataclass(frozen=True)
 class Looked:
-    """What is in a run.
+    """The analysis of a run.
 
     Attributes
     ----------
     shares, balance : xr.DataArray
-        By layer (as shares of all influence) and by term (nats), over windows of steps.
+        Influence by layer (as shares of the whole) and sums by term (nats), over windows of steps.
     cosines, cosines_over_steps : xr.DataArray
-        Between layers, by phase and by window of steps.
+        Cosines between layers, by phase and by window of steps.
     kernel : xr.DataArray
         Mean entry of the training samples with an answer, ``window``, ``row``, ``answer``, in nats.
     answers : np.ndarray
@@ -134,11 +134,11 @@ class Looked:
     answers: np.ndarray
 
     def invariances(self, table: np.ndarray) -> list[Invariance]:
-        """Return what of the kernel of each window is invariant under a group."""
+        """Return the invariance of each window's kernel under a group."""
         return [invariance(values, self.answers, table) for values in self.kernel.values]
 
     def of_phase(self, window: range, table: np.ndarray) -> Invariance:
-        """Return what is invariant of the kernel of a phase: of the windows that begin in it."""
+        """Return the invariance of a phase's kernel, which is that of the windows that begin in the phase."""
         starts = self.kernel.step.values
         chosen = np.isin(starts, list(window))
         return invariance(self.kernel.values[chosen].sum(axis=0), self.answers, table)
@@ -194,7 +194,7 @@ class _Curve(keras.callbacks.Callback):
 
 
 def train(task: Task, training: Training, run_dir: Path, seed: int) -> Trained:
-    """Train a model on all pairs at once, recorded."""
+    """Train a model on all pairs in each batch, and record it."""
     data, held_out = split(task, training, seed)
     model = compiled(
         build(task, training, seed),
@@ -241,7 +241,7 @@ def look(trained: Trained, looking: Looking, seed: int) -> Looked:
 
 
 def embedding_spectrum(trained: Trained, step: int) -> np.ndarray:
-    """Return which share of the numbers' embedding is in each component of the group, but for their mean."""
+    """Return the share of each component of the group in the numbers' embedding, without the mean."""
     weights = trained.run.theta(step)
     (table,) = (value for path, value in weights.items() if "token_embedding" in path)
     numbers = table[: len(trained.task.group)].astype(np.float64)
@@ -250,14 +250,14 @@ def embedding_spectrum(trained: Trained, step: int) -> np.ndarray:
 
 
 def shuffled(group: np.ndarray, seed: int) -> np.ndarray:
-    """Return the same group with its elements in a random order: a pattern that it finds is chance."""
+    """Return the same group with its elements in a random order; a pattern found with it is chance."""
     order = np.random.default_rng(seed).permutation(len(group))
     place = np.argsort(order)
     return place[group[np.ix_(order, order)]]
 
 
 def _rows(trained: Trained, count: int, seed: int) -> np.ndarray:
-    """Return the first held-out input of each of some answers, in the order of the answers."""
+    """Return the first held-out input with each of the chosen answers, in the order of the answers."""
     answers, first = np.unique(trained.test[1], return_index=True)
     chosen = np.random.default_rng(seed).permutation(len(answers))[:count]
     return first[np.sort(chosen)]
@@ -271,7 +271,7 @@ def _ledger(trained: Trained, rows: np.ndarray, axes: tuple[str, ...], tolerance
 
 def _kernel(trained: Trained, rows: np.ndarray, looking: Looking) -> xr.DataArray:
     ledger = _ledger(trained, rows, ("sample", "step"), looking.tolerance)
-    # Samples without ids of their own are numbered in the order of the batch, which is that of the data.
+    # Samples without ids are numbered in the order of the batch, which is that of the data.
     entries = ledger.data.isel(output=0).coarsen(step=looking.window, boundary="trim", coord_func="min").sum()
     entries = entries.transpose("step", "input", "sample")
     labels = trained.train[1][entries["sample"].values]

@@ -1,1 +1,1 @@
-"""What keyframes save, and that they lose nothing."""
+"""How much disk keyframes save, and a check that ledgers stay the same."""

@@ -33,7 +33,7 @@ class Case:
     dropout: float = 0.0
 
 
-# XLA draws other random numbers than the replay of single samples does: dropout is refused there.
+# With XLA dropout is refused: XLA draws other random numbers than the replay of single samples.
 CASES = (
     Case("ResNet-9, BatchNorm", "resnet9", jit_compile=False),
     Case("ResNet-9, BatchNorm, XLA", "resnet9", jit_compile=True),
@@ -49,7 +49,7 @@ class Settings:
     Attributes
     ----------
     steps : int
-        Of each run.
+        Training steps of each run.
     every : int
         Steps from one keyframe to the next.
     tiny : bool
@@ -78,7 +78,7 @@ class Found:
     difference : float
         Largest difference of any two entries, as a share of the movement.
     drift : float
-        Of the steps that were trained again, as a share of the way between keyframes; 0 where all digests are met.
+        Drift of the steps that were trained again, as a share of the distance between keyframes; 0 if all digests agree.
     time_ratio : float
         Seconds of attribution with keyframes over those without.
     """
@@ -99,8 +99,8 @@ def make(case: Case, quick: bool) -> tuple[keras.Model, tf.data.Dataset, np.ndar
         size = 12 if quick else 16
         train, test = digits(size=size, channels=3, num_test=100, seed=0)
         width = 0.05 if quick else 0.25
-        # Equal pixels of the background tie in max-pooling, and XLA settles ties otherwise than the replay of samples does,
-        # which the logger would refuse.
+        # Without noise, equal pixels of the background tie in max-pooling. XLA resolves ties in another way than the replay
+        # of samples, so the logger would refuse the run.
         noise = np.random.default_rng(0).normal(scale=1e-2, size=train[0].shape).astype("float32")
         train = (train[0] + noise, train[1])
         model = ResNet9(10, input_shape=(size, size, 3), width=width, batch_norm=True)
@@ -121,7 +121,7 @@ def record(case: Case, run_dir: Path, steps: int, every: int, quick: bool) -> No
 
 
 def attributed(run: xtf.Run, x: np.ndarray, y: np.ndarray) -> tuple[list[Any], float]:
-    """Return ledgers by step and layer and by sample, and the seconds that they took without tracing."""
+    """Return ledgers by step and layer and by sample, and their seconds without tracing."""
 
     def ask() -> list[Any]:
         of = xtf.measurements.log_prob(y)
@@ -136,7 +136,7 @@ def attributed(run: xtf.Run, x: np.ndarray, y: np.ndarray) -> tuple[list[Any], f
 
 
 def compare(case: Case, directory: Path, steps: int, every: int, quick: bool) -> Found:
-    """Record a case twice and compare."""
+    """Record a case with and without keyframes, and compare the runs."""
     _, _, x, y = make(case, quick)
     ledgers, seconds, sizes, drift = [], [], [], 0.0
     for distance in (1, every):
@@ -160,7 +160,7 @@ def compare(case: Case, directory: Path, steps: int, every: int, quick: bool) ->
 
 
 def experiment(settings: Settings, runs_dir: Path) -> Findings:
-    """Compare runs that hold every step with runs that hold keyframes."""
+    """Compare runs with all weights at every step and runs with keyframes."""
     found = [
         compare(case, runs_dir, settings.steps, settings.every, settings.tiny) for case in settings.cases
     ]

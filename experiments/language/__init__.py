@@ -1,1 +1,1 @@
-"""A small language model: attention against MLP by depth and step, and the training text behind continuations."""
+"""A small language model: attention and MLP by depth and step, and the training text behind continuations."""

@@ -2,9 +2,12 @@
 
     python -m experiments.language [--quick] [--keep DIRECTORY]
 
-Asks of one training run whether the two phases that the paper (arXiv:2505.20076) finds in the pretraining of EuroLLM are
-there (MLPs of outer blocks first, attention of intermediate blocks later); whether sparse checkpoints give the influences
-that a recording of every step gives; and which bytes of training text a few continuations come from.
+One training run answers three questions:
+
+- Does it have the two phases that the paper (arXiv:2505.20076) finds in the pretraining of EuroLLM: first the MLPs of outer
+  blocks, later the attention of intermediate blocks?
+- Do sparse checkpoints give the same influences as a recording of every step?
+- From which bytes of the training text do a few continuations come?
 """
 
 from functools import partial
@@ -51,7 +54,7 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
 
 
 def account_for_continuations(settings: Settings, text: Text, out: Path, run: xtf.Run) -> list[Account]:
-    """Account for continuations by training window and byte; the ledger is kept in ``out/tokens.zarr``."""
+    """Account for continuations by training window and byte; the ledger is written to ``out/tokens.zarr``."""
     asked = CONTINUATIONS[: settings.continuations]
     questions = pose(asked, settings.length)
     np.savez(out / "continuations.npz", x=questions.x, y=questions.y, asked=questions.asked)

@@ -1,4 +1,4 @@
-"""Which text the model has a continuation from: influence of single bytes of the training windows."""
+"""The training text behind a continuation: influence of single bytes of the training windows."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -9,20 +9,20 @@ import xarray as xr
 from explaind_tf import constants as names
 from explaind_tf.datasets import Windows
 
-# Bytes that must agree for a place of the training text to count as the same: the one that is predicted and those before it.
+# A place of the training text counts as the same if the predicted byte and those before it, so many in all, agree.
 SAME = 3
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """What the model is given, and what it should go on with."""
+    """A prompt, and the text that should follow it."""
 
     prompt: str
     text: str
 
     @property
     def title(self) -> str:
-        """The two for a reader, with a bar between them."""
+        """Prompt and continuation for a reader, with a bar between them."""
         return f"{self.prompt}|{self.text}".replace("\n", "⏎").strip()
 
 
@@ -42,7 +42,7 @@ class Questions:
     Attributes
     ----------
     x, y : np.ndarray of int32, shape (continuations, length)
-        Prompt and continuation at the beginning, zeros after them. What comes later changes no earlier prediction.
+        Prompt and continuation at the beginning, zeros after them. Later bytes change no earlier prediction.
     asked : np.ndarray of float32, shape (continuations, length)
         1 where ``y`` is a byte of the continuation.
     """
@@ -53,7 +53,7 @@ class Questions:
 
 
 def pose(continuations: tuple[Continuation, ...], length: int) -> Questions:
-    """Spell continuations as bytes; of prompts that are too long the end is kept."""
+    """Encode continuations as bytes; of a prompt that is too long, the end is kept."""
     text = np.zeros((len(continuations), length + 1), np.int32)
     asked = np.zeros((len(continuations), length), np.float32)
     for row, continuation in enumerate(continuations):
@@ -65,7 +65,7 @@ def pose(continuations: tuple[Continuation, ...], length: int) -> Questions:
 
 @dataclass(frozen=True)
 class Source:
-    """A window of training text, and what each of its bytes did to a continuation.
+    """A window of training text, and the influence of each of its bytes on a continuation.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Source:
     text : bytes
         The bytes that were predicted.
     influence : np.ndarray
-        Of predicting each of these bytes, in nats; positive made the continuation more likely.
+        Influence of the loss at each of these bytes, in nats; positive made the continuation more likely.
     """
 
     id: str
@@ -84,24 +84,24 @@ class Source:
 
 @dataclass(frozen=True)
 class Account:
-    """Where a continuation comes from.
+    """The origin of a continuation in the training text.
 
     Attributes
     ----------
     continuation : Continuation
     initial, final, data : float
-        Log-probability before and after training, and what the training text did to it, in nats.
+        Log-probability before and after training, and its change by the training text, in nats.
     same_tokens, same_influence : float
-        Share of the training bytes that are predicted where the text is the same (SAME bytes agree), and their share of the
+        Share of the training bytes at places where the text is the same (SAME bytes agree), and their share of the
         influence of all bytes.
     same_target_influence : float
-        Share of the influence of all places where the byte is the same, whatever stands before it.
+        Share of the influence of all places where the byte is the same, whatever precedes it.
     top_windows_influence : float
-        Share of the influence that the strongest hundredth of the windows has, net of signs.
+        Share of the influence that the strongest hundredth of the windows has, where positive and negative entries cancel.
     pushed, pulled : float
         Sum of all positive and of all negative entries of single bytes, in nats.
     sources : tuple of Source
-        The windows that raised it most.
+        The windows that raised the log-probability most.
     """
 
     continuation: Continuation
@@ -118,11 +118,11 @@ class Account:
 
     @property
     def lift(self) -> float | None:
-        """How many times the influence of an average byte one has where the text is the same; None if it never is."""
+        """Influence of a byte where the text is the same, over that of an average byte; None if the text never is."""
         return self.same_influence / self.same_tokens if self.same_tokens else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the numbers, and the ids and influences of the sources."""
+        """Return the numbers, and the ids and influences of the sources, as JSON values."""
         numbers = {
             field.name: getattr(self, field.name)
             for field in fields(self)
@@ -133,20 +133,20 @@ class Account:
 
 
 def account(ledger: xr.Dataset, row: int, continuation: Continuation, train: Windows, shown: int) -> Account:
-    """Sum up the entries of one continuation.
+    """Add up the entries of one continuation.
 
     Parameters
     ----------
     ledger : xarray.Dataset
-        With the axes sample and token; its samples are named as the training windows.
+        Ledger with the axes sample and token, whose samples have the ids of the training windows.
     row : int
-        Which of its inputs.
+        Position of the input.
     continuation : Continuation
-        What that input is.
+        The continuation at this position.
     train : Windows
         The training text.
     shown : int
-        How many windows to return as sources.
+        Number of windows to return as sources.
     """
     entry = ledger.isel({names.INPUT: row}).squeeze(names.OUTPUT, drop=True)
     influence = entry[names.DATA].sel({names.SAMPLE: train.ids}).transpose(names.SAMPLE, names.TOKEN).values
@@ -172,12 +172,12 @@ def account(ledger: xr.Dataset, row: int, continuation: Continuation, train: Win
 
 
 def same_places(train: Windows, continuation: Continuation) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the training text has a byte of the continuation after the same bytes, and where after any.
+    """Return where the training text has a byte of the continuation after the same bytes, and where after any bytes.
 
     Returns
     -------
     same, same_target : np.ndarray of bool, shape (windows, length)
-        Of predicted bytes.
+        For each predicted byte.
     """
     spelled = np.frombuffer((continuation.prompt + continuation.text).encode(), np.uint8).astype(np.int32)
     windows = np.concatenate([train.x, train.y[:, -1:]], axis=1)
@@ -186,6 +186,6 @@ def same_places(train: Windows, continuation: Continuation) -> tuple[np.ndarray,
     for end in range(len(spelled) - len(continuation.text.encode()), len(spelled)):
         wanted = spelled[end - SAME + 1 : end + 1]
         found = (np.lib.stride_tricks.sliding_window_view(windows, SAME, axis=1) == wanted).all(axis=2)
-        same[:, SAME - 2 :] |= found  # the last of the bytes is predicted at the position before it
+        same[:, SAME - 2 :] |= found  # the last of these bytes is predicted at the position before it
         same_target |= train.y == wanted[-1]
     return same, same_target

@@ -1,4 +1,4 @@
-"""Train a byte-level Transformer on the standard library: recorded with keyframes, and saved as sparse checkpoints."""
+"""Train a byte-level Transformer on the standard library, recorded with keyframes and saved as sparse checkpoints."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from explaind_tf.datasets import Windows, standard_library
 from explaind_tf.models import LanguageTransformer
 
 RUN_DIR = "run"
-CHECKPOINT = "step-{batch}.weights.h5"  # as keras.callbacks.ModelCheckpoint fills it in
+CHECKPOINT = "step-{batch}.weights.h5"  # the form that keras.callbacks.ModelCheckpoint fills in
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,17 @@ class Settings:
     Attributes
     ----------
     steps, batch : int
-        Training steps, and windows of text in a batch. Each window is seen once.
+        Training steps, and windows of text in a batch. Each window is used once.
     length, blocks, d_model, num_heads, d_mlp : int
-        Of the model, see :func:`explaind_tf.models.LanguageTransformer`.
+        Sizes of the model, see :func:`explaind_tf.models.LanguageTransformer`.
     learning_rate, weight_decay : float
-        The learning rate rises over the first twentieth of the steps and falls to nothing on a cosine.
+        The learning rate rises over the first twentieth of the steps and then falls to zero on a cosine.
     every : int
         Steps from one keyframe of the recording to the next.
     save_every : int
         Steps from one checkpoint to the next.
     thinned : tuple of int
-        The same in the thinner series that are compared; multiples of ``save_every``.
+        Steps between checkpoints in the thinner series that are compared: multiples of ``save_every``.
     probes : int
         Held-out windows that are accounted for.
     continuations, shown : int
@@ -41,7 +41,7 @@ class Settings:
     tolerance : float
         Largest residual as a share of the movement.
     seed : int
-        Of the weights, the order of the training windows and the choice of the held-out ones.
+        Seed of the weights, the order of the training windows and the choice of the held-out ones.
     """
 
     steps: int = 300
@@ -64,7 +64,7 @@ class Settings:
 
     @property
     def warmup(self) -> int:
-        """Steps in which the learning rate rises."""
+        """Number of steps in which the learning rate rises."""
         return max(1, self.steps // 20)
 
 
@@ -88,14 +88,14 @@ QUICK = Settings(
 
 @dataclass(frozen=True)
 class Text:
-    """The text of the experiment: windows in the order of training, and those that are held out."""
+    """The text of the experiment: training windows in order, and held-out windows."""
 
     train: Windows
     probes: Windows
 
 
 def choose_text(settings: Settings) -> Text:
-    """Return as many random windows of training text as the steps take, and held-out ones to account for."""
+    """Return as many random windows of training text as the steps use, and held-out windows to account for."""
     rng = np.random.default_rng(settings.seed)
     train, test = standard_library(settings.length)
     rows = rng.permutation(len(train))[: settings.steps * settings.batch]
@@ -103,7 +103,7 @@ def choose_text(settings: Settings) -> Text:
 
 
 def make_model(settings: Settings) -> keras.Model:
-    """Return the model, compiled, with weights by the seed."""
+    """Return the compiled model, with weights by the seed."""
     keras.utils.set_random_seed(settings.seed)
     model = LanguageTransformer(
         seq_len=settings.length,
@@ -123,12 +123,12 @@ def make_model(settings: Settings) -> keras.Model:
 
 
 def record(settings: Settings, text: Text, out: Path) -> keras.Model:
-    """Train, recorded in ``out/run`` and with checkpoints in ``out/checkpoints``. Both are of the same training.
+    """Train once, with a recording in ``out/run`` and checkpoints in ``out/checkpoints``.
 
     Returns
     -------
     keras.Model
-        Trained.
+        The trained model.
     """
     model = make_model(settings)
     logger = xtf.PathLogger(out / RUN_DIR, every=settings.every)
@@ -140,11 +140,11 @@ def record(settings: Settings, text: Text, out: Path) -> keras.Model:
     )
     windows = tf.data.Dataset.from_tensor_slices((text.train.ids, (text.train.x, text.train.y)))
     batches = windows.batch(settings.batch, drop_remainder=True)
-    # One epoch: ModelCheckpoint counts the batches of an epoch.
+    # One epoch, since ModelCheckpoint counts the batches within an epoch.
     model.fit(logger.tap(batches), epochs=1, callbacks=[logger, saver], verbose=0, shuffle=False)
     return model
 
 
 def checkpoint(out: Path, step: int) -> Path:
-    """Return where the weights after so many steps were saved."""
+    """Return the path of the weights that were saved after so many steps."""
     return out / "checkpoints" / CHECKPOINT.format(batch=step)

@@ -1,4 +1,4 @@
-"""The account by depth and step of one training, asked of its recording and of series of its checkpoints."""
+"""Influence by depth and step of one training, from its recording and from series of its checkpoints."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,16 +19,16 @@ from explaind_tf import constants as names
 
 @dataclass(frozen=True)
 class Depth:
-    """What the parts of the model did to held-out text. Units: nats a byte.
+    """Influence of the parts of the model on held-out text, in nats per byte.
 
     Attributes
     ----------
     parts : xarray.DataArray
-        Influence by (input, component, step), as recorded.
+        Influence by (input, component, step), from the recording.
     series : tuple of xarray.DataArray
-        The same by interval instead of step, from checkpoints: the closest ones first.
+        The same by interval instead of step, from checkpoints. The series with the closest checkpoints is the first.
     agreement : tuple of Agreement
-        Of each of the series with the recording.
+        Agreement of each series with the recording.
     initial, final : float
         Mean log-probability of a byte before and after training.
     causes : dict
@@ -54,7 +54,7 @@ class Depth:
 
     @property
     def totals(self) -> xr.DataArray:
-        """Of each component: mean over inputs, whole training."""
+        """Influence of each component over the whole training, mean over inputs."""
         return self.parts.mean(names.INPUT).sum(names.STEP)
 
     @property
@@ -80,7 +80,7 @@ class Depth:
 
 
 def account_for_depth(settings: Settings, text: Text, out: Path, model: keras.Model, run: xtf.Run) -> Depth:
-    """Ask the recording and the series of checkpoints; the ledger of the recording is kept in ``out/layers.zarr``.
+    """Account for held-out text by the recording, whose ledger goes to ``out/layers.zarr``, and by the checkpoints.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The figures of the experiment. Each says in its title what it shows."""
+"""The figures of the experiment; the title of each says what it shows."""
 
 from collections.abc import Mapping, Sequence
 
@@ -36,7 +36,7 @@ _GROUP_COLORS = dict(zip(GROUPS, ("tab:blue", "lightskyblue", "tab:red", "tab:or
 
 
 def learning(parts: xr.DataArray, initial: float) -> Figure:
-    """Draw how the held-out log-probability rose, and which parts of the model raised it."""
+    """Draw the rise of the held-out log-probability, and the parts of the model that raised it."""
     figure = new_figure(8, 4.5)
     axes = figure.subplots()
     mean = parts.mean(names.INPUT)
@@ -61,7 +61,7 @@ def learning(parts: xr.DataArray, initial: float) -> Figure:
 
 
 def depth(parts: xr.DataArray, every: int) -> Figure:
-    """Draw what each part did in each interval, and in all of the training."""
+    """Draw the influence of each part in each interval and in the whole training."""
     mean = binned(parts, every).mean(names.INPUT)
     rows = list(mean[COMPONENT].values)
     figure = new_figure(9, 5.2)
@@ -91,7 +91,7 @@ def depth(parts: xr.DataArray, every: int) -> Figure:
 def phases(
     parts: xr.DataArray, checkpoints: xr.DataArray, every: int, stages: Mapping[str, range], blocks: int
 ) -> Figure:
-    """Draw the share of one block of each group over time, on a logarithmic axis: most is learned at first."""
+    """Draw the share of one block of each group over logarithmic time, since most is learnt at first."""
     smooth = shares(parts).rolling({names.STEP: every}, center=True, min_periods=1).mean()
     recorded, sparse = block_shares(smooth, blocks), block_shares(shares(checkpoints), blocks)
     figure = new_figure(8, 4.5)
@@ -116,7 +116,7 @@ def phases(
 
 
 def agreement(found: Sequence[Agreement], series: Sequence[xr.DataArray], parts: xr.DataArray) -> Figure:
-    """Draw entries of checkpoints against those recorded, for the closest and the furthest checkpoints."""
+    """Draw entries from checkpoints against those from the recording, for the closest and furthest checkpoints."""
     figure = new_figure(11, 4)
     columns = figure.subplots(1, 3)
     for axes, at in zip(columns, (0, -1), strict=False):

@@ -11,11 +11,11 @@ import xarray as xr
 from explaind_tf import constants as names
 
 ATTENTION, MLP = "attention", "MLP"
-# What stands before and after the blocks, and what scales within them.
+# Layers before and after the blocks, and layers within blocks that scale.
 EMBEDDING, UNEMBEDDING, NORMS = "embedding", "unembedding", "norms"
 COMPONENT = "component"
 
-# Groups of the paper's picture: the first and the last block are the outer ones.
+# Groups of parts, as in the paper: the first and the last block are the outer ones.
 GROUPS = ("outer MLP", "inner MLP", "outer attention", "inner attention")
 
 
@@ -36,16 +36,16 @@ def components(blocks: int) -> list[str]:
 
 
 def members(group: str, blocks: int) -> list[str]:
-    """Return the parts that make up one of GROUPS."""
+    """Return the parts of one of GROUPS."""
     where, kind = group.split()
     outer = {0, blocks - 1}
     return [f"{kind} {b}" for b in range(blocks) if (b in outer) == (where == "outer")]
 
 
 def influence(ledger: xr.Dataset, blocks: int) -> xr.DataArray:
-    """Return what each part did to each input in each step, all causes together: dims (input, component, step).
+    """Return the influence of each part on each input in each step, all causes together: dims (input, component, step).
 
-    In the units of the measurement; positive raised it.
+    Values have the units of the measurement; positive values raised it.
     """
     terms = [ledger[term] for term in ledger.explaind.terms if names.LAYER in ledger[term].dims]
     total = (
@@ -57,7 +57,7 @@ def influence(ledger: xr.Dataset, blocks: int) -> xr.DataArray:
     parts = total.assign_coords({COMPONENT: (names.LAYER, of_layer)}).groupby(COMPONENT).sum()
     ordered = np.array(
         components(blocks), object
-    )  # zarr has a stable type for objects, not for fixed lengths
+    )  # zarr has a stable type for objects, but none for strings of fixed length
     return (
         parts.sel({COMPONENT: ordered})
         .assign_coords({COMPONENT: ordered})
@@ -66,14 +66,14 @@ def influence(ledger: xr.Dataset, blocks: int) -> xr.DataArray:
 
 
 def binned(steps: xr.DataArray, size: int) -> xr.DataArray:
-    """Return sums over ``size`` steps each, numbered from 0."""
+    """Return the sums over windows of ``size`` steps, numbered from 0."""
     sums = steps.coarsen({names.STEP: size}).sum()
     return sums.assign_coords({names.STEP: np.arange(sums.sizes[names.STEP])})
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How entries of checkpoints compare with those of the recording of the same steps.
+    """How entries from checkpoints agree with those from the recording of the same steps.
 
     Attributes
     ----------
@@ -86,9 +86,9 @@ class Agreement:
     relative_difference : float
         Σ|checkpoints − recording| / Σ|recording| over the entries.
     mean_relative_difference : float
-        The same of the means over inputs, summed over all intervals: what a part did in the whole training.
+        The same for means over inputs and sums over all intervals, which are the influence of a part in the whole training.
     attention, mlp : float
-        What the checkpoints say that all attention and all MLPs did in the whole training, mean over inputs.
+        Influence of all attention and of all MLPs in the whole training, from the checkpoints, mean over inputs.
     """
 
     every: int
@@ -101,7 +101,7 @@ class Agreement:
 
 
 def agreement(every: int, checkpoints: xr.DataArray, recorded: xr.DataArray) -> Agreement:
-    """Compare the influences from checkpoints with those recorded, summed over the same intervals."""
+    """Compare the influences from checkpoints with those from the recording, summed over the same intervals."""
     a, b = checkpoints.values, binned(recorded, every).values
     totals = (checkpoints.sum(names.STEP).mean(names.INPUT), recorded.sum(names.STEP).mean(names.INPUT))
     return Agreement(
@@ -116,7 +116,7 @@ def agreement(every: int, checkpoints: xr.DataArray, recorded: xr.DataArray) -> 
 
 
 def by_kind(parts: xr.DataArray) -> dict[str, float]:
-    """Return the sums over all blocks of attention and of MLP, and the rest, of an array with components alone."""
+    """Return the sums over all attention, over all MLPs and over the rest, of an array with the dim component only."""
     rest = (EMBEDDING, UNEMBEDDING, NORMS)
     inside = {kind: _of_kind(parts, kind) for kind in (ATTENTION, MLP)}
     return inside | {part: float(parts.sel({COMPONENT: part})) for part in rest}
@@ -131,24 +131,25 @@ def _of_kind(parts: xr.DataArray, kind: str) -> float:
 def shares(parts: xr.DataArray) -> xr.DataArray:
     """Return each part's share of the absolute influence in each step or interval, dims (component, step).
 
-    Absolute for each input and step: what raises some windows and lowers others, or pushes to and fro, counts.
+    The absolute value is taken for each input and step. So influences count that raise some windows and lower others,
+    or that change their sign from step to step.
     """
     size = abs(parts).mean(names.INPUT)
     return size / size.sum(COMPONENT)
 
 
 def block_shares(share: xr.DataArray, blocks: int) -> dict[str, np.ndarray]:
-    """Return for each of GROUPS the mean share of one block, by interval: outer and inner blocks differ in number."""
+    """Return, for each of GROUPS, the mean share of one block by interval; the groups differ in the number of blocks."""
     return {group: share.sel({COMPONENT: members(group, blocks)}).mean(COMPONENT).values for group in GROUPS}
 
 
-# Stages of learning, by the share of the whole rise that was made when each of them ended.
+# Stages of learning: each ends when this share of the whole rise was reached.
 STAGES = {"early": 0.5, "middle": 0.9, "late": 1.0}
 
 
 @dataclass(frozen=True)
 class Phases:
-    """The paper's picture in numbers: shares of one block of each group in the stages of learning.
+    """The paper's two findings in numbers: shares of one block of each group in the stages of learning.
 
     Attributes
     ----------
@@ -160,12 +161,12 @@ class Phases:
 
     @property
     def early_leader(self) -> str:
-        """The group whose blocks had the largest share at first."""
+        """The group whose blocks had the largest share in the first stage."""
         return max(GROUPS, key=self.share["early"].__getitem__)
 
     @property
     def growth(self) -> dict[str, float]:
-        """Late over middle share of each group."""
+        """Share of each group in the late stage over that in the middle stage."""
         return {group: self.share["late"][group] / self.share["middle"][group] for group in GROUPS}
 
     @property
@@ -174,7 +175,7 @@ class Phases:
         return max(GROUPS, key=self.growth.__getitem__)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the numbers, and whether the two findings of the paper are seen."""
+        """Return the numbers, and whether the two findings of the paper are confirmed."""
         return {
             "block_share": self.share,
             "late_over_middle": self.growth,
@@ -185,7 +186,7 @@ class Phases:
 
 
 def stages_of(parts: xr.DataArray) -> dict[str, range]:
-    """Return the steps of each of STAGES, by the mean over inputs of all parts together. None is empty."""
+    """Return the steps of each of STAGES, by the sum of all parts, mean over inputs; no stage is empty."""
     curve = parts.sum(COMPONENT).mean(names.INPUT).cumsum(names.STEP).values
     stages, begin = {}, 0
     for left, (stage, made) in zip(reversed(range(len(STAGES))), STAGES.items(), strict=True):
@@ -202,13 +203,13 @@ def phases(share: xr.DataArray, stages: Mapping[str, range], every: int, blocks:
     Parameters
     ----------
     share : xarray.DataArray
-        By steps (``every`` being 1) or intervals of ``every`` steps.
+        By steps (if ``every`` is 1) or by intervals of ``every`` steps.
     stages : mapping
-        Of :func:`stages_of`. Each of their steps has the shares of the interval that it is in.
+        From :func:`stages_of`. Each of their steps has the shares of the interval that contains it.
     every : int
         Steps of an interval.
     blocks : int
-        Of the model.
+        Number of blocks of the model.
     """
     each = block_shares(share, blocks)
     at = {stage: np.asarray(steps) // every for stage, steps in stages.items()}

@@ -1,4 +1,4 @@
-"""What about the model's predictions is accounted for."""
+"""The measurement of the experiment: log-probabilities of bytes."""
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +15,7 @@ def weighted_log_prob(outputs: tf.Tensor, y: tf.Tensor, weights: tf.Tensor) -> t
 def log_prob(name: str, y: np.ndarray, weights: np.ndarray) -> Measurement:
     """Measure log-probabilities of bytes, in nats.
 
-    One function for all questions, so that a run compiles its derivatives once.
+    All questions use one function, so a run compiles its derivatives once.
 
     Parameters
     ----------
@@ -24,6 +24,6 @@ def log_prob(name: str, y: np.ndarray, weights: np.ndarray) -> Measurement:
     y : np.ndarray of int, shape (inputs, length)
         The bytes that follow each position.
     weights : np.ndarray, shape (inputs, length)
-        Of the positions in the sum: all ``1 / length`` for the mean of a window.
+        Weights of the positions in the sum: all ``1 / length`` for the mean of a window.
     """
     return Measurement(name, weighted_log_prob, (y, weights.astype(np.float32)))

@@ -1,4 +1,4 @@
-"""Write the report of a language model that was kept.
+"""Write the report of a language model that the experiment kept.
 
 python -m experiments.language --keep DIRECTORY
 python -m experiments.language.report DIRECTORY
@@ -14,13 +14,13 @@ import explaind_tf as xtf
 from experiments.language.corpus_training import RUN_DIR
 from explaind_tf.report import Asked, Example, account_for, write_report
 
-# Of the probes that the experiment keeps.
+# File of the probes that the experiment keeps.
 INPUTS_FILE = "inputs.npz"
 _FOLLOWED, _SHOWN = 8, 3
 
 
 def show(arrays: list[np.ndarray], _: Any) -> Example:
-    """Return a window of bytes as the text that it is."""
+    """Return a window of bytes as text."""
     return Example(arrays[0].astype(np.uint8).tobytes().decode("latin-1").replace("\n", "⏎"))
 
 
@@ -29,7 +29,7 @@ def main(
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("report.html"),
     tolerance: Annotated[float, typer.Option(help="Of the ledgers.")] = 1e-2,
 ) -> None:
-    """Account for the byte that the model expects after a few held-out windows."""
+    """Account for the byte that the model predicts after a few held-out windows."""
     with np.load(kept / INPUTS_FILE) as inputs:
         x, y = inputs["x"][:_FOLLOWED], inputs["y"][:_FOLLOWED]
     section = account_for(

@@ -1,4 +1,4 @@
-"""What the findings say, in sentences and tables."""
+"""The findings in sentences and tables."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from experiments.results import Table
 
 
 def question(settings: Settings, weights: int) -> str:
-    """Say what was done, and what for."""
+    """Return what was done, and why."""
     return (
         f"A decoder-only Transformer of {settings.blocks} blocks ({weights:,} weights) learns to predict the next byte of "
         f"the sources of Python's standard library: {settings.steps} steps of PathAdamW over {settings.batch} windows of "
@@ -31,7 +31,7 @@ def tables(depth: Depth, accounts: Sequence[Account]) -> list[Table]:
 
 
 def conclusions(settings: Settings, depth: Depth, accounts: Sequence[Account]) -> list[str]:
-    """Return what to conclude, a sentence each. All that depends on the run is computed from it."""
+    """Return the conclusions, a sentence each; all that depends on the run is computed from it."""
     return [
         _who_learned(depth),
         _outer_first(settings, depth),

@@ -1,9 +1,10 @@
-"""Look at other operations than addition in the same way: is the cyclic pattern peculiar to it?
+"""Train on other operations than addition: does the cyclic pattern occur only with addition?
 
     python -m experiments.other_grokking [--quick]
 
-Subtraction modulo p has answers of the same group, but is not commutative; the symmetries of a polygon and permutations
-are groups that are not. See ``experiments.grokking`` for addition.
+The answers of subtraction modulo p are elements of the same group as those of addition, but subtraction is not commutative.
+The symmetries of a polygon and the permutations are groups that are not commutative. See ``experiments.grokking`` for
+addition.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,13 +37,13 @@ class Settings:
     Attributes
     ----------
     operations : tuple of str
-        Which of the three.
+        Names of the operations, of the three that there are.
     p, sides, degree : int
-        Of subtraction modulo p, the symmetries of a polygon, and permutations.
+        Sizes of subtraction modulo p, the symmetries of a polygon, and permutations.
     subtraction, symmetries, composition : Training
-        How each is trained.
+        The training of each.
     last : int
-        Steps at the beginning and at the end over which kernels are summed up.
+        Steps at the beginning and at the end over which kernels are added up.
     """
 
     operations: tuple[str, ...] = ("subtraction", "symmetries", "composition")
@@ -76,7 +77,7 @@ class Settings:
     seed: int = 0
 
 
-# The operations differ in nothing but their table.
+# The operations differ only in their table.
 QUICK = Settings(
     operations=("symmetries",),
     sides=3,
@@ -88,14 +89,14 @@ QUICK = Settings(
 
 @dataclass(frozen=True)
 class Case:
-    """What was found of an operation.
+    """The findings for an operation.
 
     Attributes
     ----------
     name : str
-        For files and values.
+        Name for files and values.
     swapped : mapping
-        Validation accuracies of final outer layers around earlier inner ones.
+        Validation accuracies of models with the final outer layers and earlier inner layers.
     """
 
     name: str
@@ -283,7 +284,7 @@ def _images(case: Case, settings: Settings) -> list[Image]:
 
 
 def _arrays(cases: Sequence[Case]) -> xr.Dataset:
-    """Return the kernels, each with dimensions of its own."""
+    """Return the kernels, each with its own dimensions."""
     return xr.Dataset(
         {
             f"kernel_{case.name}": (

@@ -1,1 +1,1 @@
-"""Pruning by parameter influence, against other scores."""
+"""Pruning by parameter influence, compared with other scores."""

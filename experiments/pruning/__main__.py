@@ -1,4 +1,4 @@
-"""Prune by the parameter influence, and by what else weights are scored by.
+"""Prune by the parameter influence, and by other scores of weights.
 
 python -m experiments.pruning [--quick]
 """
@@ -32,21 +32,21 @@ class Settings:
     Attributes
     ----------
     models : tuple of str
-        Names of TASKS.
+        Names in TASKS.
     resnet_steps, transformer_steps : int
         Training steps.
     width : float
-        Of the ResNet-9.
+        Width of the ResNet-9.
     size : int
-        Side of the digits.
+        Height and width of the digits.
     modulus, depth, hidden : int
-        Of the Transformer: p, ``d_model``, ``d_mlp``. Four fifths of all sums are trained on.
+        Sizes of the Transformer: p, ``d_model``, ``d_mlp``. It is trained on four fifths of all sums.
     scored, tested : int
-        Training samples by which weights are scored; held-out inputs on which pruned models are compared, at most.
+        Training samples by which weights are scored; largest number of held-out inputs on which pruned models are compared.
     kept : tuple of float
         Shares of the weights that are kept.
     seeds : tuple of int
-        Of weights, batches and data.
+        Seeds of weights, batches and data.
     """
 
     models: tuple[str, ...] = ("resnet9", "transformer")

@@ -3,9 +3,9 @@
     python -m experiments.table1 [--quick] [--dataset cifar2 --width 1]
 
 The paper's Table 1 (arXiv:2505.20076) gives the share of equal predictions and the KL divergence of a ResNet-9 on CIFAR-2
-and a Transformer on modular addition. Here the ResNet-9 is trained on scikit-learn's digits, which need no download, with
-the paper's layout at a smaller width, unless CIFAR-2 is asked for. Each model is taken by quadrature at fixed nodes,
-as in the paper, and by nodes that are put where the error is.
+and a Transformer on modular addition. Here the ResNet-9 has the paper's layout at a smaller width. It is trained on
+scikit-learn's digits, which need no download, unless you choose CIFAR-2. Each kernel machine is computed twice: with fixed
+quadrature nodes, as in the paper, and with nodes that are placed where the error is.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ class Which(StrEnum):
 
 
 class Dataset(StrEnum):
-    """What the ResNet-9 is trained on."""
+    """The data of the ResNet-9."""
 
     DIGITS = "digits"
     CIFAR2 = "cifar2"
@@ -59,11 +59,11 @@ class Settings:
     Attributes
     ----------
     models : tuple of Which
-        The paper's two, and the first one by SGD; the others are asked for by name.
+        By default the paper's two, and the first one trained by SGD; ``--model`` chooses others.
     dataset : Dataset
-        Of the ResNet-9s.
+        Data of the ResNet-9s.
     data_dir : str or None
-        Where TFDS keeps CIFAR-10; None for its own place.
+        Directory in which TFDS keeps CIFAR-10; None for its default.
     steps : int
         Training steps of each model.
     inputs : int
@@ -75,9 +75,9 @@ class Settings:
     nodes : tuple of int
         Numbers of fixed nodes in a step, as in the paper.
     tolerance : float or None
-        Largest residual as a share of an input's movement; None for that of TOLERANCES.
+        Largest residual as a share of an input's movement; None for the value in TOLERANCES.
     seeds : tuple of int
-        Of weights, batches and the split of the data.
+        Seeds of weights, batches and the split of the data.
     """
 
     models: tuple[Which, ...] = (Which.RESNET9, Which.SGD, Which.TRANSFORMER)
@@ -126,7 +126,7 @@ def images(settings: Settings, seed: int) -> tuple[Any, Any]:
 
 
 def resnet9(settings: Settings, seed: int, *, sgd: bool = False, batch_norm: bool = False) -> Task:
-    """ResNet-9 on images of three channels, batches of 64."""
+    """ResNet-9 on images with three channels, in batches of 64."""
     train, test = images(settings, seed)
     model = ResNet9(
         10 if settings.dataset is Dataset.DIGITS else 2,
@@ -150,7 +150,7 @@ def resnet9(settings: Settings, seed: int, *, sgd: bool = False, batch_norm: boo
 
 
 def transformer(settings: Settings, seed: int, *, dropout: float = 0.0) -> Task:
-    """Transformer on 4,000 sums modulo 113, batches of 512; with dropout on 1,000."""
+    """Transformer on 4,000 sums modulo 113 (with dropout 1,000), in batches of 512."""
     train, test = modular_addition(
         113, num_train=1000 if dropout else 4000, num_test=settings.inputs, seed=seed
     )
@@ -172,8 +172,9 @@ TASKS: dict[Which, Callable[[Settings, int], Task]] = {
     Which.BATCH_NORM: lambda settings, seed: resnet9(settings, seed, batch_norm=True),
     Which.DROPOUT: lambda settings, seed: transformer(settings, seed, dropout=0.1),
 }
-# Models agree with certainty where the residual is below half of the smallest lead of a class: of some 0.1 logits in
-# 30 for the ResNet-9. The Transformer is far from done after some hundred steps, and its best classes are closer ties.
+# Model and kernel machine are sure to agree if the residual is below half of the smallest lead of a class. For the
+# ResNet-9 this lead is about 0.1 logits in 30. After some hundred steps the Transformer has learnt little, and the leads
+# of its best classes are smaller.
 TOLERANCES = {
     Which.RESNET9: 2e-3,
     Which.SGD: 2e-3,
@@ -184,7 +185,7 @@ TOLERANCES = {
 
 
 def measure(which: Which, settings: Settings, seed: int, run_dir: Path) -> dict[str, Any]:
-    """Train one model, recorded, and compare it with its kernel machines."""
+    """Train and record one model, and compare it with its kernel machines."""
     keras.utils.set_random_seed(seed)
     task = TASKS[which](settings, seed)
     record_fit(task.model, xtf.PathLogger(run_dir, verbose=False), task.dataset, steps=settings.steps)
@@ -316,7 +317,7 @@ def _image(models: list[dict[str, Any]]) -> Image:
 
 
 def _finding(models: list[dict[str, Any]]) -> str:
-    """Return what the adaptive nodes are worth, for a title."""
+    """Return the gain by adaptive nodes, in words, for a title."""
     saved = [
         fixed["derivative_passes"] / (adaptive["derivative_passes"] + adaptive["forward_passes"])
         for *_, fixed, adaptive in (model["rules"] for model in models)

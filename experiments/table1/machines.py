@@ -1,7 +1,7 @@
 """The kernel machine of a run, by fixed nodes or by refinement, and the passes that it takes.
 
-Fixed nodes are no choice that the package offers: it knows the error of each step, and puts nodes where it is. So this is
-written with the functions of the kernel.
+The package has no fixed nodes: it knows the error of each step, and places nodes where it is. So this module uses the
+functions of the kernel.
 """
 
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.replay.binding import pure_model
 from explaind_tf.replay.replay import Replay
 
-# Inputs measured at once.
+# Inputs that are measured at once.
 _BLOCK = 64
 _MOST_NODES = 2187
 
 
 @dataclass(frozen=True)
 class Passes:
-    """Passes an input and step, on average.
+    """Passes for one input and step, on average.
 
     Attributes
     ----------
     derivative_passes : float
-        Nodes: each takes the derivatives of the outputs.
+        Quadrature nodes; at each one the outputs are differentiated.
     forward_passes : float
-        Outputs alone, by which the error of a piece of the path is known.
+        Forward passes, which give the error of a piece of the path.
     """
 
     derivative_passes: float
@@ -41,7 +41,7 @@ class Passes:
 
 @dataclass(frozen=True)
 class Machine:
-    """A model's outputs before and after training, and those that its kernel machine gives; shape (inputs, outputs)."""
+    """A model's outputs before and after training, and those of its kernel machine, shape (inputs, outputs)."""
 
     initial: np.ndarray
     outputs: np.ndarray
@@ -50,7 +50,7 @@ class Machine:
 
 
 class _Counted(MeasurementDerivatives):
-    """Derivatives that count the pairs of a node and an input that they are asked for."""
+    """Derivatives that count the pairs of a node and an input at which they are computed."""
 
     nodes = measured = 0
 
@@ -60,7 +60,7 @@ class _Counted(MeasurementDerivatives):
 
     def path_jvp(self, path, table, directions, block):
         self.nodes += len(table.members)
-        # Where a node stands for a piece, the ends of it are measured, too.
+        # Where a node stands for a piece of the step, both ends of the piece are measured, too.
         has_piece = np.repeat(table.pieces[:, 1] > table.pieces[:, 0], np.diff(table.splits))
         self.measured += 2 * int(has_piece.sum())
         return super().path_jvp(path, table, directions, block)
@@ -94,12 +94,12 @@ class Machines:
         self._initial, self._final = self._outputs(0), self._outputs(self._steps)
 
     def by_fixed_nodes(self, nodes: int) -> Machine:
-        """Return the one with the midpoints of as many equal intervals, for each input and step."""
+        """Return the machine whose nodes are the midpoints of ``nodes`` equal intervals of each step."""
         self._measurement.forget()
         quadratures = [_midpoints(len(block), nodes) for block in self._blocks]
         explained = np.zeros(self._initial.shape)
         for step in self._replay.path_steps(0, self._steps):
-            # All causes in one direction: only their sum is asked for.
+            # Only the sum of all causes is needed, so there is one direction.
             direction = sum(step.causes.values())[None]
             found = [
                 path_integrals.integrate_directions(
@@ -111,7 +111,7 @@ class Machines:
         return self._machine(explained)
 
     def by_refinement(self, tolerance: float) -> Machine:
-        """Return the one that ``run.attribute`` makes to a tolerance."""
+        """Return the machine that ``run.attribute`` gives for a tolerance."""
         self._measurement.forget()
         explained = np.zeros(self._initial.shape)
         integrals = path_integrals.integrate_steps(

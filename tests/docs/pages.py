@@ -1,11 +1,11 @@
-"""The code blocks of README and the documentation, as a reader meets them: page by page, from top to bottom.
+"""The code blocks of README and the documentation, in the order in which a reader meets them.
 
-A page is self-contained, or says ``<!-- continues: other.md -->``: then it goes on where the other one ended, with its
-names and files. Of the languages of blocks
+A page is self-contained, or says ``<!-- continues: other.md -->``. Then it continues where the other page ended, with its
+names and files. The languages of blocks are these:
 
-- ``python`` and ``console`` (lines ``$ explaind-tf …``) are run,
-- ``output`` is what the block above it prints, and is held against it,
-- ``sh`` are commands that continuous integration runs,
+- ``python`` and ``console`` (lines ``$ explaind-tf …``) are run.
+- ``output`` is compared with what the block above it prints.
+- ``sh`` are commands that continuous integration runs.
 - ``text`` is not code.
 """
 
@@ -29,13 +29,13 @@ LANGUAGES = ("python", "console", "output", "sh", "text")
 
 _CONTINUES = re.compile(r"<!-- continues: (\S+) -->")
 _NUMBER = re.compile(r"[-+−]?\d+(?:\.(\d+))?(?:e[-+]?\d+)?")
-# Training is repeatable on one machine; others round differently, and Adam's first steps blow that up.
+# Training is repeatable on one machine. Others round differently, and Adam's first steps amplify the difference.
 _RELATIVE = 0.15
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page; ``line`` is that of its first line of code, from 1."""
+    """A fenced block of a page; ``line`` is the number of its first line of code, from 1."""
 
     page: Path
     line: int
@@ -44,7 +44,7 @@ class Block:
 
     @property
     def where(self) -> str:
-        """For messages."""
+        """The place of the block, for messages."""
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
 
@@ -63,13 +63,13 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def continued_page(page: Path) -> Path | None:
-    """Return the page that a page goes on from."""
+    """Return the page that a page continues, if there is one."""
     found = _CONTINUES.search(page.read_text(encoding="utf-8"))
     return None if found is None else (page.parent / found[1]).resolve()
 
 
 def chains() -> dict[Path, list[Path]]:
-    """Return, for each self-contained page with code, that page and those that go on from it."""
+    """Return, for each self-contained page with code, this page and the pages that continue it."""
     with_code = [
         page for page in pages() if any(b.language in ("python", "console") for b in blocks_of(page))
     ]
@@ -85,13 +85,13 @@ def run_page(page: Path, names: dict[str, Any]) -> None:
     page : Path
         The page.
     names : dict
-        What earlier blocks have defined; those of the page are added.
+        Names that earlier blocks have defined; those of the page are added.
     """
     printed = ""
     for block in blocks_of(page):
         if block.language == "python":
             with contextlib.redirect_stdout(io.StringIO()) as stdout:
-                # Line numbers of a traceback are those of the page.
+                # Line numbers in a traceback are those of the page.
                 exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), names)
             printed = stdout.getvalue()
         elif block.language == "console":
@@ -110,9 +110,9 @@ def _run_command(line: str, block: Block) -> str:
 
 
 def difference_of(printed: str, shown: str) -> str | None:
-    """Say how what was printed differs from what a page shows; None if only in the last digits of numbers.
+    """Return how the printed text differs from the page, or None if only in the last digits of numbers.
 
-    A number may be off by 15% or by two units of the last place that is shown; the words must be the same.
+    A number may be off by 15% or by two units of the last place that is shown. The words must be the same.
     """
     words = [" ".join(_NUMBER.sub("#", text).split()) for text in (printed, shown)]
     if words[0] != words[1]:

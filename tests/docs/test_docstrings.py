@@ -1,6 +1,6 @@
-"""What can be checked of docstrings by machine: of all public names, sections that say what the code does.
+"""Docstrings of all public names have the sections that the code requires.
 
-That shapes, units and signs are given, and given right, takes a reader.
+Whether shapes, units and signs are given and right, only a reader can check.
 """
 
 import ast
@@ -43,7 +43,7 @@ def _is_ours(value: Any) -> bool:
 
 
 def _members(owner: type) -> Iterator[tuple[str, Any]]:
-    """Yield the public methods and properties that this package defines, or redefines."""
+    """Yield the public methods and properties that this package defines or redefines."""
     for base in reversed(owner.__mro__):
         if base.__module__.startswith("explaind_tf"):
             for name, value in vars(base).items():
@@ -52,7 +52,7 @@ def _members(owner: type) -> Iterator[tuple[str, Any]]:
 
 
 def overrides_another_library(name: str) -> bool:
-    """Whether a method is one of Keras', whose documentation says what it takes and returns."""
+    """Whether a method comes from Keras, whose documentation describes its parameters and return value."""
     owner, _, method = name.rpartition(".")
     bases = public_objects()[owner].__mro__ if owner else ()
     return any(method in vars(base) for base in bases if not base.__module__.startswith("explaind_tf"))
@@ -115,7 +115,7 @@ def test_what_is_raised_is_documented(name: str):
 
 
 def raised_by(function: Callable[..., Any]) -> set[str]:
-    """Return the errors that a function, or a function of its own module that it calls by name, raises itself."""
+    """Return the errors raised by a function, or by functions of its module that it calls by name."""
     module = vars(inspect.getmodule(function))
     found, waiting, seen = set(), [function], set()
     while waiting:
@@ -144,6 +144,6 @@ def test_raised_errors_are_found_through_helpers():
 def test_every_public_name_is_in_the_reference():
     pages = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs/api").glob("*.md"))
     for name, value in OBJECTS.items():
-        # The module of measurements is on a page as a whole.
+        # The page of measurements shows its whole module.
         if "." not in name and value is not measurements and not _is_ours(value):
             assert name in pages, name

@@ -8,11 +8,11 @@ import pytest
 from tests.docs import pages
 from tests.docs.pages import Block, blocks_of, chains, continued_page, difference_of, run_page
 
-# What Keras itself raises when it saves weights with NumPy 2.
+# Keras itself raises this warning when it saves weights with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 README_COMMANDS = ["pip install -e . && explaind-tf demo\n", 'pip install -e ".[test]" && pytest\n']
-# Of continuous integration beside them.
+# Other commands that continuous integration runs.
 OTHER_COMMANDS = ['pip install -e ".[docs]" && mkdocs build --strict\n']
 
 
@@ -39,7 +39,7 @@ def test_every_block_is_reached():
 def test_every_block_is_of_a_known_language():
     blocks = [block for page in pages.pages() for block in blocks_of(page)]
     assert [block.where for block in blocks if block.language not in pages.LANGUAGES] == []
-    # Blocks that are indented, in lists or notes, would not be found.
+    # Indented blocks, in lists or notes, would not be found.
     fences = sum(page.read_text(encoding="utf-8").count("```") for page in pages.pages())
     assert fences == 2 * len(blocks)
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.docs.pages import ROOT
 
-# What a browser fetches by itself; links are followed by a reader only.
+# What a browser fetches by itself. Links do not count: only a reader follows them.
 _FETCHED = re.compile(
     r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//|url\(["']?(?:https?:)?//"""
 )
@@ -23,14 +23,14 @@ def test_the_site_is_complete_and_needs_no_network(tmp_path: Path):
     pytest.importorskip("mkdocs", reason='takes pip install -e ".[docs]"')
     site = tmp_path / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
-    # No network: a proxy that is not there.
+    # A proxy that does not exist stands for no network.
     environment = os.environ | {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
     built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
     for path in [*site.rglob("*.html"), *site.rglob("*.css")]:
         text = path.read_text(encoding="utf-8")
         assert not _FETCHED.search(text) and not _LINKED.search(text), path
-    # What docstrings write in Sphinx' notation was translated, and their sections were understood.
+    # The Sphinx notation of docstrings was translated, and their sections were recognised.
     reference = (site / "api/runs.html").read_text(encoding="utf-8")
     assert ":func:" not in reference and "-------" not in reference
     assert "log-probability" in (site / "index.html").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The benchmarks' harness. What it measures on a busy machine is nobody's business here."""
+"""The benchmarks' harness works; the durations that it measures are not tested."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The command line that an experiment's settings make."""
+"""The command line that is made from an experiment's settings."""
 
 import dataclasses
 import json

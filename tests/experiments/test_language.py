@@ -1,4 +1,4 @@
-"""The arithmetic of the experiment on language, on small arrays. Its quick run is in test_results.py."""
+"""The arithmetic of the language experiment on small arrays; its quick run is in test_results.py."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ BLOCKS = 3
 
 
 def parts_of(values: np.ndarray) -> xr.DataArray:
-    """Return values (input, component, step) as influence() does."""
+    """Return values (input, component, step) in the form that influence() returns."""
     return xr.DataArray(
         values, dims=("input", "component", "step"), coords={"component": layers.components(BLOCKS)}
     )
@@ -41,7 +41,7 @@ def test_checkpoints_divide_the_steps():
     for settings in (Settings(), QUICK):
         assert not any(settings.steps % every for every in (settings.save_every, *settings.thinned))
         assert not any(every % settings.save_every for every in settings.thinned)
-        assert settings.blocks > 2  # else there are no inner ones
+        assert settings.blocks > 2  # otherwise there are no inner blocks
 
 
 def test_agreement():
@@ -60,7 +60,7 @@ def test_agreement():
     assert doubled.relative_difference == pytest.approx(1)
     assert doubled.mean_relative_difference == pytest.approx(1)
     assert doubled.attention == pytest.approx(2 * found.attention)
-    # What one input gains and another loses is no difference of their mean.
+    # A gain of one input and an equal loss of another do not change their mean.
     opposite = exact.copy(data=exact.values + np.array([1.0, -1.0])[:, None, None])
     assert layers.agreement(3, opposite, recorded).mean_relative_difference == pytest.approx(0, abs=1e-12)
 
@@ -90,7 +90,7 @@ def test_phases_are_parted_by_what_was_learned():
     values[0, 3] = (0, 1, 1, 3, 1, 1)  # attention 1, inner
     parts = parts_of(values)
     stages = layers.stages_of(parts)
-    # After the steps 4, 9, 10, 14, 15, 16 of 16 were made.
+    # The rise after each of the six steps is 4, 9, 10, 14, 15 and 16 of 16.
     assert stages == {"early": range(0, 2), "middle": range(2, 5), "late": range(5, 6)}
     found = layers.phases(layers.shares(parts), stages, 1, BLOCKS)
     assert found.early_leader == "outer MLP"
@@ -98,7 +98,7 @@ def test_phases_are_parted_by_what_was_learned():
     assert found.share["early"]["inner attention"] == pytest.approx(0.1)
     assert found.share["middle"]["inner attention"] == pytest.approx((1 + 0.75 + 1) / 3)
     assert found.share["late"] == {"outer MLP": 0, "inner MLP": 0, "outer attention": 0, "inner attention": 1}
-    # The second of three intervals of two steps lies in the middle, half of the third does.
+    # The second of three intervals of two steps, and half of the third, lie in the middle stage.
     coarse = layers.phases(layers.shares(layers.binned(parts, 2)), stages, 2, BLOCKS)
     assert coarse.share["early"] == {
         "outer MLP": 8 / 9 / 2,

@@ -1,4 +1,4 @@
-"""The benchmarks' implementation of the paper's procedure against the float64 oracle."""
+"""The benchmarks' implementation of the paper's procedure agrees with the float64 oracle."""
 
 import keras
 import numpy as np
@@ -12,12 +12,12 @@ from tests.helpers import batches, dense_model, fit
 
 SAMPLES, BATCH, EPOCHS, RATE, NODES = 7, 3, 2, np.float64(0.03), 4
 LAW = oracle.AdamW(weight_decay=0.5, beta_1=0.9, beta_2=0.99)
-# The same sums of order 1 in float64 on both sides.
+# Both sides are the same sums, of order 1, in float64.
 ROUNDING = 1e-12
 
 
 def _midpoint_rows(training, x, measure, step):
-    """Return Φ_s by the paper's rule, in the place of the oracle's own."""
+    """Return Φ_s by the paper's midpoints, in place of the oracle's own quadrature."""
     start, end = training.theta[step], training.theta[step + 1]
     points = [start + (j + 0.5) / NODES * (end - start) for j in range(NODES)]
     rows = [oracle.derivative(lambda p: measure(training.network.outputs(p, x)), point) for point in points]

@@ -1,4 +1,4 @@
-"""Every experiment's quick run, and what is kept of a run."""
+"""Every experiment's quick run works, and its results are kept."""
 
 import dataclasses
 import importlib
@@ -12,7 +12,7 @@ import xarray as xr
 from experiments import results
 from experiments.results import Findings, Image, Table, carry_out, choose, new_figure, spread
 
-# Benchmarks are about durations, and keep their figures in their own way.
+# Benchmarks measure durations and write their results in another form.
 NAMES = sorted(
     path.parent.name
     for path in results.HERE.glob("*/__main__.py")
@@ -42,7 +42,7 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
     )
 
 
-# Keras 3.15 copies variables to NumPy 2 in a way that the latter deprecates, where it saves weights.
+# When Keras 3.15 saves weights, it copies variables to NumPy 2 in a deprecated way.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_quick_runs(tmp_path: Path, name):

@@ -1,4 +1,4 @@
-"""Table 1: what is peculiar to its fixed nodes, and CIFAR-2 without a download."""
+"""Table 1: its fixed nodes, and CIFAR-2 without a download."""
 
 import dataclasses
 
@@ -29,11 +29,11 @@ def test_many_fixed_nodes_give_the_ledger(small_run):
     machines = Machines(run, X)
     fixed, adaptive = machines.by_fixed_nodes(50), machines.by_refinement(1e-4)
     ledger = run.attribute(X, measurements.outputs(), tolerance=1e-4, progress=False)
-    # The tolerance, twice: of the ledger, and of the machine made like it.
+    # Twice the tolerance: once for the ledger, once for the machine.
     np.testing.assert_allclose(
         adaptive.reconstruction, ledger.explaind.reconstruct(), atol=2e-4 * float(ledger.movement.max())
     )
-    # Midpoints of a smooth integrand err by h²/24 of its second derivative; the network is tanh.
+    # The network has tanh, so it is smooth: the error of midpoints is h²/24 of the second derivative.
     np.testing.assert_allclose(fixed.reconstruction, fixed.outputs, atol=1e-3)
     assert fixed.passes.derivative_passes == 50
     assert adaptive.passes.derivative_passes == ledger.attrs["quadrature_nodes"] / len(X) / len(run.steps)

@@ -1,4 +1,4 @@
-"""A new entry of the ledger, added as docs/architecture.md says: a row in the table of terms, and what books it."""
+"""A new entry of the ledger, added as docs/architecture.md says: a row in the table of terms, and a change."""
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ SHARE = np.float32(0.01)
 
 
 class Shrink(keras.callbacks.Callback):
-    """Makes all weights smaller by one per cent after each step."""
+    """Makes all weights one per cent smaller after each step."""
 
     def on_train_batch_end(self, batch, logs=None):
         for variable in self.model.trainable_variables:
@@ -70,7 +70,7 @@ def test_the_entry_takes_its_part_of_the_change(run_dir):
     assert ledger[SHRINKING.name].dims == ("input", "output", "layer", "step")
     assert ledger[SHRINKING.name].attrs["long_name"] == SHRINKING.description
     moved = abs(ledger.explaind.total(SHRINKING.name))
-    # What the callback set differs from what the entry says by the rounding of float32 alone.
+    # The change by the callback differs from the entry only by the rounding of float32.
     assert float(abs(ledger.explaind.total("external")).max()) < 1e-4 * float(moved.max())
     tree = run.attribute(X[:2], axes=("parameter",))
     np.testing.assert_allclose(

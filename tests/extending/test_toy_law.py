@@ -46,7 +46,7 @@ class AdagradLaw(laws.Law):
 
 
 class PathAdagrad(PathOptimizer, keras.optimizers.Adagrad):
-    """Keras' Adagrad, and what the ledger needs to know of it."""
+    """Keras' Adagrad with its law and its moments, which the ledger needs."""
 
     def law(self) -> AdagradLaw:
         return AdagradLaw(epsilon=float(self.epsilon), weight_decay=float(self.weight_decay or 0.0))
