@@ -109,8 +109,8 @@ def check_clipping(optimizer: PathOptimizer) -> None:
     if optimizer.clips_slices:
         raise RefusedError(
             "The optimizer has clipvalue set, and the model has a sparse gradient, such as that of an Embedding. Keras "
-            "clips each slice (the occurrence of a token) by itself, so the clipped gradient is not a function of the batch's "
-            "gradient. This version cannot account for that: use clipnorm or global_clipnorm."
+            "clips each slice (the occurrence of a token) by itself, so the clipped gradient is not a function of the "
+            "batch's gradient. This version cannot account for that: use clipnorm or global_clipnorm."
         )
 
 
