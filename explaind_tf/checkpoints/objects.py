@@ -1,4 +1,4 @@
-"""Weights in TensorFlow checkpoints, matched with a model by the object graph. Nothing is restored."""
+"""Weights in TensorFlow checkpoints, matched with a model by the object graph and read without restoring anything."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""The weights of one checkpoint, in the order of a model's variables. The model's own weights are not changed.
+"""The weights of one checkpoint, in the order of a model's variables.
 
-Nothing is unpickled, and no configuration is deserialised. Only the file of weights is read from a ``.keras`` archive,
-and only the variables from a SavedModel.
+The model's own weights are not changed. Nothing is unpickled, and no configuration is deserialised. Only the file of
+weights is read from a ``.keras`` archive, and only the variables from a SavedModel.
 """
 
 import tempfile

@@ -96,7 +96,7 @@ class ContentTable:
 
     A dictionary needs a Python object for each content and a call for each look-up. Here the contents lie in one array,
     in the order of their hashes. An open-addressed table says where each one is. All contents of a batch are compared at
-    once and in full. A content that meets a different one goes on to the next place of the table.
+    once and in full. A content that meets a different one moves to the next place of the table.
 
     Parameters
     ----------

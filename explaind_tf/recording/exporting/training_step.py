@@ -1,4 +1,4 @@
-"""Export of the training step itself. With it, the steps between keyframes can be trained again."""
+"""Export of the training step itself, with which the steps between keyframes can be trained again."""
 
 from typing import Any
 

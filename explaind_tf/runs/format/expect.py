@@ -1,4 +1,4 @@
-"""Checks of values from a file. Their errors name what is wrong."""
+"""Checks of values from a file, with errors that name what is wrong."""
 
 import re
 import reprlib

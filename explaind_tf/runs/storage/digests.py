@@ -1,4 +1,4 @@
-"""Digests of the files that TensorFlow parses itself. They are checked before TensorFlow reads the files.
+"""Digests of the files that TensorFlow parses itself, which are checked before TensorFlow reads them.
 
 A SavedModel has no checksums. A damaged one may end the process instead of raising an error.
 """
