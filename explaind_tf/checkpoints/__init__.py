@@ -1,4 +1,4 @@
-"""Checkpoints: saved weights of an ordinary Keras model, in whatever form, as a run with step and layer axes."""
+"""Checkpoints: saved weights of an ordinary Keras model, opened as a run with step and layer axes."""
 
 from explaind_tf.checkpoints.opening import open_checkpoints
 

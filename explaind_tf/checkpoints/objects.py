@@ -1,4 +1,4 @@
-"""Weights in checkpoints of TensorFlow: matched with a model by the graph of objects, without restoring anything."""
+"""Weights in TensorFlow checkpoints, matched with a model by the object graph and read without restoring anything."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,19 +16,19 @@ _VALUE = "VARIABLE_VALUE"
 
 
 def read_objects(path: Path, prefix: Path, model: keras.Model) -> dict[int, np.ndarray]:
-    """Return the values of a model's variables, by their ``id``, as far as a TensorFlow checkpoint holds them.
+    """Return the values of a model's variables that a TensorFlow checkpoint holds, by the ``id`` of the variable.
 
-    It may have been saved of the model itself, of an object with the model as an attribute under any name, of a list of
-    its variables (as ``model.export`` does), or by ``save_weights`` of Keras 2.
+    The checkpoint may hold the model itself, an object with the model as an attribute of any name, or a list of its
+    variables (as ``model.export`` saves it). ``save_weights`` of Keras 2 may also have saved it.
 
     Parameters
     ----------
     path : Path
-        What to call the checkpoint in errors.
+        Name of the checkpoint in errors.
     prefix : Path
-        What its files begin with.
+        Common prefix of its files.
     model : keras.Model
-        Built. Only its structure is looked at.
+        Built model. Only its structure is used.
 
     Raises
     ------
@@ -48,9 +48,10 @@ def read_objects(path: Path, prefix: Path, model: keras.Model) -> dict[int, np.n
         return {identity: reader.get_tensor(key) for identity, key in keys.items()}
     except RunFormatError:
         raise
-    except Exception as error:  # whatever TensorFlow trips over in a damaged file
+    except Exception as error:  # TensorFlow raises many kinds of errors for a damaged file
         raise RunFormatError(
-            f"{path} cannot be read as a TensorFlow checkpoint with a graph of objects (tf.train.Checkpoint): {error}"
+            f"{path} cannot be read as a TensorFlow checkpoint with an object graph, as tf.train.Checkpoint writes it: "
+            f"{error}"
         ) from error
 
 
@@ -69,7 +70,7 @@ def _best_match(view: Any, graph: Any, model: keras.Model) -> tuple[dict[int, st
 
 
 def _roots(view: Any, model: keras.Model) -> Iterator[tuple[int, Any]]:
-    """Yield what the checkpoint may have been saved of, each with the node at which the model would be."""
+    """Yield objects that may have been saved in the checkpoint, each with the node of the model."""
     children = view.children(0)
     yield 0, model
     yield 0, _numbered(model)
@@ -81,7 +82,7 @@ def _roots(view: Any, model: keras.Model) -> Iterator[tuple[int, Any]]:
 
 
 def _numbered(layer: Any) -> Any:
-    """Return a layer as Keras 2 tracks it: layers with weights by number, weights by name."""
+    """Return a layer in the form that Keras 2 tracks: inner layers with weights by number, weights by name."""
     inner = [part for part in getattr(layer, "layers", []) if _has_weights(part)]
     if inner:
         return _holding({f"layer_with_weights-{i}": _numbered(part) for i, part in enumerate(inner)})
@@ -90,12 +91,12 @@ def _numbered(layer: Any) -> Any:
 
 
 def _has_weights(layer: keras.layers.Layer) -> bool:
-    """Return whether a layer had weights in Keras 2, where a seed was none."""
+    """Return whether a layer had weights in Keras 2, in which a seed was not a weight."""
     return any("float" in variable.dtype for variable in layer.variables)
 
 
 def _holding(attributes: dict[str, Any]) -> Any:
-    """Return an object of such attributes. ``tf.train.Checkpoint`` gives some names another meaning."""
+    """Return an object with the given attributes. ``tf.train.Checkpoint`` would treat some names specially."""
     holder = tf.__internal__.tracking.AutoTrackable()
     for name, value in attributes.items():
         setattr(holder, name, value)
@@ -103,7 +104,7 @@ def _holding(attributes: dict[str, Any]) -> Any:
 
 
 def _reachable(view: Any, start: int) -> Sequence[int]:
-    """Return the nodes below one, but for optimizers, whose variables are no weights of the model."""
+    """Return the nodes below a node, without those of optimizers, whose variables are not weights of the model."""
     found, waiting = {start}, [start]
     while waiting:
         children = view.children(waiting.pop()).items()

@@ -1,4 +1,4 @@
-"""`open_checkpoints`: from files and a model to a run."""
+"""`open_checkpoints`: makes a run of checkpoint files and a model."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from explaind_tf.runs.format.structure import Leaf, Structure
 from explaind_tf.runs.graphs.loaded import ForwardGraph
 from explaind_tf.runs.series import find_checkpoints
 
-# Checkpoints do not tell what moved the weights.
+# Checkpoints do not show what moved the weights.
 _NO_OPTIMIZER = OptimizerSettings(law="", constants={}, second_moment=False, accumulates=1, clipvalue=None)
 
 
@@ -31,32 +31,33 @@ def open_checkpoints(
 ) -> CheckpointRun:
     """Open saved checkpoints of a model that was never recorded, as a run with step, layer and parameter axes.
 
-    With Φ_s(x) = ∫₀¹ ∂f/∂z (x; z_s + t(z_{s+1} − z_s)) dt, z_s being all floating-point variables of checkpoint s,
+    Let z_s be all floating-point variables of checkpoint s, and Φ_s(x) = ∫₀¹ ∂f/∂z (x; z_s + t(z_{s+1} − z_s)) dt. Then
 
-        f(z_N) − f(z_0) = Σ_s Φ_s · (z_{s+1} − z_s) = weights + state + residual,
+        f(z_N) − f(z_0) = Σ_s Φ_s · (z_{s+1} − z_s) = weights + state + residual
 
-    exactly: ``weights`` is what the trainable weights did, ``state`` what the others did (BatchNorm statistics; weights
-    of layers that the model has frozen). It holds on any path; this one is straight from each checkpoint to the next,
-    in all variables, where training went a winding way. The shorter the steps, the closer to it the entries of layers.
+    holds exactly. ``weights`` is the effect of the trainable weights. ``state`` is the effect of the other variables
+    (BatchNorm statistics; weights of layers that the model has frozen). The equation holds on any path. This path goes
+    straight from each checkpoint to the next, in all variables, while training took a winding path. The shorter the
+    steps, the closer the entries of layers are to those on the path of training.
 
     Parameters
     ----------
     checkpoints : str, Path or iterable of them
         A list of paths in the order of training, or a pattern whose matches are sorted by the numbers in their names
         (``epoch-2`` before ``epoch-10``). Each is a ``.weights.h5``, ``.keras`` or ``.h5`` file, the prefix of a
-        TensorFlow checkpoint, or the directory of a SavedModel. Weights alone are read, nothing is executed.
+        TensorFlow checkpoint, or the directory of a SavedModel. Only weights are read, and nothing is executed.
     model : keras.Model
-        The model that was saved, built; it gives the functions, in inference mode. Its own weights do not matter and
-        are left as they are. It reads the checkpoints as long as the run is used.
+        The model that was saved, built. It gives the functions, in inference mode. Its own weights do not matter and
+        are not changed. The run uses it to read the checkpoints, as long as the run is used.
     inputs : array or nested structure of arrays, optional
-        Some inputs, with a batch dimension, of a subclassed model, which does not say what it takes.
+        Some inputs with a batch dimension. A subclassed model needs them, since it does not declare its inputs.
 
     Returns
     -------
     CheckpointRun
-        Step s leads from ``run.checkpoints[s]`` to ``run.checkpoints[s + 1]``; two of them are held in memory,
-        beside the point at which the path ends.
-        ``run.attribute`` and ``run.plan`` are those of :class:`Run`. What needs samples is refused.
+        Step s leads from ``run.checkpoints[s]`` to ``run.checkpoints[s + 1]``. Two checkpoints are held in memory, and
+        the point at which the path ends.
+        ``run.attribute`` and ``run.plan`` are those of :class:`Run`. Questions that need samples are refused.
 
     Raises
     ------
@@ -65,9 +66,9 @@ def open_checkpoints(
     RefusedError
         If the model cannot be differentiated by its variables.
     ValueError
-        If there are fewer than two checkpoints, or one twice.
+        If there are fewer than two checkpoints, or one of them twice.
     TypeError
-        If ``model`` is no ``keras.Model``.
+        If ``model`` is not a ``keras.Model``.
     """
     paths = find_checkpoints(checkpoints)
     _check_model(model)
@@ -95,7 +96,7 @@ def open_checkpoints(
         graphs=(),
         shards=(),
     )
-    # Seeds and counters have no part in a forward pass in inference mode, and most formats do not hold them.
+    # Seeds and counters do not affect a forward pass in inference mode, and most formats do not hold them.
     constants = [
         None if spec.is_floating else variable.numpy()
         for spec, variable in zip((*manifest.variables, *manifest.state), _variables(model), strict=True)
@@ -115,9 +116,10 @@ def _read(path: Path, model: keras.Model, constants: list[np.ndarray | None]) ->
         own = variable.numpy()
         if id(variable) in fixed and value.shape == own.shape and not np.array_equal(value, own):
             raise RefusedError(
-                f"{path}: {variable.path!r} differs from the model's. A Normalization layer keeps its statistics beside "
-                f"its variables, so they must be in the model and the same in all checkpoints: call "
-                f"model.load_weights(...) of the first one, and leave out those of another adapt()."
+                f"{path}: {variable.path!r} differs from its value in the model. A Normalization layer computes with "
+                f"statistics outside of its variables, so the model must hold them, and they must be the same in all "
+                f"checkpoints. Call model.load_weights(...) on the first checkpoint, and leave out checkpoints saved after "
+                f"another adapt()."
             )
     return values
 
@@ -127,7 +129,7 @@ def _check_model(model: Any) -> None:
         raise TypeError(f"model must be the keras.Model that was saved; got {type(model).__name__}.")
     if not model.built:
         raise RefusedError(
-            f"The model {model.name!r} has no weights yet: call it on a batch of inputs once, or build(...) it."
+            f"The model {model.name!r} has no weights yet: call it on a batch of inputs once, or call model.build(...)."
         )
     check_variables(model)
 
@@ -139,8 +141,8 @@ def _input_structure(model: keras.Model, inputs: Any) -> Structure:
         return _structure(model.inputs[0])
     if isinstance(model, keras.Sequential) or not hasattr(model, "input_shape"):
         raise RefusedError(
-            f"The model {model.name!r} is subclassed and does not say what it takes. Give some inputs, with a batch "
-            f"dimension: open_checkpoints(..., inputs=x[:1])."
+            f"The model {model.name!r} does not declare its inputs, as subclassed models do not. Give some inputs with a "
+            f"batch dimension: open_checkpoints(..., inputs=x[:1])."
         )
     return _structure(model.input)
 

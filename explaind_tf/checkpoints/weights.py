@@ -1,7 +1,7 @@
-"""The weights of one checkpoint, in the order of a model's variables. The model's own weights are left alone.
+"""The weights of one checkpoint, in the order of a model's variables.
 
-Nothing is unpickled and no configuration is deserialised: of a ``.keras`` archive only the file of weights is read, of a
-SavedModel only its variables.
+The model's own weights are not changed. Nothing is unpickled, and no configuration is deserialised. Only the file of
+weights is read from a ``.keras`` archive, and only the variables from a SavedModel.
 """
 
 import tempfile
@@ -26,21 +26,21 @@ _FORMS = (
 
 
 def read_weights(path: Path, model: keras.Model, constants: list[np.ndarray | None]) -> list[np.ndarray]:
-    """Return the values of a checkpoint: trainable variables, then the others.
+    """Return the values of a checkpoint: trainable variables, then non-trainable ones.
 
     Parameters
     ----------
     path : Path
         A file, the prefix of a TensorFlow checkpoint, or the directory of a SavedModel.
     model : keras.Model
-        Built, with the structure of the one that was saved.
+        Built model, with the structure of the saved one.
     constants : list of np.ndarray or None
-        For each variable its value where the checkpoint may lack it (seeds), None where it must not.
+        For each variable, its value if the checkpoint may lack it (seeds), None if the checkpoint must hold it.
 
     Raises
     ------
     RunFormatError
-        With the file, what was found in it and what is needed.
+        If the checkpoint cannot be read or does not fit. The message names the file, what was found and what is needed.
     """
     variables = [*model.trainable_variables, *model.non_trainable_variables]
     found = _read(path, model)
@@ -52,7 +52,7 @@ def read_weights(path: Path, model: keras.Model, constants: list[np.ndarray | No
     if missing:
         raise RunFormatError(
             f"{path} lacks {len(missing)} of the model's {len(variables)} variables, such as {missing[:3]}. Give the model "
-            f"that these checkpoints were saved from, and checkpoints of all of its weights."
+            f"that these checkpoints were saved from, and checkpoints that hold all of its weights."
         )
     return [
         constant if constant is not None else _as(variable, found[id(variable)])
@@ -65,7 +65,7 @@ def _as(variable: keras.Variable, value: np.ndarray) -> np.ndarray:
 
 
 def _read(path: Path, model: keras.Model) -> dict[int, np.ndarray]:
-    """Return the values of the model's variables by their ``id``, as far as a checkpoint holds them."""
+    """Return the values of the model's variables that a checkpoint holds, by the ``id`` of the variable."""
     if (path / "saved_model.pb").is_file():
         return read_objects(path, path / "variables" / "variables", model)
     if path.is_file() and path.suffix in (".h5", ".hdf5"):
@@ -83,7 +83,7 @@ def _read(path: Path, model: keras.Model) -> dict[int, np.ndarray]:
 
 @contextmanager
 def _weights_of_archive(path: Path) -> Iterator[Path]:
-    """Unpack the file of weights of a ``.keras`` archive, for the time of the context, and nothing else."""
+    """Unpack only the file of weights of a ``.keras`` archive. It exists as long as the context."""
     with tempfile.TemporaryDirectory(prefix="explaind_tf-") as directory:
         try:
             with zipfile.ZipFile(path) as archive:
@@ -93,41 +93,43 @@ def _weights_of_archive(path: Path) -> Iterator[Path]:
                 f"{path} holds no {_WEIGHTS_IN_ARCHIVE}. Save the model in one file (without max_shard_size)."
             ) from error
         except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise RunFormatError(f"{path} is no readable .keras archive: {error}.") from error
+            raise RunFormatError(
+                f"{path} is no readable .keras archive: {error}. Restore it from a copy, or leave this checkpoint out."
+            ) from error
 
 
 def _read_hdf5(path: Path, file: Path, model: keras.Model) -> dict[int, np.ndarray]:
-    """Read a file of weights as ``model.load_weights`` does, but into a scope that is thrown away."""
+    """Read a file of weights as ``model.load_weights`` does, but into a scope that is discarded."""
     try:
         stored = _stored_weights(file)
         with keras.StatelessScope() as scope, warnings.catch_warnings():
-            # What Keras leaves out with a warning is missing in the end, which is refused with the names.
+            # Keras may skip weights with a warning. They are missing afterwards, which raises an error with their names.
             warnings.simplefilter("ignore")
             model.load_weights(str(file), **_skipped_optimizers(file, model))
-    except Exception as error:  # whatever h5py or Keras trips over in a damaged or foreign file
+    except Exception as error:  # h5py and Keras raise many kinds of errors for a damaged or foreign file
         raise RunFormatError(f"{path} cannot be read into the model {model.name!r}: {error}") from error
     finally:
         _restore_normalization(model)
     taken = sum(np.size(value) for value in scope.state_mapping.values())
     if taken < stored:
         raise RunFormatError(
-            f"{path} holds {stored:,} weights, of which the model {model.name!r} takes {taken:,}. Give the model that these "
-            f"checkpoints were saved from."
+            f"{path} holds {stored:,} weights, of which the model {model.name!r} takes only {taken:,}. Give the model that "
+            f"these checkpoints were saved from."
         )
     values = {id(variable): scope.get_current_value(variable) for variable in model.variables}
     return {key: np.asarray(value) for key, value in values.items() if value is not None}
 
 
 def _skipped_optimizers(file: Path, model: keras.Model) -> dict[str, list[keras.optimizers.Optimizer]]:
-    """Return the argument that keeps Keras from loading optimizers, which would create variables."""
+    """Return the argument that makes Keras skip optimizers, since loading them would create variables."""
     if not file.name.endswith(".weights.h5"):
-        return {}  # of the form before Keras 3, whose optimizers are not loaded along
+        return {}  # the form before Keras 3, with which optimizers are not loaded
     values = [value for layer in model._flatten_layers() for value in vars(layer).values()]
     return {"objects_to_skip": [v for v in values if isinstance(v, keras.optimizers.Optimizer)]}
 
 
 def _stored_weights(file: Path) -> int:
-    """Return the number of weights in a file, optimizers left out."""
+    """Return the number of weights in a file, without those of optimizers."""
     sizes: list[int] = []
 
     def count(name: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -142,11 +144,11 @@ def _stored_weights(file: Path) -> int:
 
 
 def normalizations(model: keras.Model) -> list[keras.layers.Normalization]:
-    """Return the layers whose statistics a forward pass takes from elsewhere than from their variables."""
+    """Return the layers whose forward pass uses statistics that are stored outside of their variables."""
     return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Normalization)]
 
 
 def _restore_normalization(model: keras.Model) -> None:
-    """Derive again from their own variables what layers derived from those that they loaded."""
+    """Recompute from the layers' own variables what loading had computed from the loaded ones."""
     for layer in normalizations(model):
         layer.finalize_state()

@@ -1,4 +1,4 @@
-"""What is refused before or at the first training step, because the ledger could not hold it."""
+"""Checks before and at the first training step: what the ledger could not account for is refused."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ from explaind_tf.recording.observing.used_gradient import UsedGradient
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.graphs.loaded import LossFunctions
 
-# The replayed gradient of the first step may differ from Keras' by rounding (XLA, other op orders), and by
-# no more: a class weight or an unrecorded random number moves it by whole per cents.
+# The replayed gradient of the first step may differ from Keras' only by rounding (XLA, another order of operations).
+# A class weight or an unrecorded random number changes it by whole per cents.
 _FIRST_STEP_TOLERANCE = {"float32": 1e-3, "float64": 1e-8}
 
 
@@ -26,45 +26,49 @@ def check_fit(model: keras.Model, tap: Tap | None, params: dict[str, Any]) -> Pa
     Raises
     ------
     RefusedError
-        With what was found, what is needed and how to get there.
+        If the training cannot be recorded. The message says what was found, what is needed and what to write instead.
     """
     if tap is None:
         raise RefusedError(
-            "fit() was given a PathLogger but its dataset was not tapped, so the logger cannot see which samples a "
-            "step consumes. Pass the dataset through it: model.fit(logger.tap(train_ds), callbacks=[logger])."
+            "fit() was given a PathLogger, but no dataset was tapped, so the logger cannot see which samples a step "
+            "uses. Pass the dataset through the logger: model.fit(logger.tap(train_ds), callbacks=[logger])."
         )
     optimizer = model.optimizer
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise RefusedError(
-            "The model was compiled under the mixed_float16 policy, for which Keras wraps the optimizer into a "
-            "LossScaleOptimizer. "
-            "This version does not account for mixed precision: use the float32 policy."
+            "The model's optimizer is a LossScaleOptimizer, into which Keras wraps the optimizer under the mixed_float16 "
+            "policy. This version does not account for mixed precision: use the float32 policy, "
+            'keras.config.set_dtype_policy("float32").'
         )
     if not isinstance(optimizer, PathOptimizer):
         raise RefusedError(
             f"The model was compiled with {type(optimizer).__module__}.{type(optimizer).__name__}. The ledger needs "
             f"an optimizer that records what it used in each step: compile with "
-            f"explaind_tf.PathAdamW(...) or explaind_tf.PathSGD(...), which take the arguments of keras.optimizers.AdamW "
-            f"and SGD and give the same weights."
+            f"explaind_tf.PathAdamW(...) or explaind_tf.PathSGD(...). They take the arguments of keras.optimizers.AdamW "
+            f"and SGD, and give the same weights."
         )
     if params.get("steps") is None:
         raise RefusedError(
-            "The dataset's number of batches is unknown (a filter or a generator) and fit() got no steps_per_epoch. Keras "
-            "then applies one more weight decay, without data, at the end of each epoch. Say how many batches there "
-            "are: ds.apply(tf.data.experimental.assert_cardinality(n)) before the tap, or fit(..., steps_per_epoch=n)."
+            "The dataset's number of batches is unknown or infinite (as after filter(), from_generator() or repeat()), and "
+            "fit() got no steps_per_epoch. Keras then applies one more weight decay, without data, at the end of each "
+            "epoch. Give the number of batches: ds.apply(tf.data.experimental.assert_cardinality(n)) before the tap, or "
+            "fit(..., steps_per_epoch=n)."
         )
     if model.steps_per_execution > SLOTS:
         raise RefusedError(
             f"The model was compiled with steps_per_execution={model.steps_per_execution}. The steps of one execution are "
-            f"kept in memory until it ends; at most {SLOTS} can be: compile(..., steps_per_execution={SLOTS})."
+            f"kept in memory until it ends, at most {SLOTS} of them. Use compile(..., steps_per_execution={SLOTS}) or less."
         )
     if tf.distribute.has_strategy() or model.distribute_strategy.num_replicas_in_sync > 1:
-        raise RefusedError("Training under a tf.distribute strategy cannot be recorded by this version.")
+        raise RefusedError(
+            "Training under a tf.distribute strategy cannot be recorded by this version. Build, compile and fit the model "
+            "outside of the strategy's scope."
+        )
     return optimizer
 
 
 def build_model(model: keras.Model, tap: Tap) -> None:
-    """Create the variables of a model that is built only on its first call, without running it."""
+    """Create the variables of a model that Keras would build on its first call. The model is not run."""
     if model.built:
         return
     symbolic = struct.map_leaves(
@@ -77,10 +81,14 @@ def check_variables(model: keras.Model) -> None:
     """Check that all trainable variables have one floating dtype and that layers compute in it."""
     dtypes = {variable.dtype for variable in model.trainable_variables}
     if not dtypes:
-        raise RefusedError("The model has no trainable variables: there is nothing to account for.")
+        raise RefusedError(
+            "The model has no trainable variables, so there is nothing to account for. Set trainable=True for the layers "
+            "that are trained."
+        )
     if len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
         raise RefusedError(
-            f"The trainable variables have the dtypes {sorted(dtypes)}; this version needs all float32 or all float64."
+            f"The trainable variables have the dtypes {sorted(dtypes)}; this version needs all float32 or all float64. Use "
+            f"one of these as the dtype policy of all layers."
         )
     for layer in model._flatten_layers():
         if layer.compute_dtype != layer.variable_dtype:
@@ -91,26 +99,26 @@ def check_variables(model: keras.Model) -> None:
 
 
 def check_clipping(optimizer: PathOptimizer) -> None:
-    """Check that the clipping of the first step has an account.
+    """Check that the clipping of the first step can be accounted for.
 
     Raises
     ------
     RefusedError
-        If ``clipvalue`` met a sparse gradient.
+        If ``clipvalue`` was applied to a sparse gradient.
     """
     if optimizer.clips_slices:
         raise RefusedError(
-            "The optimizer has clipvalue set and the model an Embedding, whose gradient is sparse: Keras clips each "
-            "occurrence of a token by itself, so that what was clipped is no function of the batch's gradient. This version "
-            "has no account of it: use clipnorm or global_clipnorm."
+            "The optimizer has clipvalue set, and the model has a sparse gradient, such as that of an Embedding. Keras "
+            "clips each slice (the occurrence of a token) by itself, so the clipped gradient is not a function of the "
+            "batch's gradient. This version cannot account for that: use clipnorm or global_clipnorm."
         )
 
 
 class DataCheck:
-    """Compares what reaches the training step with what the tap delivers, once, when the step is traced.
+    """Compares the data that reach the training step with those of the tap, once, when the step is traced.
 
-    ``fit(class_weight=...)`` adds weights behind the tap. They can be of no effect on the first gradient, so
-    that the replay of the first step would not notice them.
+    ``fit(class_weight=...)`` adds weights after the tap. They may have no effect on the first gradient, and then the
+    replay of the first step would not notice them.
 
     Parameters
     ----------
@@ -120,23 +128,24 @@ class DataCheck:
 
     def __init__(self, has_weights: bool) -> None:
         self._has_weights = has_weights
-        self.is_armed = False  # from the first recorded step on; a function may be traced once more later
+        self.is_armed = False  # set at the first recorded step; the function may be traced again later
 
     def look(self, data: Any) -> None:
-        """Refuse sample weights that the tap does not know of."""
+        """Refuse sample weights that the tap does not deliver."""
         if not self.is_armed:
             return
         self.is_armed = False
         if keras.utils.unpack_x_y_sample_weight(data)[2] is not None and not self._has_weights:
             raise RefusedError(
-                "The training step got sample weights that the tapped dataset does not have: fit() was given class_weight, "
-                "or the dataset was changed after the tap. Let the tap apply them, so that they are recorded: "
-                "model.fit(logger.tap(train_ds, class_weight={...}), callbacks=[logger])."
+                "The training step got sample weights that the tapped dataset does not have. They come from "
+                "fit(class_weight=...), or were added to the dataset after the tap. Give class weights to the tap, which "
+                "records them: model.fit(logger.tap(train_ds, class_weight={...}), callbacks=[logger]). Add sample weights "
+                "to the dataset before the tap."
             )
 
 
 def watch_data(model: keras.Model, has_weights: bool) -> DataCheck:
-    """Make the model's train function anew around a look at its data. The step itself stays as it is."""
+    """Rebuild the model's train function with a check of its data. The step itself stays as it is."""
     check, step, own = DataCheck(has_weights), model.train_step, vars(model).get("train_step")
 
     def watched(data: Any) -> Any:
@@ -145,7 +154,7 @@ def watch_data(model: keras.Model, has_weights: bool) -> DataCheck:
 
     model.train_step = watched
     try:
-        model.train_function = None  # one of an earlier fit would not be traced again
+        model.train_function = None  # the function of an earlier fit would not be traced again
         model.make_train_function()
     finally:
         del model.train_step
@@ -164,9 +173,9 @@ def check_first_step(
 ) -> None:
     """Check that the recorded batch, replayed through the exported functions, gives Keras' own gradient.
 
-    This catches whatever changes a step outside of what is recorded: a train_step that computes another loss,
-    data changed after the tap, random numbers that are not drawn from a Keras seed generator. Where a run is gone on with,
-    the functions are those that it was begun with, and the model must still be theirs.
+    This detects everything that changes a step but is not recorded: a train_step that computes another loss, data
+    changed after the tap, random numbers that do not come from a Keras seed generator. When a run is resumed, the
+    functions are those of its recording, and the model must still compute the same.
 
     Raises
     ------
@@ -187,24 +196,24 @@ def check_first_step(
     replayed = used.expected(np.concatenate([tf.convert_to_tensor(g).numpy().reshape(-1) for g in gradients]))
     if losses.shape != (len(batch),):
         raise RefusedError(
-            f"The loss has values of shape {losses.shape} for a batch of {len(batch)} samples: it cannot be split over "
-            f"them. Return per-sample values of shape (batch,), as keras.losses do."
+            f"The loss has values of shape {losses.shape} for a batch of {len(batch)} samples, so it cannot be split over "
+            f"the samples. Return per-sample values of shape (batch,), as keras.losses do."
         )
     difference = float(np.linalg.norm(used.value - replayed))
     size = float(np.linalg.norm(used.value))
     if not np.isfinite(size):
         raise RefusedError(
-            "The gradient of the first step is NaN or infinite: look for NaN or infinite values in the first batch, or "
-            "for a "
-            "loss that is not finite there. Nothing was written."
+            "The gradient of the first step is NaN or infinite. Look for NaN or infinite values in the first batch, or "
+            "for a loss that is not finite there. Nothing was written."
         )
     allowed = _FIRST_STEP_TOLERANCE[dtype.name] * max(size, float(np.finfo(dtype).tiny))
     if not difference <= allowed + used.rounding:
         raise RefusedError(
             f"The first step was replayed from the record, and its gradient differs from the one that Keras used by "
             f"{difference / max(size, 1e-30):.2g} of its norm (allowed: {_FIRST_STEP_TOLERANCE[dtype.name]:g}). Something "
-            f"changed the step that the record does not hold: a train_step or compute_loss of your own, data changed "
-            f"after the tap (weights given to fit() too: use tap(ds, class_weight=...)), random numbers from elsewhere "
-            f"than a keras.random.SeedGenerator, or a random layer (Dropout, GaussianNoise) under jit_compile=True, where "
-            f"XLA draws other numbers from the same seed: compile(..., jit_compile=False)."
+            f"that is not recorded changed the step. Possible causes: a train_step or compute_loss of your own; data "
+            f"changed after the tap, or weights given to fit() (use tap(ds, class_weight=...)); random numbers that are not "
+            f"from a keras.random.SeedGenerator; a random layer (Dropout, GaussianNoise) under jit_compile=True, where XLA "
+            f"draws other numbers from the same seed (use compile(..., jit_compile=False)); or, when a run is resumed, a "
+            f"model that does not compute what the recorded one did."
         )

@@ -1,4 +1,4 @@
-"""What a recording will take, known at its first step and said before anything is written."""
+"""Forecast of the disk space and time that a recording takes, made at its first step, before anything is written."""
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -15,15 +15,15 @@ from explaind_tf.runs.format.step_records import StepRecord, encode_step
 from explaind_tf.runs.samples import encode_sample
 from explaind_tf.runs.storage.files import AnyPath, free_bytes
 
-# Of a free disk, without a budget: others write to it, too.
+# Share of the free disk to use if no budget is given: other programs write to the disk, too.
 _SHARE_OF_FREE = 0.25
-# Seconds that can be worded; millions of years.
+# Most seconds that a timedelta can show: millions of years.
 _LONGEST = timedelta.max.total_seconds() // 2
 
 
 @dataclass(frozen=True)
 class Planned:
-    """How long a fit is to be."""
+    """The planned length of a fit."""
 
     steps: int
     steps_per_epoch: int
@@ -32,22 +32,22 @@ class Planned:
 def estimate_recording(
     first: StepRecord, batch: TappedBatch, planned: Planned, *, graphs: int, training: int
 ) -> Estimate:
-    """Return what a run will take, with every step a keyframe.
+    """Return the estimate of a run, with every step a keyframe.
 
     Parameters
     ----------
     first : StepRecord
-        Of the first step, with its snapshot; its rows need not be known.
+        Record of the first step, with its snapshot. Its rows need not be known.
     batch : TappedBatch
-        Of the first step.
+        Batch of the first step.
     planned : Planned
-        Samples are taken to come again in each epoch.
+        Planned length of the fit. The estimate assumes that the same samples return in each epoch.
     graphs, training : int
         Bytes of the exported functions, and of the exported training step.
     """
     run_id, size = new_run_id(), len(batch)
     count = min(planned.steps, planned.steps_per_epoch) * size
-    rows = np.linspace(0, max(count - 1, 0), size).astype(np.int64)  # of as many digits as those to come
+    rows = np.linspace(0, max(count - 1, 0), size).astype(np.int64)  # with as many digits as later rows
     first = replace(first, rows=rows, sample_count=count)
     row = max(count - 1, 0)
     return Estimate(
@@ -61,7 +61,7 @@ def estimate_recording(
 
 
 def choose(dense: Estimate, options: RecordingOptions, run_dir: AnyPath) -> Estimate:
-    """Return the estimate with the distance of keyframes that the user chose, or left to be found.
+    """Return the estimate with the keyframe distance that the user chose, or the smallest one that fits ("auto").
 
     Raises
     ------
@@ -73,7 +73,8 @@ def choose(dense: Estimate, options: RecordingOptions, run_dir: AnyPath) -> Esti
         limits = [limit for limit in (options.disk_budget, free) if limit is not None]
         if not limits:
             raise RefusedError(
-                f'How much fits into {run_dir} is not known: every="auto" needs disk_budget=, the bytes that it may take.'
+                f'The free space at {run_dir} is not known. There every="auto" needs disk_budget=, the bytes that the run '
+                f"may take."
             )
         if options.disk_budget is None:
             limits = [int(limits[0] * _SHARE_OF_FREE)]
@@ -81,24 +82,24 @@ def choose(dense: Estimate, options: RecordingOptions, run_dir: AnyPath) -> Esti
     chosen = replace(dense, every=options.every)
     if free is not None and chosen.total > free:
         raise RefusedError(
-            f"{chosen.steps:,} steps with every={chosen.every} take {decimal(chosen.total)}; {decimal(free)} are free where "
-            f'{run_dir} is. Free some, record to another disk, or keep fewer keyframes: every="auto" finds how few. '
-            f"Nothing was written."
+            f"{chosen.steps:,} steps with every={chosen.every} take {decimal(chosen.total)}, but only {decimal(free)} are "
+            f'free on the disk of {run_dir}. Free disk space, record to another disk, or keep fewer keyframes (every="auto" '
+            f"finds how many fit). Nothing was written."
         )
     return chosen
 
 
 def describe(estimate: Estimate, free: int | None, seconds: Seconds | None) -> str:
-    """Return a line for the user.
+    """Return a line that describes an estimate to the user.
 
     Parameters
     ----------
     estimate : Estimate
-        Of the run.
+        The estimate of the run.
     free : int or None
-        Bytes free on the disk, if that is known.
+        Free bytes on the disk, if known.
     seconds : Seconds or None
-        What a step takes, if it is known.
+        Seconds per step, if known.
     """
     distance = "" if estimate.every == 1 else f" (all weights every {estimate.every} steps)"
     line = f"{decimal(int(estimate.per_step))} a step{distance}, {decimal(estimate.total)} for {estimate.steps:,} steps"

@@ -23,10 +23,11 @@ from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.estimate import Seconds
 from explaind_tf.runs.storage.files import AnyPath, as_path, free_bytes, refresh
 
-# TensorFlow writes the graphs. Keras would take one of its errors, OutOfRangeError, for the end of the data.
+# TensorFlow writes the graphs and raises its own errors. Keras would take one of them, OutOfRangeError, for the end of
+# the data.
 _CANNOT_WRITE = (OSError, tf.errors.OpError)
 
-# Steps after which the user is told what the run will take: the first one is spent on tracing.
+# Number of steps before the estimate is printed. Its times leave out the first step, which includes tracing.
 _STEPS_UNTIL_ESTIMATE = 3
 _STEPS_TIMED = 50
 
@@ -40,45 +41,47 @@ class PathLogger(keras.callbacks.Callback):
         New or empty directory, or its URL (``gs://bucket/run``), see the notes. Fits with the same logger and the same
         compiled model continue one run.
     every : int or "auto"
-        Steps from one keyframe to the next. A keyframe holds all weights, moments and states. Of the steps between there are
-        the batch, a few numbers and a digest of the weights; analysis trains them again and holds them against their
-        digests. ``"auto"`` takes the smallest number that ``disk_budget`` allows.
+        Steps from one keyframe to the next. A keyframe holds all weights, moments and states. For the steps between
+        keyframes, the run holds the batch, a few numbers and a digest of the weights. Analysis trains these steps again
+        and checks them against the digests. ``"auto"`` takes the smallest number that ``disk_budget`` allows.
     resume : bool
-        Whether to go on with the run in the directory, if there is one: model and optimizer, compiled as they were, are
-        set to where it stopped when ``fit`` begins. The data are drawn as ``fit`` draws them: give ``initial_epoch``.
+        Whether to continue the run in the directory, if there is one. Compile model and optimizer as before. When ``fit``
+        begins, they are set to the state in which the run stopped. ``fit`` draws the data as usual: give
+        ``initial_epoch``.
     disk_budget : int, optional
         Bytes that the run may take with ``every="auto"``. Default: a quarter of the free disk.
     on_error : {"raise", "warn"}
-        When a step cannot be written (the disk is full): end training with the error, or warn and train on without
-        recording. What was recorded before is kept, and can be gone on with, either way.
+        What to do when a step cannot be written (the disk is full): end training with the error, or warn and continue
+        training without recording. In both cases, what was recorded before is kept and can be continued.
     tensorboard : str or Path, optional
         Log directory of TensorBoard, for the learning rate of each step and the length of each layer's displacement.
     verbose : bool
-        Whether to say after some steps what the run will take, and at the end of training what was written where.
+        Whether to print after some steps what the run will take, and at the end of training what was written where.
 
     Raises
     ------
     FileExistsError
-        If the directory holds anything and ``resume`` was not asked for. Nothing in it is touched.
+        If the directory is not empty and ``resume`` is not set. Nothing in it is changed.
     ValueError
-        If an argument is none of those.
+        If an argument has none of the values above.
     RefusedError
-        If ``tensorboard`` is asked for and not installed.
+        If ``tensorboard`` is given but TensorBoard is not installed.
 
     Notes
     -----
-    List the logger before callbacks that set weights in ``on_train_batch_end``, and after those that do so in
-    ``on_train_end`` (``EarlyStopping(restore_best_weights=True)``): what is set after its turn is not in the run.
+    List the logger before callbacks that set weights in ``on_train_batch_end``, and after those that set them in
+    ``on_train_end`` (``EarlyStopping(restore_best_weights=True)``). Changes made after the logger's turn are not recorded.
 
     A keyframe holds the weights θ, the moments m and v, the non-trainable variables and the rows of the
-    samples in the batch: 12 bytes a weight in float32. Whatever the ledger could not account for is refused
-    with a ``RefusedError`` when training begins or at its first step.
+    samples in the batch: 12 bytes per weight in float32. A training that the ledger could not account for is refused
+    with a ``RefusedError`` when it begins or at its first step.
 
-    A URL is that of an object store that fsspec knows (its package installed). Objects cannot be appended to: steps are
-    written to a temporary local directory, and uploaded with a new manifest when they are a minute old or 256 MiB; training
-    waits meanwhile. A manifest refers to whole objects only. Unlike in a local directory, what waits is lost with the
-    process. Nothing locks other writers out: one that finds the manifest of another stops with a ``RefusedError``, but two
-    that commit in the same moment may not notice. The free space is not known: ``every="auto"`` needs a budget.
+    A URL must name an object store that fsspec knows, with its package installed. Objects cannot be appended to, so steps
+    are written to a temporary local directory first. They are uploaded with a new manifest when they are a minute old or
+    256 MiB, and training waits for the upload. A manifest refers only to whole objects. Unlike in a local directory, steps
+    that wait for upload are lost if the process ends. Nothing locks out other writers. A writer that finds the manifest of
+    another one stops with a ``RefusedError``, but two writers that commit at the same moment may not notice. The free space
+    is not known, so ``every="auto"`` needs a budget.
 
     Examples
     --------
@@ -124,19 +127,19 @@ class PathLogger(keras.callbacks.Callback):
         ids: str | None = None,
         class_weight: dict[int, float] | None = None,
     ) -> tf.data.Dataset:
-        """Return the dataset for ``fit``, watched.
+        """Return the dataset to give to ``fit``. The logger sees which batches training draws from it.
 
         Parameters
         ----------
         dataset : tf.data.Dataset
-            Batched; shuffled, augmented or repeated as you like, before this call. Elements are ``(x, y)``,
+            Batched dataset. Shuffle, augment or repeat it before this call. Elements are ``(x, y)``,
             ``(x, y, sample_weight)``, or ``(id, (x, y[, sample_weight]))``; x, y and sample_weight may be nested. A tuple
-            of targets beside an x of shape (batch,) looks like the last form: give a dict of targets then.
+            of targets with an x of shape (batch,) looks like the last form: then give the targets as a dict.
         ids : str, optional
-            Key of the samples' ids in a dict x; the key is taken out. Without ids, samples are numbered in order
+            Key of the samples' ids in a dict x. The key is removed from x. Without ids, samples are numbered in order
             of first appearance. Ids also group augmented views of one sample.
         class_weight : dict, optional
-            Weight of each class (1 for those left out), as ``fit(class_weight=...)`` takes it; give it here instead.
+            Weight of each class (1 for classes left out), in the form of ``fit(class_weight=...)``. Give it here instead.
 
         Returns
         -------
@@ -146,7 +149,8 @@ class PathLogger(keras.callbacks.Callback):
         Raises
         ------
         RefusedError
-            If the dataset is not batched or its elements are of another form, or if both it and class_weight weigh.
+            If the dataset is not batched, its elements have another form, or both sample weights and ``class_weight``
+            are given.
         """
         self._tap = Tap(dataset, ids, class_weight)
         return self._tap.dataset
@@ -169,10 +173,10 @@ class PathLogger(keras.callbacks.Callback):
         run = _cut_short(self.run_dir) if resumes else None
         self._session = Session(self.model, optimizer, self._tap, self.run_dir, self._options, planned, run)
         if run is not None and self.verbose:
-            self._say(f"goes on with {self.run_dir} after its {self._session.steps} steps")
+            self._say(f"continues {self.run_dir} after its {self._session.steps} steps")
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Notice what others changed since the step before."""
+        """Record what was changed since the previous step."""
         if self._session is not None and not self._has_failed:
             self._session.before_step()
             self._began = time.perf_counter()
@@ -183,14 +187,14 @@ class PathLogger(keras.callbacks.Callback):
         Raises
         ------
         OSError
-            If it cannot be written, unless ``on_error="warn"``.
+            If the step cannot be written, unless ``on_error="warn"``.
         """
         if self._session is None or self._has_failed:
             return
         trained, before = time.perf_counter(), self._session.steps
         try:
             self._session.after_execution()
-        except FileExistsError:  # another program was faster to use the directory
+        except FileExistsError:  # another program has used the directory first
             raise
         except _CANNOT_WRITE as error:
             self._fail(error)
@@ -205,7 +209,7 @@ class PathLogger(keras.callbacks.Callback):
                 self._say(describe(self._session.estimate, free_bytes(self.run_dir), self._seconds()))
 
     def _seconds(self) -> Seconds | None:
-        """Return what a step takes, but for the first one, which traces."""
+        """Return the seconds that a step takes, without the first step, which includes tracing."""
         if len(self._clock) < 2:
             return None
         training, recording = (statistics.median(part) for part in zip(*self._clock[1:], strict=True))
@@ -226,7 +230,7 @@ class PathLogger(keras.callbacks.Callback):
             self._say(summary)
 
     def close(self) -> None:
-        """Let go of the run directory after an interrupted ``fit``; what was recorded stays, and can be gone on with."""
+        """Release the run directory after an interrupted ``fit``. The recorded steps are kept and can be continued."""
         if self._session is not None:
             try:
                 self._session.flush()
@@ -240,25 +244,25 @@ class PathLogger(keras.callbacks.Callback):
         self._session.close()
         code, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, error.message)
         kept, pending = self._session.kept_steps
-        after = f", the {pending} after them were not uploaded" if pending else ""
+        after = f", but the {pending} after them were not uploaded" if pending else ""
         message = (
             f"The record in {self.run_dir} cannot be written: {reason or error}. Its {kept} steps before this one are "
             f"kept{after}. {self._way_on}"
         )
         if self._options.on_error == "raise":
             raise OSError(code or errno.EIO, message) from error
-        warnings.warn(f"{message} Training goes on without being recorded.", stacklevel=2)
+        warnings.warn(f"{message} Training continues without being recorded.", stacklevel=2)
 
     @property
     def _way_on(self) -> str:
-        return f"Make room, and go on with PathLogger({str(self.run_dir)!r}, resume=True)."
+        return f"Remove the cause (free disk space), then continue with PathLogger({str(self.run_dir)!r}, resume=True)."
 
     def _refuse_after_failure(self) -> None:
-        """Keep a further fit from going unrecorded without a word."""
+        """Refuse a further fit, or warn that it is not recorded."""
         message = f"This PathLogger could not write to {self.run_dir} in an earlier fit and records no more. {self._way_on}"
         if self._options.on_error == "raise":
             raise RefusedError(message)
-        warnings.warn(f"{message} Training goes on without being recorded.", stacklevel=2)
+        warnings.warn(f"{message} Training continues without being recorded.", stacklevel=2)
 
     def _say(self, line: str) -> None:
         Console().print(f"PathLogger: {line}", highlight=False, soft_wrap=True)
@@ -266,5 +270,5 @@ class PathLogger(keras.callbacks.Callback):
 
 def _cut_short(run_dir: AnyPath) -> RecordedRun:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it was cut short is why it is gone on with
+        warnings.simplefilter("ignore")  # no need to warn that the run was cut short: it is being resumed
         return RecordedRun(run_dir)

@@ -1,4 +1,4 @@
-"""What a user chooses about a recording."""
+"""The user's options of a recording."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ OnError = Literal["raise", "warn"]
 
 @dataclass(frozen=True)
 class RecordingOptions:
-    """The arguments of a :class:`PathLogger` beside its directory, checked.
+    """The arguments of a :class:`PathLogger` except its directory, checked.
 
     Attributes
     ----------
@@ -20,11 +20,11 @@ class RecordingOptions:
     disk_budget : int or None
         Bytes that the run may take when ``every`` is ``"auto"``.
     resume : bool
-        Whether to go on with the run that the directory holds.
+        Whether to continue the run that the directory holds.
     on_error : {"raise", "warn"}
         What to do when the record cannot be written.
     tensorboard : str, Path or None
-        Log directory to write numbers of each step to.
+        Log directory for numbers of each step.
     """
 
     every: int | Literal["auto"] = 1
@@ -38,7 +38,9 @@ class RecordingOptions:
         if not (is_count or self.every == "auto"):
             raise ValueError(f'every must be a number of steps, 1 or more, or "auto"; got {self.every!r}.')
         if self.disk_budget is not None and self.every != "auto":
-            raise ValueError(f'disk_budget is for every="auto"; got every={self.every!r} with it.')
+            raise ValueError(
+                f'disk_budget needs every="auto"; got every={self.every!r}. Give every="auto", or no disk_budget.'
+            )
         if self.disk_budget is not None and not self.disk_budget > 0:
             raise ValueError(f"disk_budget must be a positive number of bytes; got {self.disk_budget!r}.")
         if self.on_error not in ("raise", "warn"):

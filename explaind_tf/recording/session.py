@@ -1,4 +1,4 @@
-"""`Session`: a training run being recorded, from the first step that proved replayable to the commit."""
+"""`Session`: a training run that is being recorded, from the check of its first step to the commit."""
 
 import platform
 from dataclasses import asdict
@@ -32,29 +32,29 @@ from explaind_tf.runs.storage.files import AnyPath
 
 
 class Session:
-    """One training run being recorded.
+    """One training run that is being recorded.
 
     Parameters
     ----------
     model : keras.Model
-        Compiled.
+        Compiled model.
     optimizer : PathOptimizer
         The model's optimizer.
     tap : Tap
-        The dataset.
+        The tapped dataset.
     run_dir : Path or UPath
-        New or empty; with ``resumed``, the directory of that run.
+        New or empty directory; with ``resumed``, the directory of that run.
     options : RecordingOptions
-        What the user chose.
+        The user's options.
     planned : Planned
-        How long the fit is to be, for estimates.
+        Planned length of the fit, for estimates.
     resumed : RecordedRun, optional
-        A run to go on with: model and optimizer are set to where it stopped.
+        A run to continue. Model and optimizer are set to the state in which it stopped.
 
     Raises
     ------
     RefusedError
-        If the run cannot be recorded or gone on with.
+        If the run cannot be recorded or continued.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Session:
         self._compiled_loss = model._compile_loss
         self._run_dir = run_dir
         self._every = 1
-        self._writer: RunWriter | None = None  # nothing is written before the first step proved replayable
+        self._writer: RunWriter | None = None  # nothing is written before the check of the first step
         self._summaries: StepSummaries | None = None
         self.estimate: Estimate | None = None
         losses: PureFunctions | LossFunctions = self._functions
@@ -94,12 +94,12 @@ class Session:
 
     @property
     def steps(self) -> int:
-        """Steps recorded."""
+        """Number of recorded steps."""
         return self._at.steps
 
     @property
     def kept_steps(self) -> tuple[int, int]:
-        """Steps that survive the process, and those after them that do not, since they wait to be uploaded."""
+        """Number of steps that survive the end of the process, and of later ones that wait for upload and do not."""
         if self._writer is None:
             return 0, 0
         return self._writer.step_count - self._writer.pending_steps, self._writer.pending_steps
@@ -110,39 +110,40 @@ class Session:
         return self._writer is not None
 
     def _go_on_with(self, run: RecordedRun) -> LossFunctions:
-        """Set model and optimizer to where a run stopped, and return the losses that it was begun with.
+        """Set model and optimizer to the state in which a run stopped, and return the losses that the run recorded.
 
         Raises
         ------
         RefusedError
-            If they are not those of the run.
+            If model or optimizer are not those of the run.
         """
         self._refuse_other(run.manifest, with_decay=False)
         if self._options.every not in ("auto", run.manifest.every):
             raise RefusedError(
-                f"{run.run_dir} was recorded with every={run.manifest.every}, not {self._options.every}: a run has one "
-                f"distance of keyframes. Resume it with PathLogger(run_dir, every={run.manifest.every}, resume=True)."
+                f"{run.run_dir} was recorded with every={run.manifest.every}, not {self._options.every}. The distance "
+                f"between keyframes is the same in the whole run. Resume it with PathLogger(run_dir, "
+                f"every={run.manifest.every}, resume=True)."
             )
         self._writer = RunWriter.reopen(run)
         self._every = run.manifest.every
         losses = run.graphs.loss_functions()
-        # The last thing that can be refused came before.
+        # Only now, since everything above may still refuse.
         self._observer.variables.restore(run.step_store.final())
         return losses
 
     def _refuse_other(self, manifest: Manifest, *, with_decay: bool) -> None:
-        """Refuse what a run was not recorded with."""
+        """Refuse a model, optimizer or dataset that differs from the recorded one."""
         others = self._description().differences(manifest, with_decay=with_decay)
         if others:
             raise RefusedError(
                 f"{self._run_dir} was recorded with another model, optimizer or dataset: they differ in "
-                f"{', '.join(others)}. Resume with those that it was recorded with, or record into another directory."
+                f"{', '.join(others)}. Resume with the ones of the recording, or record into another directory."
             )
 
     def resume(self, model: keras.Model, tap: Tap) -> None:
-        """Go on with a further fit, checked to follow from what was recorded.
+        """Continue with a further fit, after a check that it continues the recorded run.
 
-        What was changed since is found as any change between two steps, and is external.
+        Changes of weights or state since the last fit are recorded like any change between two steps, as external.
 
         Raises
         ------
@@ -162,14 +163,15 @@ class Session:
             found = "an optimizer that was stepped or set since, outside of what is recorded"
         if found is not None:
             raise RefusedError(
-                f"This PathLogger recorded a fit into {self._run_dir} and was now given {found}. A run that is continued "
-                f"needs the same compiled model, dataset form and optimizer state. Record this fit on its own, with a new "
-                f"PathLogger and directory: its momentum is then booked as carried over."
+                f"This PathLogger recorded a fit into {self._run_dir} and was now given {found}. To continue a run, the "
+                f"compiled model, the form of the dataset and the optimizer's state must be the same. Record this fit on "
+                f"its own, with a new PathLogger and directory. The effect of its present momentum is then the entry "
+                f"`carryover`."
             )
         self._tap = tap
 
     def _description(self) -> RunDescription:
-        """Return what the manifest says about model, optimizer and data."""
+        """Return the manifest's description of model, optimizer and data."""
         model, optimizer, facts = self._model, self._optimizer, self._functions.facts
         law = optimizer.law()
         decayed = optimizer.decay_mask(model.trainable_variables)
@@ -216,12 +218,12 @@ class Session:
                 start=self._first.start,
             )
         except BaseException:
-            writer.close()  # the directory's lock goes with it
+            writer.close()  # releases the directory's lock
             raise
         return writer
 
     def before_step(self) -> None:
-        """Notice what others changed since the step before."""
+        """Note what was changed since the previous step."""
         self._tap.open()
         self._data_check.is_armed = True
         self._notice_changes()
@@ -239,7 +241,7 @@ class Session:
         if taken > self._model.steps_per_execution:
             raise RefusedError(
                 f"The optimizer counted {taken} steps in one execution; {self._model.steps_per_execution} at most were "
-                f"expected. Do not step the optimizer outside of fit() while it records."
+                f"expected. While fit() is being recorded, nothing else may step the optimizer or set its counter."
             )
         for _ in range(taken):
             self._record_step(self._tap.next_batch(), self._observer.outcome(self._at.iteration))
@@ -252,8 +254,8 @@ class Session:
         if not np.isfinite(after.theta).all():
             kept = f" The {self._at.steps} steps before are in {self._run_dir}." if self._at.steps else ""
             raise RefusedError(
-                f"The weights became NaN or infinite in step {self._at.steps}: from there on no prediction can be "
-                f"accounted for.{kept} Look for NaN in the data or lower the learning rate."
+                f"The weights became NaN or infinite in step {self._at.steps}: from there on, predictions cannot be "
+                f"accounted for.{kept} Look for NaN in the data, or lower the learning rate."
             )
         if not self._first.is_checked:
             self._check_first_step(batch, outcome)
@@ -311,12 +313,12 @@ class Session:
         )
 
     def finish(self, seconds: Seconds | None) -> str:
-        """Commit the run and what its steps took, and return what was written."""
+        """Commit the run and the seconds per step, and return a summary of what was written."""
         self._end_summaries()
         if self._writer is None:
             return f"no step was taken; {self._run_dir} was not written"
         if not self._writer.is_open:
-            return f"no step was taken; {self._run_dir} is as it was"
+            return f"no step was taken; {self._run_dir} was not changed"
         self._notice_changes()
         at = self._at
         if at.changes.are_any or not at.is_keyframe:
@@ -336,7 +338,7 @@ class Session:
         )
 
     def flush(self) -> None:
-        """Upload the steps that wait for it."""
+        """Upload the steps that wait for upload."""
         if self._writer is not None:
             self._writer.flush()
 
@@ -346,7 +348,7 @@ class Session:
             self._summaries = None
 
     def close(self) -> None:
-        """Let go of the directory as it is: up to its last whole step it can be read, and gone on with."""
+        """Release the directory without committing. The run can be read and continued up to its last whole step."""
         self._end_summaries()
         if self._writer is not None:
             self._writer.close()

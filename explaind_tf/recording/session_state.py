@@ -1,4 +1,4 @@
-"""What changes in a session as it records, and what its first step is held against."""
+"""The state of a session as it records, and what its first step is checked against."""
 
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -12,18 +12,18 @@ from explaind_tf.runs.graphs.loaded import LossFunctions
 
 
 class Changes(NamedTuple):
-    """What others made of weights (D,) and state since a step, None where they changed nothing."""
+    """Weights (D,) and state as something other than the optimizer set them since a step; None if unchanged."""
 
     theta: np.ndarray | None = None
     state: list[np.ndarray] | None = None
 
     @property
     def are_any(self) -> bool:
-        """Whether anything was changed."""
+        """Whether anything changed."""
         return self.theta is not None or self.state is not None
 
     def applied_to(self, last: Snapshot) -> Snapshot:
-        """Return a snapshot with the changes."""
+        """Return a snapshot with the changes applied."""
         return replace(
             last,
             theta=last.theta if self.theta is None else self.theta,
@@ -33,20 +33,20 @@ class Changes(NamedTuple):
 
 @dataclass
 class Position:
-    """Where in the training the recording is.
+    """The position of the recording within the training.
 
     Attributes
     ----------
     steps : int
-        Steps recorded.
+        Number of recorded steps.
     iteration : int
         The optimizer's raw counter.
     last : Snapshot
-        What the last recorded step led to; others may have changed the weights since.
+        State after the last recorded step. Something else may have changed the weights since.
     is_keyframe : bool
-        Whether the last record holds all of it.
+        Whether the last record holds this whole state.
     changes : Changes
-        What others changed before the step that comes.
+        What something other than the optimizer changed before the next step.
     """
 
     steps: int
@@ -58,18 +58,18 @@ class Position:
 
 @dataclass
 class FirstStep:
-    """What the first step is held against, until it was.
+    """What the first step is checked against.
 
     Attributes
     ----------
     start : Snapshot
-        Model and optimizer before it.
+        Model and optimizer before the step.
     losses : PureFunctions or LossFunctions
-        The model as it is written, or was, where a run is gone on with.
+        The exported functions; for a resumed run, those of its recording.
     recorded_as : Manifest or None
-        Of the run that is gone on with.
+        Manifest of the resumed run.
     is_checked : bool
-        Whether it was taken and stood the test.
+        Whether the step was taken and passed the check.
     """
 
     start: Snapshot

@@ -1,4 +1,4 @@
-"""What a run takes on the disk, from the sizes of its first records."""
+"""Estimates of the disk space and time that a run takes, from the sizes of its first records."""
 
 import math
 from dataclasses import dataclass, replace
@@ -12,13 +12,14 @@ from explaind_tf.runs.reader import RecordedRun
 from explaind_tf.runs.storage.records import FRAME_BYTES
 from explaind_tf.runs.storage.tf_example import Buffers
 
-# Training steps that attribution takes a recorded step, for few and for many measurements (experiments/benchmarks).
+# Attribution of one recorded step costs as much as this many training steps: for few and for many measurements
+# (experiments/benchmarks).
 _STEPS_A_STEP = (2, 8)
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """What a step takes: to train, and to record."""
+    """Seconds per step: to train it, and to record it."""
 
     training: float
     recording: float
@@ -33,13 +34,13 @@ class Estimate:
     keyframe, between : int
         Bytes of a step's record with all weights, and of one without.
     samples : int
-        Bytes of the distinct samples, if none come up in more than one form (augmentation).
+        Bytes of the distinct samples, if no sample appears in more than one form (augmentation).
     graphs : int
         Bytes of the model's functions and of the manifest.
     training : int
-        Bytes of the training step, which goes with keyframes that are more than a step apart.
+        Bytes of the training step. It is stored only if keyframes are more than one step apart.
     steps : int
-        Steps of the run.
+        Number of steps of the run.
     every : int
         Steps from one keyframe to the next.
     """
@@ -70,19 +71,19 @@ class Estimate:
         return fixed + self.samples + self.keyframes * self.keyframe + notes * self.between
 
     def fit_into(self, budget: int) -> "Estimate":
-        """Return the estimate with the closest keyframes that fit into a number of bytes.
+        """Return the estimate with the most frequent keyframes that fit into a number of bytes.
 
         Raises
         ------
         RefusedError
-            If none do.
+            If not even a keyframe at the start and one at the end fit.
         """
         low, high = 1, self.steps  # fewer keyframes never take more
         least = replace(self, every=high).total
         if least > budget:
             raise RefusedError(
-                f"{self.steps:,} steps take {decimal(least)} with no keyframe between the first and the last, more than the "
-                f"{decimal(budget)} that they may take. Give another disk or a larger disk_budget."
+                f"{self.steps:,} steps take {decimal(least)} with no keyframe between the first and the last. This is more "
+                f"than the {decimal(budget)} that they may take. Record to another disk, or give a larger disk_budget."
             )
         while low < high:
             middle = (low + high) // 2
@@ -93,23 +94,23 @@ class Estimate:
         return replace(self, every=low)
 
     def attribution_seconds(self, seconds: Seconds) -> tuple[float, float]:
-        """Return what a question to the run takes, for few and for many measurements."""
+        """Return the seconds that one question to the run takes, for few and for many measurements."""
         again = 0 if self.every == 1 else 1
         few, many = (self.steps * seconds.training * (factor + again) for factor in _STEPS_A_STEP)
         return few, many
 
 
 def estimate_from(run: RecordedRun, steps: int, samples: int | None = None) -> Estimate:
-    """Return what a longer run of the same model and data will take, with every step a keyframe.
+    """Return the estimate of a longer run of the same model and data, with every step a keyframe.
 
     Parameters
     ----------
     run : RecordedRun
-        A short one, of a step at least.
+        A short run of at least one step.
     steps : int
-        Of the longer run.
+        Number of steps of the longer run.
     samples : int, optional
-        Distinct samples that it will use. Default: as many as the short one.
+        Number of distinct samples that the longer run will use. Default: as many as the short run.
 
     Raises
     ------
@@ -118,7 +119,7 @@ def estimate_from(run: RecordedRun, steps: int, samples: int | None = None) -> E
     """
     if not len(run.steps):
         raise RefusedError(
-            f"{run.run_dir} has no whole step to estimate a longer run from. Record two or three."
+            f"{run.run_dir} has no whole step to estimate a longer run from. Record two or three steps."
         )
     step = run.step_store.step(0)
     training = sum(f.size for f in run.manifest.graphs if f.file.startswith(f"{constants.TRAINING_DIR}/"))
@@ -129,13 +130,13 @@ def estimate_from(run: RecordedRun, steps: int, samples: int | None = None) -> E
         between=record_bytes(encode_step(step.without_snapshot(), run.run_id)),
         samples=round(run.samples.records.size / len(run.samples) * (samples or len(run.samples))),
         graphs=graphs + (run.run_dir / constants.MANIFEST_FILE).stat().st_size,
-        training=training or keyframe + graphs,  # about, where the run has none
+        training=training or keyframe + graphs,  # roughly, if the run has no training step
         steps=steps,
     )
 
 
 def seconds_of(run: RecordedRun) -> Seconds | None:
-    """Return what a step of a run took, None if that was not measured."""
+    """Return the seconds that a step of a run took, None if they were not measured."""
     found = run.manifest.environment.get("seconds_per_step")
     values = [found.get("training"), found.get("recording")] if isinstance(found, dict) else []
     measured = [value for value in values if isinstance(value, float) and 0 <= value < math.inf]

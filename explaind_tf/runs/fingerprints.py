@@ -1,4 +1,4 @@
-"""Fingerprints: how a training sample is known by its content."""
+"""Fingerprints: a training sample is identified by its content."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -8,17 +8,17 @@ import numpy as np
 
 from explaind_tf.runs.storage.tf_example import as_buffer
 
-# Of a content that is not remembered, or not yet.
+# The number of a content that is not remembered, or not yet.
 NO_NUMBER = -1
-# In a place of a table.
+# Marks an empty place of a table.
 _EMPTY = -1
 
 
 def fingerprint(arrays: Sequence[np.ndarray]) -> int:
     """Return the 64-bit fingerprint of one sample: BLAKE2b over dtype, shape and bytes of its tensors.
 
-    Signed, as TFRecord features are. Two different samples among a million share one with a probability
-    of 3e-8.
+    It is signed, as TFRecord features are. The probability that any two different samples among a million
+    share a fingerprint is 3e-8.
     """
     return _digest(b"".join(part for array in arrays for part in (_head(array[None]), array.tobytes())))
 
@@ -29,14 +29,15 @@ def _digest(content: bytes) -> int:
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """The fingerprints of a batch's samples, and numbers by which those that are remembered are known sooner.
+    """The fingerprints of a batch's samples, and short numbers for the samples that are remembered.
 
     Attributes
     ----------
     values, numbers : np.ndarray of int64
-        Shape (batch,). A number stands for the same content in all batches of a series, counted from 0; −1 for none.
+        Shape (batch,). Within a series, a number stands for the same content in all batches. Numbers count from 0; −1
+        means that the sample has none.
     series : object
-        Numbers of another one have nothing to do with these.
+        Identifies the series. Numbers of different series are unrelated.
     """
 
     values: np.ndarray
@@ -47,8 +48,9 @@ class Fingerprints:
 class BatchFingerprints:
     """The :func:`fingerprint` of each sample of a batch.
 
-    Batches of thousands of small samples (tokens, tables) take longer to hash, a Python call each, than a small model
-    takes to train on them. The fingerprints of small samples are therefore remembered, with all of their bytes.
+    Hashing takes one Python call per sample. For batches of thousands of small samples (tokens, tables), this takes
+    longer than a small model takes to train on them. The fingerprints of small samples are therefore remembered,
+    together with all bytes of the samples.
     """
 
     _LARGEST_REMEMBERED = 256  # bytes of a sample
@@ -60,7 +62,7 @@ class BatchFingerprints:
         self._known = ContentTable(0)
 
     def remembers(self, arrays: Sequence[np.ndarray]) -> bool:
-        """Tell whether samples like those of a batch are remembered: looked up, not hashed, from the second time on."""
+        """Return whether samples of this size are remembered, and so looked up from the second time on."""
         return sum(array[:1].nbytes for array in arrays) <= self._LARGEST_REMEMBERED
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> Fingerprints:
@@ -85,16 +87,16 @@ class BatchFingerprints:
 
 
 def _head(array: np.ndarray) -> bytes:
-    """Return what the digest of each sample of a batch says of a tensor beside its bytes."""
+    """Return the bytes that precede the content of a tensor in each sample's digest: dtype and shape."""
     return f"{array.dtype.str}{array.shape[1:]}".encode()
 
 
 class ContentTable:
     """Integers by content, looked up for many contents at once.
 
-    A dictionary takes a Python object for each content, and a call for each that is looked up. Here the contents lie in one
-    array, in the order of their hashes, and an open-addressed table of places tells where: all contents of a batch are
-    compared at once, in full, and those that met another one of the same hash go on to the next place.
+    A dictionary needs a Python object for each content and a call for each look-up. Here the contents lie in one array,
+    in the order of their hashes. An open-addressed table says where each one is. All contents of a batch are compared at
+    once and in full. A content that meets a different one moves to the next place of the table.
 
     Parameters
     ----------
@@ -110,16 +112,18 @@ class ContentTable:
         self.width = width
         self._limit = limit
         words = -(-width // 8)
-        # Any odd numbers do, for what is found by its hash is compared in full.
+        # Any odd numbers work: a content that is found by its hash is still compared in full.
         self._factors = np.random.default_rng(0).integers(1, 2**63, words, np.uint64) * np.uint64(
             2
         ) + np.uint64(1)
-        self._words = np.zeros((words, 0), np.uint64)  # word by word: what is compared lies side by side
+        self._words = np.zeros((words, 0), np.uint64)  # word by word: compared words are adjacent
         self._values = np.zeros(0, np.int64)
-        self._numbers = np.zeros(0, np.int64)  # in the order in which they came
-        self._at_place = np.full(1, _EMPTY, np.int64)  # which content, by place; the last place is empty
+        self._numbers = np.zeros(0, np.int64)  # in order of arrival
+        self._at_place = np.full(
+            1, _EMPTY, np.int64
+        )  # index of the content at each place; the last place is empty
         self._bits = 0
-        self._recent: dict[bytes, int] = {}  # not sorted in yet
+        self._recent: dict[bytes, int] = {}  # contents that are not sorted in yet
 
     def __len__(self) -> int:
         return len(self._values) + len(self._recent)
@@ -132,14 +136,14 @@ class ContentTable:
         contents : np.ndarray
             uint8, shape (batch, width).
         make : callable
-            Gives the value of a content that is not known, by its position in the batch. It is asked in order.
+            Returns the value of a new content, given its position in the batch. It is called in order of position.
         """
         return self.values_and_numbers_of(contents, make)[0]
 
     def values_and_numbers_of(
         self, contents: np.ndarray, make: Callable[[int], int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the values of contents as :meth:`values_of`, and the number by which each is known here, if it is."""
+        """Return the values of contents as :meth:`values_of`, and the number of each, or ``NO_NUMBER``."""
         found = self._look_up(self._as_words(contents))
         left = np.flatnonzero(found == _EMPTY)
         if not left.size:
@@ -157,13 +161,13 @@ class ContentTable:
                 if self._limit is None or len(self) < self._limit:
                     self._recent[content] = value
             values[i] = value
-        # To sort anew costs as much as the table is large: it is done when that has grown by a share.
+        # Sorting costs time in proportion to the table's size, so it is done only after the table grew by a share.
         if 4 * len(self._recent) > len(self._values):
             self._sort_in()
         return values, numbers
 
     def _look_up(self, words: np.ndarray) -> np.ndarray:
-        """Return which content each one is, shape (batch,)."""
+        """Return the index of each content, or ``_EMPTY`` if it is not known; shape (batch,)."""
         places = self._first_places(words)
         found = self._at_place[places]
         left = np.flatnonzero(self._is_another(found, words))
@@ -174,7 +178,7 @@ class ContentTable:
         return found
 
     def _is_another(self, found: np.ndarray, words: np.ndarray) -> np.ndarray:
-        """Tell which contents met another one, shape (batch,)."""
+        """Return which contents met a different content at their place, shape (batch,)."""
         is_another = np.zeros(len(found), bool)
         if len(self._values):
             for known, wanted in zip(self._words, words, strict=True):
@@ -191,7 +195,7 @@ class ContentTable:
         self._bits = (self._PLACES_PER_CONTENT * count - 1).bit_length()
         places = self._first_places(words)
         order = np.argsort(places, kind="stable")
-        # Each takes its own place, or the next one after the content before it.
+        # Each content takes its own place, or the place after that of the content before it.
         sorted_in = np.arange(count)
         taken = np.maximum.accumulate(places[order] - sorted_in) + sorted_in
         self._at_place = np.full(max(2**self._bits, taken[-1] + 1) + 1, _EMPTY)
@@ -206,7 +210,7 @@ class ContentTable:
         return (self._hash(words) >> np.uint64(64 - self._bits)).astype(np.int64)
 
     def _as_words(self, contents: np.ndarray) -> np.ndarray:
-        """Return the contents' bytes, filled up with zeros, as whole words: shape (words, batch)."""
+        """Return the contents' bytes as whole words, padded with zeros: shape (words, batch)."""
         padded = np.zeros((len(contents), 8 * len(self._words)), np.uint8)
         padded[:, : self.width] = contents
         return np.ascontiguousarray(padded.view(np.uint64).T)

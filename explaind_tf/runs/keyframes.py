@@ -1,8 +1,8 @@
-"""Keyframes: what a run does not hold of the steps between two of them is trained again.
+"""Keyframes: steps between two of them are recomputed by training them again.
 
-A run recorded with ``every=K`` has the whole state at every K-th step, and of the others the batch, a few numbers and a
-digest of the weights. On the machine that trained, training again gives the same bits, which the digests prove.
-Elsewhere it may drift; then the next keyframe tells how far.
+A run recorded with ``every=K`` holds the whole state at every K-th step. Of the other steps it holds the batch, a few
+numbers and a digest of the weights. On the machine that trained, training again gives the same bits, and the digests
+prove it. On another machine the weights may drift. The next keyframe then shows how far.
 """
 
 import warnings
@@ -15,7 +15,7 @@ from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.format.step_records import Snapshot, StepRecord
 from explaind_tf.runs.graphs.training_graph import TrainingGraph
 
-# Drift from one keyframe to the next that is borne, as a share of the way between them. A ledger books it to the residual.
+# Largest drift that is accepted, as a share of the distance between two keyframes. A ledger adds it to the residual.
 _LARGEST_DRIFT = 1e-2
 
 ReadRecord = Callable[[int], StepRecord]
@@ -23,7 +23,7 @@ ReadRecord = Callable[[int], StepRecord]
 
 @dataclass(frozen=True)
 class _Gap:
-    """The records behind a keyframe, up to the next one or the end of the run."""
+    """The records after a keyframe, up to the next keyframe or the end of the run."""
 
     start: int
     records: list[StepRecord]
@@ -33,7 +33,7 @@ class _Gap:
 
 
 class KeyframeReplay:
-    """Fills in the records between keyframes, one gap at a time, which is all that it holds.
+    """Fills in the records between keyframes. It holds one gap at a time.
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ class KeyframeReplay:
     take : callable
         Returns the inputs and targets of sample rows, as flat lists of arrays (batch, ...).
     where : str
-        The run, for messages.
+        Names the run in messages.
 
     Attributes
     ----------
     drift : float
-        The largest drift of weights or state found so far, as a share of the way from one keyframe to the next.
+        The largest drift of weights or state found so far, as a share of the distance from one keyframe to the next.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class KeyframeReplay:
         self.drift = 0.0
 
     def fill(self, position: int, count: int, read: ReadRecord) -> StepRecord:
-        """Return the record at a position with the snapshot that training led to.
+        """Return the record at a position, with the snapshot that training again leads to.
 
         Parameters
         ----------
         position : int
-            Of a record without a snapshot.
+            Position of a record without a snapshot.
         count : int
             Number of positions.
         read : callable
@@ -76,10 +76,10 @@ class KeyframeReplay:
         Raises
         ------
         RunFormatError
-            If training again leads elsewhere, by more than rounding.
+            If training again differs from the recording by more than rounding explains.
         """
         if position not in self._gap:
-            self._gap = _Gap(0, [])  # before the next one takes its memory
+            self._gap = _Gap(0, [])  # frees its memory before the next gap needs memory
             self._gap = self._replay(position, count, read)
         return self._gap.records[position - self._gap.start - 1]
 
@@ -113,39 +113,39 @@ class KeyframeReplay:
         return replace(record, snapshot=snapshot, theta_stepped=stepped)
 
     def _measure_drift(self, step: int, keyframe: Snapshot, closing: StepRecord | None) -> None:
-        """Compare what the steps of the gap led to with the keyframe that closes it.
+        """Compare where the steps of the gap led with the keyframe that closes the gap.
 
         Raises
         ------
         RunFormatError
-            If there is none, or they are too far apart.
+            If no keyframe closes the gap, or the two are too far apart.
         """
         found = (
-            f"Training the steps behind a keyframe of {self._where} again gave other weights from step {step} on than were "
-            f"recorded"
+            f"Training the steps after a keyframe of {self._where} again gave other weights than the recorded ones, from "
+            f"step {step} on"
         )
         cure = (
-            "It is bit-exact on the machine, with the versions and the number of threads of the recording: read the run "
-            "there, or record with PathLogger(every=1), which trains nothing again."
+            "Training again is bit-exact on the machine of the recording, with the same versions and number of threads. "
+            "Read the run there, or record with PathLogger(every=1), which trains nothing again."
         )
         ends_in_train = closing is not None and closing.rows.size > 0
         is_changed = closing is not None and (
             closing.theta_before is not None or closing.state_before is not None
         )
         if closing is None or (is_changed and not ends_in_train):
-            raise RunFormatError(f"{found}, and no keyframe follows that would tell by how much. {cure}")
+            raise RunFormatError(f"{found}, and no keyframe follows that would show by how much. {cure}")
         reached = self._train(closing).known if ends_in_train else self._now()
         arrays = ([s.theta, *s.state] for s in (reached, closing.known, keyframe))
         drift = max(_share(*three) for three in zip(*arrays, strict=True))
         if not drift <= _LARGEST_DRIFT:
             raise RunFormatError(
-                f"{found}: at the next keyframe they are off by {drift:.2g} of the way between the two, more than the "
-                f"{_LARGEST_DRIFT:g} that rounding explains. {cure}"
+                f"{found}. At the next keyframe they are off by {drift:.2g} of the distance between the two keyframes, more "
+                f"than the {_LARGEST_DRIFT:g} that rounding explains. {cure}"
             )
         if self.drift == 0:
             warnings.warn(
-                f"{found}: at the next keyframe they are off by {drift:.2g} of the way between the two. This is rounding; "
-                f"ledgers book it to the residual. {cure}",
+                f"{found}. At the next keyframe they are off by {drift:.2g} of the distance between the two keyframes. "
+                f"Rounding explains this much, and ledgers add it to the residual. {cure}",
                 stacklevel=2,
             )
         self.drift = max(self.drift, drift)
@@ -156,7 +156,10 @@ class KeyframeReplay:
 
 
 def _share(reached: np.ndarray, recorded: np.ndarray, start: np.ndarray) -> float:
-    """Return how far off an array is, as a share of the way that it went; infinite for what cannot be off by rounding."""
+    """Return how far off an array is, as a share of the distance that it moved.
+
+    The share is infinite if an array that is not floating-point differs: rounding cannot explain that.
+    """
     if np.array_equal(reached, recorded):
         return 0.0
     if not np.issubdtype(recorded.dtype, np.floating):

@@ -34,19 +34,19 @@ _SHARD = re.compile(f"({STEPS}|{SAMPLES})-.*[.]tfrecord")
 
 
 class RecordedRun(WeightPath):
-    """What was recorded, and nothing derived from it. Users open a run with :func:`explaind_tf.open_run`.
+    """The recorded data of a run, and nothing derived from it. Users open a run with :func:`explaind_tf.open_run`.
 
     Raises
     ------
     RunFormatError
-        As :func:`explaind_tf.open_run` says.
+        In the cases that :func:`explaind_tf.open_run` lists.
 
     Attributes
     ----------
     run_dir : Path or UPath
-        Where the run is.
+        The run directory.
     leftovers : list of str
-        Files of records whose upload was not committed; they do not count.
+        Files of records that were uploaded but never committed. They are ignored.
     """
 
     step_store: StepStore
@@ -65,14 +65,15 @@ class RecordedRun(WeightPath):
         )
         if not self.manifest.variables:
             raise RunFormatError(
-                f"{self.run_dir} has no trainable variables: there is nothing to account for."
+                f"{self.run_dir} has no trainable variables, so there is nothing to account for. "
+                f"Record a model with trainable variables."
             )
-        # Steps first: of a run that is being recorded, the samples of each step found are then found, too.
+        # Steps first: if the run is still being recorded, the samples of each step found here are then found, too.
         steps, samples = self._open_shards(STEPS), self._open_shards(SAMPLES)
         self._samples = SampleStore(samples, self.manifest.inputs, self.manifest.targets, self.run_id)
-        # Samples that were committed and are missing are damage, which is told when a step asks for them.
+        # Missing samples that were committed are damage. It is reported when a step asks for them.
         lost = forget_without_samples(steps, layout, len(self._samples)) if samples[-1].is_open else 0
-        # Not a method of the run: it would be held by what it holds, and closed by the garbage collector only.
+        # Not a method of the run: a reference cycle would leave closing the run to the garbage collector.
         load = partial(_load_training, self.run_dir / constants.GRAPHS_DIR, self.manifest.graphs)
         replay = KeyframeReplay(load, self._samples.take_flat, str(self.run_dir))
         self.step_store = StepStore(steps, layout, replay)
@@ -83,18 +84,20 @@ class RecordedRun(WeightPath):
     def _open_shards(self, kind: str) -> list[RecordFile]:
         shards = self.manifest.shards_of(kind)
         if not shards:
-            raise RunFormatError(f"{self.run_dir}: the manifest names no {kind} file.")
+            raise RunFormatError(
+                f"{self.run_dir}: the manifest names no {kind} file. Restore it from a copy."
+            )
         return [RecordFile(self._shard_path(shard), shard.count) for shard in shards]
 
     def _unnamed_shards(self) -> list[str]:
         """Return the shards that were uploaded and not committed.
 
-        Temporary files may be left by a program that ended before it could name them; they hold nothing yet.
+        A program that ended early may also leave temporary files that the manifest does not name. They hold nothing yet.
 
         Raises
         ------
         RunFormatError
-            If there are others that the manifest does not name.
+            If there are other shards that the manifest does not name.
         """
         named = {shard.file for shard in self.manifest.shards}
         is_uploaded = not self.is_complete and not any(shard.is_open for shard in self.manifest.shards)
@@ -115,8 +118,8 @@ class RecordedRun(WeightPath):
             temporary = path.with_name(path.name + constants.TEMPORARY_SUFFIX)
             if temporary.exists() and path.exists():
                 raise RunFormatError(
-                    f"{path} and {temporary.name} are both there, and only one can be the one that was recorded. Remove the "
-                    f"one that was put there."
+                    f"{path} and {temporary.name} both exist, but only one of them was recorded. Remove the one that does "
+                    f"not belong to the run."
                 )
             path = temporary if temporary.exists() else path
         if not path.is_file():
@@ -124,7 +127,7 @@ class RecordedRun(WeightPath):
         require_inside(path, self.run_dir)
         if shard.size is not None and path.stat().st_size != shard.size:
             raise RunFormatError(
-                f"{path} has {path.stat().st_size} bytes, the manifest says {shard.size}: the file was cut or "
+                f"{path} has {path.stat().st_size} bytes, but the manifest says {shard.size}: the file was cut or "
                 f"changed after recording. Restore it from a copy."
             )
         return path
@@ -140,7 +143,7 @@ class RecordedRun(WeightPath):
             tail += f" {' and '.join(self.leftovers)} were left out: they were uploaded and not committed."
         warnings.warn(
             f"{self.run_dir} was cut short: training ended before the logger could finish (interrupted or "
-            f"killed), or is still going on. It is opened up to its last whole step: {len(self.step_store)} "
+            f"killed), or is still running. It is opened up to its last whole step: {len(self.step_store)} "
             f"steps.{tail}",
             stacklevel=5,
         )
@@ -157,7 +160,7 @@ class RecordedRun(WeightPath):
 
     @cached_property
     def graphs(self) -> Graphs:
-        """The model as pure functions, loaded on first use, after their files were checked."""
+        """The model as pure functions. They are loaded on first use, after a check of their files."""
         with self._checked_graphs() as directory:
             return Graphs(directory)
 
@@ -165,12 +168,12 @@ class RecordedRun(WeightPath):
         return checked_tree(self.run_dir / constants.GRAPHS_DIR, self.manifest.graphs)
 
     def verify_files(self) -> None:
-        """Check every byte recorded: SHA-256 of all files, checksums, order, samples' fingerprints.
+        """Check every recorded byte: SHA-256 of all files, checksums, order, samples' fingerprints.
 
         Raises
         ------
         RunFormatError
-            At the first thing that is wrong, naming file, record and step.
+            At the first error. The message names file, record and step.
         """
         with self._checked_graphs():
             pass
@@ -178,7 +181,8 @@ class RecordedRun(WeightPath):
             path = self._shard_path(shard)
             if shard.sha256 is not None and file_sha256(path) != shard.sha256:
                 raise RunFormatError(
-                    f"{path} is not the file that was recorded: its SHA-256 differs from the manifest's."
+                    f"{path} is not the file that was recorded: its SHA-256 differs from the manifest's. "
+                    f"Restore it from a copy."
                 )
         for row in range(len(self.samples)):
             self.samples.read(row)
@@ -186,8 +190,8 @@ class RecordedRun(WeightPath):
             rows = self.step_store.rows(int(step))
             if len(rows) == 0 or rows.min() < 0 or rows.max() >= len(self.samples):
                 raise RunFormatError(
-                    f"{self.run_dir}: step {step} names samples that the run does not have "
-                    f"({len(self.samples)} rows)."
+                    f"{self.run_dir}: step {step} names no samples, or samples that the run does not have "
+                    f"({len(self.samples)} rows). Restore the run from a copy."
                 )
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The sample store: each distinct training sample once, identified by a fingerprint of its content."""
+"""The sample store: it holds each distinct training sample once, identified by a fingerprint of its content."""
 
 import math
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from explaind_tf.runs.storage.tf_example import Buffers, Feature, Integers, enco
 
 SampleId = int | str
 
-# Samples kept in memory once they were read, in order of the rows; the others are read each time. Small samples take
-# longest to read for what they cost to train on, and many of them fit.
+# Memory for samples that were read once, in order of the rows. The other samples are read each time. Small samples gain
+# most: reading them takes long compared with training on them, and many of them fit.
 _CACHE_BYTES = 32 * 2**20
 
 
@@ -34,9 +34,9 @@ class Sample:
 
 
 def encode_sample(sample: Sample, row: int, run_id: str) -> Buffers:
-    """Serialise a sample; tensors as raw bytes beside their shapes. The result refers to them.
+    """Serialise a sample: tensors as raw bytes, and their shapes. The result refers to the tensors.
 
-    Row and run go with it: a sample that was moved, or comes from elsewhere, is told when it is read.
+    The record also holds its row and run. A sample that was moved, or comes from another run, is detected when it is read.
     """
     arrays = [*sample.inputs, *sample.targets]
     features: dict[str, Feature] = {
@@ -61,7 +61,7 @@ class SampleStore:
     files : sequence of RecordFile
         The shards in order.
     inputs, targets : Structure
-        What one sample looks like, from the manifest.
+        Structure of one sample, from the manifest.
     run_id : str
         The run's identifier, from the manifest.
     """
@@ -87,7 +87,7 @@ class SampleStore:
         Parameters
         ----------
         row : int
-            Its number.
+            Row number of the sample.
 
         Returns
         -------
@@ -107,9 +107,13 @@ class SampleStore:
             text, number = features["id"].bytes_list.value, features["id"].int64_list.value
             sample_id: SampleId | None = text[0].decode() if text else int(number[0]) if number else None
         except (IndexError, ValueError) as error:
-            raise RunFormatError(f"{self.records.where(row)} (sample {row}) is damaged: {error}.") from error
+            raise RunFormatError(
+                f"{self.records.where(row)} (sample {row}) is damaged: {error}. Restore the file from a copy."
+            ) from error
         if fingerprint(arrays) != stored:
-            raise RunFormatError(f"{self.records.where(row)} (sample {row}) does not match its fingerprint.")
+            raise RunFormatError(
+                f"{self.records.where(row)} (sample {row}) does not match its fingerprint. Restore the file from a copy."
+            )
         split = len(struct.leaves(self._inputs))
         return Sample(stored, sample_id, arrays[:split], arrays[split:])
 
@@ -124,7 +128,10 @@ class SampleStore:
         blobs = features["tensors"].bytes_list.value
         sizes = list(features["shapes"].int64_list.value)
         if len(blobs) != len(self._leaves) or len(sizes) != sum(len(leaf.shape) for leaf in self._leaves):
-            raise ValueError(f"it has {len(blobs)} tensors, the manifest says {len(self._leaves)}")
+            raise ValueError(
+                f"it has {len(blobs)} tensors and {len(sizes)} sizes, which do not fit the {len(self._leaves)} tensors of "
+                f"the manifest"
+            )
         arrays = []
         for leaf, blob in zip(self._leaves, blobs, strict=True):
             shape, sizes = sizes[: len(leaf.shape)], sizes[len(leaf.shape) :]
@@ -133,7 +140,7 @@ class SampleStore:
                 found >= 0 and size in (None, found) for size, found in zip(leaf.shape, shape, strict=True)
             )
             if not fits or len(blob) != math.prod(shape) * dtype.itemsize:
-                raise ValueError(f"it has {len(blob)} bytes of shape {shape}, the manifest says {leaf}")
+                raise ValueError(f"it has {len(blob)} bytes of shape {shape}, but the manifest says {leaf}")
             arrays.append(np.frombuffer(blob, dtype).reshape(shape))
         return arrays
 
@@ -158,8 +165,8 @@ class SampleStore:
         missing = [int(row) for row in rows if not 0 <= row < len(self)]
         if missing:
             raise RunFormatError(
-                f"{self.records.files[-1].path} lacks the samples {missing[:5]} that a step names: it holds {len(self)}. "
-                f"Restore it from a copy."
+                f"{self.records.files[-1].path} lacks the samples {missing[:5]} that a step names: the run holds "
+                f"{len(self)} samples. Restore it from a copy."
             )
         rows = np.asarray(rows, np.int64)
         if self._cache is None:
@@ -189,7 +196,7 @@ class SampleStore:
         return [array[row] for array in self._cache]
 
     def _make_cache(self) -> None:
-        """Reserve memory for the first rows, if samples have one size; it is used as they are read."""
+        """Reserve memory for the first rows, if all samples have the same size. Reading them fills it."""
         fixed = all(None not in leaf.shape for leaf in self._leaves)
         dtypes = [np.dtype(tf.dtypes.as_dtype(leaf.dtype).as_numpy_dtype) for leaf in self._leaves]
         shapes = [tuple(size or 0 for size in leaf.shape) for leaf in self._leaves]
@@ -218,7 +225,9 @@ class SampleStore:
         """
         outside = [int(row) for row in rows if not 0 <= row < len(self)]
         if outside:
-            raise IndexError(f"Rows {outside[:5]} do not exist: the run has {len(self)} samples.")
+            raise IndexError(
+                f"Rows {outside[:5]} do not exist: the run has {len(self)} samples, counted from 0."
+            )
         inputs, targets = self.take_flat(rows)
         return struct.pack(self._inputs, inputs), struct.pack(self._targets, targets)
 
@@ -233,18 +242,18 @@ class SampleStore:
 
     @property
     def ids(self) -> np.ndarray:
-        """The samples' labels, shape (samples,): the user's ids, or numbers in order of first appearance."""
+        """Labels of the samples, shape (samples,): the user's ids, or numbers in order of first appearance."""
         return np.array(self._labels[0])
 
     @cached_property
     def row_of_id(self) -> dict[SampleId, int]:
-        """Where each sample, by its id, is stored; of one with several contents, the first."""
+        """The row of each sample, by its id. If a sample has several contents, the row of the first one."""
         positions, rows = np.unique(self.id_of_row, return_index=True)
         return {self._labels[0][position]: int(row) for position, row in zip(positions, rows, strict=True)}
 
     @property
     def id_of_row(self) -> np.ndarray:
-        """For each row, the position in :attr:`ids` of the id that it belongs to, shape (rows,).
+        """For each row, the position of its id in :attr:`ids`, shape (rows,).
 
         Rows that share an id are views (augmentations) of one sample.
         """

@@ -1,4 +1,4 @@
-"""`CheckpointSeries`: saved checkpoints of one model as a path of weights, straight from each to the next."""
+"""`CheckpointSeries`: saved checkpoints of one model as a path of weights, with straight lines between them."""
 
 import glob
 import hashlib
@@ -21,10 +21,10 @@ from explaind_tf.runs.samples import SampleStore
 from explaind_tf.runs.steps import Transition
 from explaind_tf.runs.weight_path import WeightPath
 
-# The two ends of a step: a checkpoint may be as large as memory allows.
+# The two ends of a step. No more are held, since one checkpoint may fill much of the memory.
 _HELD = 2
 
-# TensorFlow writes several files a checkpoint, which has the name that they begin with, and a file that lists them.
+# TensorFlow writes several files per checkpoint. Their common prefix names the checkpoint. Another file lists all of them.
 _PARTS = re.compile(r"\.(index|data-\d{5}-of-\d{5})$")
 _LIST_OF_CHECKPOINTS = "checkpoint"
 
@@ -32,14 +32,15 @@ ReadCheckpoint = Callable[[Path], list[np.ndarray]]
 
 
 def find_checkpoints(checkpoints: str | Path | Iterable[str | Path]) -> tuple[Path, ...]:
-    """Return the paths of a series in order: a list as it is given, the matches of a pattern by the numbers in them.
+    """Return the paths of a series in order.
 
-    The files of a TensorFlow checkpoint are replaced by its prefix.
+    A list keeps its order. The matches of a pattern are sorted by the numbers in their names. The files of a TensorFlow
+    checkpoint are replaced by its prefix.
 
     Raises
     ------
     ValueError
-        If there are fewer than two checkpoints, or one twice.
+        If there are fewer than two checkpoints, or one of them twice.
     """
     if isinstance(checkpoints, (str, os.PathLike)):
         matches = {_prefix(match) for match in glob.glob(os.fspath(checkpoints), recursive=True)}
@@ -51,7 +52,7 @@ def find_checkpoints(checkpoints: str | Path | Iterable[str | Path]) -> tuple[Pa
     if len(paths) < 2:
         found = f": {paths[0]}" if paths else ""
         raise ValueError(
-            f"{what}{found}. A path takes two or more, in the order of training: a list of paths, or a pattern such as "
+            f"{what}{found}. A path needs two or more, in the order of training: give a list of paths, or a pattern such as "
             f'"checkpoints/*.weights.h5".'
         )
     first: dict[Path, int] = {}
@@ -59,8 +60,8 @@ def find_checkpoints(checkpoints: str | Path | Iterable[str | Path]) -> tuple[Pa
         earlier = first.setdefault(path.resolve(), position)
         if earlier != position:
             raise ValueError(
-                f"Checkpoint {position} of the list is checkpoint {earlier} again: {path}. Give each once, in the order "
-                f"of training."
+                f"Checkpoint {position} of the list is checkpoint {earlier} again: {path}. Give each checkpoint once, in "
+                f"the order of training."
             )
     return tuple(paths)
 
@@ -85,7 +86,7 @@ class _Checkpoint:
 
     @property
     def digest(self) -> bytes:
-        """Of every weight."""
+        """A digest of every bit of all variables."""
         digest = hashlib.blake2b(digest_size=16)
         for array in (self.theta, *self.state):
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -93,12 +94,12 @@ class _Checkpoint:
 
 
 class CheckpointStore:
-    """Reads checkpoints when they are asked for and holds two at most. On opening each is read once and let go.
+    """Reads checkpoints when they are needed, and holds two at most. Opening reads and checks each one once.
 
     Parameters
     ----------
     paths : sequence of Path
-        In the order of training.
+        Checkpoints in the order of training.
     read : callable
         Returns the values of a checkpoint: those of the layout's variables, then those of its state.
     layout : Layout
@@ -107,7 +108,7 @@ class CheckpointStore:
     Raises
     ------
     RunFormatError
-        If a checkpoint cannot be read, or does not hold the model's weights, or weights that are no numbers.
+        If a checkpoint cannot be read, does not fit the model's variables, or holds NaN or infinite values.
     """
 
     def __init__(self, paths: Sequence[Path], read: ReadCheckpoint, layout: Layout) -> None:
@@ -117,7 +118,7 @@ class CheckpointStore:
         self.digests = [self._load(position).digest for position in range(len(paths))]
 
     def __len__(self) -> int:
-        """Return the number of steps: one less than there are checkpoints."""
+        """Return the number of steps: the number of checkpoints minus one."""
         return len(self._paths) - 1
 
     def _load(self, position: int) -> _Checkpoint:
@@ -132,24 +133,24 @@ class CheckpointStore:
     def _check(path: Path, spec: VariableSpec, value: np.ndarray) -> None:
         if value.shape != spec.shape:
             raise RunFormatError(
-                f"{path}: the variable {spec.path!r} has shape {value.shape} there; the model's has {spec.shape}. Give the "
-                f"model that these checkpoints were saved from."
+                f"{path}: the variable {spec.path!r} has shape {value.shape} there; in the model it has {spec.shape}. Give "
+                f"the model that these checkpoints were saved from."
             )
         if spec.is_floating and not np.isfinite(value.astype(np.float64)).all():
             raise RunFormatError(
-                f"{path}: the variable {spec.path!r} holds NaN or infinite values. Training had diverged by then; leave "
-                f"this checkpoint and those after it out."
+                f"{path}: the variable {spec.path!r} holds NaN or infinite values. Leave out this checkpoint, and the later "
+                f"ones if training had diverged."
             )
 
     def _checkpoint(self, position: int) -> _Checkpoint:
         if position not in self._held:
-            while len(self._held) >= _HELD:  # before the next is read
+            while len(self._held) >= _HELD:  # frees memory before the next one is read
                 self._held.popitem(last=False)
             found = self._load(position)
             if found.digest != self.digests[position]:
                 raise RunFormatError(
-                    f"{self._paths[position]} has changed since the series was opened. Open it again, once nothing writes "
-                    f"to it any more."
+                    f"{self._paths[position]} has changed since the series was opened. Open the series again when nothing "
+                    f"writes to this file any more."
                 )
             self._held[position] = found
         self._held.move_to_end(position)
@@ -164,7 +165,7 @@ class CheckpointStore:
         return self._checkpoint(step).state
 
     def transition(self, step: int) -> Transition:
-        """Return what is known about ``step``: where it began and ended."""
+        """Return what is known about ``step``: the weights and state at its start and its end."""
         start, end = self._checkpoint(step), self._checkpoint(step + 1)
         return Transition(
             step=step,
@@ -190,11 +191,11 @@ class CheckpointSeries(WeightPath):
     Parameters
     ----------
     paths : sequence of Path
-        In the order of training.
+        Checkpoints in the order of training.
     read : callable
         Returns the values of a checkpoint's variables, in the order of the manifest.
     manifest : Manifest
-        The model's variables, inputs and outputs. Its ``run_id`` is replaced: the weights of the series say which it is.
+        The model's variables, inputs and outputs. Its ``run_id`` is replaced by a digest of all weights of the series.
     graph : ForwardGraph
         The model's forward pass.
 
@@ -231,7 +232,7 @@ class CheckpointSeries(WeightPath):
             Always.
         """
         raise RefusedError(
-            "Checkpoints hold no training samples. Record the training with a PathLogger to have them."
+            "Checkpoints hold no training samples. To get them, record the training with a PathLogger."
         )
 
     def __repr__(self) -> str:

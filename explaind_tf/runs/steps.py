@@ -1,4 +1,4 @@
-"""The steps of a run: records joined to transitions, read in any order."""
+"""The steps of a run: records are joined to transitions, in any order."""
 
 import contextlib
 import threading
@@ -13,7 +13,7 @@ from explaind_tf.runs.format.step_records import END, START, STEP, Layout, Snaps
 from explaind_tf.runs.keyframes import KeyframeReplay
 from explaind_tf.runs.storage.records import RecordFile, RecordSeries
 
-# A reader walks forwards or backwards and needs the records on either side of a step.
+# A reader iterates forwards or backwards and needs the records on either side of a step.
 _CACHED_RECORDS = 4
 
 
@@ -21,7 +21,7 @@ _CACHED_RECORDS = 4
 class Transition:
     """Everything recorded about one step, joined from the records on either side.
 
-    ``theta_start`` → (optimizer) → ``theta_stepped`` → (others: callbacks, set_weights) → ``theta_end``.
+    ``theta_start`` → (optimizer) → ``theta_stepped`` → (other changes: callbacks, set_weights) → ``theta_end``.
     """
 
     step: int
@@ -41,7 +41,10 @@ class Transition:
 
 
 class _ReadAhead(threading.Thread):
-    """Reads one record while another step is worked on, and ends: nothing is left to close or to keep a run open."""
+    """Reads one record while another step is being processed, then ends.
+
+    After that, nothing needs closing, and nothing keeps the run open.
+    """
 
     def __init__(self, read: Callable[[int], StepRecord], position: int) -> None:
         super().__init__(name=f"read-ahead of record {position}")
@@ -50,17 +53,17 @@ class _ReadAhead(threading.Thread):
         self._read = read
 
     def run(self) -> None:
-        """Read the record, unless it is damaged: whoever asks for it will read it again, and get the error."""
+        """Read the record. If it is damaged, no error is raised here, but when the record is asked for and read again."""
         with contextlib.suppress(Exception):
             self.record = self._read(self.position)
-        # The store holds its reader. Held by it in turn, a run would be closed by the garbage collector only.
+        # The store holds this thread. A reference back would leave closing the run to the garbage collector.
         del self._read
 
 
 def forget_without_samples(files: Sequence[RecordFile], layout: Layout, sample_count: int) -> int:
-    """Take files that were still being written to end before the first step whose samples are not there.
+    """Make files that were still being written end before the first step whose samples are missing.
 
-    A power cut may leave steps on the disk and not the samples that were handed over before them.
+    Samples are written before the steps that use them. After a power cut, steps may be on the disk without them.
 
     Returns
     -------
@@ -83,13 +86,15 @@ def _decode(layout: Layout, file: RecordFile, index: int) -> StepRecord:
     try:
         return layout.decode(example)
     except RunFormatError as error:
-        raise RunFormatError(f"{file.path}: record {index} is damaged: {error}.") from error
+        raise RunFormatError(
+            f"{file.path}: record {index} is damaged: {error}. Restore the file from a copy."
+        ) from error
 
 
 class StepStore:
     """Reads the steps of a run, in any order, one at a time, from any thread.
 
-    While a step is worked on, a thread reads the next record in the direction of travel, forwards or backwards.
+    While one step is being processed, a thread reads the next record in the current direction, forwards or backwards.
 
     Parameters
     ----------
@@ -98,7 +103,7 @@ class StepStore:
     layout : Layout
         Sizes from the manifest.
     replay : KeyframeReplay, optional
-        Fills in what is not recorded between keyframes.
+        Recomputes what is not recorded between keyframes.
     """
 
     def __init__(
@@ -108,14 +113,14 @@ class StepStore:
         self.replay = replay
         self.records = RecordSeries(files)
         self._cache: OrderedDict[int, StepRecord] = OrderedDict()
-        self._lock = threading.Lock()  # of the cache, the last step and the record read ahead
+        self._lock = threading.Lock()  # guards the cache, the last step and the record read ahead
         self._last_step: int | None = None
         self._ahead: _ReadAhead | None = None
         if len(self.records) == 0:
             raise RunFormatError(
-                f"{files[0].path} holds no record: the run was cut short before its first step."
+                f"{files[0].path} holds no record: the run was cut short before its first step. Record it again."
             )
-        # A fit that was continued may have closed with an end record; the step after it says the same, and more.
+        # A fit that was continued may have an end record. The step after it holds the same data, and more.
         closings = self.records.last_of_files()[:-1]
         ends = {index for index in closings if self._decode(index).kind == END}
         self._indices = [index for index in range(len(self.records)) if index not in ends]
@@ -138,7 +143,7 @@ class StepStore:
             return record
 
     def _as_recorded(self, position: int) -> StepRecord:
-        """Return a record that may lack its snapshot; for holders of the lock."""
+        """Return a record that may lack its snapshot. The caller must hold the lock."""
         if position in self._cache:
             self._cache.move_to_end(position)
             return self._cache[position]
@@ -155,18 +160,18 @@ class StepStore:
         if self.replay is None:
             raise RunFormatError(
                 f"{self.records.where(self._indices[position])} (step {position - 1}) lacks the weights, and the run has no "
-                f"training step to find them again. It was not written by a PathLogger."
+                f"training step that could compute them. A PathLogger stores one or the other: restore the run from a copy."
             )
         record = self.replay.fill(position, len(self._indices), self._read)
         if position == len(self) and self._has_end:
             end = self._as_recorded(position + 1)
             if end.theta_before is None and end.state_before is None:
-                # What was recorded, should training again have drifted.
+                # Nothing changed after the last step, so the recorded snapshot is used: training again may have drifted.
                 return replace(record, snapshot=end.snapshot)
         return record
 
     def _take_ahead(self, position: int) -> StepRecord | None:
-        """Return the record that was read ahead, if it is this one and was read without an error."""
+        """Return the record that was read ahead, if it is the wanted one and was read without an error."""
         ahead = self._ahead
         if ahead is None or ahead.position != position:
             return None
@@ -175,12 +180,12 @@ class StepStore:
         return ahead.record
 
     def _read_ahead(self, step: int) -> None:
-        """Begin to read what the step after ``step`` will need, if it follows from the step before."""
+        """Start to read what the next step in the current direction will need, if there is a direction."""
         with self._lock:
             last, self._last_step = self._last_step, step
-            if last is None or abs(step - last) != 1:  # jumps tell nothing; a step may be asked for twice
+            if last is None or abs(step - last) != 1:  # jumps and repeated steps show no direction
                 return
-            # A transition takes the records on either side of its own, which is that of position step + 1.
+            # A transition needs its own record, at position step + 1, and the ones on either side.
             position = step + 3 if step > last else step - 1
             is_busy = self._ahead is not None and (
                 self._ahead.position == position or self._ahead.is_alive()  # one thread at a time
@@ -188,13 +193,13 @@ class StepStore:
             if is_busy or position in self._cache or not 0 <= position < len(self._indices):
                 return
             ahead = _ReadAhead(self._read, position)
-            # Where no thread can be had, records are read when they are asked for.
+            # If no thread can be started, records are read when they are asked for.
             with contextlib.suppress(RuntimeError):
                 ahead.start()
                 self._ahead = ahead
 
     def _read(self, position: int) -> StepRecord:
-        """Read and check a record; touches nothing that threads share."""
+        """Read and check a record. Uses no state that threads share."""
         index = self._indices[position]
         record, where = self._decode(index), self.records.where(index)
         last = position == len(self._indices) - 1
@@ -202,10 +207,12 @@ class StepStore:
         if record.kind not in allowed or record.step != position - 1:
             raise RunFormatError(
                 f"{where} should be step {position - 1}; found {record.kind!r} {record.step}. Steps must follow "
-                f"each other without a gap: records were removed, repeated or reordered."
+                f"each other without a gap: records were removed, repeated or reordered. Restore the file from a copy."
             )
         if record.snapshot is None and record.kind == START:
-            raise RunFormatError(f"{where} lacks the weights from before training.")
+            raise RunFormatError(
+                f"{where} lacks the weights from before training. Restore the file from a copy."
+            )
         return record
 
     def step(self, number: int) -> StepRecord:
@@ -213,16 +220,16 @@ class StepStore:
         return self._record(number + 1)
 
     def rows(self, step: int) -> np.ndarray:
-        """Return the sample rows of a step's batch; nothing is trained again for it."""
+        """Return the sample rows of a step's batch. This trains nothing again."""
         with self._lock:
             return self._as_recorded(step + 1).rows
 
     def last(self) -> Snapshot:
-        """Return what the last step led to."""
+        """Return the snapshot after the last step."""
         return self._record(len(self)).known
 
     def final(self) -> Snapshot:
-        """Return what training ended with: what the last step led to, and others changed after it."""
+        """Return the snapshot at the end of training: after the last step and any later change of weights or state."""
         return self._record(len(self._indices) - 1).known
 
     def theta(self, step: int) -> np.ndarray:

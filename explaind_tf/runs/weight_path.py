@@ -1,4 +1,4 @@
-"""`WeightPath`: what a recorded run and a series of checkpoints have in common."""
+"""`WeightPath`: the common interface of a recorded run and a series of checkpoints."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar, Protocol
@@ -16,7 +16,7 @@ from explaind_tf.terms import Source, terms_of
 
 
 class Steps(Protocol):
-    """The states that a path goes through."""
+    """The weights and states along a path."""
 
     layout: Layout
 
@@ -39,9 +39,9 @@ class WeightPath(ABC):
     Attributes
     ----------
     axes : tuple of str
-        The axes over which the path can be accounted for.
+        The axes that a ledger of the path can have.
     source : {"recorded", "checkpoints"}
-        What kind of path it is, which says what terms its ledgers have.
+        The kind of path. It determines the terms of its ledgers.
     manifest : Manifest
         The model's variables, inputs and outputs.
     step_store : Steps
@@ -66,7 +66,7 @@ class WeightPath(ABC):
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """The causes that it tells apart, and the residual."""
+        """The terms of its ledgers: the causes, and the residual."""
         return terms_of(self.source)
 
     @property
@@ -81,7 +81,7 @@ class WeightPath(ABC):
 
     @property
     def variables(self) -> tuple[VariableSpec, ...]:
-        """The trainable variables, in the order in which they make up θ."""
+        """The trainable variables, in the order of θ."""
         return self.manifest.variables
 
     @property

@@ -1,4 +1,4 @@
-"""One training, saved in every form that is read, and a series of its checkpoints."""
+"""Fixtures: one training, saved in every supported form, and a series of its checkpoints."""
 
 import keras
 import pytest
@@ -9,7 +9,7 @@ from tests.checkpoints.saving import Saver, build, open_form, save_like_keras_2,
 
 @pytest.fixture(name="saved", scope="package")
 def _saved(tmp_path_factory):
-    """Return (directory, predictions after each epoch): the same training in every form that is read."""
+    """Return (directory, predictions after each epoch): the same training in every supported form."""
     directory = tmp_path_factory.mktemp("checkpoints")
     tracker = []
 

@@ -21,7 +21,7 @@ FORMS = {
 
 
 def build(units=4, extra=0, name="net"):
-    """A model with all that a checkpoint may hold: weights, statistics, seeds, a model within the model."""
+    """A model with everything that a checkpoint may hold: weights, statistics, seeds, a model within the model."""
     inner = keras.Sequential([layers.Dense(3, activation="tanh", name="inside")], name="inner")
     return keras.Sequential(
         [
@@ -38,7 +38,7 @@ def build(units=4, extra=0, name="net"):
 
 
 class Saver(keras.callbacks.Callback):
-    """Saves after each epoch by whatever function, and notes what the model predicts then."""
+    """Saves after each epoch with a given function, and notes the model's predictions then."""
 
     def __init__(self, save=None):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Bad inputs: damaged files, checkpoints of other models, lists that are no path, and what needs samples."""
+"""Bad inputs: damaged files, checkpoints of other models, lists that are no path, questions that need samples."""
 
 import shutil
 import zipfile
@@ -82,7 +82,7 @@ def test_checkpoints_of_another_model_are_refused(saved, form, units, extra):
 
 @pytest.mark.parametrize("form", ["weights", "keras", "manager", "saved_model", "export"])
 def test_checkpoints_of_a_larger_model_are_refused(saved, form):
-    """Whose first layers fit, so that what is left over would go unnoticed."""
+    """The first layers fit, so without a check the remaining weights would go unnoticed."""
     smaller = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.BatchNormalization()])
     with pytest.raises(xtf.RunFormatError, match=r"of which the model|does not have"):
         open_form(saved, form, smaller)

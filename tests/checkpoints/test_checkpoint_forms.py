@@ -1,4 +1,4 @@
-"""Checkpoints that plain Keras saved: every form gives the same weights, of every kind of model."""
+"""Checkpoints saved by plain Keras: every form gives the same weights, for every kind of model."""
 
 import zipfile
 

@@ -1,4 +1,4 @@
-"""Ledgers of checkpoints that plain Keras saved, held against the predictions of the very models."""
+"""Ledgers of checkpoints saved by plain Keras, compared with the predictions of the same models."""
 
 import math
 
@@ -25,12 +25,12 @@ def test_the_ledger_balances_and_is_what_the_model_itself_predicted(saved, form)
     ledger.explaind.check()
     assert ledger.explaind.terms == terms_of("checkpoints")
     assert not set(terms_of("recorded")) - set(terms_of("checkpoints")) & set(ledger)
-    # Float32, computed by predict() in other batches and another graph.
+    # In float32, predict() uses other batches and another graph.
     np.testing.assert_allclose(ledger.initial, predictions[0], atol=1e-5)
     np.testing.assert_allclose(ledger.final, predictions[-1], atol=1e-5)
     moved = np.moveaxis(np.diff(predictions, axis=0), 0, -1)
     explained = ledger.weights.sum("layer") + ledger.state.sum("layer")
-    # The residual of all steps together is within the tolerance; so is, here, that of each.
+    # The tolerance bounds the residual of all steps together. Here it also bounds that of each step.
     np.testing.assert_allclose(explained, moved, atol=1e-3 * float(ledger.movement.max()))
     np.testing.assert_allclose(explained + ledger.residual, moved, atol=2e-5)
 
@@ -117,7 +117,7 @@ def test_steps_are_picked_planned_and_streamed_as_those_of_a_recorded_run(run, s
     assert run.plan(X, axes=("layer", "step")).steps == EPOCHS - 1
     stored = run.attribute(X, axes=("layer", "step"), out=tmp_path / "ledger.zarr", batch_size=4)
     stored.explaind.check()
-    # Another process opens the same series under the same identifier, so that it can go on with the store.
+    # Another process opens the same series under the same identifier, and can then continue the store.
     assert open_form(saved, "keras").run_id != "" and open_form(saved).run_id == run.run_id
 
 

@@ -25,7 +25,7 @@ def filtered() -> tf.data.Dataset:
 
 
 def record_model(run_dir: Path, model: keras.Model, *callbacks: Any, **arguments: Any) -> xtf.Run:
-    """Record two epochs of three steps. `callbacks` hold the logger by the name of "logger"."""
+    """Record two epochs of three steps. In `callbacks`, "logger" stands for the logger."""
     if not model.compiled:
         model.compile(xtf.PathAdamW(0.01, weight_decay=0.1), loss="mse", run_eagerly=True)
     logger = xtf.PathLogger(run_dir, verbose=False)

@@ -1,4 +1,4 @@
-"""Kill recordings at random moments, and see what is left of them.
+"""Kill recordings at random moments, and check what is left of them.
 
 ``python -m tests.recording.kills --kills 50 --resumed 10``
 """
@@ -79,15 +79,15 @@ def kill_one(run_dir: Path, noted: Path, seed: int) -> int:
 
 
 def check(run_dir: Path, noted: Path) -> int:
-    """Hold a run against what a bystander saw, and return its number of steps."""
+    """Compare a run with the weights that a callback noted, and return its number of steps."""
     import hashlib
 
     seen = noted.read_bytes() if noted.exists() else b""
     digests = [seen[i : i + 32] for i in range(0, len(seen), 32)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it was cut short is known
+        warnings.simplefilter("ignore")  # the run is known to be cut short
         run = xtf.open_run(run_dir)
-    # The last step may have been committed and not noted.
+    # The last step may have been committed but not noted.
     assert len(digests) <= len(run.steps) <= len(digests) + 1, (len(digests), len(run.steps))
     for step, digest in enumerate(digests):
         assert hashlib.sha256(flat_theta(run, step + 1).tobytes()).digest() == digest, step
@@ -96,7 +96,7 @@ def check(run_dir: Path, noted: Path) -> int:
 
 
 def resume_one(run_dir: Path, noted: Path) -> int:
-    """Go on with a run that was killed, and return how many steps it has then.
+    """Continue a run that was killed, and return its number of steps afterwards.
 
     Raises
     ------
@@ -120,10 +120,10 @@ def resume_one(run_dir: Path, noted: Path) -> int:
 
 def main(
     kills: Annotated[int, typer.Option(help="Recordings to kill.")] = 50,
-    resumed: Annotated[int, typer.Option(help="Of these, to be gone on with.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
+    resumed: Annotated[int, typer.Option(help="How many of these to continue.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of the random moments.")] = 0,
 ) -> None:
-    """Kill recordings at random moments; every step that was committed must be there."""
+    """Kill recordings at random moments. Every committed step must be there."""
     with tempfile.TemporaryDirectory() as directory:
         steps = []
         for i in range(kills):

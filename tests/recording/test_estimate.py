@@ -1,4 +1,4 @@
-"""What a recording will take is said before it is written, and is what it takes."""
+"""The size of a recording is printed before it is written, and the estimate is right."""
 
 import shutil
 from collections import namedtuple
@@ -42,7 +42,7 @@ def size_of(directory: Path) -> int:
 
 
 def record(run_dir: Path, model: keras.Model, dataset: tf.data.Dataset, **options: Any) -> Estimate:
-    """Record a run and return what was estimated at its first step."""
+    """Record a run and return the estimate made at its first step."""
     loss = (
         "mse" if model.output_shape[-1] == 2 else keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )

@@ -1,4 +1,4 @@
-"""Weights and state that something other than the optimizer set are told apart from its steps."""
+"""Changes of weights and state by something other than the optimizer are kept separate from its steps."""
 
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ class TestWeightsSetByOthers:
         transition = run.step_store.transition(step)
         np.testing.assert_array_equal(transition.theta_stepped, meddler.found[0])
         np.testing.assert_array_equal(transition.theta_end, meddler.left[0])
-        # The next step starts where the others left the weights.
+        # The next step starts from the weights that the callback left.
         np.testing.assert_array_equal(flat_theta(run, step + 1), meddler.left[0])
         assert len(run.steps) == 6
         run.verify(progress=False)
@@ -78,7 +78,7 @@ class TestWeightsSetByOthers:
     def test_change_on_the_far_side_of_the_logger_is_noticed_by_verify(
         self, run_dir: Path, when: str, order: str
     ):
-        """The logger reads the weights too late, or too early, to tell such a change from the step."""
+        """The logger reads the weights too late, or too early, to separate such a change from the step."""
         meddler = Meddler(when)
         callbacks = ("logger", meddler) if order == "logger first" else (meddler, "logger")
         run = record_model(run_dir, dense_model(), *callbacks)

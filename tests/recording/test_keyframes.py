@@ -1,4 +1,4 @@
-"""A run with keyframes, trained again in between, is the run that holds every step, bit for bit."""
+"""A run with keyframes, trained again between them, equals the run that holds every step, bit for bit."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ class SetRate(keras.callbacks.Callback):
 
 
 class Nudge(keras.callbacks.Callback):
-    """Sets weights and state between two steps that are no keyframes, and after the last one."""
+    """Sets weights and state between two steps that are not keyframes, and after the last step."""
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         if batch == 1:
@@ -157,7 +157,7 @@ def test_ledger_is_that_of_the_run_that_holds_every_step(run_dir: Path, tmp_path
     sparse, full = record(run_dir, case, EVERY), record(tmp_path / "full", case, 1)
     for axes in (("step", "layer"), ("sample", "step")):
         ledgers = [run.attribute(X, axes=axes, progress=False) for run in (sparse, full)]
-        # Not bit for bit: the ways to a product are chosen by their time, and each rounds in its own way.
+        # Not bit for bit: the routes to a product are chosen by their measured time, and each rounds differently.
         limit = 1e-6 * float(np.abs(ledgers[1].movement).max())
         for name in ledgers[1].data_vars:
             np.testing.assert_allclose(ledgers[0][name], ledgers[1][name], rtol=0, atol=limit)
@@ -166,7 +166,7 @@ def test_ledger_is_that_of_the_run_that_holds_every_step(run_dir: Path, tmp_path
 def test_only_keyframes_hold_the_weights(run_dir: Path):
     run = record(run_dir, {}, EVERY)
     held = [run.step_store._read(position).snapshot is not None for position in range(STEPS + 2)]
-    # Before training, after every fourth step, and after the last one.
+    # Before training, after every fourth step, and after the last step.
     assert [position for position, is_held in enumerate(held) if is_held] == [0, 4, 8, 12, STEPS + 1]
 
 
@@ -202,7 +202,7 @@ def test_further_fits_go_on_between_keyframes(run_dir: Path):
 
 
 class TestDrift:
-    """Where training again rounds in another way, the next keyframe tells how far that leads."""
+    """If training again rounds differently, the next keyframe shows how far the weights are off."""
 
     @pytest.fixture
     def drifting(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
@@ -224,7 +224,7 @@ class TestDrift:
     ):
         run = record(run_dir, {}, EVERY)
         drifting(1e-6)
-        with pytest.warns(UserWarning, match=r"off by .* of the way.*book it to the residual"):
+        with pytest.warns(UserWarning, match=r"off by .* of the distance.*add it to the residual"):
             ledger = run.attribute(X, axes=("step",), progress=False)
         assert 0 < run.step_store.replay.drift < 1e-3
         ledger.explaind.check(tolerance=1e-2)
@@ -302,7 +302,7 @@ class TestRefusals:
 
 
 def test_replay_of_another_batch_is_noticed(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
-    """What the digests are for: the same steps with other samples are no drift."""
+    """The purpose of the digests: the same steps with other samples are not taken for drift."""
     run = record(run_dir, {}, EVERY)
     original = KeyframeReplay._train
 
@@ -316,7 +316,7 @@ def test_replay_of_another_batch_is_noticed(run_dir: Path, monkeypatch: pytest.M
 
 
 def test_labels_are_not_needed(run_dir: Path):
-    """Integer targets pass through the record and the training step as they are."""
+    """Integer targets pass through the record and the training step unchanged."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model = dense()
     model.compile(xtf.PathAdamW(0.01), loss=loss)

@@ -1,4 +1,4 @@
-"""A few of the kills of `tests.recording.kills`, which takes as many as you like."""
+"""A few of the kills of `tests.recording.kills`, which can make any number of them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a recorded run holds is what a bystander saw happen."""
+"""A recorded run holds what an independent callback saw."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ IDS = np.array([f"sample {i}" for i in range(10)])
 
 @keras.saving.register_keras_serializable(package="tests")
 class TwoInputs(keras.Model):
-    """Not built before its first call; owns moving averages and a random seed."""
+    """Not built before its first call. It owns moving averages and a random seed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def train_two_inputs(optimizer: keras.optimizers.Optimizer, *callbacks: Any, tap
 
 @dataclass(frozen=True)
 class Training:
-    """One training run with all that may be in one, seen from both sides."""
+    """One training run with everything that a run may hold, as recorded and as a callback saw it."""
 
     run: xtf.Run
     model: keras.Model
@@ -214,7 +214,7 @@ class TestModels:
         assert [v.path.split("/")[-2] for v in run.manifest.state] == ["frozen"] * 2
 
     def test_model_frozen_after_the_optimizer_was_built(self, run_dir: Path):
-        """Fine-tuning: the optimizer has moments of layers that are no longer trained."""
+        """Fine-tuning: the optimizer has moments for layers that are no longer trained."""
         model = dense_model(keras.layers.Dense(4), keras.layers.Dense(CLASSES))
         model.compile(xtf.PathAdamW(0.01), loss="mse", run_eagerly=True)
         fit(model, batches())
@@ -223,7 +223,7 @@ class TestModels:
 
     @pytest.mark.filterwarnings("ignore:Gradients do not exist")
     def test_variable_without_a_gradient_is_not_decayed(self, run_dir: Path):
-        """Keras drops such a variable from the step, its weight decay included."""
+        """Keras leaves such a variable out of the step, including its weight decay."""
 
         class Unused(keras.layers.Layer):
             def build(self, shape: Any) -> None:
@@ -265,7 +265,7 @@ class TestOptimizerWithAPast:
         assert not training.run.step_store.start.momentum.any()
 
     def test_layers_frozen_since_the_last_fit_stay_as_they_are(self, run_dir: Path):
-        """The training step of the earlier fit, which would update them, is not used again."""
+        """The training step of the earlier fit would update them. It is not used again."""
         model = dense_model(keras.layers.Dense(3), keras.layers.Dense(2))
         model.compile(xtf.PathAdamW(0.01), loss="mse")
         fit(model, batches())

@@ -1,4 +1,4 @@
-"""What the ledger could not hold is refused early, in words that help, and without touching any data."""
+"""What the ledger could not account for is refused early, with a helpful message, and without touching any data."""
 
 import contextlib
 import gc
@@ -36,7 +36,7 @@ class Attempt:
     """A training that must be refused, and what the message must say."""
 
     says: str
-    """Regular expression: what was found, what is needed, how to get there."""
+    """Regular expression: what was found, what is needed, what to write instead."""
     model: Callable[[], keras.Model] = dense_model
     compile: dict[str, Any] = field(default_factory=dict)
     dataset: Callable[[], tf.data.Dataset] = batches
@@ -61,7 +61,7 @@ class OwnLoss(keras.Sequential):
 
 
 class ReadsVariable(keras.layers.Layer):
-    """Holds a variable that Keras does not know of."""
+    """Holds a variable that Keras does not track."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,11 +115,12 @@ class OwnReduction(keras.losses.Loss):
 
 
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-FIRST_STEP = "first step was replayed.*gradient differs .*Something changed the step.*"
+FIRST_STEP = "first step was replayed.*gradient differs .*Something that is not recorded changed the step.*"
 
 ATTEMPTS = {
     "a grouped convolution": Attempt(
-        says=r"calls functions that are compiled on their own \(.*\): a grouped convolution.* Write grouped convolutions",
+        says=r"calls functions that are compiled on their own \(.*\), such as a grouped convolution.* Write a grouped "
+        r"convolution as several",
         model=lambda: keras.Sequential(
             [
                 keras.Input((FEATURES,)),
@@ -165,7 +166,7 @@ ATTEMPTS = {
         fit={"class_weight": {0: 1.0, 1: 3.0}},
     ),
     "class weights without an effect": Attempt(
-        # The replay of the first step cannot tell them from none.
+        # The replay of the first step cannot distinguish them from no weights.
         r"sample weights that the tapped dataset does not have.*class_weight",
         compile={"loss": CROSSENTROPY, "run_eagerly": False},
         dataset=lambda: batches(X, LABELS),
@@ -177,7 +178,7 @@ ATTEMPTS = {
         tap={"class_weight": {0: 1.0, 1: 3.0}},
     ),
     "class weights of several targets": Attempt(
-        r"class_weight is for one target.*sample weights in the dataset",
+        r"class_weight is for one target.*targets are a dict.*sample weights in the dataset",
         dataset=lambda: batches(X, {"a": LABELS, "b": LABELS}),
         tap={"class_weight": {0: 1.0, 1: 3.0}},
     ),
@@ -216,11 +217,11 @@ ATTEMPTS = {
         model=lambda: OtherLoss([keras.Input((FEATURES,)), Dense(CLASSES)]),
     ),
     "random numbers without a seed": Attempt(
-        FIRST_STEP + r"random numbers from elsewhere than a keras\.random\.SeedGenerator",
+        FIRST_STEP + r"random numbers that are not from a keras\.random\.SeedGenerator",
         model=lambda: dense_model(DrawsNumbers(), Dense(CLASSES)),
     ),
     "dropout under XLA": Attempt(
-        # XLA has generators of its own: the seed in the record gives other numbers outside of it.
+        # XLA has its own generators: outside of XLA, the recorded seed gives other numbers.
         r"jit_compile",
         model=lambda: dense_model(Dense(16), keras.layers.Dropout(0.5, seed=1), Dense(CLASSES)),
         compile={"jit_compile": True, "run_eagerly": False},
@@ -284,7 +285,7 @@ def test_training_that_cannot_be_accounted_for_is_refused(
     policy(attempt.policy)
     model = attempt.model()
     arguments = {"loss": "mse", "run_eagerly": True, "optimizer": PathAdamW} | attempt.compile
-    # Eagerly where it can be: refusals do not depend on the mode of execution.
+    # Eagerly where possible: refusals do not depend on the mode of execution.
     arguments["run_eagerly"] &= arguments.get("steps_per_execution", 1) == 1
     model.compile(**arguments | {"optimizer": arguments["optimizer"]()})
     logger = xtf.PathLogger(run_dir, verbose=False)
@@ -303,7 +304,9 @@ class TestTapAndFit:
     def test_fit_with_another_dataset_than_the_tapped_one_is_refused(self, run_dir: Path):
         logger = xtf.PathLogger(run_dir, verbose=False)
         logger.tap(batches())
-        with pytest.raises(RefusedError, match=r"no batch went through the tap.*very dataset that tap"):
+        with pytest.raises(
+            RefusedError, match=r"no batch went through the tap.*same dataset object that tap"
+        ):
             fit(compiled(), batches(), logger)
         assert not run_dir.exists()
 

@@ -1,4 +1,4 @@
-"""A run at a URL: recorded by whole objects, named by the manifest that comes last."""
+"""A run at a URL: recorded in whole objects, which the manifest names after their upload."""
 
 import errno
 import uuid
@@ -38,13 +38,13 @@ def url() -> Iterator[UPath]:
 
 @pytest.fixture
 def _each_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are uploaded one by one."""
+    """Upload steps one by one."""
     monkeypatch.setattr(places, "UPLOAD_BYTES", 1)
 
 
 @pytest.fixture
 def _at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are uploaded when training ends, however long it takes."""
+    """Upload steps when training ends, however long it takes."""
     monkeypatch.setattr(places, "UPLOAD_SECONDS", float("inf"))
 
 
@@ -67,7 +67,7 @@ def open_cut_short(url: UPath) -> xtf.Run:
 
 
 def objects(url: UPath) -> Objects:
-    """Return what is under a URL, by its name relative to it."""
+    """Return the objects under a URL, by their name relative to it."""
     found = url.fs.find(url.path) if url.exists() else []
     return {name.removeprefix(f"{url.path}/"): url.fs.cat_file(name) for name in found}
 
@@ -79,14 +79,14 @@ def put(url: UPath, content: Objects) -> UPath:
 
 
 def count_steps(content: Objects, scratch: Path) -> int:
-    """Return the steps that a manifest commits: the records of its shards but for the one before training."""
+    """Return the number of steps that a manifest commits: the records of its shards, without the start record."""
     (scratch / "manifest.json").write_bytes(content["manifest.json"])
     return sum(shard.count or 0 for shard in read_manifest(scratch).shards_of("steps")) - 1
 
 
 @pytest.mark.usefixtures("_each_step")
 def test_run_at_a_url_is_the_run_in_a_directory(url: UPath, run_dir: Path):
-    """With keyframes, so that the training step comes from there, too."""
+    """With keyframes, so the training step is also read from the URL."""
     for place in (str(url), run_dir):
         model = dense_model()
         model.compile(xtf.PathAdamW(0.01), loss="mse")
@@ -124,7 +124,7 @@ class TestInterrupted:
     def test_between_any_two_writes_every_committed_step_is_there(
         self, url: UPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        """Two fits, and what is at the URL before and after each write of an object."""
+        """Record two fits, and look at the URL before and after each write of an object."""
         states: list[Objects] = []
 
         def watch(name: str) -> None:
@@ -169,7 +169,7 @@ class TestInterrupted:
     def test_it_goes_on_where_it_was_committed(
         self, url: UPath, writes: int, monkeypatch: pytest.MonkeyPatch
     ):
-        """As when the process is killed before some write: nothing is closed, and what was uploaded is left behind."""
+        """Like a kill of the process before some write: nothing is closed, and uploaded objects are left behind."""
         with monkeypatch.context() as patched:
             left = iter(range(writes))
 
@@ -220,7 +220,7 @@ class TestInterrupted:
             plain(self, source, target, **options)
 
         monkeypatch.setattr(MemoryFileSystem, "put_file", refuse)
-        kept = r"1 steps before this one are kept, the 1 after them were not uploaded.*resume=True"
+        kept = r"1 steps before this one are kept, but the 1 after them were not uploaded.*resume=True"
         with pytest.raises(OSError, match=f"({'|'.join(map(str, error.args))}).*{kept}"):
             train(url)
         assert len(open_cut_short(url).steps) == 1
@@ -240,7 +240,7 @@ class TestInterrupted:
 class TestRefusals:
     @pytest.mark.usefixtures("_each_step")
     def test_manifest_of_another_writer_is_not_replaced(self, url: UPath):
-        """There is no lock; the first to commit goes on, the other one ends."""
+        """There is no lock. The first to commit continues, the other one ends."""
         model, first = make_model(), xtf.PathLogger(url, verbose=False)
         tapped = first.tap(batches())
 
@@ -249,7 +249,7 @@ class TestRefusals:
                 if batch == 1:
                     train(url, resume=True)
 
-        with pytest.raises(RefusedError, match="another one went on with the run"):
+        with pytest.raises(RefusedError, match="another writer continued the run"):
             fit(model, tapped, first, Other())
         run = xtf.open_run(url)
         assert len(run.steps) == 2 + STEPS_AN_EPOCH
@@ -266,7 +266,7 @@ class TestRefusals:
     def test_files_that_are_not_replaced_as_a_whole(self, url: UPath, monkeypatch: pytest.MonkeyPatch):
         train(url)
         monkeypatch.setattr(files, "_OBJECT_STORES", ())
-        assert len(xtf.open_run(url).steps) == STEPS_AN_EPOCH  # reading is as good as ever
+        assert len(xtf.open_run(url).steps) == STEPS_AN_EPOCH  # reading still works
         with pytest.raises(RefusedError, match=r"other cannot be written to.*local directory"):
             train(url.parent / "other")
         assert objects(url.parent / "other") == {}
@@ -299,7 +299,7 @@ class TestRefusals:
 def test_copy_of_an_interrupted_run_goes_on_in_a_local_directory(
     url: UPath, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """What was uploaded and not committed is not taken for records of the shard that follows."""
+    """Objects that were uploaded and not committed are not taken for records of the next shard."""
     with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
         manifests = iter(range(2))
         plain = MemoryFileSystem.pipe_file

@@ -1,4 +1,4 @@
-"""A recording that ended before its time, and what becomes of it: gone on with, kept whole, written to by one alone."""
+"""Recordings that ended early: they can be continued, lose no step, and allow only one writer."""
 
 import errno
 import os
@@ -37,8 +37,8 @@ class Interrupt(keras.callbacks.Callback):
 
 
 def make_model(units: int = 8, **arguments: Any) -> keras.Model:
-    """Return a compiled model with random numbers, moving averages and an optimizer with states of its own."""
-    # Normalisation takes a bias away: its gradient is rounding, which Adam makes as large as any other.
+    """Return a compiled model with random numbers, moving averages and an optimizer with further state."""
+    # No bias: normalisation removes it, so its gradient is only rounding, which Adam would amplify to full steps.
     layers = [keras.layers.Dense(units, use_bias=False), keras.layers.BatchNormalization()]
     model = dense_model(*layers, keras.layers.Dropout(0.2, seed=1), keras.layers.Dense(CLASSES))
     schedule = keras.optimizers.schedules.PolynomialDecay(0.05, 10, 0.01)
@@ -84,7 +84,7 @@ def test_training_goes_on_where_it_stopped_and_its_ledger_balances(run_dir: Path
 
 
 def test_gradient_that_waits_for_an_update_waits_across_the_seam(run_dir: Path, tmp_path: Path):
-    """Interrupted after an odd number of steps: half of the next update's gradient is the optimizer's to remember."""
+    """Interrupted after an odd number of steps: the optimizer must keep half of the next update's gradient."""
 
     def model() -> keras.Model:
         return make_model(gradient_accumulation_steps=2)
@@ -102,7 +102,7 @@ def test_gradient_that_waits_for_an_update_waits_across_the_seam(run_dir: Path, 
 
 
 def test_run_goes_on_before_the_steps_whose_samples_were_lost(run_dir: Path, tmp_path: Path):
-    """As a power cut leaves it: five steps on the disk, and the samples of the first two."""
+    """The state after a power cut: five steps on the disk, and only the samples of the first two."""
     train(tmp_path / "whole", epochs=2)
     interrupted(run_dir, after=5, every=5)
     samples = run_dir / "samples-00000.tfrecord.tmp"
@@ -180,7 +180,7 @@ def test_logger_says_where_it_goes_on(run_dir: Path, capsys: pytest.CaptureFixtu
     train(run_dir, epochs=1)
     model, logger = make_model(), xtf.PathLogger(run_dir, resume=True)
     fit(model, logger.tap(batches()), logger)
-    assert f"goes on with {run_dir} after its 3 steps" in capsys.readouterr().out
+    assert f"continues {run_dir} after its 3 steps" in capsys.readouterr().out
 
 
 class TestRefusals:
@@ -230,7 +230,7 @@ class TestRefusals:
             opened = RecordedRun(run_dir)
         train(run_dir, resume=True, epochs=1)
         before = digest(run_dir)
-        with pytest.raises(RefusedError, match="another one went on with the run"):
+        with pytest.raises(RefusedError, match="another writer continued the run"):
             RunWriter.reopen(opened)
         assert digest(run_dir) == before
 
@@ -250,14 +250,14 @@ class TestRefusals:
         tapped = first.tap(batches())
         fit(model, tapped, first)
         train(run_dir, resume=True, epochs=1)
-        with pytest.raises(RefusedError, match="another one went on with the run"):
+        with pytest.raises(RefusedError, match="another writer continued the run"):
             fit(model, tapped, first)
         assert len(xtf.open_run(run_dir).steps) == 2 * STEPS_AN_EPOCH
 
 
 @contextmanager
 def files_no_larger_than(size: int) -> Iterator[None]:
-    """Let the operating system refuse to write further, as a full disk does: in the middle of a record."""
+    """Let the operating system refuse to write beyond a size, as a full disk does, in the middle of a record."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -266,12 +266,12 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-UNITS = 2000  # so that steps are larger than graphs
+UNITS = 2000  # makes steps larger than the graphs
 
 
 @pytest.fixture(scope="module")
 def limit(tmp_path_factory: pytest.TempPathFactory) -> int:
-    """Bytes that end in the middle of the record of step 4."""
+    """A file size that ends in the middle of the record of step 4."""
     run_dir = tmp_path_factory.mktemp("measured") / "run"
     train(run_dir, model=make_model(UNITS))
     offsets = RecordFile(run_dir / "steps-00000.tfrecord", None)._offsets
@@ -299,13 +299,13 @@ class TestFullDisk:
         self, run_dir: Path, tmp_path: Path, limit: int
     ):
         model, logger = make_model(UNITS), xtf.PathLogger(run_dir, verbose=False, on_error="warn")
-        with files_no_larger_than(limit), pytest.warns(UserWarning, match="goes on without being recorded"):
+        with files_no_larger_than(limit), pytest.warns(UserWarning, match="continues without being recorded"):
             fit(model, logger.tap(batches()), logger, epochs=EPOCHS)
         whole = train(tmp_path / "whole", model=make_model(UNITS))
         np.testing.assert_array_equal(flat(model.trainable_variables), flat(whole.trainable_variables))
         with pytest.warns(UserWarning, match=r"cut short.*4 steps"):
             assert len(xtf.open_run(run_dir).steps) == 4
-        # No further fit goes unrecorded without a word.
+        # A further fit warns, too, that it is not recorded.
         with pytest.warns(UserWarning, match="records no more"):
             fit(model, logger.tap(batches()), logger)
 
@@ -317,7 +317,7 @@ class TestFullDisk:
             fit(model, logger.tap(batches()), logger)
 
     def test_disk_without_room_for_the_graphs(self, run_dir: Path):
-        """TensorFlow raises errors of its own, one of which Keras takes for the end of the data."""
+        """TensorFlow raises its own errors. Keras takes one of them for the end of the data."""
         with files_no_larger_than(5000), pytest.raises(OSError, match=r"cannot be written.*0 steps"):
             train(run_dir)
         train(run_dir, resume=True, epochs=1)

@@ -1,4 +1,4 @@
-"""A directory that holds anything is left as it is, and a run is continued only by what belongs to it."""
+"""A directory that is not empty is left unchanged, and only a fit that belongs to a run continues it."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Damage done to a run on purpose."""
+"""Functions that damage a run on purpose."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ STEPS, SAMPLES = "steps-00000.tfrecord", "samples-00000.tfrecord"
 
 
 def edit_manifest(run_dir: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
-    """Change the manifest and seal it anew: as a faulty or hostile program would, not a faulty disk."""
+    """Change the manifest and seal it again, as a faulty or hostile program would (a faulty disk would not)."""
     path = run_dir / "manifest.json"
     body = json.loads(path.read_text())
     body.pop(SEAL)
@@ -32,7 +32,7 @@ def read_records(path: Path) -> list[bytes]:
 
 
 def rewrite(run_dir: Path, file: str, records: list[bytes]) -> None:
-    """Write a shard anew, with a manifest that fits: as a faulty program would, not a faulty disk."""
+    """Rewrite a shard, with a manifest that fits, as a faulty program would (a faulty disk would not)."""
     path = run_dir / file
     path.unlink()
     writer = RecordWriter(path)
@@ -46,7 +46,7 @@ def rewrite(run_dir: Path, file: str, records: list[bytes]) -> None:
 
 
 def cut_short(run_dir: Path) -> None:
-    """Turn a complete run into one whose training was killed."""
+    """Turn a complete run into a run whose training was killed."""
 
     def reopen(body: dict[str, Any]) -> None:
         body["status"] = "recording"
@@ -59,5 +59,5 @@ def cut_short(run_dir: Path) -> None:
 
 
 def record_ends(path: Path) -> list[int]:
-    """Return where each record ends, in bytes: 16 around the data of each."""
+    """Return the byte at which each record ends. A record has 16 bytes in addition to its data."""
     return np.cumsum([16 + len(data) for data in read_records(path)]).tolist()

@@ -85,7 +85,7 @@ class TestRunCutShort:
 
     @pytest.mark.parametrize("more", [0, 5])
     def test_steps_whose_samples_were_lost_are_left_out(self, copied: Path, small_run: Recorded, more: int):
-        """After a power cut each file ends anywhere: steps may have reached the disk before their samples."""
+        """After a power cut each file may end anywhere: steps may have reached the disk before their samples."""
         weights = [small_run.spy.before[0], *small_run.spy.after]
         steps, samples = (copied / f"{file}.tmp" for file in (STEPS, SAMPLES))
         ends = {steps: record_ends(copied / STEPS), samples: record_ends(copied / SAMPLES)}
@@ -95,7 +95,7 @@ class TestRunCutShort:
             for stored in range(11):
                 steps.write_bytes(whole[steps][: ends[steps][on_disk] + more])
                 samples.write_bytes(whole[samples][: ends[samples][stored - 1] + more if stored else more])
-                # The second epoch has no samples of its own: its steps go with those that they follow.
+                # The second epoch has no new samples: its steps are kept if all steps before them are.
                 kept = sum(needed <= stored for needed in [4, 8, 10, 10, 10, 10][:on_disk])
                 with pytest.warns(UserWarning, match=f"last whole step: {kept} steps") as caught:
                     run = xtf.open_run(copied)
@@ -106,7 +106,7 @@ class TestRunCutShort:
                 run.verify_files()
 
     def test_committed_samples_that_are_missing_are_no_cut(self, copied: Path):
-        """Not even where steps were still being written: samples of one shard are committed with its steps."""
+        """Not even if steps were still being written, since a shard's samples are committed with its steps."""
         rewrite(copied, SAMPLES, read_records(copied / SAMPLES)[:7])
 
         def reopen(body: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The fingerprints of batches are those of their samples."""
+"""The fingerprints of a batch are the fingerprints of its samples."""
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ class TestBatchFingerprints:
 
 class TestContentTable:
     def test_each_content_of_eight_bytes_is_made_once(self):
-        # What the writer relies on: a sample is stored once.
+        # The writer relies on this to store a sample once.
         rng = np.random.default_rng(2)
         numbers = rng.integers(-(2**63), 2**63 - 1, 500)[rng.integers(0, 500, 3000)]
         numbers[:100] = np.arange(100)

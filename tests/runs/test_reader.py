@@ -1,4 +1,4 @@
-"""Opening a run: whatever is wrong with the directory is said, with file and step, and nothing is guessed."""
+"""Opening a run: errors name what is wrong with the directory, with file and step, and nothing is guessed."""
 
 import shutil
 from collections.abc import Callable
@@ -128,12 +128,12 @@ class TestShards:
 
     def test_step_with_rows_that_were_never_stored_is_refused(self, copied: Path):
         rewrite(copied, SAMPLES, read_records(copied / SAMPLES)[:-1])
-        with pytest.raises(RunFormatError, match=r"step 2 names samples .*\(9 rows\)"):
+        with pytest.raises(RunFormatError, match=r"step 2 names no samples, or samples .*\(9 rows\)"):
             RecordedRun(copied).verify_files()
 
 
 class TestOrderOfSteps:
-    """Records that are whole, but not those of the steps that they are taken for."""
+    """Whole records that are in the place of another step's record."""
 
     @pytest.mark.parametrize(
         ("order", "step", "found"),

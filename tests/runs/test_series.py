@@ -1,4 +1,4 @@
-"""Series of checkpoints without Keras: which files there are, in which order, and how many of them are in memory."""
+"""Series of checkpoints without Keras: which files belong to them, in which order, and how many are in memory."""
 
 import weakref
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_the_files_of_a_tensorflow_checkpoint_are_one(tmp_path, pattern):
 
 def test_too_few_and_twice_the_same_are_refused(tmp_path):
     touch(tmp_path, "a.keras", "b.keras")
-    with pytest.raises(ValueError, match=r"matches 1 checkpoints: .*a\.keras\. A path takes two or more"):
+    with pytest.raises(ValueError, match=r"matches 1 checkpoints: .*a\.keras\. A path needs two or more"):
         find_checkpoints(tmp_path / "a*")
     with pytest.raises(ValueError, match="The list has 0 checkpoints"):
         find_checkpoints([])
@@ -62,7 +62,7 @@ def test_two_are_in_memory_at_most_whichever_way_they_are_walked():
     alive = weakref.WeakSet()
 
     class Tracked(np.ndarray):
-        """NumPy's own arrays are not hashable, which a WeakSet needs."""
+        """An array that is hashable, as a WeakSet needs; NumPy's own are not."""
 
         __hash__ = object.__hash__
 

@@ -1,4 +1,4 @@
-"""Reading steps ahead: a help that nothing but the clock can tell from reading them when they are asked for."""
+"""Reading steps ahead: it saves time, and gives the same records as reading them when they are asked for."""
 
 import threading
 import weakref
@@ -36,7 +36,7 @@ def theta(position: int) -> np.ndarray:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A file of twelve steps; the weights after each are its number."""
+    """A file of twelve steps. The weights after each record are its position."""
     writer = RecordWriter(tmp_path / "steps.tfrecord")
     for position in range(STEPS + 1):
         kind = STEP if position else START
@@ -105,7 +105,9 @@ def test_a_damaged_record_raises_when_it_is_asked_for_and_not_earlier(path: Path
     for step in before:
         store.transition(step)
         wait(store)
-    assert store._ahead is not None and store._ahead.position == 8  # it was met, and nothing said
+    assert (
+        store._ahead is not None and store._ahead.position == 8
+    )  # it was read ahead, and no error was raised
     for _ in range(2):
         with pytest.raises(RunFormatError, match=r"record 8, at byte .* is damaged"):
             store.transition(first)
@@ -142,7 +144,7 @@ def test_one_record_more_is_held_than_without_reading_ahead(path: Path, monkeypa
 
 
 def test_a_run_is_closed_when_nobody_holds_it(path: Path):
-    """Not by the garbage collector at some time, but at once: threads leave no cycle behind."""
+    """It is closed at once, not later by the garbage collector: threads leave no reference cycle."""
     store = open_steps(path)
     walk(store, FORWARD[:5])
     thread = store._ahead

@@ -1,4 +1,4 @@
-"""Nothing that reads a run executes what it says."""
+"""Reading a run never executes its content."""
 
 import ast
 import json
@@ -11,7 +11,7 @@ from tests.helpers import Recorded
 
 
 class TestTrust:
-    """A run directory may come from anyone: reading it must not execute what it says."""
+    """A run directory may come from anyone, so reading it must not execute its content."""
 
     SOURCES = sorted((Path(xtf.__file__).parent).rglob("*.py"))
 
@@ -37,7 +37,7 @@ class TestTrust:
                     assert all(k.arg != "allow_pickle" for k in node.keywords), f"{path}: {node.lineno}"
 
     def test_the_format_does_not_know_keras(self):
-        """No Keras config is deserialised from a run: the room that reads it does not even import Keras."""
+        """No Keras config is deserialised from a run: the package that reads it does not even import Keras."""
         for path in (Path(xtf.__file__).parent / "runs").rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, (ast.Import, ast.ImportFrom)):

@@ -1,4 +1,4 @@
-"""The compiled loss of a Keras model, opened: values of single samples and the factors of its reductions."""
+"""The compiled loss of a Keras model, taken apart into values of single samples and factors of the reduction."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,16 +16,16 @@ _REDUCTIONS = (*_AVERAGES, "sum", "mean_with_sample_weight")
 
 @dataclass(frozen=True)
 class LossPart:
-    """One loss of a compiled model for one batch; what it adds to Keras' total is ``scale · Σ values``.
+    """One loss of a compiled model for one batch. It adds ``scale · Σ values`` to Keras' total.
 
     Attributes
     ----------
     name, reduction : str
-        As Keras calls them.
+        Keras' names of the loss and its reduction.
     values : tf.Tensor
-        Weighted and masked losses, shape (batch, ...): one for each position where a sample has several.
+        Weighted and masked losses, shape (batch, ...): one per position if a sample has several.
     scale : tf.Tensor
-        Everything that depends on the batch as a whole, a scalar: Keras' divisor, the rescaling of
+        A scalar with all factors that depend on the batch as a whole: Keras' divisor, the rescaling of
         masked means, and the loss weight.
     """
 
@@ -36,30 +36,30 @@ class LossPart:
 
     @property
     def of_samples(self) -> tf.Tensor:
-        """The values of samples, shape (batch,)."""
+        """Values summed per sample, shape (batch,)."""
         return tf.reduce_sum(self.values, axis=list(range(1, self.values.shape.rank)))
 
     @property
     def of_tokens(self) -> tf.Tensor:
-        """The values of positions, in order, shape (batch, positions)."""
+        """Values per position, in order, shape (batch, positions)."""
         known = self.values.shape[1:].num_elements()
         return tf.reshape(self.values, (tf.shape(self.values)[0], -1 if known is None else known))
 
 
 def have_tokens(terms: list[LossPart]) -> bool:
-    """Tell whether a sample has several values, in all losses for the same positions."""
+    """Return whether a sample has several values, for the same positions in all losses."""
     shapes = [term.values.shape[1:] for term in terms]
-    if shapes[0].num_elements() == 1:  # as of one weight for a sample, given as (batch, 1)
+    if shapes[0].num_elements() == 1:  # as with one weight per sample, given as (batch, 1)
         return False
-    # Of shapes that are not known yet, some batch may turn out to have different ones.
+    # If shapes are not known yet, some batch may have different ones.
     return len(terms) == 1 or all(s.is_fully_defined() and s == shapes[0] for s in shapes)
 
 
 class _OpenedLoss(CompileLoss):
-    """Keras' own matching of losses with outputs, targets and weights, noting what is matched.
+    """Keras' own matching of losses with outputs, targets and weights, which notes what is matched.
 
-    Each loss is replaced by one that notes its arguments and returns a unit vector, so that the "total"
-    tells with which factor Keras counts each of them (zero for all but the first of several on one output).
+    Each loss is replaced by a function that notes its arguments and returns a unit vector. The "total" then holds the
+    factor with which Keras counts each loss (zero for all but the first of several losses on one output).
     """
 
     def __init__(self, compiled: CompileLoss) -> None:
@@ -75,12 +75,12 @@ class _OpenedLoss(CompileLoss):
             entry._replace(loss=self._noting(entry, tf.one_hot(i, count, dtype=self.dtype)))
             for i, entry in enumerate(self._entries)
         ]
-        # Keras pairs losses with metrics of their values; here nothing is to be measured.
+        # Keras pairs losses with metrics of their values, which are not needed here.
         self._metrics = [None] * count
 
     def _build_nested(self, *arguments: Any) -> None:
         super()._build_nested(*arguments)
-        # Taken out of sight of build(), which makes a metric, hence variables, for each of several losses.
+        # Hidden from build(), which would make a metric, and so variables, for each of several losses.
         self._entries += self._flat_losses
         self._flat_losses = []
 
@@ -100,22 +100,22 @@ def loss_parts(
     Parameters
     ----------
     y_true, y_pred, sample_weight
-        Nested as Keras' trainer gets them; ``sample_weight`` may be None.
+        Nested as Keras' trainer gets them. ``sample_weight`` may be None.
     batch_size : tf.Tensor
-        A scalar that does not depend on the predictions, so that the scales need no forward pass.
+        A scalar that does not depend on the predictions. The scales then need no forward pass.
 
     Raises
     ------
     RefusedError
-        If there is no loss, or one that cannot be split over samples.
+        If there is no loss, or a loss that cannot be split over samples.
     """
     compiled = model._compile_loss  # the only place where Keras keeps what compile() was given
     opened = None if compiled is None else _OpenedLoss(compiled)
     factors = None if opened is None else opened.call(y_true, y_pred, sample_weight)
     if opened is None or factors is None:
         raise RefusedError(
-            "The model was compiled without a loss. The ledger splits the loss over samples: pass "
-            "`loss=` to compile() instead of computing it in train_step or add_loss."
+            "The model was compiled without a loss. The ledger needs a loss that it can split over samples: pass "
+            "`loss=` to compile(). A loss computed in train_step or by add_loss cannot be split."
         )
     return [
         _term(*noted, factor=factor, batch_size=batch_size)
@@ -177,7 +177,7 @@ def _mask_of(value: Any) -> tf.Tensor | None:
 
 
 def _count(values: tf.Tensor, batch_size: tf.Tensor) -> tf.Tensor:
-    """Return the number of elements; without looking at the values if their shape is known."""
+    """Return the number of elements, without reading the values if their shape is known."""
     per_sample = values.shape[1:].num_elements()
     if per_sample is None or values.shape[0] is not None:
         return tf.cast(tf.size(values), values.dtype)
@@ -188,9 +188,9 @@ def _product(loss: keras.losses.Loss, values: tf.Tensor, weight: tf.Tensor) -> t
     if values.shape.rank != weight.shape.rank:
         raise RefusedError(
             f"The loss {loss.name!r} has values (or a mask) of shape {values.shape} and weights of shape {weight.shape}. "
-            f"Keras multiplies them along the last axis, so that the weights of the samples meet positions within "
-            f"samples. Give weights of the same number of axes: (batch, 1) for one weight a sample of "
-            f"several positions, (batch, positions) for one a position."
+            f"Keras multiplies them along their last axes, and would apply weights of samples to positions within "
+            f"samples. Give weights with as many axes as the values: (batch, 1) for one weight per sample, "
+            f"(batch, positions) for one weight per position."
         )
     return values * weight
 
@@ -198,13 +198,13 @@ def _product(loss: keras.losses.Loss, values: tf.Tensor, weight: tf.Tensor) -> t
 def _refuse_other_reductions(loss: keras.losses.Loss) -> None:
     if type(loss).__call__ is not keras.losses.Loss.__call__:
         raise RefusedError(
-            f"The loss {loss.name!r} ({type(loss).__name__}) overrides __call__, so that Keras' own reduction of the values "
-            f"of samples is not used. Override call(y_true, y_pred) and return values of shape (batch,)."
+            f"The loss {loss.name!r} ({type(loss).__name__}) overrides __call__, so Keras' own reduction over samples is "
+            f"not used. Override call(y_true, y_pred) instead, and return values of shape (batch,)."
         )
     if loss.reduction not in _REDUCTIONS:
         raise RefusedError(
-            f"The loss {loss.name!r} has reduction={loss.reduction!r}, with which Keras differentiates an "
-            f"unreduced vector. Use one of {sorted(_REDUCTIONS)}."
+            f"The loss {loss.name!r} has reduction={loss.reduction!r}, for which Keras differentiates an "
+            f"unreduced vector. The ledger needs a scalar loss. Use one of {sorted(_REDUCTIONS)}."
         )
 
 
@@ -213,6 +213,6 @@ def _refuse_batch_values(loss: keras.losses.Loss, values: tf.Tensor, static_batc
         raise RefusedError(
             f"The loss {loss.name!r} returns a value of shape {values.shape} for a batch, not one for "
             f"each sample, so it cannot be split over the training samples. Return per-sample values of "
-            f"shape (batch,), as keras.losses do, and leave the reduction to Keras: for example "
+            f"shape (batch,), as keras.losses do, and leave the reduction to Keras. For example, write "
             f"`lambda y, p: keras.ops.mean((y - p) ** 2, axis=-1)` instead of a mean over everything."
         )

@@ -25,12 +25,12 @@ from explaind_tf.runs.graphs.loaded import (
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What tracing found out about a model.
+    """Facts about a model that tracing shows.
 
     Attributes
     ----------
     outputs : Structure
-        What the model returns for one input.
+        Structure of the model's output for one input.
     losses : tuple of dict
         Name and reduction of each compiled loss.
     has_penalty : bool
@@ -45,16 +45,16 @@ class ModelFacts:
 class PureFunctions(tf.Module):
     """A model's forward pass, per-sample losses and penalties as functions of its variables.
 
-    TensorFlow traces the functions once more when it saves them, and reads the properties first. What a SavedModel holds
-    therefore follows :attr:`byte_count` in its order.
+    TensorFlow traces the functions once more when it saves them, and reads the properties first. The content of the
+    SavedModel therefore has the order of :attr:`byte_count`.
 
     Parameters
     ----------
     functions : dict
-        By the names of :class:`explaind_tf.runs.graphs.loaded.Graphs`, each a ``tf.function`` of one signature. Those of
-        token losses are there only if the losses have values for positions.
+        Functions by the names of :class:`explaind_tf.runs.graphs.loaded.Graphs`, each a ``tf.function`` of one signature.
+        The token losses are included only if the losses have values for positions.
     facts : ModelFacts
-        What is known of the model besides.
+        Other facts about the model.
     """
 
     forward: Any
@@ -70,7 +70,7 @@ class PureFunctions(tf.Module):
 
     @property
     def byte_count(self) -> int:
-        """Bytes of the functions, about."""
+        """Approximate bytes of the functions."""
         found = [self.forward, self.sample_losses, self.loss_scales, self.penalty]
         return sum(f.get_concrete_function().graph.as_graph_def().ByteSize() for f in found)
 
@@ -89,14 +89,14 @@ def pure_functions(
     model : keras.Model
         Built and compiled.
     inputs, targets : Structure
-        What one sample looks like.
+        Structure of one sample.
     weights : Structure or None
-        What the dataset gives as sample weights, if it does.
+        Structure of the dataset's sample weights, None if it has none.
 
     Raises
     ------
     RefusedError
-        If something about the model cannot be replayed or split over samples.
+        If something in the model cannot be replayed or split over samples.
     """
     forward, outputs = traced_forward(model, inputs)
     bodies = _Bodies(model, inputs, targets, weights)
@@ -120,16 +120,16 @@ def pure_functions(
 
 @dataclass(frozen=True)
 class _LossFacts:
-    """What the losses of a batch tell while they are traced.
+    """Facts about the losses of a batch that tracing shows.
 
     Attributes
     ----------
     losses : tuple of dict
         Name and reduction of each.
     has_tokens : bool
-        Whether they have values for the positions of a sample.
+        Whether the losses have values for the positions of a sample.
     penalties : int
-        How many penalties the model added to them.
+        Number of penalties that the model adds to the losses.
     """
 
     losses: tuple[dict[str, str], ...]
@@ -138,7 +138,7 @@ class _LossFacts:
 
 
 class _BatchLosses(NamedTuple):
-    """The compiled losses of a batch, the state that the forward pass leaves, and how many penalties it has."""
+    """The compiled losses of a batch, the state after the forward pass, and the number of penalties."""
 
     terms: list[LossPart]
     state: list[tf.Tensor]
@@ -146,16 +146,16 @@ class _BatchLosses(NamedTuple):
 
 
 class _Bodies:
-    """The Python functions that are traced, each of flat tensors, and their signatures.
+    """The Python functions that are traced, with flat tensors as arguments, and their signatures.
 
     Attributes
     ----------
     parameters, state, inputs, targets, weights : list of tf.TensorSpec
-        Of the arguments, in this order.
+        Specs of the arguments, in this order.
     scales : tf.TensorSpec
-        Of the last argument of losses.
+        Spec of the last argument of the losses.
     regularized : int
-        How many weights have a regulariser.
+        Number of trainable variables with a regulariser.
     """
 
     def __init__(
@@ -228,18 +228,18 @@ class _Bodies:
 def save_module(module: tf.Module, path: str) -> None:
     """Write a module as a SavedModel."""
     with warnings.catch_warnings():
-        # Raised inside TensorFlow while it copies functions; nothing a user could change.
+        # TensorFlow warns while it copies functions. A user could not change that.
         warnings.simplefilter("ignore")
         tf.saved_model.save(module, path)
 
 
 def variable_specs(variables: list[Any], decayed: list[bool] | None = None) -> tuple[VariableSpec, ...]:
-    """Return the path, shape and dtype of variables, and whether they decay."""
+    """Return path, shape and dtype of variables, and whether weight decay applies to them."""
     flags = decayed if decayed is not None else [False] * len(variables)
     taken: dict[str, int] = {}
     specs = []
     for variable, decay in zip(variables, flags, strict=True):
-        # Two layers of one name give two variables of one path; ledgers need to tell them apart.
+        # Two layers of the same name give two variables of the same path. Ledgers need distinct paths.
         count = taken[variable.path] = taken.get(variable.path, 0) + 1
         layer, name = variable.path.rsplit("/", 1) if "/" in variable.path else ("", variable.path)
         path = "/".join(part for part in (layer if count == 1 else f"{layer}~{count}", name) if part)
@@ -248,14 +248,14 @@ def variable_specs(variables: list[Any], decayed: list[bool] | None = None) -> t
 
 
 class TracedForward(NamedTuple):
-    """The forward pass in inference mode, and what it returns for one input.
+    """The forward pass in inference mode, and the structure of its output.
 
     Attributes
     ----------
     function : tf.function
-        Of one signature, ``(*trainable, *non_trainable, *inputs) -> [*outputs]``.
+        A function of one signature, ``(*trainable, *non_trainable, *inputs) -> [*outputs]``.
     outputs : Structure
-        What it returns.
+        Structure of the output for one input.
     """
 
     function: Any
@@ -270,12 +270,12 @@ def traced_forward(model: keras.Model, inputs: Structure) -> TracedForward:
     model : keras.Model
         Built.
     inputs : Structure
-        What one input looks like.
+        Structure of one input.
 
     Raises
     ------
     RefusedError
-        If the pass depends on more than the model's variables, or cannot be differentiated.
+        If the pass depends on variables that are not the model's, or cannot be differentiated.
     """
     parameters = [_variable_spec(v) for v in model.trainable_variables]
     state = [_variable_spec(v) for v in model.non_trainable_variables]
@@ -295,7 +295,7 @@ def traced_forward(model: keras.Model, inputs: Structure) -> TracedForward:
 
 
 def training_argument(model: keras.Model, training: bool) -> dict[str, bool]:
-    """Return the argument with which Keras' trainer calls the model: none if its call() takes none."""
+    """Return the argument with which Keras' trainer calls the model, empty if ``call()`` does not take it."""
     return {"training": training} if model._call_has_training_arg else {}
 
 
@@ -304,7 +304,7 @@ def _call(
 ) -> tuple[Any, list[tf.Tensor], list[tf.Tensor]]:
     """Return outputs, new state and ``model.losses``, with the variables' values replaced by ``p`` and ``u``.
 
-    The model is called as the trainer calls it. ``stateless_call`` would call ``call`` itself, without what
+    The model is called as the trainer calls it. ``stateless_call`` would call ``call`` directly, and leave out what
     ``__call__`` adds: casts of the inputs, masks of the outputs, the model's own activity regulariser.
     """
     variables = [*model.trainable_variables, *model.non_trainable_variables]
@@ -317,7 +317,7 @@ def _call(
 
 
 class _Traced(NamedTuple):
-    """A function of one signature, and what its Python found out while it was traced."""
+    """A function of one signature, and the facts that its Python returned while it was traced."""
 
     function: Any
     found: Any
@@ -326,7 +326,7 @@ class _Traced(NamedTuple):
 def _trace(
     name: str, body: Callable[..., tuple[list[tf.Tensor], Any]], specs: list[tf.TensorSpec]
 ) -> _Traced:
-    """Trace Python that returns tensors, and with them what it found out about them."""
+    """Trace a Python function that returns tensors, together with facts about them."""
     named = [tf.TensorSpec(spec.shape, spec.dtype, f"argument_{i}") for i, spec in enumerate(specs)]
     found: list[Any] = []
 
@@ -335,7 +335,7 @@ def _trace(
         found.append(facts)
         return values
 
-    tensors.__name__ = name  # by which the SavedModel has it
+    tensors.__name__ = name  # its name in the SavedModel
     traced = tf.function(tensors, input_signature=named, autograph=False)
     traced.get_concrete_function()
     return _Traced(traced, found[-1])
@@ -362,8 +362,8 @@ def _output_structure(outputs: Any) -> Structure:
     if not tf.is_tensor(outputs) or not outputs.shape.rank:
         found = f"a tensor of shape {outputs.shape}" if tf.is_tensor(outputs) else type(outputs).__name__
         raise RefusedError(
-            f"The model returns {found} among its outputs. Return tensors (batch, ...), alone or in dicts (with "
-            f"strings as keys), lists and tuples."
+            f"The model returns {found} among its outputs. Return tensors of shape (batch, ...), alone or in lists, "
+            f"tuples and dicts with strings as keys."
         )
     return struct.Leaf(outputs.dtype.name, tuple(outputs.shape[1:]))
 
@@ -379,7 +379,7 @@ def _refuse_captured_variables(name: str, function: Any) -> None:
         raise RefusedError(
             f"The model's {name} reads {len(captured)} variable(s) or table(s) that are neither in "
             f"model.trainable_variables nor in model.non_trainable_variables, so the record would not hold "
-            f"them. Create variables with self.add_weight(...) in a layer; loss weights must be numbers."
+            f"them. Create variables with self.add_weight(...) in a layer, and give loss weights as numbers."
         )
 
 
@@ -387,7 +387,8 @@ def _refuse_calls(name: str, function: Any) -> None:
     calls = has_calls(function.get_concrete_function())
     if calls:
         raise RefusedError(
-            f"The model's {name} calls functions that are compiled on their own ({', '.join(calls[:3])}): a grouped "
-            f"convolution, or a tf.function with jit_compile=True within a layer. They cannot be differentiated from the "
-            f"record. Write grouped convolutions as several, and leave jit_compile=True to model.compile()."
+            f"The model's {name} calls functions that are compiled on their own ({', '.join(calls[:3])}), such as a grouped "
+            f"convolution or a tf.function with jit_compile=True within a layer. They cannot be differentiated from the "
+            f"record. Write a grouped convolution as several convolutions, and set jit_compile=True only in "
+            f"model.compile()."
         )

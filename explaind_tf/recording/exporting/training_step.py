@@ -1,4 +1,4 @@
-"""Export of the training step itself, so that what is not recorded between keyframes can be trained again."""
+"""Export of the training step itself, with which the steps between keyframes can be trained again."""
 
 from typing import Any
 
@@ -16,10 +16,10 @@ _PYTHON_CALLS = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
 
 
 class TrainingStep(tf.Module):
-    """Keras' own training step together with the variables that it reads and changes.
+    """Keras' own training step, together with the variables that it reads and changes.
 
-    It is compiled as Keras compiles it, metrics and all: another graph of the same mathematics is fused in another way, and
-    differs in the last bits.
+    It is compiled exactly as Keras compiles it, including metrics. Another graph of the same mathematics would be fused
+    differently, and would differ in the last bits.
 
     Parameters
     ----------
@@ -28,14 +28,14 @@ class TrainingStep(tf.Module):
     optimizer : PathOptimizer
         The model's optimizer, built.
     variables : TrainingVariables
-        Of both.
+        The variables of model and optimizer.
     tap : Tap
-        Says what a batch looks like.
+        Gives the structure of a batch.
 
     Raises
     ------
     RefusedError
-        If the step cannot be taken without the program that made it.
+        If the step cannot be repeated from its graph alone.
     """
 
     def __init__(
@@ -45,7 +45,8 @@ class TrainingStep(tf.Module):
         if model.run_eagerly:
             raise RefusedError(
                 "The model was compiled with run_eagerly=True. Steps between keyframes are trained again from a compiled "
-                "graph, which rounds in another order: compile without it, or record every step, PathLogger(every=1)."
+                "graph, which rounds differently. Compile without run_eagerly=True, or record every step: "
+                "PathLogger(every=1)."
             )
         for name, group in variables.by_group().items():
             setattr(self, name, group)
@@ -57,12 +58,12 @@ class TrainingStep(tf.Module):
         graph = self.step.get_concrete_function().graph
         _refuse_python(graph)
         known = {id(variable) for variable in self.variables}
-        # Metrics and the optimizer's notes: nothing in a weight depends on them, but the step writes to them.
+        # Metrics and the optimizer's notes. No weight depends on them, but the step writes to them.
         self.others = [variable for variable in graph.variables if id(variable) not in known]
 
     @property
     def byte_count(self) -> int:
-        """Bytes of graph and variables, about."""
+        """Approximate bytes of graph and variables."""
         values = sum(variable.shape.num_elements() * variable.dtype.size for variable in self.variables)
         return values + self.step.get_concrete_function().graph.as_graph_def().ByteSize()
 
@@ -100,6 +101,6 @@ def _refuse_python(graph: Any) -> None:
     found = sorted({node.name for node in nodes if node.op in _PYTHON_CALLS})
     if found:
         raise RefusedError(
-            f"The training step calls Python ({', '.join(found[:3])}: tf.numpy_function or tf.py_function), which is not "
-            f"recorded: the steps between keyframes could not be trained again. Record every step, PathLogger(every=1)."
+            f"The training step calls Python ({', '.join(found[:3])}: tf.numpy_function or tf.py_function). Python is not "
+            f"recorded, so steps between keyframes could not be trained again. Record every step: PathLogger(every=1)."
         )

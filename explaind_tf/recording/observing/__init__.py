@@ -1,9 +1,9 @@
-"""Bystanders of a training step, each of what only it can see; none changes a number.
+"""Observers of a training step: each sees what only it can see, and none changes a number.
 
-- The tap sits in the input pipeline: it queues the batches that training draws.
-- The optimizer's ring buffers are written within the compiled step: what an update used, and led to.
-- The look at the data happens once, when Keras traces the step: whether it gets what the tap delivers.
+- The tap sits in the input pipeline. It queues the batches that training draws.
+- The optimizer's ring buffers are written within the compiled step. They hold what an update used and its result.
+- The data check runs once, when Keras traces the step. It compares the step's data with those of the tap.
 
-They have no interface in common, for they are called by the pipeline, by the compiled step and by tracing. The observer puts
-together what a step led to, and the checks hold the first step against it.
+They share no interface, since the pipeline, the compiled step and tracing call them. The observer puts
+together the outcome of a step, and the checks compare the first step with it.
 """

@@ -1,4 +1,4 @@
-"""What a step made of the model and its optimizer, read between steps or from the optimizer's ring buffers."""
+"""The outcome of a step for model and optimizer, read between steps or from the optimizer's ring buffers."""
 
 from dataclasses import dataclass
 
@@ -20,13 +20,13 @@ class StepOutcome:
     Attributes
     ----------
     snapshot : Snapshot
-        All variables as the step left them.
+        All variables after the step.
     scalars : StepScalars or None
-        What the update used; None if the step only accumulated its gradient.
+        Scalars that the update used; None if the step only accumulated its gradient.
     clip_factors : np.ndarray or None
-        For each trainable variable of the model.
+        Clipping factor of each trainable variable of the model.
     theta_stepped : np.ndarray or None
-        Weights after the update, shape (D,), where something else changed them within the step.
+        Weights after the update, shape (D,), if something else changed them within the step.
     """
 
     snapshot: Snapshot
@@ -36,11 +36,11 @@ class StepOutcome:
 
 
 class StepObserver:
-    """Reads a model in training.
+    """Reads the variables of a model in training.
 
-    Most steps can be read from outside, when they are done. Where one execution takes several steps, or something
-    besides the update changes weights within a step, the optimizer is asked to take notes. It does so in training steps that
-    are traced after this.
+    Most steps can be read from outside, after they end. If one execution takes several steps, or something besides the
+    update changes weights within a step, the optimizer notes them instead. It does so in training steps that are traced
+    after this object was made.
 
     Parameters
     ----------
@@ -52,9 +52,9 @@ class StepObserver:
     Attributes
     ----------
     variables : TrainingVariables
-        Of model and optimizer.
+        Variables of model and optimizer.
     optimizer_variables : list of keras.Variable
-        The optimizer's variables beside its moments and accumulated gradients.
+        The optimizer's variables other than its moments and accumulated gradients.
     """
 
     def __init__(self, model: keras.Model, optimizer: PathOptimizer) -> None:
@@ -82,22 +82,22 @@ class StepObserver:
         return int(views_of([self._optimizer._iterations.value])[0])
 
     def changed_weights(self, known: np.ndarray) -> np.ndarray | None:
-        """Return θ as it is now, None if it is as known, shape (D,)."""
+        """Return the current θ, shape (D,), or None if it equals ``known``."""
         return _unless_equal(_flat(views_of(self.variables.parameters)), known)
 
     def changed_state(self, known: list[np.ndarray]) -> list[np.ndarray] | None:
-        """Return the non-trainable variables as they are now, None if they are as known."""
+        """Return the current non-trainable variables, or None if they equal ``known``."""
         values = views_of(self.variables.state)
         if _all_equal(values, known):
             return None
         return [np.array(value) for value in values]
 
     def momentum(self) -> np.ndarray | None:
-        """Return m as it is now, None where the optimizer has none."""
+        """Return the current m, or None if the optimizer has none."""
         return flat_or_none(views_of(self.variables.momentum))
 
     def outcome(self, iteration: int) -> StepOutcome:
-        """Return what the step at a raw counter value led to.
+        """Return the outcome of the step at a raw counter value.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class StepObserver:
         )
 
     def decay_mask(self) -> np.ndarray:
-        """Return w, shape (D,)."""
+        """Return for each weight whether weight decay applies (1 or 0), shape (D,)."""
         trainable = self._model.trainable_variables
         flags = self._optimizer.decay_mask(trainable)
         return _flat([np.full(v.shape, f, v.dtype) for v, f in zip(trainable, flags, strict=True)])
@@ -129,14 +129,14 @@ class StepObserver:
     def used_gradient(
         self, start: Snapshot, theta_before: np.ndarray, outcome: StepOutcome
     ) -> UsedGradient | None:
-        """Return the gradient that the first step recorded used, as far as the optimizer's variables betray it.
+        """Return the gradient that the first recorded step used, recovered from the optimizer's variables.
 
-        None if they do not: under a learning rate of 0, SGD remembers nothing of a gradient.
+        Return None if it cannot be recovered. With a learning rate of 0, for example, SGD keeps no trace of a gradient.
         """
         waiting = np.zeros_like(theta_before) if start.accumulated is None else start.accumulated
         after = outcome.snapshot
         if outcome.scalars is None:
-            assert after.accumulated is not None  # nothing else postpones an update
+            assert after.accumulated is not None  # only accumulation postpones an update
             eps = float(np.finfo(theta_before.dtype).eps)
             return UsedGradient(after.accumulated - waiting, 4 * eps * float(np.linalg.norm(waiting)))
         stepped = after.theta if outcome.theta_stepped is None else outcome.theta_stepped

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training while it is recorded."""
+"""Summaries for TensorBoard, written while a training is recorded."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ class StepSummaries:
     directory : str or Path
         Log directory of TensorBoard.
     variables : sequence of VariableSpec
-        The trainable variables, in the order in which they make up θ.
+        The trainable variables, in the order of θ.
     """
 
     def __init__(self, directory: str | Path, variables: Sequence[VariableSpec]) -> None:
@@ -26,7 +26,7 @@ class StepSummaries:
         self._starts = np.cumsum([0, *(variable.size for variable in variables)])[:-1]
 
     def write(self, step: int, learning_rate: float, displacement: np.ndarray) -> None:
-        """Write one step; the displacement θ_{s+1} − θ_s is of shape (D,)."""
+        """Write one step. The displacement θ_{s+1} − θ_s has shape (D,)."""
         squares = np.add.reduceat(np.square(displacement, dtype=np.float64), self._starts)
         by_layer: dict[str, float] = {}
         for layer, square in zip(self._layers, squares.tolist(), strict=True):
@@ -35,5 +35,5 @@ class StepSummaries:
         self._file.scalars({"recording/learning_rate": learning_rate} | norms, step)
 
     def close(self) -> None:
-        """Hand over what was written."""
+        """Close the file."""
         self._file.close()

@@ -1,8 +1,8 @@
-"""The tap: which samples each training step consumed, seen from inside the input pipeline.
+"""The tap: it observes, inside the input pipeline, which samples each training step uses.
 
-``tf.data`` prepares batches ahead of training, and Keras makes new iterators as epochs come and go. The tap
-therefore numbers iterators as they start (generations) and queues what each of them delivers; the logger
-takes one entry for each step that the optimizer counted, always from the newest generation.
+``tf.data`` prepares batches ahead of training, and Keras makes new iterators from epoch to epoch. The tap therefore
+numbers iterators as they start (generations) and queues the batches of the newest one. The logger takes one entry from
+the queue for each step that the optimizer counted.
 """
 
 import threading
@@ -26,7 +26,7 @@ from explaind_tf.runs.samples import Sample, SampleId
 class TappedBatch:
     """One batch as it went to training, flat.
 
-    Fingerprints that take long are taken beside the training step: reading them waits for that.
+    Fingerprints that take long are computed in another thread, beside the training step. Reading them waits for it.
     """
 
     inputs: list[np.ndarray]
@@ -37,14 +37,14 @@ class TappedBatch:
 
     @property
     def fingerprints(self) -> Fingerprints:
-        """Of each sample."""
+        """The fingerprint of each sample."""
         return self.hashed.result()
 
     def __len__(self) -> int:
         return len(self.inputs[0])
 
     def sample(self, position: int) -> Sample:
-        """Return one sample as it is stored."""
+        """Return one sample in the form in which it is stored."""
         return Sample(
             int(self.fingerprints.values[position]),
             None if self.ids is None else self.ids[position],
@@ -55,7 +55,7 @@ class TappedBatch:
 
 @dataclass(frozen=True)
 class _ElementForm:
-    """How an element of the dataset is made up."""
+    """The structure of an element of the dataset."""
 
     inputs: Structure
     targets: Structure
@@ -72,7 +72,7 @@ class Tap:
     dataset : tf.data.Dataset
         Batched dataset of ``(x, y)``, ``(x, y, sample_weight)`` or ``(id, (x, y[, sample_weight]))``.
     ids : str or None
-        Key under which a dict of inputs holds the samples' ids.
+        Key of the samples' ids in a dict of inputs.
     class_weight : dict or None
         Weights of classes, from which Keras makes sample weights.
     """
@@ -102,9 +102,9 @@ class Tap:
             generation = tf.numpy_function(self._start_generation, [], tf.int64)
             return tf.data.Dataset.from_tensors(generation).repeat()
 
-        # A dataset of one element whose expansion repeats a number: `start` runs once an iterator, when the first
-        # batch is drawn. The user's dataset stays beside it, so that its iterators are made, and its
-        # shuffles advance, when they would without the tap.
+        # A dataset of one element, which expands to a repeated number: `start` runs once per iterator, when the first
+        # batch is drawn. The user's dataset is zipped with it and not nested in it. Its iterators are then made, and its
+        # shuffles advance, exactly when they would without the tap.
         generations = tf.data.Dataset.range(1).flat_map(start)
         watched = tf.data.Dataset.zip((generations, dataset)).map(self._see)
         cardinality = dataset.cardinality()
@@ -130,7 +130,7 @@ class Tap:
         with self._lock:
             if not self._is_open:
                 return np.int64(-1)
-            # Training draws its batch first in a step; what callbacks start afterwards is not training.
+            # In a step, training draws its batch first. Iterators that callbacks start afterwards are not training's.
             self._is_open = False
             self._generation += 1
             self._queue.clear()
@@ -139,7 +139,7 @@ class Tap:
     def _enqueue(self, generation: np.int64, *flat: np.ndarray) -> np.int64:
         arrays = list(flat)
         ids = [_plain_id(value) for value in arrays.pop()] if self._has_ids else None
-        # Copies: the arrays are views of buffers that tf.data takes back when this function returns.
+        # Copied, since the arrays are views of buffers that tf.data reuses after this function returns.
         arrays = [np.array(array) for array in arrays]
         x_stop = len(struct.leaves(self.inputs))
         y_stop = x_stop + len(struct.leaves(self.targets))
@@ -153,7 +153,7 @@ class Tap:
     def _hash(self, contents: list[np.ndarray]) -> Future[Fingerprints]:
         if not self._fingerprints.remembers(contents):
             return self._hashing.submit(self._fingerprints, contents)
-        # A table is looked through in less time than it takes to wake a thread, beside training that has all cores.
+        # Looking up a table takes less time than waking a thread while training uses all cores.
         hashed: Future[Fingerprints] = Future()
         hashed.set_result(self._fingerprints(contents))
         return hashed
@@ -163,17 +163,17 @@ class Tap:
         return self.form.leading_id or self.form.id_key is not None
 
     def open(self) -> None:
-        """Take the next iterator that starts for the one of training: a step begins."""
+        """Take the next iterator that starts for that of training, since a step begins."""
         with self._lock:
             self._is_open = True
 
     def close(self) -> None:
-        """A step has ended: iterators that start from now on are not those of training."""
+        """Ignore iterators that start from now on, since the step has ended."""
         with self._lock:
             self._is_open = False
 
     def next_batch(self) -> TappedBatch:
-        """Take the batch of the step that was just done.
+        """Return the batch of the step that just ended, and remove it from the queue.
 
         Raises
         ------
@@ -183,8 +183,8 @@ class Tap:
         with self._lock:
             if not self._queue:
                 raise RefusedError(
-                    "A training step was taken, but no batch went through the tap. fit() must be given the "
-                    "very dataset that tap() returned: model.fit(logger.tap(train_ds), callbacks=[logger])."
+                    "A training step was taken, but no batch went through the tap. fit() needs the same dataset "
+                    "object that tap() returned: model.fit(logger.tap(train_ds), callbacks=[logger])."
                 )
             return self._queue.popleft()
 
@@ -196,7 +196,9 @@ def _plain_id(value: Any) -> SampleId:
 def _element_form(spec: Any, ids: str | None) -> _ElementForm:
     leading_id = _has_leading_id(spec)
     if leading_id and ids is not None:
-        raise RefusedError(f"Elements (id, (x, y)) already carry ids; ids={ids!r} must not be given as well.")
+        raise RefusedError(
+            f"The dataset's elements (id, (x, y)) already carry ids, so ids={ids!r} cannot be used as well: leave out ids."
+        )
     if leading_id:
         _refuse_odd_ids(spec[0])
         spec = spec[1]
@@ -254,7 +256,8 @@ def _refuse_unbatched(x: Any, y: Any, weights: tuple[Any, ...]) -> None:
     for spec in tf.nest.flatten((x, y, weights)):
         if not isinstance(spec, tf.TensorSpec):
             raise RefusedError(
-                f"The dataset yields {spec}: only dense tensors can be recorded. Convert ragged and sparse tensors first."
+                f"The dataset yields {spec}: only dense tensors can be recorded. Convert ragged and sparse tensors to dense "
+                f"ones before the tap."
             )
         if spec.shape.rank is None or spec.shape.rank == 0:
             raise RefusedError(
@@ -263,7 +266,7 @@ def _refuse_unbatched(x: Any, y: Any, weights: tuple[Any, ...]) -> None:
             )
         if spec.dtype == tf.string:
             raise RefusedError(
-                "String inputs cannot be recorded. Vectorise text in the dataset, before the tap."
+                f"The dataset yields {spec}: strings cannot be recorded. Vectorise text in the dataset, before the tap."
             )
 
 
@@ -273,16 +276,18 @@ def _with_class_weights(
     """Return the dataset with the sample weights that ``fit(class_weight=class_weight)`` would make."""
     if form.weights is not None:
         raise RefusedError(
-            "tap() was given class_weight and a dataset with sample weights; Keras takes one or the other. Multiply them "
-            "in the dataset: ds.map(lambda x, y, w: (x, y, w * tf.gather(class_weights, y)))."
+            "tap() was given class_weight and a dataset with sample weights; like Keras, it takes only one of them. "
+            "Multiply them in the dataset: ds.map(lambda x, y, w: (x, y, w * tf.gather(class_weights, y)))."
         )
     if not isinstance(form.targets, struct.Leaf):
         raise RefusedError(
-            "class_weight is for one target of classes, as in Keras; the dataset has several. Give sample weights in the "
-            "dataset instead, nested as the targets are."
+            f"class_weight is for one target of classes, as in Keras; the dataset's targets are a "
+            f"{type(form.targets).__name__}. Give sample weights in the dataset instead, nested as the targets are."
         )
     if not class_weight or not all(isinstance(key, (int, np.integer)) for key in class_weight):
-        raise RefusedError(f"class_weight must map class numbers to weights. Found: {class_weight!r}.")
+        raise RefusedError(
+            f"class_weight must map class numbers to weights, as in {{0: 1.0, 1: 3.0}}. Found: {class_weight!r}."
+        )
     weigh = make_class_weight_map_fn(class_weight)
     if form.leading_id:
         return dataset.map(lambda sample_id, element: (sample_id, weigh(*element)))

@@ -1,4 +1,4 @@
-"""The gradient that the optimizer used in a step, and what it should have been made of."""
+"""The gradient that the optimizer used in a step, and the gradient that it should have used."""
 
 from dataclasses import dataclass
 
@@ -10,18 +10,18 @@ from explaind_tf.laws import clip_ratio
 
 @dataclass(frozen=True)
 class Preparation:
-    """What an update makes of a batch's gradient before it uses it.
+    """How an update prepares a batch's gradient before it uses it.
 
     Attributes
     ----------
     waiting : np.ndarray
         Sum of the gradients that waited for the update, shape (D,).
     accumulates : int
-        Batches that are averaged.
+        Number of batches that are averaged.
     clip_factors : np.ndarray or None
-        Factors by which gradients are clipped by norm, shape (D,).
+        Factors of clipping by norm, shape (D,).
     clipvalue : float or None
-        Limit by which elements are clipped.
+        Limit to which elements are clipped.
     """
 
     waiting: np.ndarray
@@ -30,7 +30,7 @@ class Preparation:
     clipvalue: float | None
 
     def of_batch(self, gradient: np.ndarray) -> np.ndarray:
-        """Return what the gradient of a batch becomes, shape (D,): accumulated, averaged, clipped."""
+        """Return the gradient of a batch as the update uses it: accumulated, averaged, clipped; shape (D,)."""
         gradient = (gradient + self.waiting) / gradient.dtype.type(self.accumulates)
         if self.clip_factors is not None:
             return gradient * self.clip_factors.astype(gradient.dtype)
@@ -41,16 +41,16 @@ class Preparation:
 
 @dataclass(frozen=True)
 class UsedGradient:
-    """The gradient that a step used, as far as the optimizer's variables betray it.
+    """The gradient that a step used, recovered from the optimizer's variables.
 
     Attributes
     ----------
     value : np.ndarray
-        Shape (D,).
+        The gradient, shape (D,).
     rounding : float
         Norm of its rounding error.
     preparation : Preparation or None
-        What the update made it of; None if the step only put it by.
+        How the update prepared it; None if the step only accumulated it.
     """
 
     value: np.ndarray

@@ -1,1 +1,1 @@
-"""The writer of a run directory, and the places that runs are written to."""
+"""The writer of a run directory, and the places where runs are written."""

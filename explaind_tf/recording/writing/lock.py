@@ -1,4 +1,4 @@
-"""`DirectoryLock`: one writer to a run directory, however the writer ends."""
+"""`DirectoryLock`: it allows one writer per run directory, and is released however the writer ends."""
 
 import errno
 import fcntl
@@ -12,9 +12,9 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 class DirectoryLock:
-    """A lock on a directory itself, which the operating system lets go of when its process dies.
+    """A lock on the directory itself. The operating system releases it when the process dies.
 
-    It is advisory, and readers do not ask for it. On file systems without locks (some network ones) nothing is locked.
+    The lock is advisory, and readers do not take it. On file systems without locks (some network ones) nothing is locked.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class DirectoryLock:
     Raises
     ------
     RefusedError
-        If another writer holds it.
+        If another writer holds the lock.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -33,7 +33,7 @@ class DirectoryLock:
         self.acquire()
 
     def acquire(self) -> None:
-        """Take the lock, unless it is held by this object already."""
+        """Take the lock, unless this object already holds it."""
         if self._descriptor is not None:
             return
         descriptor = os.open(self._directory, os.O_RDONLY)
@@ -42,20 +42,20 @@ class DirectoryLock:
         except BlockingIOError as error:
             os.close(descriptor)
             raise RefusedError(
-                f"{self._directory} is being written to by another PathLogger. A run has one writer: record into another "
-                f"directory, or wait for the other to end. If it is left over from an interrupted fit() in this program, "
-                f"call its close()."
+                f"{self._directory} is being written to by another PathLogger. A run can have only one writer: record into "
+                f"another directory, or wait until the other logger ends. If it is left over from an interrupted fit() in "
+                f"this program, call its close()."
             ) from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 os.close(descriptor)
                 raise
         self._descriptor = descriptor
-        # An interrupted training releases nothing: the lock goes with whoever holds this object.
+        # An interrupted training releases nothing: the lock is released when nothing refers to this object.
         self._close = weakref.finalize(self, os.close, descriptor)
 
     def release(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         if self._descriptor is not None:
             self._close()
             self._descriptor = None

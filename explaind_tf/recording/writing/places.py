@@ -1,7 +1,7 @@
-"""Where a writer's files go: straight into a local directory, or by way of one to a URL.
+"""Places for a writer's files: a local directory, or a URL, to which they are uploaded from a local directory.
 
-What is at a URL can neither be appended to nor renamed. There a shard is written to a local directory, uploaded as a
-whole, and named by the manifest that replaces the one before. Both kinds of places commit by the manifest.
+Files at a URL can be neither appended to nor renamed. A shard is therefore written to a local directory first and
+uploaded as a whole. A new manifest then names it. Both kinds of places commit by replacing the manifest.
 """
 
 import errno
@@ -33,20 +33,20 @@ from explaind_tf.runs.storage.files import (
 )
 from explaind_tf.runs.storage.records import RecordFile, file_sha256
 
-# What waits to be uploaded is lost with the process: at most so much of it.
+# Limits of what may wait for upload, since it is lost if the process ends.
 UPLOAD_BYTES = 256 * 2**20
 UPLOAD_SECONDS = 60.0
 
 
 class Place(ABC):
-    """Where the files of one run go.
+    """The place of one run's files.
 
     Attributes
     ----------
     run_dir : Path or UPath
         The run directory.
     directory : Path
-        Where graphs and shards are written first.
+        Local directory in which graphs and shards are written first.
     names_open_shards : bool
         Whether a shard can be read, and is named by the manifest, while it is being written.
     """
@@ -57,31 +57,31 @@ class Place(ABC):
 
     @abstractmethod
     def begin(self, but_for_begun: bool) -> None:
-        """Take a new or empty directory, or one that holds nothing but what a recording left before its first step."""
+        """Take a new or empty directory, or one that holds only what a recording left before its first step."""
 
     @abstractmethod
     def acquire(self) -> None:
-        """Keep other writers out, where that can be done."""
+        """Lock other writers out, if the place can be locked."""
 
     @abstractmethod
     def release(self) -> None:
-        """Let other writers in."""
+        """Let other writers in again."""
 
     @abstractmethod
     def path_of(self, file: str) -> Path:
-        """Return where a shard is written until it is committed."""
+        """Return the path to which a shard is written until it is committed."""
 
     @abstractmethod
     def is_due(self, byte_count: int) -> bool:
-        """Tell whether shards of so many bytes should be committed though training goes on."""
+        """Return whether open shards with this many bytes should be committed now, while training continues."""
 
     @abstractmethod
     def commit_graphs(self) -> None:
-        """Make the graphs last."""
+        """Make the graphs permanent."""
 
     @abstractmethod
     def commit_shards(self, files: Iterable[str]) -> None:
-        """Make closed shards last, under the names that the manifest will give."""
+        """Make closed shards permanent, under the names that the manifest will give."""
 
     @abstractmethod
     def commit_manifest(self, manifest: Manifest) -> None:
@@ -89,9 +89,9 @@ class Place(ABC):
 
     @abstractmethod
     def take_over(self, run: RecordedRun) -> tuple[Shard, ...]:
-        """Commit what another writer left in open shards, up to its last whole record, and return all shards.
+        """Commit the open shards that another writer left, up to their last whole record, and return all shards.
 
-        What it left uncommitted is removed.
+        Files that it uploaded without committing them are removed.
         """
 
 
@@ -107,19 +107,19 @@ def place_at(run_dir: AnyPath) -> Place:
 
 
 def refuse_used_directory(run_dir: AnyPath, but_for_begun: bool = False) -> None:
-    """Refuse a directory that holds anything.
+    """Refuse a directory that is not empty.
 
     Parameters
     ----------
     run_dir : Path or UPath
-        It need not exist.
+        The directory. It need not exist.
     but_for_begun : bool
-        Whether to let pass what a recording leaves that ended before its first step.
+        Whether to accept the files of a recording that ended before its first step.
 
     Raises
     ------
     FileExistsError
-        Nothing in the directory is touched.
+        If the directory is not empty. Nothing in it is changed.
     """
     refresh(run_dir)
     if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
@@ -128,13 +128,14 @@ def refuse_used_directory(run_dir: AnyPath, but_for_begun: bool = False) -> None
         return
     what = "already holds a run" if (run_dir / constants.MANIFEST_FILE).exists() else "is not empty"
     raise FileExistsError(
-        f"{run_dir} {what}. Nothing in it was changed. A PathLogger records into a new or empty directory: choose another "
-        f"name, remove the directory if its content is no longer needed, or go on with a run: PathLogger(..., resume=True)."
+        f"{run_dir} {what}. Nothing in it was changed. A PathLogger records into a new or empty directory. Choose another "
+        f"name, remove the directory if its content is no longer needed, or continue a run that it holds with "
+        f"PathLogger(..., resume=True)."
     )
 
 
 def _is_merely_begun(run_dir: AnyPath) -> bool:
-    """Return whether a recording ended here between its first file and its first manifest, which is before any step."""
+    """Return whether a recording ended here after its first file and before its first manifest, so before any step."""
     own = {name.format(0) for name in (constants.STEPS_SHARD, constants.SAMPLES_SHARD)}
     if isinstance(run_dir, Path):
         own = {name + constants.TEMPORARY_SUFFIX for name in (*own, constants.MANIFEST_FILE)}
@@ -142,7 +143,10 @@ def _is_merely_begun(run_dir: AnyPath) -> bool:
 
 
 class _LocalPlace(Place):
-    """A local directory, locked; what was handed over survives the death of the process, what was committed a power cut."""
+    """A local directory, with a lock.
+
+    Data handed to the operating system survive the end of the process. Committed data also survive a power cut.
+    """
 
     names_open_shards = True
 
@@ -152,7 +156,9 @@ class _LocalPlace(Place):
         self._lock = DirectoryLock(run_dir)
 
     def begin(self, but_for_begun: bool) -> None:
-        refuse_used_directory(self.directory, but_for_begun)  # by another writer, since it was looked at
+        refuse_used_directory(
+            self.directory, but_for_begun
+        )  # another writer may have used it since the last check
         for path in self.directory.iterdir():
             remove_tree(path)
 
@@ -176,18 +182,18 @@ class _LocalPlace(Place):
             self.path_of(file).rename(self.directory / file)
 
     def commit_manifest(self, manifest: Manifest) -> None:
-        sync_file(self.directory)  # the names of the files that it names
+        sync_file(self.directory)  # the directory's entries of the files that the manifest names
         write_manifest(self.directory, manifest)
 
     def take_over(self, run: RecordedRun) -> tuple[Shard, ...]:
         files = {STEPS: iter(run.step_store.records.files), SAMPLES: iter(run.samples.records.files)}
         found = [(shard, next(files[shard.kind])) for shard in run.manifest.shards]
-        for name in run.leftovers:  # of a run that was recorded at a URL and copied
+        for name in run.leftovers:  # if the run was recorded at a URL and copied here
             remove_tree(self.directory / name)
         return tuple(self._committed(shard, file) if shard.is_open else shard for shard, file in found)
 
     def _committed(self, shard: Shard, file: RecordFile) -> Shard:
-        """Cut a file that was being written after its last whole record, and give it its name."""
+        """Cut a file that was being written after its last whole record, and give it its final name."""
         path = self.directory / file.path.name
         os.truncate(path, file.size)
         sync_file(path)
@@ -197,12 +203,12 @@ class _LocalPlace(Place):
 
 
 class _RemotePlace(Place):
-    """A directory at a URL. It has no lock: another writer is noticed by its manifest, when the next one is to be written.
+    """A directory at a URL. It has no lock: another writer is noticed by its manifest, before the next one is written.
 
     Raises
     ------
     RefusedError
-        If files there are not replaced as a whole, so that no manifest could commit anything.
+        If files there are not replaced as a whole, so a manifest could not commit anything.
     """
 
     names_open_shards = False
@@ -258,8 +264,8 @@ class _RemotePlace(Place):
     def take_over(self, run: RecordedRun) -> tuple[Shard, ...]:
         if any(shard.is_open for shard in run.manifest.shards):
             raise RefusedError(
-                f"{run.run_dir} is the copy of a run that was being recorded to a local directory. It can be gone on with "
-                f"in a local directory only: where it was recorded, or in a copy."
+                f"{run.run_dir} is the copy of a run that was being recorded to a local directory. It can be continued in a "
+                f"local directory only: resume it where it was recorded, or in a local copy."
             )
         for name in run.leftovers:
             self._remove(self._url / name)
@@ -268,7 +274,7 @@ class _RemotePlace(Place):
 
 @contextmanager
 def _as_os_error(target: UPath) -> Iterator[None]:
-    """Turn the errors that each file system has of its own into the one that callers know."""
+    """Turn the file system's own errors into ``OSError``, which callers handle."""
     try:
         yield
     except OSError:

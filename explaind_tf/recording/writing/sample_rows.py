@@ -1,4 +1,4 @@
-"""Which samples are stored already, and in which row of the sample store."""
+"""The samples that are already stored, and their rows in the sample store."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +13,7 @@ from explaind_tf.runs.storage.tf_example import as_buffer
 
 
 class BatchRows(NamedTuple):
-    """Where the samples of a batch are stored.
+    """The rows of a batch's samples.
 
     Attributes
     ----------
@@ -33,12 +33,12 @@ class SampleRows:
     def __init__(self) -> None:
         self._by_fingerprint = ContentTable(8)
         self._by_id: dict[tuple[int, SampleId], int] = {}
-        # Of numbers in a series: a look in an array instead of a search.
+        # Rows by number in a series: indexing an array is faster than searching.
         self._series: object = None
         self._by_number = np.zeros(0, np.int64)
 
     def know(self, fingerprint: int, sample_id: SampleId | None, row: int) -> None:
-        """Take note of a sample that was written before."""
+        """Add a sample that was written before."""
         if sample_id is None:
             content = as_buffer(np.array([fingerprint], np.int64)).reshape(1, 8)
             self._by_fingerprint.values_of(content, partial(_constant, row))
@@ -46,14 +46,14 @@ class SampleRows:
             self._by_id[fingerprint, sample_id] = row
 
     def of_batch(self, batch: TappedBatch, next_row: int) -> BatchRows:
-        """Return the row of each sample of a batch, and which samples are new; those are known from now on.
+        """Return the row of each sample of a batch, and which samples are new. New samples are added.
 
         Parameters
         ----------
         batch : TappedBatch
-            The samples.
+            The batch.
         next_row : int
-            The row of the first new sample. The others follow.
+            The row of the first new sample. The other new samples follow.
         """
         new: list[int] = []
 

@@ -32,26 +32,26 @@ from explaind_tf.runs.storage.records import RecordWriter
 class RunWriter:
     """Appends to a run directory.
 
-    In a local one, what was handed over survives the death of the process. At a URL, what was uploaded does: shards go there
-    from time to time.
+    In a local directory, all written records survive the end of the process. At a URL, only uploaded shards do, and shards
+    are uploaded from time to time.
 
     Parameters
     ----------
     place : Place
-        Where files go; this is its only writer from now on.
+        The place of the files. This object is its only writer from now on.
     manifest : Manifest, optional
-        Of the run that is gone on with.
+        Manifest of a run that is continued.
 
     Attributes
     ----------
     run_dir : Path or UPath
         The run directory.
     graphs_dir : Path
-        Where the graphs are to be saved before :meth:`begin`.
+        Directory in which the graphs must be saved before :meth:`begin`.
     sample_count : int
         Number of distinct samples written.
     step_count, pending_steps : int
-        Number of steps written, and of those that wait to be uploaded and are lost with the process.
+        Number of steps written, and of those that wait for upload and are lost if the process ends.
     """
 
     def __init__(self, place: Place, manifest: Manifest | None = None) -> None:
@@ -64,7 +64,7 @@ class RunWriter:
         self._manifest = manifest
         self._writers: dict[str, RecordWriter] = {}
         self._committed_bytes = 0
-        self._is_committing = False  # and stays so if that fails
+        self._is_committing = False  # stays True if a commit fails
 
     @classmethod
     def create(cls, run_dir: AnyPath, clear_begun: bool = False) -> "RunWriter":
@@ -75,7 +75,7 @@ class RunWriter:
         run_dir : Path or UPath
             New or empty directory.
         clear_begun : bool
-            Whether to clear away what a recording left that ended before its first step.
+            Whether to remove the files of a recording that ended before its first step.
 
         Raises
         ------
@@ -94,14 +94,14 @@ class RunWriter:
 
     @classmethod
     def reopen(cls, run: RecordedRun) -> "RunWriter":
-        """Return a writer that goes on with a run, in shards of their own.
+        """Return a writer that continues a run, in new shards.
 
         Shards that were being written when the run was cut short are committed, up to their last whole record.
 
         Raises
         ------
         RefusedError
-            If another program is writing to it, or has since it was opened.
+            If another program is writing to the run, or has changed it since it was opened.
         """
         place = place_at(run.run_dir)
         try:
@@ -122,15 +122,15 @@ class RunWriter:
         self.step_count = len(run.step_store)
 
     def _refuse_changed(self) -> None:
-        """Refuse to write over what another program did to the run before the lock was taken."""
+        """Refuse to overwrite what another program wrote to the run before the lock was taken."""
         if read_manifest(self.run_dir) != self._manifest:
             raise RefusedError(
-                f"{self.run_dir} has changed since this PathLogger read or wrote it: another one went on with the run. "
-                f"Nothing in it was touched. Go on from where it is now: PathLogger(run_dir, resume=True)."
+                f"{self.run_dir} has changed since this PathLogger read or wrote it: another writer continued the run. "
+                f"Its files were left as they are. To continue from there, use PathLogger(run_dir, resume=True)."
             )
 
     def _know(self, samples: SampleStore) -> None:
-        """Take note of samples that were written before."""
+        """Add the samples that were written before."""
         for row in range(len(samples)):  # one at a time: the store may be larger than memory
             sample = samples.read(row)
             self._rows.know(sample.fingerprint, sample.id, row)
@@ -138,7 +138,7 @@ class RunWriter:
 
     @property
     def byte_count(self) -> int:
-        """Bytes of steps and samples written."""
+        """Bytes of the steps and samples written."""
         return self._committed_bytes + self._open_bytes
 
     @property
@@ -148,12 +148,12 @@ class RunWriter:
     def begin(
         self, description: RunDescription, *, every: int, environment: dict[str, Any], start: Snapshot
     ) -> None:
-        """Say what is recorded and where training starts. The graphs must have been saved before."""
+        """Write the run's description and the state before training. The graphs must have been saved before."""
         graphs = describe_tree(self.graphs_dir)
         self._place.commit_graphs()
         self._manifest = Manifest.begin(description, every=every, environment=environment, graphs=graphs)
         self._start_shards()
-        # Before the manifest: where there is one, there is a run.
+        # Written before the manifest: a directory with a manifest must be a run.
         self._writers[STEPS].write(encode_step(StepRecord(START, -1, start), self._manifest.run_id))
         self._writers[STEPS].sync()
         if self._place.names_open_shards:
@@ -163,7 +163,7 @@ class RunWriter:
             self._start_shards()
 
     def open_shards(self) -> None:
-        """Start shards for a further fit and commit a manifest that says that recording is going on again."""
+        """Start shards for a further fit, and commit a manifest that says that recording continues."""
         self._place.acquire()
         try:
             self._refuse_changed()
@@ -178,11 +178,11 @@ class RunWriter:
         self._writers = {}
         for kind in SHARD_NAMES:
             path = self._place.path_of(_next_file(kind, self._manifest.shards))
-            path.unlink(missing_ok=True)  # of a program that ended before it could name it
+            path.unlink(missing_ok=True)  # left by a program that ended before its manifest named the file
             self._writers[kind] = RecordWriter(path)
 
     def _name_open_shards(self) -> None:
-        """Commit a manifest that says what is being written, where that can be read."""
+        """Commit a manifest with the shards that are being written, if the place can name them."""
         assert self._manifest is not None, "begin() comes first"
         shards = self._manifest.shards
         if self._place.names_open_shards:
@@ -191,7 +191,7 @@ class RunWriter:
         self._place.commit_manifest(self._manifest)
 
     def write_samples(self, batch: TappedBatch) -> np.ndarray:
-        """Store the samples of a batch that are new, and return the rows of all, shape (batch,)."""
+        """Store the new samples of a batch, and return the rows of all its samples, shape (batch,)."""
         assert self._manifest is not None, "begin() comes first"
         first, run_id = self.sample_count, self._manifest.run_id
         rows, new = self._rows.of_batch(batch, first)
@@ -203,7 +203,7 @@ class RunWriter:
         return rows
 
     def write_step(self, record: StepRecord) -> None:
-        """Append a record; the samples that it names must have been written before."""
+        """Append a record. The samples that it names must have been written before."""
         assert self._manifest is not None, "begin() comes first"
         self._writers[STEPS].write(encode_step(record, self._manifest.run_id))
         if record.kind == STEP:
@@ -215,7 +215,7 @@ class RunWriter:
 
     @property
     def is_open(self) -> bool:
-        """Whether shards are open to be written to."""
+        """Whether shards are open for writing."""
         return bool(self._writers)
 
     def finish(self, environment: dict[str, Any]) -> None:
@@ -224,18 +224,18 @@ class RunWriter:
         Parameters
         ----------
         environment : dict
-            What to add to what is known of it.
+            Entries to add to the manifest's ``environment``.
         """
         self._commit(COMPLETE, environment)
         self._place.release()
 
     def flush(self) -> None:
-        """Upload the steps that wait for it, unless that failed before."""
+        """Upload the steps that wait for upload, unless an earlier commit failed."""
         if self.pending_steps and not self._is_committing:
             self._commit(RECORDING)
 
     def _commit(self, status: str, environment: dict[str, Any] | None = None) -> None:
-        """Force the shards to where they last, under their names, and replace the manifest."""
+        """Make the shards permanent, under their final names, and replace the manifest."""
         assert self._manifest is not None, "begin() comes first"
         self._is_committing = True
         earlier = tuple(shard for shard in self._manifest.shards if not shard.is_open)
@@ -252,7 +252,7 @@ class RunWriter:
         self._is_committing = False
 
     def _closed(self, kind: str, earlier: tuple[Shard, ...]) -> Shard | None:
-        """Close a shard, and describe it; None if it is empty and nobody knows of it."""
+        """Close a shard and return its description. An empty shard that no manifest needs is removed, and gives None."""
         writer = self._writers[kind]
         writer.close()
         is_known = self._place.names_open_shards or all(shard.kind != kind for shard in earlier)
@@ -262,7 +262,7 @@ class RunWriter:
         return Shard(_next_file(kind, earlier), kind, writer.count, writer.size, writer.sha256)
 
     def close(self) -> None:
-        """Close the files without committing: the run can be read up to its last whole step, and gone on with."""
+        """Close the files without committing. The run can be read and continued up to its last whole step."""
         for writer in self._writers.values():
             writer.close()
         self._place.release()

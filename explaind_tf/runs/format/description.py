@@ -1,4 +1,4 @@
-"""What is recorded in a run: the model's variables, its optimizer, loss and data, as frozen dataclasses and JSON."""
+"""Description of a run: the model's variables, optimizer, loss and data, as frozen dataclasses and JSON."""
 
 import math
 from dataclasses import dataclass, fields
@@ -25,7 +25,7 @@ class VariableSpec:
 
     @property
     def is_floating(self) -> bool:
-        """Whether the variable moves on a continuous path (seeds and counters do not)."""
+        """Whether the variable moves along a continuous path. Seeds and counters do not."""
         return "float" in self.dtype
 
     @property
@@ -36,20 +36,20 @@ class VariableSpec:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """How an optimizer makes updates of gradients.
+    """How an optimizer turns gradients into updates.
 
     Attributes
     ----------
     law : str
         Name of the displacement law.
     constants : dict
-        Its constants, as :meth:`explaind_tf.laws.Law.to_config` gave them.
+        Constants of the law, as returned by :meth:`explaind_tf.laws.Law.to_config`.
     second_moment : bool
-        Whether it divides by a second moment.
+        Whether the law divides by a second moment.
     accumulates : int
-        Batches whose gradients make an update.
+        Number of batches whose gradients make up one update.
     clipvalue : float or None
-        The limit by which the elements of gradients are clipped, if they are.
+        Limit to which the elements of gradients are clipped; None if they are not.
     """
 
     law: str
@@ -60,12 +60,12 @@ class OptimizerSettings:
 
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> "OptimizerSettings":
-        """Read and check what a manifest says. Whether there is such a law is for those to say who need it.
+        """Read and check the entry of a manifest. Whether the law exists is checked only where it is used.
 
         Raises
         ------
         RunFormatError, KeyError
-            If an entry is none, or missing.
+            If an entry is invalid or missing.
         """
         law, constants = body["law"], body["constants"]
         expect(
@@ -74,34 +74,39 @@ class OptimizerSettings:
         )
         expect(isinstance(body["second_moment"], bool), "optimizer.second_moment must be true or false")
         accumulates, clipvalue = body["accumulates"], body["clipvalue"]
-        expect(is_count(accumulates) and accumulates > 0, f"optimizer.accumulates={short(accumulates)}")
+        expect(
+            is_count(accumulates) and accumulates > 0,
+            f"optimizer.accumulates={short(accumulates)} must be a whole number from 1",
+        )
         is_number = isinstance(clipvalue, (int, float)) and not isinstance(clipvalue, bool)
-        expect(clipvalue is None or is_number, f"optimizer.clipvalue={short(clipvalue)}")
+        expect(
+            clipvalue is None or is_number, f"optimizer.clipvalue={short(clipvalue)} must be null or a number"
+        )
         return cls(law, constants, body["second_moment"], accumulates, clipvalue)
 
 
 @dataclass(frozen=True)
 class RunDescription:
-    """What is recorded: the same in all fits that continue one run.
+    """Model, optimizer, loss and data of a run. They are the same in all fits that continue the run.
 
     Attributes
     ----------
     variables : tuple of VariableSpec
-        Trainable variables, in the order in which they are concatenated to θ.
+        Trainable variables, concatenated to θ in this order.
     state : tuple of VariableSpec
         Non-trainable variables.
     optimizer : OptimizerSettings
-        The displacement law and its constants, and how gradients come to it.
+        The displacement law, its constants, and how gradients are prepared for it.
     optimizer_state : tuple of VariableSpec
-        The optimizer's variables beside its moments and accumulated gradients.
+        The optimizer's variables other than its moments and accumulated gradients.
     loss : dict
-        Names and reductions of the compiled losses, and whether there are penalties beside them.
+        Names and reductions of the compiled losses, and whether there are penalties in addition.
     inputs, targets : Structure
-        What one sample looks like.
+        Structure of one sample.
     weights : Structure or None
-        What the sample weights of one sample look like; None if the dataset gave none.
+        Structure of the sample weights of one sample; None if the dataset has none.
     outputs : Structure
-        What the model returns for one input.
+        Structure of the model's output for one input.
     """
 
     variables: tuple[VariableSpec, ...]
@@ -117,14 +122,14 @@ class RunDescription:
     def differences(self, other: "RunDescription", *, with_decay: bool) -> list[str]:
         """Return the names of the fields in which another description differs.
 
-        The names of variables are of no account: Keras numbers layers anew in each program.
+        Names of variables are ignored, since Keras numbers layers anew in each program.
 
         Parameters
         ----------
         other : RunDescription
-            Which one.
+            The other description.
         with_decay : bool
-            Whether it counts which variables decay. It is known after a step.
+            Whether to compare which variables decay. This is known only after a step.
         """
         names = [field.name for field in fields(RunDescription)]
         return [
@@ -135,12 +140,12 @@ class RunDescription:
 
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> "RunDescription":
-        """Read and check what a manifest says.
+        """Read and check the description in a manifest.
 
         Raises
         ------
         RunFormatError, KeyError, TypeError, ValueError
-            If an entry is none, or missing.
+            If an entry is invalid or missing.
         """
         for key in ("optimizer", "loss"):
             expect(isinstance(body[key], dict), f"{key} must be an object")
@@ -153,7 +158,7 @@ class RunDescription:
         dtypes = {variable.dtype for variable in variables}
         expect(
             dtypes <= {"float32"} or dtypes <= {"float64"},
-            f"weights of dtypes {sorted(dtypes)}, not all float32 or float64",
+            f"trainable variables must be all float32 or all float64; found {sorted(dtypes)}",
         )
         return RunDescription(
             variables=variables,
@@ -173,12 +178,15 @@ def _variable_from_json(item: dict[str, Any]) -> VariableSpec:
     assert isinstance(leaf, struct.Leaf)
     expect(None not in leaf.shape, f"variable {short(item['path'])} has an unknown size")
     shape = tuple(size for size in leaf.shape if size is not None)
-    expect(isinstance(item["decay"], bool), f"variable {short(item['path'])}: decay={short(item['decay'])}")
+    expect(
+        isinstance(item["decay"], bool),
+        f"variable {short(item['path'])}: decay={short(item['decay'])} must be true or false",
+    )
     return VariableSpec(text(item, "path"), shape, leaf.dtype, item["decay"])
 
 
 def _nameless(value: Any, with_decay: bool) -> Any:
-    """Return what is said about variables but for their names, and anything else as it is."""
+    """Return a description of variables without their names, and any other value unchanged."""
     if not (isinstance(value, tuple) and all(isinstance(part, VariableSpec) for part in value)):
         return value
     return [(spec.shape, spec.dtype, spec.decay and with_decay) for spec in value]

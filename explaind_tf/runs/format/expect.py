@@ -1,4 +1,4 @@
-"""Checks of values that come from a file, which say by name what is wrong."""
+"""Checks of values from a file, with errors that name what is wrong."""
 
 import re
 import reprlib
@@ -13,7 +13,7 @@ def expect(condition: bool, message: str) -> None:
     Raises
     ------
     RunFormatError
-        With the message, if it does not hold.
+        With the message, if the condition does not hold.
     """
     if not condition:
         raise RunFormatError(f"{message}.")
@@ -26,15 +26,15 @@ def text(body: dict[str, Any], key: str) -> str:
 
 
 def is_count(value: Any) -> bool:
-    """Tell whether a value is a whole number from 0 that fits into 64 bits."""
+    """Return whether a value is a whole number from 0 to 2⁶³ − 1."""
     return type(value) is int and 0 <= value < 2**63
 
 
 def is_sha256(value: Any) -> bool:
-    """Tell whether a value is a SHA-256 in hexadecimal digits."""
+    """Return whether a value is a SHA-256 in hexadecimal digits."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def short(value: Any) -> str:
-    """Return a value for a message, however long it is."""
+    """Return a value for a message, abbreviated if it is long."""
     return reprlib.repr(value)

@@ -1,7 +1,7 @@
 """The manifest: what a run directory holds, as frozen dataclasses and JSON.
 
-The manifest is the commit point of a run. It is read with as little trust as any file: unknown versions,
-missing fields and values of the wrong type are refused by name.
+The manifest is the commit point of a run. It is not trusted: unknown versions, missing fields and values of the
+wrong type are refused with an error that names them.
 """
 
 import datetime
@@ -38,7 +38,7 @@ _KEYS = (
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of records. ``count``, ``size`` and ``sha256`` are None while it is being written."""
+    """A file of records. ``count``, ``size`` and ``sha256`` are None while the file is being written."""
 
     file: str
     kind: str
@@ -61,9 +61,9 @@ class Manifest(RunDescription):
     status : str
         ``"recording"`` until training ended and every shard was committed, then ``"complete"``.
     every : int
-        Steps from one keyframe to the next; 1 if every step is one.
+        Steps from one keyframe to the next; 1 if every step is a keyframe.
     environment : dict
-        Versions, device and mode of execution, for information.
+        Versions, devices and mode of execution, for information; seconds per step, which estimates read.
     graphs : tuple of FileDigest
         The files of the SavedModel.
     shards : tuple of Shard
@@ -125,7 +125,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def write_manifest(run_dir: Path, manifest: Manifest) -> None:
-    """Replace the manifest atomically: readers see the old one or the new one, never a part."""
+    """Replace the manifest atomically: readers see the old or the new manifest, never a part of one."""
     path = run_dir / constants.MANIFEST_FILE
     temporary = path.with_name(path.name + constants.TEMPORARY_SUFFIX)
     with open(temporary, "wb") as file:
@@ -149,8 +149,8 @@ def read_manifest(run_dir: AnyPath) -> Manifest:
     if not path.is_file():
         what = "is not a directory" if not run_dir.is_dir() else f"has no {constants.MANIFEST_FILE}"
         raise RunFormatError(
-            f"{run_dir} is not a recorded run: it {what}. A run is made by training with "
-            f"callbacks=[PathLogger(run_dir)]; give the directory that the logger wrote."
+            f"{run_dir} is not a recorded run: it {what}. Training with callbacks=[PathLogger(run_dir)] makes a run. "
+            f"Give the directory that the logger wrote."
         )
     require_inside(path, run_dir)
     try:
@@ -176,7 +176,8 @@ def _check_version(body: Any) -> None:
     expect(
         type(version) is int and version == constants.FORMAT_VERSION,
         f"format version {short(version)} was written by another version of explaind_tf; "
-        f"this one reads version {constants.FORMAT_VERSION}. Record it again, or read it with the version that wrote it",
+        f"this one reads version {constants.FORMAT_VERSION}. Record the run again, or read it with the version of "
+        f"explaind_tf that wrote it",
     )
 
 
@@ -189,8 +190,14 @@ def _manifest_from_json(body: dict[str, Any]) -> Manifest:
     for key in ("graphs", "shards"):
         expect(isinstance(body[key], list), f"{key} must be a list")
     run_id = text(body, "run_id")
-    expect(re.fullmatch("[0-9a-f]{32}", run_id) is not None, f"run_id {short(run_id)} is none")
-    expect(is_count(body["every"]) and body["every"] > 0, f"every={short(body['every'])}")
+    expect(
+        re.fullmatch("[0-9a-f]{32}", run_id) is not None,
+        f"run_id {short(run_id)} must be 32 hexadecimal digits",
+    )
+    expect(
+        is_count(body["every"]) and body["every"] > 0,
+        f"every={short(body['every'])} must be a whole number from 1",
+    )
     graphs = tuple(_digest_from_json(item) for item in body["graphs"])
     expect(len({item.file for item in graphs}) == len(graphs), "it names a file of the graphs twice")
     return Manifest(
@@ -211,7 +218,8 @@ def _shards_from_json(items: list[dict[str, Any]], *, is_complete: bool) -> tupl
     for kind, name in SHARD_NAMES.items():
         files = [shard.file for shard in shards if shard.kind == kind]
         expect(
-            files == [name.format(i) for i in range(len(files))], f"{kind} files {short(files)} out of order"
+            files == [name.format(i) for i in range(len(files))],
+            f"the {kind} files must be numbered from 0 in order; found {short(files)}",
         )
     if is_complete:
         is_sealed = all(None not in (shard.count, shard.size, shard.sha256) for shard in shards)
@@ -221,21 +229,33 @@ def _shards_from_json(items: list[dict[str, Any]], *, is_complete: bool) -> tupl
 
 def _digest_from_json(item: dict[str, Any]) -> FileDigest:
     name = text(item, "file")
-    expect(is_count(item["size"]) and is_sha256(item["sha256"]), f"size or sha256 of {short(name)} is none")
+    expect(
+        is_count(item["size"]) and is_sha256(item["sha256"]),
+        f"size or sha256 of {short(name)} is invalid: size must be a whole number, sha256 64 hexadecimal digits",
+    )
     return FileDigest(name, item["size"], item["sha256"])
 
 
 def _shard_from_json(item: dict[str, Any]) -> Shard:
     name, kind = item["file"], item["kind"]
-    # Names are known beforehand: none can lead to another place, or be taken for another kind.
+    # Names have a fixed form, so no name can point to another place or be taken for another kind.
     expect(
         isinstance(name, str) and re.fullmatch(r"[a-z]+-[0-9]{5,9}\.tfrecord", name) is not None,
         f"shard {short(name)} must be a file in the run directory itself",
     )
-    expect(kind in (STEPS, SAMPLES) and name.startswith(f"{kind}-"), f"shard {name!r} of kind {short(kind)}")
+    expect(
+        kind in (STEPS, SAMPLES) and name.startswith(f"{kind}-"),
+        f"the name of shard {name!r} does not fit its kind {short(kind)}",
+    )
     values = {key: item[key] for key in ("count", "size", "sha256")}
     for key in ("count", "size"):
-        expect(values[key] is None or is_count(values[key]), f"shard {name!r}: {key}={short(values[key])}")
+        expect(
+            values[key] is None or is_count(values[key]),
+            f"shard {name!r}: {key}={short(values[key])} must be null or a whole number",
+        )
     sha256 = values["sha256"]
-    expect(sha256 is None or is_sha256(sha256), f"shard {name!r}: sha256={short(sha256)}")
+    expect(
+        sha256 is None or is_sha256(sha256),
+        f"shard {name!r}: sha256={short(sha256)} must be null or 64 hexadecimal digits",
+    )
     return Shard(name, kind, **values)

@@ -1,4 +1,4 @@
-"""Step records: one ``tf.train.Example`` for each training step, with the state that it led to or a digest of it."""
+"""Step records: one ``tf.train.Example`` per training step, with the state after the step or a digest of it."""
 
 import hashlib
 import math
@@ -21,16 +21,16 @@ _DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that a training step goes on from. Vectors are flat, shape (D,), in the order of the manifest's variables.
+    """The whole state between two training steps. Vectors are flat, shape (D,), in the order of the manifest's variables.
 
     Attributes
     ----------
     theta, state
         Weights and non-trainable variables.
     momentum, second_moment
-        The optimizer's m and v, None where it has none.
+        The optimizer's m and v, None if it has none.
     accumulated
-        The sum of gradients that wait for an update, None where there are none.
+        The sum of gradients that wait for an update, None if none wait.
     optimizer
         The optimizer's other variables: counters, the learning rate, moving averages.
     """
@@ -43,7 +43,10 @@ class Snapshot:
     optimizer: list[np.ndarray] = field(default_factory=list)
 
     def digest(self) -> bytes:
-        """Return a digest of every bit of the model's variables. Those of the optimizer show in them a step later."""
+        """Return a digest of every bit of the model's variables.
+
+        The optimizer's variables are left out: a difference in them shows in the model's variables one step later.
+        """
         digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
         for array in (self.theta, *self.state):
             digest.update(as_buffer(array).data)
@@ -52,34 +55,34 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one record holds.
+    """The content of one record.
 
     Attributes
     ----------
     kind : str
-        ``"start"`` (before training, step −1), ``"step"``, or ``"end"`` (after the last step and what others changed then).
+        ``"start"`` (before training, step −1), ``"step"``, or ``"end"`` (after the last step and any change that followed).
     step : int
         Number of the step, from 0.
     snapshot : Snapshot or None
-        What the step led to; None between keyframes.
+        The state after the step; None between keyframes.
     digest : bytes or None
-        Of the snapshot, where it is not there.
+        Digest of the snapshot, if the record does not hold it.
     rows, weights
         The sample rows of the batch in order, and their sample weights (flat, empty if there were none).
     sample_count
-        Samples that were stored when the record was written. It only grows: after a power cut it tells from which record on
+        Number of samples stored when the record was written. It only grows. After a power cut it shows from which record on
         samples are missing.
     updates
         Whether the optimizer updated the weights, or only accumulated the gradient.
     iteration, learning_rate, clip_factors
-        Of an update: how many went before it, the learning rate used, and the factors by which the gradient of each
+        For an update: the number of earlier updates, the learning rate used, and the factors by which the gradient of each
         variable was clipped (if it was clipped by norm).
     theta_stepped
-        Weights after the update where something else (a constraint, a moving average) changed them within the step.
-        Between keyframes it is not recorded.
+        Weights after the update, if something else (a constraint, a moving average) changed them within the step.
+        It is not recorded between keyframes.
     theta_before, state_before
-        Weights and state before the step where something other than the optimizer changed them since the
-        record before; None where nothing did.
+        Weights and state before the step, if something other than the optimizer changed them since the
+        previous record; None if nothing did.
     """
 
     kind: str
@@ -109,9 +112,9 @@ class StepRecord:
 
 
 def encode_step(record: StepRecord, run_id: str) -> Buffers:
-    """Serialise a record; arrays as raw little-endian bytes, so that every bit survives. The result refers to them.
+    """Serialise a record. Arrays become raw little-endian bytes, so every bit survives. The result refers to the arrays.
 
-    The run's identifier goes into each record: a file of another run, of the same sizes, is told by any of its records.
+    Each record holds the run's identifier. Any record thus reveals a file of another run, even one of the same size.
     """
     features: dict[str, Feature] = {
         "run": [np.frombuffer(run_id.encode(), np.uint8)],
@@ -151,7 +154,7 @@ def encode_step(record: StepRecord, run_id: str) -> Buffers:
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes and dtypes that the manifest promises for the vectors of a record."""
+    """Sizes and dtypes of a record's vectors, as the manifest states them."""
 
     variables: tuple[VariableSpec, ...]
     state: tuple[VariableSpec, ...]
@@ -176,7 +179,7 @@ class Layout:
         Raises
         ------
         RunFormatError
-            If a field is missing or has not the promised size.
+            If a field is missing or does not have the size that the manifest states.
         """
         features = example.features.feature
         run_id = self._blobs(features, "run", 1)[0]
@@ -184,7 +187,7 @@ class Layout:
             raise RunFormatError(f"it belongs to the run {run_id!r}, not to {self.run_id!r}")
         kind = self._blobs(features, "kind", 1)[0].decode(errors="replace")
         if kind not in (START, STEP, END):
-            raise RunFormatError(f"unknown kind of record {kind!r}")
+            raise RunFormatError(f"the kind of record {kind!r} is unknown")
         rows = np.array(features["rows"].int64_list.value, np.int64)
         return StepRecord(
             kind=kind,
@@ -269,7 +272,10 @@ class Layout:
                 or min(shape) < 0
                 or len(blob) != math.prod(shape) * dtype.itemsize
             ):
-                raise RunFormatError(f"field 'weights' holds {len(blob)} bytes for {shape} of {leaf}")
+                raise RunFormatError(
+                    f"field 'weights' holds {len(blob)} bytes of shape {shape}, which do not fit {leaf} and a "
+                    f"batch of {batch}"
+                )
             arrays.append(np.frombuffer(blob, dtype).reshape(shape))
         return arrays
 
@@ -279,6 +285,9 @@ class Layout:
         for spec, blob in zip(specs, blobs, strict=True):
             dtype = np.dtype(spec.dtype)
             if len(blob) != spec.size * dtype.itemsize:
-                raise RunFormatError(f"field {name!r} does not fit the variable {spec.path!r}")
+                raise RunFormatError(
+                    f"field {name!r} holds {len(blob)} bytes for the variable {spec.path!r} instead of {spec.size} × "
+                    f"{dtype.itemsize} ({dtype})"
+                )
             arrays.append(np.frombuffer(blob, dtype).reshape(spec.shape))
         return arrays

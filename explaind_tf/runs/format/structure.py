@@ -1,7 +1,7 @@
 """The nested structure of a model's inputs and targets, as plain data.
 
-A structure is a :class:`Leaf` or a dict, list or tuple of structures. It is written to the manifest as
-JSON and is all that is needed to check and flatten a user's arrays in a process that knows no model.
+A structure is a :class:`Leaf` or a dict, list or tuple of structures. The manifest holds it as JSON. It is enough to
+check and flatten a user's arrays in a process that does not have the model.
 """
 
 import math
@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from explaind_tf.errors import RunFormatError
 
-# NumPy takes no more dimensions; more values than these fit into no memory. Sizes are products of what a file says.
+# Limits for shapes that a file states: NumPy takes no more dimensions, and no memory holds more values.
 _MOST_DIMENSIONS = 32
 _MOST_VALUES = 2**36
 
@@ -73,7 +73,8 @@ def from_json(value: Any) -> Structure:
         if kind == "tuple" and isinstance(body, list):
             return tuple(from_json(part) for part in body)
     raise RunFormatError(
-        f"The manifest describes an input in a way this version does not know: {reprlib.repr(value)}."
+        f"The manifest describes an input in a way this version does not know: {reprlib.repr(value)}. It needs one of "
+        f"leaf, dict, list and tuple, as this version writes them."
     )
 
 
@@ -86,7 +87,8 @@ def _leaf_from_json(dtype: Any, shape: Any) -> Leaf:
     )
     if not isinstance(dtype, str) or dtype not in known or not sizes_are_valid:
         raise RunFormatError(
-            f"The manifest describes a tensor of dtype {reprlib.repr(dtype)} and shape {reprlib.repr(shape)}."
+            f"The manifest describes a tensor of dtype {reprlib.repr(dtype)} and shape {reprlib.repr(shape)}. The dtype "
+            f"must be bool, an integer or a float, and each size null or a whole number from 0."
         )
     if len(shape) > _MOST_DIMENSIONS or math.prod(max(1, size or 1) for size in shape) > _MOST_VALUES:
         raise RunFormatError(
@@ -109,11 +111,13 @@ def flatten(structure: Structure, value: Any, where: str) -> list[tuple[str, Lea
     Raises
     ------
     ValueError
-        If the value is nested in another way; the message names the place.
+        If the value is nested in another way. The message names the place.
     """
     if isinstance(structure, Leaf):
         if isinstance(value, (dict, tuple)):
-            raise ValueError(f"{where} is a {type(value).__name__}; the run was recorded with one tensor.")
+            raise ValueError(
+                f"{where} is a {type(value).__name__}; the run was recorded with one tensor. Give one array."
+            )
         return [(where, structure, value)]
     if isinstance(structure, dict):
         if not isinstance(value, dict) or set(value) != set(structure):
@@ -131,7 +135,7 @@ def flatten(structure: Structure, value: Any, where: str) -> list[tuple[str, Lea
 
 
 def pack(structure: Structure, flat: list[Any]) -> Any:
-    """Return the flat values nested as the structure; the inverse of flattening."""
+    """Return the flat values, nested as the structure. This is the inverse of :func:`flatten`."""
     values = iter(flat)
 
     def build(part: Structure) -> Any:
@@ -152,13 +156,13 @@ def map_leaves(structure: Structure, function: Callable[[Leaf], Any]) -> Any:
 def as_batches(structure: Structure, value: Any, where: str) -> list[np.ndarray]:
     """Check a user's arrays against the structure and return them flat, in the recorded dtypes.
 
-    Widths within one kind of number may differ (float64 for float32, int64 for int32); the kind may not,
-    for a silent cast of pixel bytes to floats, or of floats to tokens, changes what the model sees.
+    The width of a dtype may differ (float64 for float32, int64 for int32), but not its kind. Silently casting pixel
+    bytes to floats, or floats to tokens, would change what the model sees.
 
     Raises
     ------
     ValueError
-        On another structure, shape or dtype, on an empty batch, unequal batch sizes, NaN or infinities.
+        On another structure, shape or dtype, an empty batch, unequal batch sizes, NaN or infinities.
     """
     flat = [_as_batch(name, leaf, item) for name, leaf, item in flatten(structure, value, where)]
     sizes = {len(array) for array in flat}
@@ -192,11 +196,13 @@ def _as_batch(where: str, leaf: Leaf, value: Any) -> np.ndarray:
     with np.errstate(over="ignore"):
         cast = array.astype(wanted)
     if wanted.kind in "iu" and not np.array_equal(cast, array):
-        raise ValueError(f"{where} holds integers that do not fit into {leaf.dtype}.")
+        raise ValueError(
+            f"{where} holds integers that do not fit into {leaf.dtype}, the recorded dtype. Give values within its range."
+        )
     if wanted.kind == "f" and not np.isfinite(cast).all():
         bad = np.flatnonzero(~np.isfinite(cast.reshape(len(cast), -1)).all(axis=1))
         raise ValueError(
             f"{where} holds NaN or infinite values, first in input {bad[0]} ({len(bad)} of {len(cast)} inputs). "
-            f"No prediction of it can be accounted for: remove or repair these inputs."
+            f"Their predictions cannot be accounted for: remove or repair these inputs."
         )
     return cast

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-# There is no public way to these.
+# TensorFlow has no public API for these.
 from tensorflow.python.eager import context
 from tensorflow.python.framework.convert_to_constants import _run_inline_graph_optimization
 
@@ -24,7 +24,7 @@ PENALTY = "penalty"
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
-# Numbers the copies of graphs that are made in this process.
+# Numbers the copies of graphs made in this process.
 _COPIES = itertools.count()
 
 
@@ -35,7 +35,6 @@ class InlinedFunction:
     ----------
     concrete : tf.types.experimental.ConcreteFunction
         The function.
-
     """
 
     def __init__(self, concrete: Any) -> None:
@@ -53,8 +52,8 @@ class InlinedFunction:
 
     def __call__(self, *arguments: tf.Tensor) -> list[tf.Tensor]:
         """Return the outputs."""
-        # The import wants tensors of the very graph that is being built (which may be a loop body); unlike other
-        # operations it does not capture those of an enclosing one.
+        # The import needs tensors of the graph that is being built, which may be a loop body. Unlike other operations, it
+        # does not capture tensors of an enclosing graph.
         values = [tf.identity(value) for value in (*arguments, *self._captured)]
         input_map = dict(zip(self._inputs, values, strict=True))
         copy = _with_own_functions(self._graph_def, f"_copy_{next(_COPIES)}")
@@ -63,7 +62,7 @@ class InlinedFunction:
 
 @dataclass(frozen=True)
 class LossFunctions:
-    """The functions that the gradient of a batch is made of; see :class:`Graphs`. They can be called eagerly."""
+    """The functions that make up the gradient of a batch, see :class:`Graphs`. They can be called eagerly."""
 
     sample_losses: Callable[..., list[tf.Tensor]]
     loss_scales: Callable[..., list[tf.Tensor]]
@@ -73,17 +72,17 @@ class LossFunctions:
 class Graphs:
     """The pure functions of a run, ready to be inlined into other graphs.
 
-    - ``forward(*params, *state, *inputs) -> [*outputs]``, inference mode;
-    - ``sample_losses(*params, *state, *inputs, *targets, *weights, scales) -> [losses, *new_state]``, training mode:
-      what each sample adds to Keras' loss of the batch, given the scales of the L compiled losses, shape (L,);
-    - ``token_losses``, of the same arguments ``-> [losses]``: those of positions, shape (batch, positions). Only where
-      the losses have values for positions, otherwise None. ``token_count`` is their number, None if it may differ;
-    - ``loss_scales(*params, *state, *inputs, *targets, *weights) -> [scales]`` of a whole batch;
-    - ``penalty(*params, *state, *inputs) -> [scalar]``, training mode: the sum of ``model.losses``.
+    - ``forward(*params, *state, *inputs) -> [*outputs]``, in inference mode.
+    - ``sample_losses(*params, *state, *inputs, *targets, *weights, scales) -> [losses, *new_state]``, in training mode.
+      It returns what each sample adds to Keras' loss of the batch, given the scales of the L compiled losses, shape (L,).
+    - ``token_losses``, with the same arguments ``-> [losses]``: the losses of positions, shape (batch, positions). It is
+      None if the losses have no values for positions. ``token_count`` is the number of positions, None if it may differ.
+    - ``loss_scales(*params, *state, *inputs, *targets, *weights) -> [scales]`` of a whole batch.
+    - ``penalty(*params, *state, *inputs) -> [scalar]``, in training mode: the sum of ``model.losses``.
 
     All arguments are flat lists of tensors. Each call copies the function's nodes into the graph that is
-    being built. Symbolic differentiation then sees plain operations, as often as needed: forward mode
-    through a *call* of a loaded function fails in TensorFlow 2.21 where a gradient is sparse (embeddings).
+    being built. Symbolic differentiation then sees plain operations, and can be repeated as often as needed. Forward
+    mode through a *call* of a loaded function fails in TensorFlow 2.21 if a gradient is sparse (embeddings).
 
     Parameters
     ----------
@@ -94,19 +93,21 @@ class Graphs:
     def __init__(self, path: Path) -> None:
         try:
             self._module: Any = tf.saved_model.load(str(path))
-        except Exception as error:  # whatever TensorFlow trips over in a file that is no SavedModel
+        except Exception as error:  # TensorFlow raises many kinds of errors for a file that is no SavedModel
             raise RunFormatError(
                 f"{path} cannot be loaded as a SavedModel: {error}. Restore it from a copy."
             ) from error
         names = (FORWARD, SAMPLE_LOSSES, LOSS_SCALES, PENALTY)
         missing = [name for name in names if not hasattr(self._module, name)]
         if missing:
-            raise RunFormatError(f"{path} lacks the functions {missing}: it was not written by a PathLogger.")
+            raise RunFormatError(
+                f"{path} lacks the functions {missing}, which a PathLogger always writes. Restore it from a copy."
+            )
         try:
             self._take_functions()
         except (AttributeError, IndexError, TypeError, ValueError) as error:
             raise RunFormatError(
-                f"{path} holds functions of another form: {error}. It was not written by a PathLogger."
+                f"{path} holds functions of another form than a PathLogger writes: {error}. Restore it from a copy."
             ) from error
 
     def _take_functions(self) -> None:
@@ -133,7 +134,7 @@ class Graphs:
         return digests if is_known and (digests[3] or self.token_losses is None) else None
 
     def loss_functions(self) -> LossFunctions:
-        """Return the losses to be called outside of a graph."""
+        """Return the loss functions in a form that can be called outside of a graph."""
         return LossFunctions(*map(tf.function, (self.sample_losses, self.loss_scales, self.penalty)))
 
     def _function(self, name: str) -> Any:
@@ -141,12 +142,12 @@ class Graphs:
 
 
 class ForwardGraph:
-    """The forward pass alone, of a model that was never recorded; otherwise as :class:`Graphs`.
+    """Only the forward pass, of a model that was never recorded. Otherwise it is used like :class:`Graphs`.
 
     Parameters
     ----------
     forward : tf.types.experimental.ConcreteFunction
-        ``(*params, *state, *inputs) -> [*outputs]``, inference mode.
+        ``(*params, *state, *inputs) -> [*outputs]``, in inference mode.
     """
 
     token_losses: InlinedFunction | None = None
@@ -160,22 +161,22 @@ class ForwardGraph:
     @staticmethod
     def _has_no_loss(*_: tf.Tensor) -> list[tf.Tensor]:
         raise RefusedError(
-            "Losses are known of a recorded run only; here there is nothing but a forward pass."
+            "These checkpoints have no loss, only a forward pass. To get losses, record the training with a PathLogger."
         )
 
     sample_losses = loss_scales = penalty = _has_no_loss
 
 
 def has_calls(concrete: Any) -> list[str]:
-    """Return the calls of functions that cannot be expanded, and so not be differentiated."""
+    """Return the function calls that cannot be expanded and therefore cannot be differentiated."""
     return [node.name for node in _expanded(concrete).node if node.op in _CALLS]
 
 
 def _expanded(concrete: Any) -> Any:
-    """Return the graph of a function with the functions that it calls expanded into it.
+    """Return the graph of a function, with the functions that it calls expanded into it.
 
-    A ``tf.function`` within a model is a call, which nothing differentiates once it comes from a file. Loops and branches
-    stay as they are.
+    A ``tf.function`` within a model is a call. Once it was loaded from a file, it cannot be differentiated. Loops and
+    branches stay as they are.
     """
     graph_def = concrete.graph.as_graph_def()
     if not any(node.op in _CALLS for node in graph_def.node):
@@ -184,10 +185,10 @@ def _expanded(concrete: Any) -> Any:
 
 
 def _with_own_functions(graph_def: Any, suffix: str) -> Any:
-    """Return a copy of a graph whose library functions (bodies of loops, branches) have names of their own.
+    """Return a copy of a graph whose library functions (bodies of loops, branches) have unique names.
 
-    The gradient of a loop replaces the loop's functions by others that it names after them: with two copies of one
-    recurrent layer, they would get into each other's way ("duplicate function … _rewritten").
+    The gradient of a loop replaces the loop's functions by new ones with derived names. For two copies of one recurrent
+    layer, these names would clash ("duplicate function … _rewritten").
     """
     if not graph_def.library.function:
         return graph_def
@@ -200,11 +201,11 @@ def _with_own_functions(graph_def: Any, suffix: str) -> Any:
             node.op += suffix
         for value in node.attr.values():
             for reference in (value.func, *value.list.func):
-                if reference.name in own:  # to write into another value would turn it into a function
+                if reference.name in own:  # writing into any other value would turn it into a function
                     reference.name += suffix
     for function in copy.library.function:
         function.signature.name += suffix
-        # What imports a graph leaves it to the loader of the model to make its functions known to the runtime.
+        # Importing a graph does not register its functions with the runtime: only loading a model does.
         context.context().add_function_def(function)
     for gradient in copy.library.gradient:
         gradient.function_name += suffix if gradient.function_name in own else ""
@@ -213,9 +214,10 @@ def _with_own_functions(graph_def: Any, suffix: str) -> Any:
 
 
 def _float_bytes_per_row(concrete: Any) -> int:
-    """Return the bytes of all intermediate float tensors for one row of the batch.
+    """Return an estimate of the bytes of all intermediate float tensors for one row of the batch.
 
-    Rows are told by a leading dimension of unknown size. An estimate for choosing batch sizes only.
+    A tensor is taken to have rows if its leading dimension has unknown size. The estimate serves only to choose batch
+    sizes.
     """
     total = 0
     for operation in concrete.graph.get_operations():

@@ -1,4 +1,4 @@
-"""`TrainingGraph`: the recorded training step, loaded from the run and taken again."""
+"""`TrainingGraph`: the recorded training step, loaded from the run to train steps again."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -16,22 +16,22 @@ from explaind_tf.runs.graphs.training_variables import TrainingVariables
 
 
 class TrainingGraph:
-    """A SavedModel of the training step together with the variables that it reads and changes.
+    """A SavedModel of the training step, together with the variables that it reads and changes.
 
     Parameters
     ----------
     path : Path
-        The SavedModel directory, its files already checked. It is executed as a TensorFlow graph.
+        The SavedModel directory, with files that were already checked. It is executed as a TensorFlow graph.
 
     Attributes
     ----------
     variables : TrainingVariables
-        Where training is; set them to go on from elsewhere.
+        The current state of training. Set them to continue from another state.
 
     Raises
     ------
     RunFormatError
-        If it is none that was written by a PathLogger.
+        If the directory does not hold a training step as a PathLogger writes it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,23 +46,25 @@ class TrainingGraph:
             self._learning_rate = list(self._module.learning_rate)
             self._stepped = list(self._module.stepped)
             self._step = self._module.step.get_concrete_function()
-        except Exception as error:  # whatever TensorFlow trips over in a file that is no such module
-            raise RunFormatError(f"{path} cannot be loaded as a training step: {error}.") from error
+        except Exception as error:  # TensorFlow raises many kinds of errors for a file that is no such module
+            raise RunFormatError(
+                f"{path} cannot be loaded as a training step: {error}. Restore it from a copy."
+            ) from error
 
     def step(self, record: StepRecord, batch: Sequence[np.ndarray]) -> tuple[Snapshot, np.ndarray | None]:
-        """Take a step as it was taken, and return where it led.
+        """Train a recorded step again, and return the state after it.
 
         Parameters
         ----------
         record : StepRecord
-            What others changed before the step, and the learning rate, which callbacks may set.
+            Gives the changes made before the step by something else, and the learning rate, which callbacks may set.
         batch : sequence of np.ndarray
             Inputs, targets and sample weights, flat.
 
         Returns
         -------
         tuple
-            The snapshot, and the weights after the update where something else changed them within the step.
+            The snapshot, and the weights after the update if something else changed them within the step, else None.
         """
         if record.theta_before is not None:
             self.variables.set_parameters(record.theta_before)
@@ -83,7 +85,7 @@ class TrainingGraph:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """TensorFlow without a warning of gradients that were not saved: nobody differentiates a training step."""
+    """Silence TensorFlow's warning of gradients that were not saved: a training step is never differentiated."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,7 @@
-"""The variables of a model in training: read to snapshots and set from them, where they train and where they train again."""
+"""The variables of a model in training, read into snapshots and set from them.
+
+They are used both in the original training and when steps are trained again.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -11,7 +14,7 @@ from explaind_tf.runs.format.step_records import Snapshot
 
 @dataclass(frozen=True)
 class TrainingVariables:
-    """All variables that a training step goes on from, as in :class:`Snapshot`; lists are empty where there are none."""
+    """All variables that a training step depends on, as in :class:`Snapshot`. A list is empty if there are none."""
 
     parameters: list[tf.Variable]
     state: list[tf.Variable]
@@ -25,11 +28,11 @@ class TrainingVariables:
         return {group.name: getattr(self, group.name) for group in fields(self)}
 
     def snapshot(self) -> Snapshot:
-        """Return copies of all variables as they are now."""
+        """Return copies of the current values of all variables."""
         return self.pack([value for group in self.by_group().values() for value in views_of(group)])
 
     def pack(self, values: Sequence[np.ndarray]) -> Snapshot:
-        """Return the snapshot of values that are given in order, as copies."""
+        """Return a snapshot that copies the given values, in the order of :meth:`by_group`."""
         left = iter(values)
         weights, state, momentum, second_moment, accumulated, optimizer = (
             [next(left) for _ in group] for group in self.by_group().values()
@@ -45,7 +48,7 @@ class TrainingVariables:
         )
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Set all variables."""
+        """Set all variables from a snapshot."""
         self.set_parameters(snapshot.theta)
         self.set_state(snapshot.state)
         _set_flat(self.momentum, snapshot.momentum)
@@ -63,9 +66,9 @@ class TrainingVariables:
 
 
 def views_of(variables: Sequence[tf.Variable]) -> list[np.ndarray]:
-    """Return variables as they are now, without copies; while a view lives, the next change of its variable makes one.
+    """Return the current values of variables without copying them.
 
-    `Variable.numpy()` takes ten times as long.
+    While such a view exists, the next change of its variable makes a copy. `Variable.numpy()` takes ten times as long.
     """
     return [np.asarray(tf.raw_ops.ReadVariableOp(resource=v.handle, dtype=v.dtype)) for v in variables]
 
@@ -81,7 +84,7 @@ def _set(variables: Sequence[tf.Variable], values: Sequence[np.ndarray]) -> None
 
 
 def _set_flat(variables: Sequence[tf.Variable], vector: np.ndarray | None) -> None:
-    """Set variables to the pieces of a vector, or to zero."""
+    """Set variables to the pieces of a vector, or to zero if there is no vector."""
     if vector is None:
         _set(variables, [np.zeros(v.shape, v.dtype.as_numpy_dtype) for v in variables])
         return

@@ -1,4 +1,4 @@
-"""What is done about a file's bytes beside the thread that writes them."""
+"""Hashing of a file's bytes in a thread of its own, beside the thread that writes them."""
 
 import hashlib
 import os
@@ -9,25 +9,26 @@ import numpy as np
 
 Pieces = Sequence[bytes | np.ndarray]
 
-# Less than this is hashed sooner than it is handed over.
+# Hashing fewer bytes than this takes less time than handing them to the thread.
 _SMALL_BYTES = 2**15
-# Written between two times that the page cache is told to let go.
+# Bytes hashed between two requests that the page cache drop the file.
 _CACHED_BYTES = 2**21
 
 
 class BackgroundHash:
-    """Hashes what was written to a file, and has the operating system's cache give it up, while training goes on.
+    """Hashes what was written to a file, and drops it from the page cache, while training continues.
 
-    Not while it is written: the two threads would wait for each other's turn at Python's lock, piece by piece, and the
-    writing of 1.2 MB took twice as long.
+    It does not hash while the file is being written. The two threads would wait for Python's lock piece by piece, and
+    writing 1.2 MB took twice as long.
 
-    Nobody reads a record soon, and a long run would push the data that it trains on out of the page cache. On a virtual
-    machine whose memory is lent page by page, each page that was new to the cache took 9 µs: 0.4 GB/s instead of 4.
+    Records are not read again soon. Without dropping them, a long run would push its training data out of the page
+    cache. On a virtual machine that gets its memory page by page, each new page in the cache took 9 µs: 0.4 GB/s instead
+    of 4.
 
     Parameters
     ----------
     file : int
-        Its descriptor, open until :meth:`wait` has returned for the last time.
+        Descriptor of the file. It must stay open until :meth:`wait` has returned for the last time.
     """
 
     def __init__(self, file: int) -> None:
@@ -38,9 +39,9 @@ class BackgroundHash:
         self._pending: Future[None] | None = None
 
     def take(self, pieces: Pieces) -> None:
-        """Take the next pieces of the file, which are written; they must not be changed from now on.
+        """Hash the next pieces of the file. They are already written, and must not be changed from now on.
 
-        The ones before are done with first, so that pieces of one call are all that is held.
+        This first waits for the previous pieces, so only the pieces of one call are held in memory.
         """
         self.wait()
         if sum(len(piece) for piece in pieces) < _SMALL_BYTES:
@@ -49,14 +50,14 @@ class BackgroundHash:
             self._pending = self._thread.submit(self._work, pieces)
 
     def wait(self) -> None:
-        """Return when nothing is left to do of what was taken."""
+        """Wait until all pieces taken so far are hashed."""
         if self._pending is not None:
             self._pending.result()
             self._pending = None
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of all that was taken, as hexadecimal digits."""
+        """SHA-256 of all pieces taken so far, as hexadecimal digits."""
         self.wait()
         return self._hash.hexdigest()
 
@@ -65,6 +66,6 @@ class BackgroundHash:
             self._hash.update(piece.data if isinstance(piece, np.ndarray) else piece)
             self._cached_bytes += len(piece)
         if self._cached_bytes >= _CACHED_BYTES and hasattr(os, "posix_fadvise"):
-            # What is not on the disk yet is sent there, and given up the next time.
+            # Pages that are not on the disk yet are sent there now, and dropped the next time.
             os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_DONTNEED)
             self._cached_bytes = 0

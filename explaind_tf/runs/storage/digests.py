@@ -1,6 +1,6 @@
-"""Digests of the files that TensorFlow parses itself: they are checked before it sees them.
+"""Digests of the files that TensorFlow parses itself, which are checked before TensorFlow reads them.
 
-A SavedModel has no checksums, and a damaged one may end the process instead of raising an error.
+A SavedModel has no checksums. A damaged one may end the process instead of raising an error.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from explaind_tf.runs.storage.records import file_sha256
 
 @dataclass(frozen=True)
 class FileDigest:
-    """A file of a directory: its path relative to it (with ``/``), its size and SHA-256."""
+    """A file in a directory: its path relative to the directory (with ``/``), its size and SHA-256."""
 
     file: str
     size: int
@@ -39,7 +39,7 @@ def describe_tree(directory: Path) -> tuple[FileDigest, ...]:
 def check_tree(directory: Path, expected: Sequence[FileDigest]) -> None:
     """Check that a directory holds the expected files, byte for byte, and no others.
 
-    Only files that were found by walking the directory are opened: no name in a manifest leads out of it.
+    Only files found by listing the directory are opened, so no name in a manifest can lead out of it.
 
     Raises
     ------
@@ -47,7 +47,9 @@ def check_tree(directory: Path, expected: Sequence[FileDigest]) -> None:
         At the first file that is missing, foreign, changed or a symbolic link.
     """
     if directory.is_symlink() or not directory.is_dir():
-        raise RunFormatError(f"{directory} is missing or no directory of its own: restore it from a copy.")
+        raise RunFormatError(
+            f"{directory} is missing, or is a file or a symbolic link instead of a directory. Restore it from a copy."
+        )
     try:
         found = {path.relative_to(directory).as_posix(): path for path in _files(directory)}
         for item in expected:
@@ -66,14 +68,14 @@ def check_tree(directory: Path, expected: Sequence[FileDigest]) -> None:
 
 @contextmanager
 def checked_tree(directory: AnyPath, expected: Sequence[FileDigest]) -> Iterator[Path]:
-    """Give the expected files, checked as by :func:`check_tree`, in a local directory.
+    """Yield a local directory with the expected files, checked as by :func:`check_tree`.
 
-    That is the directory itself if it is local, otherwise a copy that lasts as long as the context.
+    It is the directory itself if that is local. Otherwise it is a copy that lasts as long as the context.
 
     Raises
     ------
     RunFormatError
-        As :func:`check_tree` does.
+        In the cases of :func:`check_tree`.
     """
     if isinstance(directory, Path):
         check_tree(directory, expected)
@@ -85,7 +87,7 @@ def checked_tree(directory: AnyPath, expected: Sequence[FileDigest]) -> Iterator
 
 
 def _fetch_tree(directory: UPath, copy: Path, expected: Sequence[FileDigest]) -> None:
-    """Copy the expected files; they are checked before anything is written."""
+    """Copy the expected files. Each file is checked before it is written."""
     root = directory.path.rstrip("/") + "/"
     try:
         sizes = {name: int(info["size"]) for name, info in directory.fs.find(root, detail=True).items()}
@@ -107,15 +109,15 @@ def _fetch_tree(directory: UPath, copy: Path, expected: Sequence[FileDigest]) ->
 
 def _foreign(directory: AnyPath, file: str) -> RunFormatError:
     return RunFormatError(
-        f"{directory / file} does not belong to the run: the manifest does not name it. TensorFlow would read it with the "
-        f"graphs; remove it, or restore {directory} from a copy."
+        f"{directory / file} does not belong to the run: the manifest does not name it, and TensorFlow might read it with "
+        f"the graphs. Remove it, or restore {directory} from a copy."
     )
 
 
 def _check_size(path: AnyPath, size: int, expected: FileDigest) -> None:
     if size != expected.size:
         raise RunFormatError(
-            f"{path} has {size} bytes, the manifest says {expected.size}: the file was cut or changed after recording. "
+            f"{path} has {size} bytes, but the manifest says {expected.size}: the file was cut or changed after recording. "
             f"Restore it from a copy."
         )
 
@@ -133,7 +135,7 @@ def _files(directory: Path) -> Iterator[Path]:
     Raises
     ------
     RunFormatError
-        At anything that is neither a file nor a directory; a pipe would block its reader, a link may lead anywhere.
+        At anything that is neither a file nor a directory. A pipe would block its reader, and a link may lead anywhere.
     """
     with os.scandir(directory) as entries:
         for entry in entries:
@@ -143,22 +145,23 @@ def _files(directory: Path) -> Iterator[Path]:
                 yield Path(entry.path)
             else:
                 raise RunFormatError(
-                    f"{entry.path} is a symbolic link or a special file. A run holds its own files: put the file there."
+                    f"{entry.path} is a symbolic link or a special file. A run must hold its own files: put the file itself "
+                    f"there."
                 )
 
 
 def require_inside(path: AnyPath, run_dir: AnyPath) -> None:
-    """Refuse a path that symbolic links lead out of the run directory. At URLs there are none.
+    """Refuse a path that a symbolic link leads out of the run directory. URLs have no symbolic links.
 
     Raises
     ------
     RunFormatError
-        If so.
+        If the path leads out of the run directory.
     """
     if not (isinstance(path, Path) and isinstance(run_dir, Path)):
         return
     if path.is_symlink() and not path.resolve().is_relative_to(run_dir.resolve()):
         raise RunFormatError(
-            f"{path} is a symbolic link to {path.resolve()}, out of the run directory. A run holds its own files: put "
-            f"the file itself there."
+            f"{path} is a symbolic link to {path.resolve()}, outside of the run directory. A run must hold its own files: "
+            f"put the file itself there."
         )

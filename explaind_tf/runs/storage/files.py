@@ -1,7 +1,7 @@
-"""Where a run is: a local directory, or one at a URL that fsspec knows. What differs between the two is here.
+"""Local directories and directories at URLs that fsspec knows, and what differs between the two.
 
-Paths of both kinds have the methods of ``pathlib.Path``: a ``Path``, or a ``UPath`` (universal-pathlib). A ``file://`` URL
-is a local directory and nothing else.
+Both kinds of path have the methods of ``pathlib.Path``: a local one is a ``Path``, one at a URL a ``UPath``
+(universal-pathlib). A ``file://`` URL is a local directory.
 """
 
 import os
@@ -17,9 +17,9 @@ from explaind_tf.errors import RefusedError, RunFormatError
 AnyPath = Path | UPath
 
 _LOCAL = ("", "file", "local")
-# fsspec's names of stores in which an object is replaced as a whole: readers see the old one or the new one.
+# fsspec's names of stores that replace an object as a whole: readers see the old object or the new one.
 _OBJECT_STORES = ("memory", "gs", "gcs", "s3", "s3a", "az", "abfs", "abfss", "adl")
-# Read in one request where less is asked for: the next record's header is often near.
+# Smaller reads fetch this much in one request, since the next record's header is often close.
 _BLOCK_BYTES = 2**16
 
 
@@ -31,12 +31,14 @@ def as_path(path: str | AnyPath) -> AnyPath:
     RefusedError
         If the URL's file system is not known, or its package is not installed.
     ValueError
-        If the path is a URL that went through ``pathlib``, which takes a slash from it.
+        If the path is a URL that went through ``pathlib``, which removes a slash.
     """
     if isinstance(path, Path):
         first = path.parts[0] if path.parts else ""
         if len(first) > 2 and first.endswith(":"):
-            raise ValueError(f"{path} looks like a URL that was made a pathlib.Path. Give URLs as text.")
+            raise ValueError(
+                f"{path} looks like a URL that was turned into a pathlib.Path. Give a URL as a string or a UPath."
+            )
         return path
     if isinstance(path, str) and "://" not in path:
         return Path(path)
@@ -46,23 +48,25 @@ def as_path(path: str | AnyPath) -> AnyPath:
             return Path(found.path)
         refresh(found)
     except (ImportError, ValueError) as error:
-        raise RefusedError(f"{path} cannot be reached: {error}.") from error
+        raise RefusedError(
+            f"{path} cannot be reached: {error}. Check the URL, and install the fsspec package of its file system."
+        ) from error
     return found
 
 
 def require_whole_files(path: AnyPath) -> None:
-    """Refuse a place in which a file that is replaced may be found in part, so that nothing could be committed by it.
+    """Refuse a place where a reader may see a part of a file that is being replaced. Nothing could be committed there.
 
     Raises
     ------
     RefusedError
-        If that is not known to be otherwise, as it is of local directories and object stores.
+        If the path is neither local nor in an object store that is known to replace files as a whole.
     """
     if not isinstance(path, Path) and path.protocol not in _OBJECT_STORES:
         raise RefusedError(
-            f"{path} cannot be written to: what is written is committed by replacing a file as a whole, which is known of "
-            f"local directories and of {', '.join(_OBJECT_STORES)}. Write to a local directory, and copy it there: it "
-            f"can be read from there."
+            f"{path} cannot be written to. Writing is committed by replacing a file as a whole, which is known to work only "
+            f"in local directories and in {', '.join(_OBJECT_STORES)}. Write to a local directory, and copy it to this URL: "
+            f"reading from the URL works."
         )
 
 
@@ -77,7 +81,7 @@ def remove_tree(path: AnyPath) -> None:
 
 
 def refresh(path: AnyPath) -> None:
-    """Forget what was listed some time ago: other programs may have written there since."""
+    """Forget cached listings: other programs may have written there since."""
     if not isinstance(path, Path):
         path.fs.invalidate_cache()
 
@@ -90,7 +94,7 @@ def total_bytes(directory: AnyPath) -> int:
 
 
 def free_bytes(path: AnyPath) -> int | None:
-    """Return the free bytes of the disk that a path, which need not exist, is on; None where that is not known."""
+    """Return the free bytes of a path's disk, None if they are not known. The path need not exist."""
     if not isinstance(path, Path):
         return None
     existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
@@ -113,24 +117,24 @@ def sync_tree(directory: Path) -> None:
 
 
 class OpenFile(Protocol):
-    """A file that threads may read from at once."""
+    """A file that several threads may read from at the same time."""
 
     size: int
 
     def read(self, offset: int, count: int) -> bytes:
-        """Return so many bytes, or fewer where the file ends."""
+        """Return ``count`` bytes, or fewer if the file ends before."""
 
     def close(self) -> None:
-        """Close the file; reading from it is an error from then on."""
+        """Close the file. Reading from it is an error from then on."""
 
 
 def open_file(path: AnyPath) -> OpenFile:
-    """Open a file to be read from.
+    """Open a file for reading.
 
     Raises
     ------
     RunFormatError
-        If it cannot be.
+        If the file cannot be opened.
     """
     try:
         return _LocalFile(path) if isinstance(path, Path) else _RemoteFile(path)
@@ -141,13 +145,13 @@ def open_file(path: AnyPath) -> OpenFile:
 class _LocalFile:
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY)
-        # Runs are opened without a `with`, like datasets in xarray: the file is closed when nobody holds it.
+        # Runs are opened without a `with`, like datasets in xarray: the file is closed when nothing refers to it.
         self._close = weakref.finalize(self, os.close, self._descriptor)
         self.size = os.fstat(self._descriptor).st_size
 
     def read(self, offset: int, count: int) -> bytes:
         data = os.pread(self._descriptor, count, offset)
-        while 0 < len(data) < count:  # the kernel hands out at most 2 GiB at a time
+        while 0 < len(data) < count:  # the kernel returns at most 2 GiB per call
             more = os.pread(self._descriptor, count - len(data), offset + len(data))
             if not more:
                 break
@@ -159,7 +163,7 @@ class _LocalFile:
 
 
 class _RemoteFile:
-    """Reads ranges, each in a request of its own: there is no position that threads would share."""
+    """Reads ranges, each in a request of its own. Threads share no file position."""
 
     def __init__(self, path: UPath) -> None:
         self._path = path

@@ -1,9 +1,9 @@
-"""TFRecord framing, with what TensorFlow's own reader leaves out: offsets, counts and truncation.
+"""TFRecord framing, with what TensorFlow's own reader lacks: offsets, counts and detection of truncation.
 
 A record is ``uint64 length | uint32 masked CRC of length | data | uint32 masked CRC of data``, all
-little-endian (TensorFlow, "TFRecord and tf.train.Example": TFRecords format details). TensorFlow's reader
-takes a file cut at a record boundary, or within the first 12 bytes of a record, for a clean end; this one
-counts, and reads any record by its number.
+little-endian (TensorFlow, "TFRecord and tf.train.Example": TFRecords format details). If a file was cut at a record
+boundary, or within the first 12 bytes of a record, TensorFlow's reader takes this for a clean end. The reader here
+counts the records, and reads any of them by its number.
 """
 
 import bisect
@@ -31,8 +31,8 @@ _CRC = struct.Struct("<I")
 _HEADER_BYTES = _LENGTH.size + _CRC.size
 FRAME_BYTES = _HEADER_BYTES + _CRC.size
 _MASK_DELTA = 0xA282EAD8
-# Written and summed piece by piece, while a piece is in the processor's cache. Handing Linux 6.18 the 18 MB of
-# a large model's step in one write took several times as long.
+# Data are written and checksummed in pieces that stay in the processor's cache. Writing the 18 MB of a large model's
+# step in one call took several times as long on Linux 6.18.
 _PIECE_BYTES = 2**18
 _SMALL_BYTES = 2**16
 
@@ -46,7 +46,7 @@ def _masked(crc: int) -> int:
 
 
 class RecordWriter:
-    """Appends records to a new file and knows the file's size, count and SHA-256 as it goes.
+    """Appends records to a new file, and keeps track of its size, number of records and SHA-256.
 
     Parameters
     ----------
@@ -58,10 +58,10 @@ class RecordWriter:
         self.path = path
         self.count = 0
         self.size = 0
-        self._small = bytearray()  # what waits to be written in one piece
-        # What Python would buffer could neither be taken back nor kept from being written later, were the disk full.
+        self._small = bytearray()  # small pieces, collected to be written in one call
+        # Unbuffered: on a full disk, data in Python's buffer could not be discarded, and might be written later.
         self._file: FileIO = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by close()
-        # An interrupted training closes nothing: the file is closed when nobody holds the writer.
+        # An interrupted training closes nothing: the file is closed when nothing refers to the writer.
         weakref.finalize(self, self._file.close)
         self._hash = BackgroundHash(self._file.fileno())
 
@@ -77,7 +77,7 @@ class RecordWriter:
         OSError
             If they cannot all be written (the disk is full). The file is then as it was before.
         """
-        self._hash.wait()  # here, where an interrupt finds nothing written that is not hashed
+        self._hash.wait()  # here, since an interrupt at this point leaves nothing written but not hashed
         before = self.count, self.size
         written: Buffers = []
         try:
@@ -85,7 +85,7 @@ class RecordWriter:
                 written += self._write_record([data] if isinstance(data, bytes) else data)
                 self.count += 1
             self._flush()
-        except BaseException:  # an interrupt, too, would leave half a record for the next one to follow
+        except BaseException:  # an interrupt, too, would leave half a record, with the next record after it
             self.count, self.size = before
             self._small.clear()
             self._file.truncate(self.size)
@@ -127,7 +127,7 @@ class RecordWriter:
     def _write_out(self, data: bytes | bytearray | memoryview) -> None:
         with memoryview(data) as view:
             written = 0
-            while written < len(view):  # a call may take a part of it
+            while written < len(view):  # a call may write only a part
                 written += self._file.write(view[written:])
 
     @property
@@ -150,28 +150,28 @@ class RecordWriter:
 class RecordFile:
     """Random access to the records of one file.
 
-    Only the headers are read when it is opened (12 bytes a record), so memory does not grow with the
-    records' size.
+    Opening the file reads only the headers (12 bytes per record), so memory does not grow with the size of the
+    records.
 
     Parameters
     ----------
     path : Path or UPath
         The file.
     expected : int or None
-        Number of records the manifest promises. None for a file that was still being written: reading then
+        Number of records that the manifest states. None for a file that was still being written: reading then
         ends before the first record that is not whole.
 
     Raises
     ------
     RunFormatError
-        If a header is damaged or the number of records is not the promised one.
+        If a header is damaged, or the number of records is not the expected one.
 
     Attributes
     ----------
     is_open : bool
         Whether the file was still being written.
     dropped_bytes : int
-        Bytes of an unfinished record at its end.
+        Bytes of an unfinished record at the end of the file.
     """
 
     def __init__(self, path: AnyPath, expected: int | None) -> None:
@@ -203,7 +203,7 @@ class RecordFile:
             offset = end
         if expected is not None and len(self) != expected:
             raise RunFormatError(
-                f"{self.path} holds {len(self)} records, the manifest says {expected}. The file is not the "
+                f"{self.path} holds {len(self)} records, but the manifest says {expected}. The file is not the "
                 f"one that was recorded: restore it from a copy."
             )
 
@@ -213,7 +213,7 @@ class RecordFile:
         return self._offsets[-1] + _HEADER_BYTES + self._lengths[-1] + _CRC.size if len(self) else 0
 
     def forget_from(self, index: int) -> None:
-        """Take the file to end before record ``index``; on the disk it stays as it is."""
+        """Ignore record ``index`` and all later ones. The file on the disk does not change."""
         del self._offsets[index:], self._lengths[index:]
 
     def _damaged(self, index: int, offset: int, what: str) -> RunFormatError:
@@ -247,7 +247,7 @@ class RecordFile:
             raise self._damaged(index, self._offsets[index], "it is no tf.train.Example") from error
 
     def close(self) -> None:
-        """Close the file; reading from it is an error from then on."""
+        """Close the file. Reading from it is an error from then on."""
         self._file.close()
 
 
@@ -257,7 +257,7 @@ class RecordSeries:
     Parameters
     ----------
     files : sequence of RecordFile
-        In order; at least one.
+        The files in order, at least one.
     """
 
     def __init__(self, files: Sequence[RecordFile]) -> None:
@@ -299,7 +299,7 @@ class RecordSeries:
         return file.read_example(local)
 
     def last_of_files(self) -> list[int]:
-        """Return the number of the last record of each file that holds any."""
+        """Return the number of the last record of each file that holds records."""
         return [stop - 1 for start, stop in itertools.pairwise(self._starts) if stop > start]
 
 

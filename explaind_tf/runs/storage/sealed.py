@@ -1,7 +1,7 @@
 """JSON that carries the digest of its own bytes, and is read without trust.
 
-The last entry of a sealed text is the SHA-256 of every byte before it; its own form is fixed. No byte can be changed,
-added or left out unnoticed. It shows damage, not malice: whoever writes a text can seal it.
+The last entry of a sealed text is the SHA-256 of all bytes before it, in a fixed form. Every changed, added or missing
+byte is detected. The seal reveals damage, but not malice: whoever writes a text can also seal it.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from explaind_tf.errors import RunFormatError
 
 SEAL = "manifest_sha256"
 
-# Far beyond the manifest of any model, and small enough to be parsed.
+# Far more than the manifest of any model needs, and still small enough to be parsed.
 MOST_BYTES = 64 * 2**20
 MOST_LEVELS = 100
 
@@ -40,8 +40,8 @@ def check_seal(data: bytes) -> None:
     match = _SEAL_FORM.fullmatch(ending)
     if match is None or hashlib.sha256(content).hexdigest().encode() != match.group(1):
         raise RunFormatError(
-            "it is damaged: its content does not match the digest at its end. It was changed after recording: restore it "
-            "from a copy."
+            "it is damaged: its content does not match the digest at its end, so it was changed after it was written. "
+            "Restore it from a copy."
         )
 
 
@@ -51,11 +51,11 @@ def parse(data: bytes) -> Any:
     Raises
     ------
     ValueError
-        On text that is no JSON or not UTF-8, repeated keys, numbers that are not finite, text that is no Unicode,
-        or too much of anything. RecursionError where Python's parser gives up first.
+        On text that is not JSON or not UTF-8, repeated keys, numbers that are not finite, strings that are not Unicode,
+        or too large or too deeply nested content. RecursionError if Python's parser gives up first.
     """
     if len(data) > MOST_BYTES:
-        raise ValueError(f"it has {len(data)} bytes, more than {MOST_BYTES}")
+        raise ValueError(f"it has {len(data)} bytes, more than the limit of {MOST_BYTES}")
     body = json.loads(
         data.decode("utf-8"),
         object_pairs_hook=_object,
@@ -75,18 +75,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(text: str) -> Any:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is no number in JSON")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text} is too large")
+        raise ValueError(f"the number {text} is too large for a float")
     return number
 
 
 def _check_values(body: Any) -> None:
-    """Refuse deep nesting and lone surrogates, which no file or terminal takes."""
+    """Refuse deep nesting, and lone surrogates, which cannot be written to files or terminals."""
     values = [body]
     for _ in range(MOST_LEVELS):
         for value in values:
@@ -100,4 +100,4 @@ def _check_values(body: Any) -> None:
         ]
         if not values:
             return
-    raise ValueError(f"it is nested more than {MOST_LEVELS} deep")
+    raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep")

@@ -1,7 +1,7 @@
-"""Serialised ``tf.train.Example`` messages without copies of the tensors in them.
+"""Serialised ``tf.train.Example`` messages, made without copying the tensors in them.
 
-A step holds all weights several times over. Protocol buffers copy each tensor at least three times on its way to a file;
-here the few bytes of the wire format around them are written by hand, and the tensors stay where they are.
+A step holds all weights several times over, and protocol buffers copy each tensor at least three times on its way to a
+file. Here the few bytes of the wire format around the tensors are written by hand, and the tensors are not copied.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,10 @@ from functools import lru_cache
 
 import numpy as np
 
-# One after the other they make up a message. Arrays are flat, uint8 and read-only.
+# Concatenated, they are a message. Arrays are flat, uint8 and read-only.
 Buffers = list[bytes | np.ndarray]
 
-# What is smaller than this is copied: a list of many small buffers costs more.
+# Smaller buffers than this are copied together: a list of many small buffers costs more.
 _SMALL = 4096
 
 
@@ -28,7 +28,7 @@ Feature = Integers | Sequence[np.ndarray]
 
 
 def as_buffer(array: np.ndarray) -> np.ndarray:
-    """Return the bytes of an array, in memory order, flat and read-only; a view where it is contiguous."""
+    """Return the bytes of an array, in memory order, flat and read-only. It is a view if the array is contiguous."""
     flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     flat.flags.writeable = False
     return flat
@@ -40,8 +40,8 @@ def encode_example(features: Mapping[str, Feature]) -> Buffers:
     Parameters
     ----------
     features : mapping of str
-        Integers, or arrays that become a ``BytesList`` of their bytes. Arrays must not be changed until the message
-        was written: it refers to them.
+        Integers, or arrays, which become a ``BytesList`` of their bytes. The message refers to the arrays: they must not
+        be changed until it was written.
     """
     entries: Buffers = []
     size = 0
@@ -54,7 +54,7 @@ def encode_example(features: Mapping[str, Feature]) -> Buffers:
         length = sum(map(len, body))
         values = _head(field, length)
         value = _head(2, len(values) + length)
-        # An entry of the map `feature`.
+        # The next entry of the map `feature`.
         inner = len(key) + len(value) + len(values) + length
         head = _head(1, inner)
         entries += [head + key + value + values, *body]
@@ -71,9 +71,9 @@ def _int64_list(integers: Integers) -> Buffers:
     return [_head(1, len(values)), values]
 
 
-@lru_cache(maxsize=1024)  # all records of a run are of the same sizes
+@lru_cache(maxsize=1024)  # all records of a run have the same sizes
 def _head(field: int, length: int) -> bytes:
-    """Return what goes before a field of a length (developers.google.com/protocol-buffers/docs/encoding, wire type 2)."""
+    """Return the head of a field of given length (developers.google.com/protocol-buffers/docs/encoding, wire type 2)."""
     return bytes([field << 3 | 2]) + _varint(length)
 
 
@@ -87,7 +87,7 @@ def _varint(number: int) -> bytes:
 
 
 def _varints(numbers: np.ndarray) -> bytes:
-    """Return all numbers as base-128 varints, negative ones in two's complement of 64 bits."""
+    """Return the numbers as base-128 varints, negative ones as 64-bit two's complement."""
     unsigned = numbers.view(np.uint64)
     most = len(_varint(int(unsigned.max(initial=0))))
     bits = unsigned[:, None] >> (7 * np.arange(most, dtype=np.uint64))
@@ -98,7 +98,7 @@ def _varints(numbers: np.ndarray) -> bytes:
 
 
 def _joined(parts: Buffers) -> Buffers:
-    """Return the same bytes in fewer buffers: small neighbours are put together."""
+    """Return the same bytes in fewer buffers: adjacent small buffers are joined."""
     joined: Buffers = []
     small: list[bytes] = []
     for part in parts:

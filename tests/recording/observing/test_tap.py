@@ -1,4 +1,4 @@
-"""The rows recorded for a step are the batch that the step consumed, however the data got there."""
+"""The rows recorded for a step are the batch that the step used, however the data got there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -53,7 +53,7 @@ class StopAt(keras.callbacks.Callback):
 
 
 class EvaluateEachEpoch(keras.callbacks.Callback):
-    """Draws from the training data, through the tap, while the iterator of training goes on."""
+    """Draws from the training data, through the tap, while the iterator of training is still in use."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class EvaluateEachEpoch(keras.callbacks.Callback):
 
 @dataclass(frozen=True)
 class Case:
-    """A way to bring data to training, and the number of steps that it takes."""
+    """A way of giving data to training, and the number of steps that it takes."""
 
     dataset: Callable[[], tf.data.Dataset]
     steps: int
@@ -148,7 +148,7 @@ class TestAlignment:
         check_alignment(run, drawn, spy)
 
     def test_rows_are_the_batches_that_were_drawn_under_xla(self, tmp_path: Path):
-        """A model compiled by XLA cannot note its batches; an equal dataset is shuffled equally."""
+        """A model compiled by XLA cannot note its batches, but an equal dataset is shuffled equally."""
         spy, drawn = Spy(), Drawn()
         model = initialised(keras.Sequential([keras.Input((FEATURES,)), keras.layers.Dense(CLASSES)]))
         model.compile(xtf.PathAdamW(0.02), loss="mse", jit_compile=True)
@@ -179,7 +179,7 @@ class TestAlignment:
             np.testing.assert_array_equal(with_tap, without)
 
     def test_taps_of_one_logger_may_draw_in_other_orders(self, run_dir: Path):
-        """Each tap numbers the samples that it sees anew."""
+        """Each tap numbers the samples that it sees from 0."""
         drawn, spy = Drawn(), Spy()
         model = initialised(Watched([keras.Input((FEATURES,)), keras.layers.Dense(CLASSES)], drawn))
         model.compile(xtf.PathAdamW(0.02), loss="mse", run_eagerly=True)
@@ -192,7 +192,7 @@ class TestAlignment:
         assert len(run.samples) == 10
 
     def test_sequences_may_be_padded_anew_in_each_batch(self, run_dir: Path):
-        """Samples of another length are others, and numbered anew."""
+        """Samples of another length are other samples, and are numbered anew."""
         tokens = np.arange(1, 25, dtype="int32").reshape(6, 4)
 
         def padded(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -246,7 +246,7 @@ class TestSamples:
     def test_without_ids_samples_are_numbered_by_first_appearance(self, run_dir: Path):
         order = [3, 1, 2, 3, 0]
         run = sampled(run_dir, batches(X[order], Y[order]), epochs=2)
-        # Row 3 appears twice in an epoch, everything twice in the run: each content is stored once.
+        # Row 3 appears twice per epoch, everything twice in the run. Each content is stored once.
         assert len(run.samples) == 4
         np.testing.assert_array_equal(run.samples.ids, range(4))
         np.testing.assert_array_equal(run.samples.take(range(4))[0], X[[3, 1, 2, 0]])
@@ -325,7 +325,7 @@ class TestRefusedElements:
             ),
             (batches(X), None, r"must be \(x, y\).*Map them first"),
             (batches({"x": X, "y": Y}), None, r"must be \(x, y\).*Map them first"),
-            (batches(X, np.array(["a"] * 10)), None, "String inputs cannot be recorded"),
+            (batches(X, np.array(["a"] * 10)), None, r"tf\.string.*: strings cannot be recorded"),
             (batches(Y[:, 0], (X, Y)), None, r"ids must be .*integers or strings.*float32"),
             (batches(X, Y), "id", r"ids='id' must be a key of the dict.*\(id, \(x, y\)\)"),
             (batches({"x": X, "z": X}, Y), "id", r"must be a key .*Found: \['x', 'z'\]"),

@@ -1,4 +1,4 @@
-"""What a manifest names is on the disk before the manifest is: a power cut may take all that was not forced there."""
+"""Files are on the disk before the manifest names them, since a power cut may destroy all that was not synced."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from tests.helpers import batches, dense_model, fit
 
 
 class Disk:
-    """Notes how many bytes of each file were forced to the disk, by its inode, which renaming does not change."""
+    """Notes how many bytes of each file were synced to the disk, by inode, which renaming does not change."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, kept: Path) -> None:
         self.synced: dict[int, int] = {}
@@ -41,7 +41,7 @@ class Disk:
         return self.synced.get(path.stat().st_ino) == path.stat().st_size
 
     def check(self, run_dir: Path, manifest: Path) -> None:
-        """Check what a manifest names that is about to be committed."""
+        """Check the files that a manifest names which is about to be committed."""
         copy = self._kept / str(self.commits)
         (copy / manifest.name).rename(copy / "manifest.json")
         found = read_manifest(copy)
@@ -53,7 +53,7 @@ class Disk:
             if not shard.is_open:
                 assert self.is_synced(run_dir / shard.file), shard.file
             elif shard.file == "steps-00000.tfrecord":
-                assert self.is_synced(run_dir / f"{shard.file}.tmp")  # where training starts
+                assert self.is_synced(run_dir / f"{shard.file}.tmp")  # it holds the start record
 
 
 def test_manifest_names_what_is_on_the_disk(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -64,7 +64,7 @@ def test_manifest_names_what_is_on_the_disk(run_dir: Path, tmp_path: Path, monke
     for _ in range(2):
         fit(model, logger.tap(batches()), logger)
     assert disk.commits == 4
-    # Each of them is a run, from the first on, which is before any step.
+    # Each commit is a run, even the first one, which has no step yet.
     for commit, steps in enumerate([0, 3, 3]):
         with pytest.warns(UserWarning, match="cut short") if commit != 1 else contextlib.nullcontext():
             assert len(xtf.open_run(tmp_path / "kept" / str(commit)).steps) == steps

@@ -1,4 +1,4 @@
-"""Rows of samples against a dictionary, whichever of the shorter ways they were found by."""
+"""Rows of samples, compared with a dictionary, for each of the routes by which they are found."""
 
 from concurrent.futures import Future
 
@@ -11,7 +11,7 @@ from explaind_tf.runs.fingerprints import BatchFingerprints
 
 
 class _Stored:
-    """What a writer would do: each sample is stored once, in the order in which they came."""
+    """Acts as a writer: each sample is stored once, in order of first appearance."""
 
     def __init__(self) -> None:
         self.rows, self.expected = SampleRows(), {}

@@ -1,4 +1,4 @@
-"""A manifest is read without trust, and what is wrong with it is said by name."""
+"""A manifest is read without trust, and errors name what is wrong with it."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The nested structure of inputs: round trips, and what is said about arrays that do not fit."""
+"""The nested structure of inputs: round trips, and errors for arrays that do not fit."""
 
 import json
 from typing import Any
@@ -55,7 +55,7 @@ class TestRoundTrips:
         assert struct.pack(structure, [v for _, _, v in struct.flatten(structure, value, "x")]) == value
 
     def test_order_of_leaves_is_that_of_tensorflow(self):
-        """Batches are flattened by TensorFlow while training, and by this module afterwards."""
+        """TensorFlow flattens batches while training, and this module does so afterwards."""
         element = {"b": (np.ones((2, 3)), np.ones((2, 1))), "a": np.ones((2, 4), "int32")}
         spec = tf.data.Dataset.from_tensor_slices(element).batch(2).element_spec
         structure = struct.from_element_spec(spec)

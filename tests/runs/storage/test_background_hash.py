@@ -22,7 +22,7 @@ def test_pieces_of_all_sizes_are_hashed_in_order(tmp_path):
         assert background.sha256 == expected
 
 
-# What is hashed at once, and what is hashed beside the next step.
+# One size that is hashed at once, and one that is hashed in the thread.
 @pytest.mark.parametrize("size", [_SMALL_BYTES // 2, 4 * _SMALL_BYTES])
 @pytest.mark.parametrize("error", [OSError("no space left on device"), KeyboardInterrupt("stopped")])
 def test_a_record_that_was_not_written_to_its_end_is_taken_back(tmp_path, monkeypatch, size, error):

@@ -1,4 +1,4 @@
-"""Paths and URLs: which of them is which, and what is read there."""
+"""Paths and URLs: how they are told apart, and how files are read at both."""
 
 import sys
 import uuid
@@ -46,7 +46,7 @@ class TestPaths:
 
     @pytest.mark.parametrize("url", ["nosuch://runs/a", "gs://bucket/a"])
     def test_what_cannot_be_reached_is_refused(self, url: str, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setitem(sys.modules, "gcsfs", None)  # should it be installed
+        monkeypatch.setitem(sys.modules, "gcsfs", None)  # in case it is installed
         with pytest.raises(RefusedError, match=f"{url} cannot be reached: .*(nsupported|gcsfs)"):
             as_path(url)
 
@@ -62,7 +62,9 @@ class TestWholeFiles:
 
     def test_others_are_not_written_to(self, monkeypatch: pytest.MonkeyPatch, url: UPath):
         monkeypatch.setattr(files, "_OBJECT_STORES", ("gs",))
-        with pytest.raises(RefusedError, match=r"cannot be written to.*local directory, and copy it there"):
+        with pytest.raises(
+            RefusedError, match=r"cannot be written to.*local directory, and copy it to this URL"
+        ):
             require_whole_files(url)
 
 

@@ -1,4 +1,4 @@
-"""TFRecord framing: nothing that happens to a file goes unnoticed."""
+"""TFRecord framing: every change of a file is detected."""
 
 import hashlib
 import tempfile
@@ -53,7 +53,7 @@ class TestFraming:
         write(tmp_path / "ours.tfrecord", RECORDS)
         assert (tmp_path / "ours.tfrecord").read_bytes() == path.read_bytes()
 
-    # A directory for each example is made by hand: fixtures are made once for all examples.
+    # Each example makes its own directory, since Hypothesis makes fixtures once for all examples.
     @settings(max_examples=50)
     @given(records=st.lists(st.binary(max_size=300), max_size=6))
     def test_round_trip(self, records: list[bytes]):
@@ -119,7 +119,7 @@ class TestDamage:
         for size in range(SIZE):
             path.write_bytes(whole[:size])
             with pytest.raises(
-                RunFormatError, match=r"file ends in it|holds \d records, the manifest says 3"
+                RunFormatError, match=r"file ends in it|holds \d records, but the manifest says 3"
             ):
                 read(path, 3)
 
@@ -133,7 +133,7 @@ class TestDamage:
 
     def test_records_beyond_the_promised_number_are_detected(self, path: Path):
         path.write_bytes(path.read_bytes() * 2)
-        with pytest.raises(RunFormatError, match="holds 6 records, the manifest says 3"):
+        with pytest.raises(RunFormatError, match="holds 6 records, but the manifest says 3"):
             read(path, 3)
 
     def test_bytes_after_the_last_record_are_detected(self, path: Path):

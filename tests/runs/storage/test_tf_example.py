@@ -1,4 +1,4 @@
-"""Hand-written messages are what protocol buffers read."""
+"""Protocol buffers can read the messages that are written by hand."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ class TestEncodeExample:
         for name in set(blobs) - {"numbers"}:
             assert list(read[name].bytes_list.value) == [array.tobytes() for array in blobs[name]]
 
-    # Lengths around those at which their encoding grows by a byte, and a tensor that is not copied.
+    # Lengths near those at which their encoding grows by one byte, and a tensor that is not copied.
     @pytest.mark.parametrize("size", [0, 1, 119, 127, 128, 16383, 16384, 2**21])
     def test_sizes(self, size):
         array = np.arange(size, dtype=np.uint8)
