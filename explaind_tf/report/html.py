@@ -130,7 +130,7 @@ def _balance(section: Section, element_id: str) -> str:
     compared = table(
         [
             ("Largest change of an output by training", f"{found.movement:.3g} {unit}"),
-            ("Largest residual: change that no entry explains", f"{found.residual:.3g} {unit}"),
+            ("Largest residual: change that no other entry explains", f"{found.residual:.3g} {unit}"),
             ("… as a share of the largest change", f"{found.residual / (found.movement or 1):.2%}"),
             ("Inputs for which model and ledger predict the same class", f"{found.agreement:.1%}"),
             ("Mean KL divergence between their probabilities", f"{found.mean_kl:.2g} nats"),
