@@ -1,4 +1,4 @@
-"""The demo: train two models, account for their predictions, and write a report about it."""
+"""The demo: trains two models, accounts for their predictions, and writes a report."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -37,16 +37,16 @@ class DemoSettings:
     Attributes
     ----------
     digits_side, digits_width, digits_steps, digits_batch, digits_inputs : int, float, int, int, int
-        ResNet-9 on handwritten digits: side of an image, width of the model, training steps, batch size, and
-        held-out inputs accounted for.
+        ResNet-9 on handwritten digits: side of an image, width of the model, training steps, batch size, and number of
+        held-out inputs to account for.
     modulus, addition_width, addition_samples, addition_steps, addition_batch, addition_inputs : int
-        The Transformer on modular addition, likewise.
+        The same for the Transformer on modular addition.
+    digits_tolerance, addition_tolerance : float
+        Tolerance of each model's ledgers: largest residual, as a share of an input's movement.
     followed : int
-        Of the held-out inputs, those that are followed by layer and step, and by group and step.
+        Number of held-out inputs to account for by layer and step, and by group and step.
     shown_inputs, top : int
-        Inputs whose training samples are shown, and how many samples of each.
-    tolerance : float
-        Of all ledgers: largest residual as a share of an input's movement.
+        Number of inputs to show with their training samples, and most samples of either sign for each.
     """
 
     digits_side: int = 16
@@ -69,7 +69,7 @@ class DemoSettings:
 
 @dataclass(frozen=True)
 class _Task:
-    """A model, its training, and how its samples look to a reader."""
+    """A model, its training, and how a reader sees its samples."""
 
     directory: str
     title: str
@@ -96,30 +96,30 @@ def run_demo(
     Parameters
     ----------
     out_dir : str or Path
-        Gets the two run directories and ``report.html``.
+        Directory for the two run directories and ``report.html``.
     seed : int
-        Of the weights, the order of the batches, and the split of the data.
+        Seed of the weights, the order of the batches, and the split of the data.
     console : rich.console.Console
-        For the tables.
+        Where progress and tables are printed.
     settings : DemoSettings, optional
         Sizes, by default those of ``DemoSettings()``.
 
     Returns
     -------
     Path
-        The report.
+        Path of the report.
 
     Raises
     ------
     FileExistsError
-        If a run directory holds anything. Nothing is trained then.
+        If a run directory is not empty. Nothing is trained then.
     UnbalancedLedgerError
         If a ledger does not balance.
     """
     settings = settings or DemoSettings()
     out_dir = Path(out_dir)
     tasks = (_digits_task(settings, seed), _addition_task(settings, seed))
-    # All of them before the first training: a demo should not fail halfway for a name that is taken.
+    # All of them before the first training: a directory in use should not end the demo halfway.
     loggers = [PathLogger(out_dir / task.directory, verbose=False) for task in tasks]
     sections = [
         _account_for(task, logger, settings, seed, console)
@@ -134,18 +134,18 @@ def run_demo(
 def record_fit(
     model: keras.Model, logger: PathLogger, dataset: tf.data.Dataset, *, steps: int, ids: str | None = None
 ) -> None:
-    """Train a compiled model for a number of steps, recorded and with a progress bar.
+    """Train a compiled model for a number of steps, with recording and a progress bar.
 
     Parameters
     ----------
     model : keras.Model
         Compiled with a path optimizer.
     logger : PathLogger
-        Of a new run directory.
+        Logger of a new run directory.
     dataset : tf.data.Dataset
-        Batched, one epoch; it is repeated as often as the steps need.
+        Batches of one epoch; repeated as often as the steps need.
     steps : int
-        Training steps.
+        Number of training steps.
     ids : str, optional
         As for ``PathLogger.tap``.
     """
@@ -158,23 +158,23 @@ def record_fit(
                 keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: advance()),
             ],
             verbose=0,
-            shuffle=False,  # the dataset is shuffled; Keras warns that it cannot
+            shuffle=False,  # the dataset shuffles itself; Keras warns that it cannot
         )
 
 
 def fidelity_table(title: str, found: Fidelity, ledger: xr.Dataset, unit: str) -> Table:
-    """Return a table of how a model compares with its kernel machine, for a console.
+    """Return a table for a console that compares a model with its kernel machine.
 
     Parameters
     ----------
     title : str
-        Of the model.
+        Title of the model.
     found : Fidelity
-        What to show.
+        The comparison to show.
     ledger : xarray.Dataset
-        The ledger that it was found in.
+        The ledger that was compared.
     unit : str
-        Of the model's outputs.
+        Unit of the model's outputs.
 
     Returns
     -------
@@ -185,7 +185,7 @@ def fidelity_table(title: str, found: Fidelity, ledger: xr.Dataset, unit: str) -
         title_justify="left",
         show_header=False,
         min_width=66,
-        caption="kernel machine: initial outputs + all entries but the residual",
+        caption="kernel machine: initial outputs + all entries except the residual, the change that they do not explain",
         caption_justify="left",
     )
     table.add_column("what")
@@ -194,12 +194,12 @@ def fidelity_table(title: str, found: Fidelity, ledger: xr.Dataset, unit: str) -
     table.add_row("held-out inputs × outputs", f"{inputs:,} × {outputs:,}")
     table.add_row("both predict the same class", f"{found.agreement:.1%}")
     table.add_row("mean KL divergence", f"{found.mean_kl:.2g} nats")
-    table.add_row("movement: largest change of an output", f"{found.movement:.3g} {unit}", end_section=True)
+    table.add_row("largest change of an output by training", f"{found.movement:.3g} {unit}", end_section=True)
     for name, value in found.terms.items():
         table.add_row(f"mean |{term(name).label}|", f"{value:.3g} {unit}")
     table.add_section()
     table.add_row("largest |residual|", f"{found.residual:.3g} {unit}")
-    table.add_row("… as a share of the movement", f"{found.residual / (found.movement or 1):.2%}")
+    table.add_row("… as a share of the largest change", f"{found.residual / (found.movement or 1):.2%}")
     return table
 
 
@@ -210,8 +210,8 @@ def _digits_task(settings: DemoSettings, seed: int) -> _Task:
         directory="resnet9-digits",
         title="ResNet-9 on handwritten digits",
         introduction=(
-            f"A narrow ResNet-9 learnt to tell handwritten digits apart: scikit-learn’s real scans, enlarged to "
-            f"{side}×{side} pixels. It was trained with AdamW in batches of {settings.digits_batch}. Its outputs are "
+            f"A narrow ResNet-9 was trained to recognise handwritten digits: scikit-learn’s real scans, enlarged to "
+            f"{side}×{side} pixels. The optimizer was AdamW, with batches of {settings.digits_batch}. The outputs are "
             f"ten logits."
         ),
         unit="logits",
@@ -239,10 +239,10 @@ def _addition_task(settings: DemoSettings, seed: int) -> _Task:
         title=f"Transformer on addition modulo {p}",
         introduction=(
             f"A one-layer Transformer was trained on {settings.addition_samples:,} of the {p * p:,} sums a + b modulo "
-            f"{p}, with AdamW and strong weight decay in batches of {settings.addition_batch}. Its outputs are "
-            f"{p + 2} log-probabilities, in nats. It needs thousands of steps to find the rule; after "
+            f"{p}, with AdamW, strong weight decay and batches of {settings.addition_batch}. Its outputs are "
+            f"{p + 2} log-probabilities, in nats. It needs thousands of steps to find the rule. After "
             f"{settings.addition_steps} it has begun to memorise, and most of its predictions for sums that it was "
-            f"not trained on are wrong. The ledger accounts for wrong predictions just as exactly."
+            f"not trained on are wrong. The ledger accounts for wrong predictions as exactly as for right ones."
         ),
         unit="nats",
         build=lambda: ModularTransformer(p, d_mlp=settings.addition_width),
@@ -304,7 +304,7 @@ def _train(task: _Task, logger: PathLogger, seed: int) -> None:
 
 
 def _pick_inputs(predicted: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Return positions of the first right and the first wrong predictions, half of each if there are as many."""
+    """Return positions of the first right and the first wrong predictions, half of each if there are enough."""
     right, wrong = np.flatnonzero(predicted == labels), np.flatnonzero(predicted != labels)
     wrong = wrong[: max(count // 2, count - len(right))]
     return np.concatenate([right[: count - len(wrong)], wrong])
@@ -339,7 +339,7 @@ def _proponents_table(section: Section) -> Table:
 
 @contextmanager
 def _stage(console: Console, title: str) -> Iterator[None]:
-    """Say what is being done, and how long it took."""
+    """Print what is being done, and how long it took."""
     console.print(f"[bold]{escape(title)}[/] …", highlight=False)
     start = time.perf_counter()
     yield

@@ -1,4 +1,4 @@
-"""`Explain`: what training did to a few predictions, while it goes on."""
+"""`Explain`: a callback that accounts for a few predictions during training."""
 
 import warnings
 from pathlib import Path
@@ -21,25 +21,26 @@ from explaind_tf.runs.format import structure as struct
 class Explain(keras.callbacks.Callback):
     """Every few epochs, accounts for a few predictions by training sample, from what was recorded until then.
 
-    The ledger is of the steps since the last time. It is shown as a line for each input on a terminal, and nowhere else;
-    the measurement of each input goes into Keras' logs, and so to its progress bar and history, as ``probe_0`` and so on.
+    Each ledger covers the steps since the previous one. A terminal shows a line for each input; without a terminal, nothing
+    is printed. The measurement of each input goes into Keras' logs as ``probe_0`` and so on, and from there into its
+    progress bar and history.
 
     Parameters
     ----------
     logger : PathLogger
-        That records this fit.
+        The logger that records this fit.
     inputs : array or nested structure of arrays, shape (inputs, ...)
-        A few, as the model takes them. Each costs a row of weights in memory, and time for each step.
+        A few inputs, as the model takes them. Each costs memory for a row of all weights, and time for each step.
     measurement : Measurement or callable, optional
-        As for ``run.attribute``, of one output; by default all outputs, of models that have one.
+        As for ``run.attribute``, with one output. By default all outputs, for models that have one.
     every : int
-        Epochs from one time to the next.
+        Epochs from one ledger to the next.
     k : int
-        Most proponents and opponents to show of each input.
+        Most proponents and opponents to show for each input.
     tolerance : float
         As for ``run.attribute``.
     tensorboard : str or Path, optional
-        Log directory of TensorBoard, for each measurement and what moved it, tables of samples and, where these are
+        Log directory of TensorBoard, for each measurement and the terms that moved it, tables of samples and, if these are
         pictures, the pictures.
     verbose : bool
         Whether to print lines on a terminal.
@@ -47,14 +48,16 @@ class Explain(keras.callbacks.Callback):
     Raises
     ------
     ValueError
-        If ``every`` or ``k`` is no positive number; in training, if the measurement has several outputs.
+        If ``every`` or ``k`` is not a positive integer; during training, if the measurement has several outputs.
     RefusedError
         If the run is recorded to a URL, or TensorBoard is asked for and not installed.
+    UnbalancedLedgerError
+        During training, if a ledger does not balance.
 
     Notes
     -----
-    Training is as it would be without it. Each time the run is opened and its functions are compiled anew, which takes
-    seconds, beside the time that attribution takes.
+    Training takes the same steps as without this callback. For each ledger, the run is opened and its functions are compiled
+    again. This takes seconds, besides the time of the attribution.
 
     Examples
     --------
@@ -77,11 +80,11 @@ class Explain(keras.callbacks.Callback):
         super().__init__()
         for name, value in (("every", every), ("k", k)):
             if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be a positive number; got {value!r}.")
+                raise ValueError(f"{name} must be a positive integer, such as {name}=3; got {value!r}.")
         if not isinstance(logger.run_dir, Path):
             raise RefusedError(
-                f"Explain reads the run while it is recorded, and of a run at a URL ({logger.run_dir}) the last steps have "
-                f"not been uploaded. Record to a local directory, or attribute when training has ended."
+                f"This run is recorded to the URL {logger.run_dir}, which lacks the last steps until they are uploaded. "
+                f"Explain needs them during training. Record to a local directory, or attribute when training has ended."
             )
         self._run_dir = logger.run_dir
         self._inputs = inputs
@@ -89,10 +92,10 @@ class Explain(keras.callbacks.Callback):
         self._every, self._k, self._tolerance = every, k, tolerance
         self._file = None if tensorboard is None else EventFile(tensorboard)
         self._verbose = verbose
-        self._first = 0  # step that the next ledger begins with
+        self._first = 0  # first step of the next ledger
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Account for the steps since the last time, if it is time."""
+        """Account for the steps since the previous ledger, if a ledger is due."""
         if (epoch + 1) % self._every:
             return
         run = _open_unfinished(self._run_dir)
@@ -107,12 +110,12 @@ class Explain(keras.callbacks.Callback):
             tolerance=self._tolerance,
             progress=False,
         )
-        assert isinstance(ledger, xr.Dataset)  # trees come of the parameter axis alone
+        assert isinstance(ledger, xr.Dataset)  # only the parameter axis makes a tree
         ledger.explaind.check()
         if ledger.sizes[names.OUTPUT] != 1:
             raise ValueError(
-                f"Explain shows one number for each input; this measurement has {ledger.sizes[names.OUTPUT]}. Pass one "
-                f"with a single output, such as measurements.log_prob(y)."
+                f"Explain shows one number for each input; this measurement has {ledger.sizes[names.OUTPUT]}. Pass a "
+                f"measurement with a single output, such as measurements.log_prob(y)."
             )
         self._first = count
         table = ledger.explaind.to_pandas(self._k)
@@ -127,7 +130,7 @@ class Explain(keras.callbacks.Callback):
             self._write(self._file, run, ledger, table, count)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Hand over what was written."""
+        """Write what is still buffered for TensorBoard."""
         if self._file is not None:
             self._file.flush()
 
@@ -152,7 +155,7 @@ class Explain(keras.callbacks.Callback):
 
 
 def lines(ledger: xr.Dataset, table: pd.DataFrame) -> list[str]:
-    """Return a line for each input: where its measurement went, and the samples that moved it most."""
+    """Return a line for each input: its measurement before and after, and the samples that moved it most."""
     said = []
     for i in range(ledger.sizes[names.INPUT]):
         initial, final = (float(ledger[name][i, 0]) for name in (names.INITIAL, names.FINAL))
@@ -168,5 +171,5 @@ def lines(ledger: xr.Dataset, table: pd.DataFrame) -> list[str]:
 
 def _open_unfinished(run_dir: Path) -> Run:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*was cut short.*")  # it is still going on
+        warnings.filterwarnings("ignore", message=".*was cut short.*")  # recording continues
         return open_run(run_dir)

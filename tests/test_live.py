@@ -72,16 +72,16 @@ def test_it_is_quiet_where_nobody_watches(run_dir: Path, capsys: pytest.CaptureF
 def test_one_number_for_each_input(run_dir: Path):
     logger = xtf.PathLogger(run_dir, verbose=False)
     explain = Explain(logger, IMAGES[:2])
-    with pytest.raises(ValueError, match="this measurement has 2"):
+    with pytest.raises(ValueError, match=r"this measurement has 2\. Pass a measurement with a single output"):
         fit(classifier(), logger.tap(batches(IMAGES, LABELS)), logger, explain)
 
 
 @pytest.mark.parametrize("option", ["every", "k"])
 def test_counts_are_positive(run_dir: Path, option: str):
-    with pytest.raises(ValueError, match=f"{option} must be a positive number; got 0"):
+    with pytest.raises(ValueError, match=f"{option} must be a positive integer, such as {option}=3; got 0"):
         Explain(xtf.PathLogger(run_dir, verbose=False), IMAGES[:1], **{option: 0})
 
 
 def test_a_run_at_a_url_is_refused():
-    with pytest.raises(xtf.RefusedError, match="has ended"):
+    with pytest.raises(xtf.RefusedError, match="when training has ended"):
         Explain(xtf.PathLogger("memory://explain/run"), np.zeros((1, 3), "float32"))

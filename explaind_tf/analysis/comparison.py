@@ -1,4 +1,4 @@
-"""How alike the predictions of two models are, from their outputs."""
+"""Compares the predictions of two models by their outputs."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def same_class(outputs: np.ndarray, others: np.ndarray) -> float:
 def divergence(outputs: np.ndarray, others: np.ndarray) -> float:
     """Return the mean over inputs of KL(softmax(outputs) ‖ softmax(others)).
 
-    Computed in float64 from log-probabilities, so that classes of vanishing probability do no harm.
+    Computed in float64 from log-probabilities, so classes of vanishing probability do no harm.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def divergence(outputs: np.ndarray, others: np.ndarray) -> float:
     Returns
     -------
     float
-        In nats; 0 if the two agree, and never negative but for rounding.
+        In nats; 0 if the two agree, and negative only by rounding.
     """
     log_p, log_q = (_log_softmax(values.astype(np.float64)) for values in (outputs, others))
     return float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean())

@@ -1,10 +1,10 @@
-"""What a method of data attribution is good for, measured alike for every method.
+"""Evaluates methods of data attribution, all by the same tests.
 
-A method is a function of held-out inputs and their labels that gives the influence of each training sample on log p(y|x),
-shape (inputs, samples). The samples are in the order of ``run.samples.ids``. What it claims is put to the test by detection
-(of mislabelled samples, classes, shortcuts) and by retraining without some of the samples (Ilyas et al., arXiv:2202.00622:
-the linear datamodelling score). The ledger describes the training that took place; that it also foretells another training
-is no part of its theorem, and is measured here.
+A method is a function of held-out inputs and their labels. It returns the influence of each training sample on log p(y|x),
+shape (inputs, samples), with the samples in the order of ``run.samples.ids``. One test is detection: of mislabelled
+samples, classes, shortcuts. The other is retraining without some of the samples: the linear datamodeling score (Ilyas et
+al., arXiv:2202.00622). The ledger describes the training that took place. Its theorem does not say that it also predicts
+another training; that is measured here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,17 +31,17 @@ class Method:
     Attributes
     ----------
     influence : callable
-        Of held-out inputs and their labels, the influence of each training sample, shape (inputs, samples).
+        Takes held-out inputs and their labels; returns the influence of each training sample, shape (inputs, samples).
     is_signed : bool
-        Whether samples with *low* values are suspect, since they lowered the probability of what is right. The values of
-        other methods are amounts: samples with high ones are suspect.
+        Whether influence has a sign. Then samples with *low* values are suspect, since they lowered the probability of the
+        right label. Without a sign, values are amounts, and samples with high values are suspect.
     """
 
     influence: Influence
     is_signed: bool
 
     def suspicion(self, x: Any, y: np.ndarray) -> np.ndarray:
-        """Return how suspect each training sample is of being mislabelled, by held-out inputs, shape (samples,)."""
+        """Return how suspect each training sample is of a wrong label, judged by held-out inputs, shape (samples,)."""
         mean = self.influence(x, y).mean(axis=0)
         return -mean if self.is_signed else mean
 
@@ -63,14 +63,14 @@ def methods(
     Parameters
     ----------
     run : Run
-        With one row in the sample store for each id. Of a model whose samples do not interact, and whose targets are
+        A run with one row in the sample store for each id, of a model whose samples do not interact and whose targets are
         class numbers.
     checkpoints : int
-        Steps, evenly spaced, at whose weights TracIn looks (Pruthi et al., arXiv:2002.08484).
+        Number of evenly spaced steps whose weights TracIn uses (Pruthi et al., arXiv:2002.08484).
     tolerance : float
-        Of the ledgers.
+        Tolerance of the ledgers.
     seed : int
-        Of what is random.
+        Seed of the method that is random.
 
     Raises
     ------
@@ -79,7 +79,10 @@ def methods(
     """
     samples, last = len(run.samples), len(run.steps)
     if not np.array_equal(run.samples.id_of_row, np.arange(samples)):
-        raise ValueError("Samples of this run share ids: the loss of an id is not defined.")
+        raise ValueError(
+            f"The {samples} distinct samples of this run share {len(run.samples.ids)} ids, so an id has no single loss. "
+            f"Record a run with an id for each sample."
+        )
     gradients = Gradients(run)
     own, targets = run.samples.take(np.arange(samples))
     labels = np.asarray(targets).reshape(samples)
@@ -100,7 +103,7 @@ def methods(
         )
 
     def of_itself(influence: Influence) -> Influence:
-        # The same for every input; asked for once.
+        # The same for every input, so computed once.
         amounts: list[np.ndarray] = []
 
         def repeated(x: Any, y: np.ndarray) -> np.ndarray:
@@ -130,18 +133,18 @@ def methods(
 
 
 def mislabelled(method: Method, x: Any, y: np.ndarray, is_wrong: np.ndarray, *, seed: int = 0) -> Interval:
-    """Return the area under the ROC curve with which suspicion tells mislabelled training samples.
+    """Return the area under the ROC curve of suspicion as a detector of mislabelled training samples.
 
     Parameters
     ----------
     method : Method
-        Of the run.
+        A method of the run.
     x, y : arrays
-        Held-out inputs, rightly labelled.
+        Held-out inputs and their right labels.
     is_wrong : np.ndarray of bool
         Whether the label of a sample was wrong, shape (samples,).
     seed : int
-        Of the bootstrap, over samples.
+        Seed of the bootstrap, over samples.
     """
     suspicion = method.suspicion(x, y)
     return bootstrap(
@@ -150,16 +153,16 @@ def mislabelled(method: Method, x: Any, y: np.ndarray, is_wrong: np.ndarray, *, 
 
 
 def retrieval(influence: np.ndarray, is_relevant: np.ndarray, *, seed: int = 0) -> Interval:
-    """Return the mean over inputs of the area under the ROC curve with which influence tells relevant samples.
+    """Return the mean over inputs of the area under the ROC curve of influence as a detector of relevant samples.
 
     Parameters
     ----------
     influence : np.ndarray
         Shape (inputs, samples).
     is_relevant : np.ndarray of bool
-        Samples of the same class, for example, shape (inputs, samples).
+        Whether a sample is relevant to an input, such as one of its class, shape (inputs, samples).
     seed : int
-        Of the bootstrap, over inputs.
+        Seed of the bootstrap, over inputs.
     """
     areas = auc(influence, is_relevant)
     return bootstrap(lambda rows: float(areas[rows].mean()), (len(areas),), seed)
@@ -168,10 +171,10 @@ def retrieval(influence: np.ndarray, is_relevant: np.ndarray, *, seed: int = 0) 
 def datamodelling(
     influence: np.ndarray, subsets: np.ndarray, outcomes: np.ndarray, *, seed: int = 0
 ) -> Interval:
-    """Return the linear datamodelling score: how well sums of influence rank the outcomes of retraining.
+    """Return the linear datamodeling score: how well sums of influence rank the outcomes of retraining.
 
-    For each input Spearman's correlation, over subsets S, of Σ_{k∈S} influence_k with the measurement after training on S;
-    the mean over inputs. With subsets that each leave out one group, it is the score of leave-group-out.
+    For each input, it is Spearman's correlation, over subsets S, of Σ_{k∈S} influence_k with the measurement after training
+    on S. The score is the mean over inputs. If each subset leaves out one group, it is the score of leave-group-out.
 
     Parameters
     ----------
@@ -182,7 +185,7 @@ def datamodelling(
     outcomes : np.ndarray
         The measurement after that training, shape (subsets, inputs).
     seed : int
-        Of the bootstrap, over subsets and inputs.
+        Seed of the bootstrap, over subsets and inputs.
     """
     foretold = influence @ subsets.T
     found = outcomes.T
@@ -194,12 +197,12 @@ def datamodelling(
 
 
 def auc(scores: np.ndarray, is_positive: np.ndarray) -> np.ndarray:
-    """Return the area under the ROC curve of each row: how likely a positive one scores higher; ties count half.
+    """Return the area under the ROC curve of each row: how likely a positive sample scores higher; ties count half.
 
     Parameters
     ----------
     scores, is_positive : np.ndarray
-        Shape (rows, samples). A row without positive or negative samples has no area: NaN.
+        Shape (rows, samples). The area of a row without positive or negative samples is NaN.
     """
     positive = is_positive.sum(axis=1)
     ranks = np.where(is_positive, rankdata(scores, axis=1), 0).sum(axis=1)
@@ -217,26 +220,26 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def bootstrap(
     statistic: Callable[..., float], counts: Sequence[int], seed: int, *, resamples: int = 500
 ) -> Interval:
-    """Return a statistic with its percentile interval under resampling of each of its axes with replacement.
+    """Return a statistic with its percentile interval, each of its axes resampled with replacement.
 
     Parameters
     ----------
     statistic : callable
-        Of rows of each axis.
+        Takes the chosen rows of each axis.
     counts : sequence of int
         Lengths of the axes.
     seed, resamples : int
-        Of the bootstrap.
+        Seed and number of draws of the bootstrap.
     """
     rng = np.random.default_rng(seed)
     drawn = [statistic(*(rng.integers(0, count, count) for count in counts)) for _ in range(resamples)]
-    # A draw without one of the two classes has no statistic.
+    # The statistic of a draw without one of the two classes is NaN.
     low, high = np.nanquantile(drawn, (0.025, 0.975))
     return Interval(statistic(*(np.arange(count) for count in counts)), float(low), float(high))
 
 
 def _products(gradients: Gradients, step: int, x: Any, y: np.ndarray, *, cosine: bool = False) -> np.ndarray:
-    """Return −⟨∇f, ∇ℓ_k⟩ at the weights before a step: to first order, what a step on ℓ_k adds to f. (inputs, samples)."""
+    """Return −⟨∇f, ∇ℓ_k⟩ before a step, shape (inputs, samples): to first order, what a step on ℓ_k adds to f."""
     rows = gradients.of_measurements(step, x, y)
     if cosine:
         rows = _normalised(rows)

@@ -1,7 +1,7 @@
-"""How well a model is reproduced by its kernel machine: initial outputs plus all explained terms of a ledger.
+"""How well its kernel machine reproduces a model: initial outputs plus all terms of a ledger except the residual.
 
-The comparison is that of Table 1 of the paper (ExPLAIND, arXiv:2505.20076): the predictions of the trained
-model against those of the sum on the right-hand side of its Theorem 3.1.
+The comparison is that of Table 1 of the paper (ExPLAIND, arXiv:2505.20076). It sets the predictions of the trained
+model against those of the sum on the right-hand side of Theorem 3.1.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ Ledger = xr.Dataset | xr.DataTree
 
 @dataclass(frozen=True)
 class Fidelity:
-    """A model beside its kernel machine.
+    """How a model compares with its kernel machine.
 
     Attributes
     ----------
@@ -32,8 +32,8 @@ class Fidelity:
     residual : float
         Largest |residual| over inputs and outputs, in the units of the measurement.
     terms : mapping of str to float
-        For each term of the ledger the mean over inputs and outputs of its absolute value, in the units of
-        the measurement. Absolute: terms of opposite sign do not cancel here.
+        For each term of the ledger, the mean over inputs and outputs of its absolute value, in the units of
+        the measurement. Absolute, so values of opposite sign do not cancel.
     """
 
     agreement: float
@@ -49,8 +49,8 @@ def fidelity(ledger: Ledger) -> Fidelity:
     Parameters
     ----------
     ledger : xarray.Dataset or xarray.DataTree
-        Of ``measurements.outputs()``, or another measurement whose outputs are the logits or log-probabilities
-        of all classes. Its axes do not matter; none are needed.
+        A ledger of ``measurements.outputs()``, or of another measurement whose outputs are the logits or
+        log-probabilities of all classes. It may have any axes, or none.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def fidelity(ledger: Ledger) -> Fidelity:
     Raises
     ------
     ValueError
-        If the measurement has a single output: then there are no classes to compare.
+        If the measurement has a single output, so there are no classes to compare.
     """
     totals = {term: np.abs(_values(ledger.explaind.total(term))) for term in ledger.explaind.terms}
     return Fidelity(
@@ -104,7 +104,7 @@ def mean_kl(ledger: Ledger) -> float:
     Returns
     -------
     float
-        In nats; 0 if the two agree, and never negative but for rounding.
+        In nats; 0 if the two agree, and negative only by rounding.
 
     Raises
     ------
@@ -117,12 +117,12 @@ def mean_kl(ledger: Ledger) -> float:
 def _class_outputs(ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
     """Return the outputs of the model and of its kernel machine, each (inputs, classes) in float64."""
     final = ledger[names.FINAL]
-    assert isinstance(final, xr.DataArray)  # what a tree holds under this name, too
+    assert isinstance(final, xr.DataArray)  # in a tree, too
     model, machine = _values(final), _values(ledger.explaind.reconstruct())
     if model.shape[1] < 2:
         raise ValueError(
-            f"This ledger of {ledger.attrs.get('measurement')!r} has {model.shape[1]} output an input. To compare "
-            f"predictions takes the outputs of all classes: run.attribute(inputs, measurements.outputs())."
+            f"This ledger of {ledger.attrs.get('measurement')!r} has {model.shape[1]} output for each input. "
+            f"Comparing predictions needs the outputs of all classes: run.attribute(inputs, measurements.outputs())."
         )
     return model, machine
 

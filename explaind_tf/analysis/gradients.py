@@ -1,4 +1,4 @@
-"""Gradients at recorded weights: what methods of attribution and pruning other than the ledger are made of."""
+"""Gradients at recorded weights, for methods of attribution and pruning other than the ledger."""
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -16,7 +16,7 @@ from explaind_tf.measurements import Measurement
 from explaind_tf.replay.binding import constants_of, flat_point, pure_model
 from explaind_tf.runs.format import structure as struct
 
-# Samples and inputs whose gradients are held at once.
+# Samples or inputs whose gradients are held at once.
 _CHUNK = 64
 
 
@@ -26,32 +26,35 @@ class Gradients:
     Parameters
     ----------
     run : Run
-        Of a model whose samples do not interact: no BatchNorm, no dropout, no sample weights.
+        A run without sample weights, of a model whose samples do not interact: no BatchNorm, no dropout.
     of : callable
-        The measurement of labels y, of shape (inputs,): ``measurements.log_prob``, for example.
+        Takes labels y, shape (inputs,), and returns the measurement: ``measurements.log_prob``, for example.
 
     Raises
     ------
     ValueError
-        If the samples interact or were weighted: then a sample by itself has no loss.
+        If the samples interact or have weights, so a sample by itself has no loss.
     """
 
     def __init__(self, run: Run, of: Callable[[Any], Measurement] = measurements.log_prob) -> None:
         self._run, self._of = run, of
         self._derivatives = Derivatives(pure_model(run, of(np.zeros(1, np.int32))))
         if run.step_store.layout.weights:
-            raise ValueError("This run has sample weights, which change from step to step.")
+            raise ValueError(
+                "This run has sample weights, which may change from step to step, so a sample by itself has no loss. Record "
+                "a run without sample weights."
+            )
         path, batch = self._at(0), self._batch(0, slice(0, _CHUNK))
         if len(batch) > 1 and trials.samples_are_coupled(
             self._derivatives.loss, path.start, path.constants, batch
         ):
             raise ValueError(
-                "The samples of this run depend on their batch (BatchNorm or dropout): the loss of one by itself is not "
-                "what it was trained on."
+                "The losses of this run's samples depend on their batch, as with BatchNorm or dropout, so the loss of one "
+                "by itself is not what was trained on. Record a run of a model whose samples do not interact."
             )
 
     def of_measurements(self, step: int, x: Any, y: np.ndarray) -> np.ndarray:
-        """Return ∇f at the weights before a step, one row a measurement, shape (inputs, D)."""
+        """Return ∇f at the weights before a step, one row for each measurement, shape (inputs, D)."""
         block = Block(struct.as_batches(self._run.manifest.inputs, x, "x"), list(self._of(y).targets))
         path, size = self._at(step), self._derivatives.model.theta_size
         rows = []
@@ -87,13 +90,13 @@ class Gradients:
         return (slice(first, min(first + _CHUNK, count)) for first in range(0, count, _CHUNK))
 
     def _at(self, step: int) -> StepPath:
-        """Return a path without length at the weights before a step."""
+        """Return a path of length zero at the weights before a step."""
         theta, state = self._run.step_store.theta(step), self._run.step_store.state(step)
         point = flat_point(self._run, theta, state)
         return StepPath(point, point, np.zeros_like(point), constants_of(self._run, state))
 
     def _batch(self, step: int, rows: slice) -> Batch:
-        """Return samples with the scales that each would have alone."""
+        """Return samples with the scales that each would have in a batch of its own."""
         inputs, targets = self._run.samples.take_flat(np.arange(len(self._run.samples))[rows])
         path = self._at(step)
         first = Batch(inputs, targets, [], np.empty(0)).part(0, 1)

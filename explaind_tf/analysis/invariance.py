@@ -1,8 +1,8 @@
-"""Kernels between the elements of a finite group: how much of them depends on differences only, and on which.
+"""Kernels between the elements of a finite group: how much of a kernel depends only on differences, and on which.
 
-A kernel K(g, h) that is a function f(g⁻¹h) alone is *invariant*: it does not change if both elements are moved by the
-same one. Of the numbers modulo p these are the circulant matrices, functions of h - g. The group is given by its table,
-so that the same code serves commutative groups and others. With the transposed table it looks for f(hg⁻¹) instead.
+A kernel K(g, h) is *invariant* if it is a function f(g⁻¹h): it does not change if the same element multiplies g and h
+from the left. For numbers modulo p, invariant kernels are the circulant matrices, functions of h - g. The group is given
+by its table, so the same code serves commutative groups and others. With the transposed table, it looks for f(hg⁻¹).
 """
 
 from dataclasses import dataclass
@@ -11,28 +11,28 @@ import numpy as np
 import numpy.typing as npt
 
 Table = npt.NDArray[np.integer]
-# Eigenvalues of a random class function that are closer than this are of one component. Random ones of some
-# hundred components are further apart; rounding is some 1e-13.
+# Eigenvalues of a random class function that are closer than this belong to one component. Those of about a hundred
+# components are further apart; rounding is about 1e-13.
 _SAME = 1e-8
 
 
 @dataclass(frozen=True)
 class Invariance:
-    """What of a kernel is invariant. The diagonal, g = h, and the mean of the rest of each row are left out.
+    """The invariant part of a kernel, without its diagonal, g = h, and without the mean of the rest of each row.
 
-    That samples help inputs with their own answer, and harm all others alike, is invariant too, but holds for any
-    classifier. What is measured is the structure among *different* answers.
+    If samples help inputs with their own answer and harm all others alike, that is invariant, too, but it holds for any
+    classifier. Without diagonal and means, the structure among *different* answers is measured.
 
     Attributes
     ----------
     share : float
-        Of the sum of squares, what f(g⁻¹h) explains, from 0 to 1.
+        Share of the sum of squares that f(g⁻¹h) explains, from 0 to 1.
     chance : float
-        The share to expect of a kernel of independent random entries: 1 / number of rows.
+        The share to expect for a kernel of independent random entries: 1 / number of rows.
     profile : np.ndarray
-        f less its mean, shape (n,); 0 at the identity.
+        f minus its mean, shape (n,); 0 at the identity.
     spectrum : np.ndarray
-        Share of the sum of squares of f in each component of :func:`components` but the first, which is the mean.
+        Share of the sum of squares of f in each of :func:`components` except the first, which is the mean.
     """
 
     share: float
@@ -41,12 +41,12 @@ class Invariance:
     spectrum: npt.NDArray[np.float64]
 
     def concentration(self, k: int = 5) -> float:
-        """Return how much of the spectrum is in few components.
+        """Return the share of the spectrum in its largest components.
 
         Parameters
         ----------
         k : int
-            How many.
+            Number of components.
 
         Returns
         -------
@@ -57,7 +57,7 @@ class Invariance:
 
 
 def invariance(kernel: npt.NDArray[np.floating], rows: npt.NDArray[np.integer], table: Table) -> Invariance:
-    """Project a kernel on the invariant ones.
+    """Project a kernel onto the invariant kernels.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def invariance(kernel: npt.NDArray[np.floating], rows: npt.NDArray[np.integer], 
     rows : array of int, shape (R,)
         The g of each row.
     table : array of int, shape (n, n)
-        ``table[a, b]`` is the product of a and b; of numbers modulo n their sum.
+        ``table[a, b]`` is the product of a and b; for numbers modulo n, their sum.
 
     Returns
     -------
@@ -75,23 +75,23 @@ def invariance(kernel: npt.NDArray[np.floating], rows: npt.NDArray[np.integer], 
     Raises
     ------
     ValueError
-        If the table is not that of a group, or the shapes do not fit.
+        If the table is not that of a group, or the shape of the kernel does not fit.
     """
     kernel, rows = np.asarray(kernel, np.float64), np.asarray(rows)
     identity, _ = _identity_and_inverse(table)
     if kernel.shape != (len(rows), len(table)):
         raise ValueError(
-            f"A kernel of {len(rows)} rows and a group of {len(table)} elements has the shape "
+            f"With {len(rows)} rows and a group of {len(table)} elements, the kernel must have the shape "
             f"{(len(rows), len(table))}; got {kernel.shape}."
         )
-    # Column d holds K(g, gd): a row of the kernel, put in the order of differences.
+    # Column d holds K(g, gd): each row of the kernel in the order of differences.
     by_difference = np.take_along_axis(kernel, table[rows], axis=1)
     others = np.delete(by_difference, identity, axis=1)
     centred = others - others.mean(axis=1, keepdims=True)
     found = centred.mean(axis=0)
     total = float((centred**2).sum())
     profile = np.insert(found, identity, 0.0)
-    # The identity's entry is unknown, not zero: set to the mean it adds to no component but the mean.
+    # The identity's entry is unknown, not zero. Set to the mean, it adds to no component except the mean.
     energies = np.array([profile @ projector @ profile for projector in components(table)[1:]])
     energy = float((found**2).sum())
     return Invariance(
@@ -103,17 +103,18 @@ def invariance(kernel: npt.NDArray[np.floating], rows: npt.NDArray[np.integer], 
 
 
 def components(table: Table) -> npt.NDArray[np.float64]:
-    """Return the projectors on the components of functions on a group.
+    """Return the projectors onto the components of the functions on a group.
 
-    Components are the smallest spaces of functions that stay what they are when the argument is multiplied from either
-    side: for numbers modulo n the waves of one frequency, else those of an irreducible representation (and its complex
-    conjugate). The constants come first, the others by the character, over its dimension, of the first element that is
-    not the identity, from the largest down: of numbers modulo n by frequency, 1, 2, … n // 2.
+    A component is a minimal space of functions that stays the same if the argument is multiplied from either side. For
+    numbers modulo n, it holds the waves of one frequency; otherwise, the functions of an irreducible representation (and
+    its complex conjugate). The constants come first. The others are sorted by the character, divided by the dimension, of
+    the first element that is not the identity, from the largest down. For numbers modulo n, that is by frequency: 1, 2, …
+    n // 2.
 
     Parameters
     ----------
     table : array of int, shape (n, n)
-        Of the group: ``table[g, h]`` is the number of gh.
+        Table of the group: ``table[g, h]`` is the number of gh.
 
     Returns
     -------
@@ -151,6 +152,7 @@ def _identity_and_inverse(table: Table) -> tuple[int, npt.NDArray[np.integer]]:
     ).all()
     if len(identities) != 1 or not is_latin or (table[table] != table[:, table]).any():
         raise ValueError(
-            "The table is not that of a group: one identity, each element once in each row and column, (ab)c = a(bc)."
+            "The table is not that of a group, which has one identity, each element once in each row and column, and "
+            "(ab)c = a(bc). Pass a table such as datasets.cyclic_table(n)."
         )
     return int(identities[0]), np.argmax(table == identities[0], axis=1)

@@ -1,4 +1,4 @@
-"""Phases of a training: when it memorises and generalises, and which layers and causes act in each."""
+"""Phases of a training: when it memorises and generalises, and which layers and causes act in each phase."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ TERM = "term"
 
 @dataclass(frozen=True)
 class Phases:
-    """The parts of a training that generalises after it has memorised.
+    """The phases of a training that generalises after it has memorised.
 
     Attributes
     ----------
     memorised : int
-        The first step before which the training accuracy was reached.
+        The first step that begins with the training accuracy reached.
     generalised : int
-        The first step before which the validation accuracy was reached, too.
+        The first step that begins with the validation accuracy reached, too.
     last : int
-        Number of steps.
+        Number of steps of the training.
     """
 
     memorised: int
@@ -42,16 +42,16 @@ class Phases:
 
 
 def first_reaching(steps: Sequence[int], values: npt.ArrayLike, level: float) -> int | None:
-    """Find when a curve first comes to a level.
+    """Return the first step at which a curve reaches a level.
 
     Parameters
     ----------
     steps : sequence of int
-        At which it was measured, ascending.
+        Steps at which it was measured, ascending.
     values : array, shape (steps,)
         The curve.
     level : float
-        To reach, or to exceed.
+        The value to reach or to exceed.
 
     Returns
     -------
@@ -70,12 +70,12 @@ def find_phases(
     memorised: float = 1.0,
     generalised: float = 0.99,
 ) -> Phases | None:
-    """Divide a training at the steps at which its accuracies are reached.
+    """Divide a training at the steps where its accuracies reach their levels.
 
     Parameters
     ----------
     steps : sequence of int
-        At which the accuracies were measured, the last one being the number of steps.
+        Steps at which the accuracies were measured; the last one is the number of steps.
     training, validation : array
         Accuracies, from 0 to 1.
     memorised, generalised : float
@@ -84,7 +84,7 @@ def find_phases(
     Returns
     -------
     Phases or None
-        None where a level is never reached, or the validation accuracy's before the training accuracy's.
+        None if a level is never reached, or if validation reaches its level before training does.
     """
     first = first_reaching(steps, training, memorised)
     second = first_reaching(steps, validation, generalised)
@@ -94,12 +94,12 @@ def find_phases(
 
 
 def influence(ledger: xr.Dataset) -> xr.DataArray:
-    """Return what happened through each layer in each step: the terms that have a layer axis, summed.
+    """Return the change through each layer in each step: the sum of the terms that have a layer axis.
 
     Parameters
     ----------
     ledger : xarray.Dataset
-        With the axes ``layer`` and ``step``.
+        A ledger with the axes ``layer`` and ``step``.
 
     Returns
     -------
@@ -114,17 +114,17 @@ def influence(ledger: xr.Dataset) -> xr.DataArray:
 
 
 def layer_shares(ledger: xr.Dataset, window: int = 1) -> xr.DataArray:
-    """Return which share of what moves predictions goes through each layer, over training.
+    """Return each layer's share of the change of predictions, over training.
 
-    The mean over inputs and outputs of the absolute change through a layer during a window of steps, as a share of the
-    sum over layers. Absolute, so that layers that work against each other do not cancel.
+    It is the mean over inputs and outputs of the absolute change through a layer during a window of steps, as a share of
+    the sum over layers. Absolute, so layers that work against each other do not cancel.
 
     Parameters
     ----------
     ledger : xarray.Dataset
-        With the axes ``layer`` and ``step``.
+        A ledger with the axes ``layer`` and ``step``.
     window : int
-        Steps put together; those of the last, incomplete window are left out.
+        Steps in a window; those of an incomplete last window are left out.
 
     Returns
     -------
@@ -136,14 +136,14 @@ def layer_shares(ledger: xr.Dataset, window: int = 1) -> xr.DataArray:
 
 
 def balance(ledger: xr.Dataset, window: int = 1) -> xr.DataArray:
-    """Return the mean over inputs and outputs of what each cause did in each window of steps.
+    """Return the change by each term in each window of steps, as the mean over inputs and outputs.
 
     Parameters
     ----------
     ledger : xarray.Dataset
-        With the axis ``step``; other axes are summed over.
+        A ledger with the axis ``step``; other axes are summed over.
     window : int
-        Steps put together; those of the last, incomplete window are left out.
+        Steps in a window; those of an incomplete last window are left out.
 
     Returns
     -------

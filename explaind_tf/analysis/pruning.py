@@ -1,8 +1,8 @@
 """Which weights a model can do without: scores of every weight, and the model with the lowest ones set to zero.
 
-A weight's *parameter influence* is what the ledger books to it, |Σ_s Φ_s Δθ_s| (ExPLAIND, arXiv:2505.20076): how far its
-own movement in training carried a prediction. The other scores are those of the field; all are functions of the same
-subject.
+A weight's *parameter influence* is the size of its entry in the ledger, |Σ_s Φ_s Δθ_s| (ExPLAIND, arXiv:2505.20076): how
+far the weight's own changes in training moved a prediction. The other scores are common in the field. Every score is a
+function of a :class:`Subject`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,18 +30,18 @@ SCOPES: tuple[Scope, ...] = ("model", "layer")
 
 @dataclass(frozen=True)
 class Subject:
-    """What weights are scored by.
+    """What the scores of weights are computed from.
 
     Attributes
     ----------
     run : Run
-        The model, and how it came about.
+        The model and its training.
     x, y : arrays
-        Inputs on which it is to predict as it does, and their classes.
+        Inputs for which the predictions should stay as they are, and their classes.
     tolerance : float
-        Of the ledger.
+        Tolerance of the ledger.
     seed : int
-        Of what is random.
+        Seed of the score that is random.
     """
 
     run: Run
@@ -62,7 +62,7 @@ class Subject:
 
 
 def influence(subject: Subject) -> np.ndarray:
-    """Return the mean over inputs of |Σ_s Φ_s Δθ_s|: what the movement of each weight did to log p(y|x), in nats."""
+    """Return the mean over inputs of |Σ_s Φ_s Δθ_s|: what the changes of each weight did to log p(y|x), in nats."""
     tree = subject.run.attribute(
         subject.x,
         measurements.log_prob(subject.y),
@@ -86,17 +86,17 @@ def magnitude(subject: Subject) -> np.ndarray:
 
 
 def gradient_times_weight(subject: Subject) -> np.ndarray:
-    """Return |θ ⊙ mean gradient|: to first order, what the mean loss changes without the weight."""
+    """Return |θ ⊙ mean gradient|: to first order, the change of the mean loss without the weight."""
     return np.abs(subject.theta * subject.gradients.mean(axis=0))
 
 
 def fisher(subject: Subject) -> np.ndarray:
-    """Return θ² ⊙ mean squared gradient: twice what the mean loss changes by the diagonal of the empirical Fisher matrix."""
+    """Return θ² ⊙ mean squared gradient: twice the mean loss's change by the diagonal of the empirical Fisher matrix."""
     return subject.theta**2 * (subject.gradients**2).mean(axis=0)
 
 
 def random(subject: Subject) -> np.ndarray:
-    """Return scores without meaning."""
+    """Return random scores."""
     return np.random.default_rng(subject.seed).random(len(subject.theta))
 
 
@@ -115,13 +115,13 @@ def kept_weights(run: Run, scores: np.ndarray, fraction: float, scope: Scope) ->
     Parameters
     ----------
     run : Run
-        Of the model.
+        A run of the model.
     scores : np.ndarray
         Shape (D,).
     fraction : float
-        Share of the weights that is kept, of the model or of each layer, rounded up.
+        Share of the weights to keep, of the model or of each layer; their number is rounded up.
     scope : {"model", "layer"}
-        Within what weights compete.
+        Whether weights compete within the model or within each layer.
 
     Returns
     -------
@@ -131,14 +131,15 @@ def kept_weights(run: Run, scores: np.ndarray, fraction: float, scope: Scope) ->
     Raises
     ------
     ValueError
-        If ``fraction`` is not in [0, 1], or the scores are not as many as the weights.
+        If ``fraction`` is not in [0, 1], or there is not one score for each weight.
     """
     owners = np.concatenate([np.full(v.size, run.layers.index(v.layer)) for v in run.variables])
     if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction must be between 0 and 1; got {fraction}.")
+        raise ValueError(f"fraction, the share of weights to keep, must be between 0 and 1; got {fraction}.")
     if scores.shape != owners.shape:
         raise ValueError(
-            f"There must be a score for each of {len(owners)} weights; got shape {scores.shape}."
+            f"scores must hold a score for each of the {len(owners)} weights, shape ({len(owners)},); got shape "
+            f"{scores.shape}."
         )
     competitors = [owners >= 0] if scope == "model" else [owners == layer for layer in np.unique(owners)]
     is_kept = np.zeros(len(owners), bool)
@@ -152,18 +153,18 @@ def kept_weights(run: Run, scores: np.ndarray, fraction: float, scope: Scope) ->
 def prune(
     run: Run, scores: Mapping[str, np.ndarray], fractions: Sequence[float], x: Any, y: np.ndarray
 ) -> xr.Dataset:
-    """Set the weights with the lowest scores to zero, and compare what is left with the whole model.
+    """Set the weights with the lowest scores to zero, and compare the pruned model with the whole one.
 
-    Nothing is trained again afterwards.
+    The pruned model is not trained again.
 
     Parameters
     ----------
     run : Run
-        Of the model.
+        A run of the model.
     scores : mapping of str to np.ndarray
         Scores by name, shape (D,).
     fractions : sequence of float
-        Shares of weights that are kept.
+        Shares of weights to keep.
     x, y : arrays
         Held-out inputs and their classes. The model returns logits or log-probabilities.
 
@@ -171,7 +172,7 @@ def prune(
     -------
     xarray.Dataset
         ``accuracy`` and ``agreement`` (shares), ``kl`` (nats, from the whole model to the pruned one), dims (score,
-        scope, kept); the attribute ``accuracy`` is that of the whole model.
+        scope, kept). The attribute ``accuracy`` is that of the whole model.
     """
     derivatives = Derivatives(pure_model(run, measurements.outputs()))
     block = Block(struct.as_batches(run.manifest.inputs, x, "x"), [])

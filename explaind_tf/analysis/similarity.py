@@ -1,4 +1,4 @@
-"""Similarity of influences: of layers to each other, and of training samples put together by label."""
+"""Similarity of the influences of layers, and means of entries by the label of training samples."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ WINDOW = "window"
 
 
 def cosines(vectors: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return the cosine of the angle between each two rows.
+    """Return the cosine of the angle between every two rows.
 
     Parameters
     ----------
@@ -32,17 +32,17 @@ def cosines(vectors: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def layer_cosines(influence: xr.DataArray, windows: Mapping[str, range]) -> xr.DataArray:
-    """Return how alike layers are in what they do to the inputs, window by window.
+    """Return how alike the effects of layers on the inputs are, for each window of steps.
 
-    A layer's vector holds what it did to each input and output during the window. Two layers that raise the same
-    predictions have a cosine near 1; near -1, one takes back what the other does.
+    A layer's vector holds its change of each input and output during the window. Two layers that raise the same
+    predictions have a cosine near 1. If the cosine is near -1, one layer undoes what the other does.
 
     Parameters
     ----------
     influence : xarray.DataArray
         A term of a ledger, or a sum of terms, with the dimensions ``input``, ``output``, ``layer`` and ``step``.
     windows : mapping of str to range
-        Names and step numbers, each of at least one step.
+        Names and step numbers of windows, each with at least one step.
 
     Returns
     -------
@@ -60,7 +60,8 @@ def layer_cosines(influence: xr.DataArray, windows: Mapping[str, range]) -> xr.D
         chosen = influence.sel({names.STEP: influence[names.STEP].isin(list(window))})
         if not chosen.sizes[names.STEP]:
             raise ValueError(
-                f"The window {name!r} of steps {window} holds none of the {influence.sizes[names.STEP]} steps there are."
+                f"The window {name!r} of steps {window} holds none of the {influence.sizes[names.STEP]} steps of the "
+                f"ledger. Pass windows of step numbers on its step axis."
             )
         summed = chosen.sum(names.STEP).transpose(names.LAYER, ...)
         found.append(cosines(summed.values.reshape(len(layers), -1)))
@@ -74,7 +75,7 @@ def layer_cosines(influence: xr.DataArray, windows: Mapping[str, range]) -> xr.D
 def mean_by_label(
     values: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], count: int
 ) -> npt.NDArray[np.float64]:
-    """Return the mean of the last axis' entries of each label.
+    """Return the mean of the entries of each label, along the last axis.
 
     Parameters
     ----------
@@ -98,8 +99,8 @@ def mean_by_label(
     sizes = np.bincount(labels, minlength=count)
     if len(sizes) > count or not sizes.all():
         raise ValueError(
-            f"Each of the labels 0 … {count - 1} needs a sample. Without one are {np.flatnonzero(sizes == 0).tolist()}; "
-            f"the largest label is {labels.max()}."
+            f"Each of the labels 0 … {count - 1} needs a sample. Labels without one: {np.flatnonzero(sizes == 0).tolist()}; "
+            f"the largest label is {labels.max()}. Number the labels from 0, and pass as count how many there are."
         )
     order = np.argsort(labels, kind="stable")
     starts = np.cumsum(sizes) - sizes

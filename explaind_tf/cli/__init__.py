@@ -1,4 +1,4 @@
-"""The command line ``explaind-tf``: what `Run` does, from a shell, with the run directory and a file of inputs."""
+"""The command line ``explaind-tf``: what `Run` does, for a shell with a run directory and a file of inputs."""
 
 from explaind_tf.cli.commands import app
 

@@ -1,4 +1,4 @@
-"""From names on a command line to a run and a measurement, with checks that a script cannot make by looking."""
+"""Opens the run and makes the measurement that a command line names, and checks what the model returns."""
 
 import functools
 import inspect
@@ -30,11 +30,11 @@ class Measured:
     measure : Measure
         The measurement.
     outputs_are : OutputsAre, optional
-        By default logits, where the outputs do not look like probabilities.
+        What the model returns. By default logits; outputs that look like probabilities are then refused.
     output : str, optional
-        Key or position of an output, of models that have several.
+        Key or position of the output to measure, for models with several.
     loss : str, optional
-        Keras' name of a loss; by default the one that was trained with.
+        Keras' name of a loss; by default the loss of training.
     """
 
     measure: Measure = field(
@@ -42,22 +42,23 @@ class Measured:
         metadata={"help": "What to account for. All but outputs need labels."},
     )
     outputs_are: OutputsAre | None = field(
-        default=None, metadata={"help": "What the model returns. Default: logits, checked."}
+        default=None,
+        metadata={"help": "What the model returns. Default: logits, unless they look like probabilities."},
     )
     output: str | None = field(
         default=None,
-        metadata={"help": "Key or position of the output that is measured, if there are several."},
+        metadata={"help": "Key or position of the output to measure, if there are several."},
     )
     loss: str | None = field(
         default=None,
         metadata={
-            "help": "Keras' name of the loss that --measure loss means, with its default options. Default: that of training."
+            "help": "Keras' name of the loss for --measure loss, with its default options. Default: the loss of training."
         },
     )
 
 
 def open_for_shell(run_dir: str) -> Run:
-    """Open a run; what Python would warn of is said in a line on the error stream."""
+    """Open a run; each warning becomes a line on the error stream."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run = open_run(run_dir)
@@ -76,7 +77,7 @@ def choose_measurement(
     Parameters
     ----------
     run : Run
-        What is asked.
+        The run that is asked.
     inputs : Inputs
         With labels, for all measures but ``outputs``.
     measured : Measured
@@ -85,16 +86,20 @@ def choose_measurement(
     Raises
     ------
     ValueError
-        If labels are missing, or outputs are not what they are said to be: the ledger would be of something else.
+        If labels are missing, options contradict each other, or the outputs are not what the options say they are.
     """
     measure, outputs_are, output = measured.measure, measured.outputs_are, measured.output
     if measured.loss is not None and measure is not Measure.LOSS:
-        raise ValueError("--loss belongs to --measure loss.")
+        raise ValueError(
+            f"--loss {measured.loss} was given with --measure {measure}. --loss belongs to --measure loss: pass both, or "
+            f"neither."
+        )
     if measure is Measure.OUTPUTS:
         return measurements.outputs()
     if inputs.y is None:
         raise ValueError(
-            f"--measure {measure} needs labels: put them beside the inputs, as y, in an .npz (np.savez(file, x=…, y=…))."
+            f"--measure {measure} needs labels, and these inputs have none. Save them as y beside the inputs in an .npz: "
+            f"np.savez(file, x=…, y=…)."
         )
     picked = int(output) if output is not None and output.lstrip("-").isdigit() else output
     if measure is Measure.LOSS:
@@ -107,28 +112,32 @@ def choose_measurement(
     if measure is Measure.LOG_PROB:
         return measurements.log_prob(inputs.y, from_logits=are_logits, output=picked)
     if not are_logits:
-        raise ValueError("--measure margin is of logits, and the model returns probabilities. Use log_prob.")
+        raise ValueError(
+            "--measure margin needs logits, and --outputs-are says that the model returns probabilities. Use --measure "
+            "log_prob."
+        )
     return measurements.margin(inputs.y, output=picked)
 
 
 def _check_kind(run: Run, inputs: Inputs, output: str | int | None, said: OutputsAre | None) -> None:
-    """Refuse probabilities that would be taken for logits, and the reverse. That they are logits may be insisted on."""
+    """Refuse probabilities that would be taken for logits, and the reverse. ``--outputs-are logits`` is not checked."""
     found = _pick(final_outputs(run, inputs.x), output)
     if found is None or said is OutputsAre.LOGITS:
         return
     if said is None and are_probabilities(found):
         raise ValueError(
-            "The model's outputs look like probabilities: none is negative and they sum to 1. If they are, pass "
-            "--outputs-are probabilities, otherwise --outputs-are logits."
+            "The model's outputs look like probabilities: none is negative and they sum to 1. If they are probabilities, "
+            "pass --outputs-are probabilities; if they are logits, pass --outputs-are logits."
         )
     if said is OutputsAre.PROBABILITIES and found.shape[-1] > 1 and not are_probabilities(found):
         raise ValueError(
-            "The model's outputs are no probabilities: some are negative, or they do not sum to 1."
+            "The model's outputs are not probabilities: some are negative, or they do not sum to 1. If they are "
+            "logits, pass --outputs-are logits."
         )
 
 
 def _pick(outputs: Any, output: str | int | None) -> np.ndarray | None:
-    """Return the output that is meant; None where that is not clear, which the measurement refuses."""
+    """Return the output to measure; None if that is unclear, which the measurement itself refuses."""
     if isinstance(outputs, dict) and isinstance(outputs.get(output), np.ndarray):
         return outputs[output]
     flat = tf.nest.flatten(outputs)
@@ -139,11 +148,11 @@ def _pick(outputs: Any, output: str | int | None) -> np.ndarray | None:
 def _loss(
     run: Run, name: str | None, outputs_are: OutputsAre | None, check: Callable[[], None]
 ) -> Callable[..., tf.Tensor]:
-    """Return a loss by its name, with its options as Keras has them by default but for ``from_logits``."""
+    """Return the Keras loss of that name, with its default options except ``from_logits``."""
     trained = [entry["name"] for entry in run.manifest.loss["losses"]]
     if name is None and len(trained) != 1:
         raise ValueError(
-            f"The run was trained with {len(trained)} losses: say which with --loss, of {trained}."
+            f"The run was trained with {len(trained)} losses, and one is needed: name it with --loss, one of {trained}."
         )
     name = name or trained[0]
     try:
@@ -152,16 +161,17 @@ def _loss(
         function = None
     if not callable(function):
         raise ValueError(
-            f"Keras knows no loss {name!r}. Say which with --loss, or ask in Python: measurements.loss(…)."
+            f"Keras has no loss {name!r}. Pass the name of a loss of Keras with --loss, or use measurements.loss(…) in "
+            f"Python."
         )
     if isinstance(function, keras.losses.Loss):
         function = function.call
     if "from_logits" not in inspect.signature(function).parameters:
         return function
     if outputs_are is None and not _has_classes(run):
-        # One number between 0 and 1 may be either.
         raise ValueError(
-            f"{name} is of logits or of probabilities: say with --outputs-are which the model returns."
+            f"{name} takes logits or probabilities, and a model that returns one number may return either. Say which with "
+            f"--outputs-are logits or --outputs-are probabilities."
         )
     check()
     return functools.partial(function, from_logits=outputs_are is not OutputsAre.PROBABILITIES)

@@ -1,4 +1,4 @@
-"""How a command ends: an exit code that scripts can tell apart, and one line on the error stream."""
+"""How a command ends: an exit code that says why, and one line on the error stream."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +11,16 @@ from rich.markup import escape
 from explaind_tf.errors import RunFormatError, UnbalancedLedgerError
 
 REFUSED: Final = 1
-DAMAGED: Final = 3  # 2 is what the shell library itself uses for wrong usage
+DAMAGED: Final = 3  # 2 is the shell library's own code for wrong usage
 UNBALANCED: Final = 4
 
 EXIT_CODES: Final = (
-    "Exit codes: 0 fine; 1 refused (inputs, question or files that cannot be used); 2 wrong usage; 3 RUN is no recorded "
-    "run, or damaged; 4 a ledger or a step does not balance. Results go to stdout, everything else to stderr, where the "
-    "last line says what was wrong."
+    "Exit codes: 0 fine; 1 refused (inputs, question or files that cannot be used); 2 wrong usage; 3 RUN is not a "
+    "recorded run, or is damaged; 4 a ledger or a step does not balance. Results go to stdout, everything else to stderr; "
+    "the last line there says what was wrong."
 )
 
-# Whatever else is raised is a bug, and shows its traceback. RefusedError and RunFormatError are ValueErrors.
+# Any other error is a bug and shows its traceback. RefusedError and RunFormatError are ValueErrors.
 _EXPECTED = (ImportError, MemoryError, OSError, UnbalancedLedgerError, ValueError)
 
 

@@ -1,4 +1,4 @@
-"""What commands found, as plain data: the very objects that ``--json`` prints and tables are made of."""
+"""Results of commands as plain data, which ``--json`` prints and tables are made from."""
 
 import math
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ from explaind_tf.runs.storage.files import total_bytes
 Ledger = xr.Dataset | xr.DataTree
 Facts = dict[str, Any]
 
-# A ledger in a store may be larger than memory: it is read by so many bytes at once.
+# A ledger in a store may be larger than memory, so it is read in blocks of this size.
 _BLOCK_BYTES = 256 * 2**20
 _KEPT = (names.INPUT, names.OUTPUT)
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON knows it; numbers that are not finite, which it does not know, as None."""
+    """Return a value that JSON can hold; numbers that are not finite become None."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -43,7 +43,7 @@ def plain(value: Any) -> Any:
 
 
 def run_facts(run: Run) -> Facts:
-    """Return what there is to know of a run before asking it anything."""
+    """Return what a run holds and which axes it can be asked for."""
     manifest = run.manifest
     return {
         "run": run.run_dir,
@@ -74,7 +74,7 @@ def _tensors(structure: struct.Structure, name: str) -> list[Facts]:
 
 
 def possible_axes(run: Run) -> list[str]:
-    """Return the axes that the shell can ask the run for. Groups take labels of samples, which only Python passes."""
+    """Return the axes that the shell can ask the run for. Groups need labels of samples, which only Python can pass."""
     if not len(run.steps):
         return []
     has_tokens = run.graphs.token_losses is not None
@@ -82,7 +82,7 @@ def possible_axes(run: Run) -> list[str]:
 
 
 def estimate_facts(run: Run, estimate: Estimate, free: int | None) -> Facts:
-    """Return what a longer run of a recorded training will take."""
+    """Return the bytes and seconds that a longer run of a recorded training will take."""
     seconds = seconds_of(run)
     found: Facts = {
         "run": run.run_dir,
@@ -110,7 +110,7 @@ def plan_facts(plan: Plan) -> Facts:
 
 
 def ledger_facts(ledger: Ledger, *, first_row: int, top: int) -> tuple[Facts, UnbalancedLedgerError | None]:
-    """Return whether a ledger balances, its totals, and what stands out on the axes that it keeps.
+    """Return whether a ledger balances, its totals, and its sums and rankings along the axes that it keeps.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def ledger_facts(ledger: Ledger, *, first_row: int, top: int) -> tuple[Facts, Un
     Returns
     -------
     tuple
-        The facts, and what `check` raised.
+        The facts, and the error that `check` raised, or None.
     """
     entries: list[Facts] = []
     error: UnbalancedLedgerError | None = None
@@ -150,7 +150,7 @@ def ledger_facts(ledger: Ledger, *, first_row: int, top: int) -> tuple[Facts, Un
         "balances": error is None,
         "movement": float(moved.max()),
         "residual": float(residual.max()),
-        # What has not moved has nothing to be a share of.
+        # Where the movement is 0, the share is the residual itself.
         "residual_share": float((residual / np.where(moved == 0, 1, moved)).max()),
         "mean_change": float(np.mean([entry["final"] - entry["initial"] for entry in entries])),
         "mean_terms": {term: float(values.mean()) for term, values in terms.items()},
@@ -165,7 +165,7 @@ def ledger_facts(ledger: Ledger, *, first_row: int, top: int) -> tuple[Facts, Un
 
 
 def _parts(ledger: Ledger) -> Iterator[tuple[int, Ledger]]:
-    """Yield a ledger by blocks of inputs that fit into memory, each with the position of its first input."""
+    """Yield blocks of the ledger's inputs that fit into memory, each with the position of its first input."""
     count = ledger.sizes[names.INPUT]
     nodes = ledger.subtree if isinstance(ledger, xr.DataTree) else [ledger]
     size = max(1, _BLOCK_BYTES * count // max(1, sum(node.nbytes for node in nodes)))
@@ -177,8 +177,8 @@ def _parts(ledger: Ledger) -> Iterator[tuple[int, Ledger]]:
 
 
 def _in_file(error: UnbalancedLedgerError, offset: int) -> UnbalancedLedgerError:
-    """Say from which row the inputs of a message are counted, where that is not the first."""
-    return UnbalancedLedgerError(f"Inputs counted from row {offset}: {error}") if offset else error
+    """Say which row input 0 of a message is, unless it is the first."""
+    return UnbalancedLedgerError(f"Counting inputs from row {offset}: {error}") if offset else error
 
 
 def _entries(ledger: Ledger, first_row: int, top: int) -> list[Facts]:

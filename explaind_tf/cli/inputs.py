@@ -1,4 +1,4 @@
-"""Inputs of an attribution from a file or a TFDS split, named as the run needs them. Nothing is unpickled."""
+"""Reads inputs for an attribution from a file or a TFDS split, and unpickles nothing."""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from explaind_tf.runs.format import structure as struct
 LABELS: Final = "y"
 _INPUTS: Final = "x"
 _TFDS: Final = "tfds:"
-# What NumPy and zipfile raise, beside ValueError, on files that were cut or changed.
+# Besides ValueError, what NumPy and zipfile raise on files that were cut or changed.
 _DAMAGED: Final = (
     BadZipFile,
     EOFError,
@@ -38,9 +38,9 @@ class Inputs:
     x : array or nested structure of arrays
         Nested as in training.
     y : np.ndarray or None
-        Labels, where there are any.
+        Labels, if there are any.
     first_row : int
-        Position in the file of the first input.
+        Position of the first input in the file.
     """
 
     x: Any
@@ -49,10 +49,10 @@ class Inputs:
 
 
 def leaf_names(structure: struct.Structure, name: str = _INPUTS) -> list[str]:
-    """Return the names of a structure's tensors in flattening order, as they are called in a file.
+    """Return the names that a structure's tensors have in a file, in flattening order.
 
-    A single tensor has the name given, those of a dict their keys, those of a sequence the name and their position
-    (``x0``, ``x1``); further down, the way to it (``query/x0``).
+    A single tensor has the given name. Tensors of a dict have their keys, tensors of a sequence the name and their position
+    (``x0``, ``x1``). Tensors further down have their path (``query/x0``).
     """
 
     def named(part: struct.Structure, way: str) -> list[str]:
@@ -67,21 +67,22 @@ def leaf_names(structure: struct.Structure, name: str = _INPUTS) -> list[str]:
 
 
 def check_source(source: str) -> None:
-    """Refuse what cannot be read, before anything that takes long.
+    """Refuse a source that cannot be read, before anything slow begins.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file, or it is of another kind.
+        If there is no such file, or its kind cannot be read.
     """
     if _is_tfds(source):
         _tfds_parts(source)
     elif Path(source).suffix not in (".npz", ".npy"):
         raise ValueError(
-            f"Inputs are read from .npz and .npy files and from tfds:NAME/SPLIT; got {source!r}."
+            f"Inputs are read from .npz and .npy files and from tfds:NAME/SPLIT; got {source!r}. Save them with "
+            f"np.savez(file, x=…, y=…)."
         )
     elif not Path(source).is_file():
-        raise FileNotFoundError(f"There is no file {source}.")
+        raise FileNotFoundError(f"There is no file {source}. Pass an .npz, an .npy or tfds:NAME/SPLIT.")
 
 
 def read_inputs(source: str, structure: struct.Structure, rows: slice) -> Inputs:
@@ -90,10 +91,10 @@ def read_inputs(source: str, structure: struct.Structure, rows: slice) -> Inputs
     Parameters
     ----------
     source : str
-        ``FILE.npz`` with one array for each of :func:`leaf_names` and, for labels, ``y``; ``FILE.npy``, for models of
-        one input; or ``tfds:NAME/SPLIT``, with ``x`` and ``y`` the supervised pair of the dataset.
+        ``FILE.npz`` with one array for each of :func:`leaf_names` and, for labels, ``y``. ``FILE.npy`` for models with
+        one input. Or ``tfds:NAME/SPLIT``, whose features have their names, and its supervised pair ``x`` and ``y``.
     structure : Structure
-        Of the run's inputs.
+        Structure of the run's inputs.
     rows : slice
         Which inputs, with bounds that are not negative.
 
@@ -105,13 +106,13 @@ def read_inputs(source: str, structure: struct.Structure, rows: slice) -> Inputs
     names = leaf_names(structure)
     arrays = _from_tfds(source, names, rows) if _is_tfds(source) else _from_file(Path(source), names, rows)
     x = struct.pack(structure, [arrays[name] for name in names])
-    # An input of that name is no label.
+    # An input that is called y is not a label.
     y = None if LABELS in names else arrays.get(LABELS)
     return Inputs(x, y, rows.start or 0)
 
 
 def _is_tfds(source: str) -> bool:
-    """Tell whether a source is a TFDS split rather than a file."""
+    """Return whether a source is a TFDS split and not a file."""
     return source.startswith(_TFDS)
 
 
@@ -125,40 +126,46 @@ def _tfds_parts(source: str) -> tuple[str, str]:
     """
     name, _, split = source.removeprefix(_TFDS).rpartition("/")
     if not (name and split):
-        raise ValueError(f"{source!r} names no TFDS split. Write tfds:NAME/SPLIT, as in tfds:mnist/test.")
+        raise ValueError(
+            f"{source!r} does not name a TFDS split. Write tfds:NAME/SPLIT, as in tfds:mnist/test."
+        )
     return name, split
 
 
 def _from_file(path: Path, names: Sequence[str], rows: slice) -> dict[str, np.ndarray]:
-    # NumPy unpickles nothing unless told to, and nothing in this package tells it to: such a file could run anything.
+    # Nothing in this package lets NumPy unpickle: a pickle can run any code.
     try:
         if path.suffix == ".npy":
             array = np.load(path, mmap_mode="r")
             return _select({_INPUTS: _checked(array, np.ndarray)}.__getitem__, [_INPUTS], names, rows)
-        # Opened here, since NumPy does not close what turns out to be damaged.
+        # Opened here, since NumPy does not close a damaged file.
         with open(path, "rb") as file:
             arrays = _checked(np.load(file), NpzFile)
             return _select(arrays.__getitem__, arrays.files, names, rows)
     except _DAMAGED as error:
-        raise ValueError(f"{path} is damaged, or no NumPy file: {error}.") from error
+        raise ValueError(
+            f"{path} is damaged, or is not a NumPy file: {error}. Save it again with np.savez or np.save."
+        ) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def _checked(found: Any, kind: type) -> Any:
     if not isinstance(found, kind):
-        raise ValueError("what it holds is not what its name says: .npy is for one array, .npz for several.")
+        raise ValueError(
+            "its content is not what its name says. An .npy holds one array, an .npz several: rename the file."
+        )
     return found
 
 
 def _select(
     read: Callable[[str], np.ndarray], there: Sequence[str], names: Sequence[str], rows: slice
 ) -> dict[str, np.ndarray]:
-    """Return the rows of what is needed and, if it is there, of the labels."""
+    """Return the rows of the arrays that are needed and, if there are any, of the labels."""
     missing = [name for name in names if name not in there]
     if missing:
         raise ValueError(
-            f"it lacks {missing}; it has {list(there)}. The run takes inputs called {list(names)}."
+            f"it lacks {missing}; it has {list(there)}. The run needs an array for each of its inputs: {list(names)}."
         )
     arrays = {name: read(name) for name in dict.fromkeys((*names, LABELS)) if name in there}
     return {name: np.array(_rows(array, rows, name)) for name, array in arrays.items()}
@@ -166,22 +173,25 @@ def _select(
 
 def _rows(array: np.ndarray, rows: slice, name: str) -> np.ndarray:
     if array.ndim == 0:
-        raise ValueError(f"{name} is a single number; an axis of inputs is needed.")
+        raise ValueError(
+            f"{name} is a single number; it needs a first axis of inputs: for one input, the shape (1, …)."
+        )
     _check_rows(rows, len(array), name)
     return array[rows]
 
 
 def _check_rows(rows: slice, count: int, name: str) -> None:
-    # Python would take what there is, and a ledger of fewer inputs than were asked for.
+    # A slice would take fewer inputs than were asked for, without an error.
     if (rows.start or 0) >= count or (rows.stop or 0) > count:
         raise ValueError(
-            f"{name} has {count} rows; rows {rows.start or 0}:{'' if rows.stop is None else rows.stop} were asked for."
+            f"{name} has {count} rows; rows {rows.start or 0}:{'' if rows.stop is None else rows.stop} were asked "
+            f"for. Choose --rows among those that there are."
         )
 
 
 def _from_tfds(source: str, names: Sequence[str], rows: slice) -> dict[str, np.ndarray]:
     name, split = _tfds_parts(source)
-    import tensorflow_datasets as tfds  # seconds, which only those who use it should wait
+    import tensorflow_datasets as tfds  # takes seconds, so only when it is used
 
     dataset, info = tfds.load(name, split=split, with_info=True)
     count = None if rows.stop is None else rows.stop - (rows.start or 0)
@@ -192,11 +202,11 @@ def _from_tfds(source: str, names: Sequence[str], rows: slice) -> dict[str, np.n
     features = _with_supervised(elements[0], info.supervised_keys)
 
     def read(key: str) -> np.ndarray:
-        # One feature at a time: others may be texts or images of several sizes, which do not stack.
+        # One feature at a time: others may be texts, or images of several sizes, which cannot be stacked.
         values = [np.asarray(_with_supervised(element, info.supervised_keys)[key]) for element in elements]
         if len({value.shape for value in values}) > 1:
             raise ValueError(
-                f"{source}: {key} has several shapes, and inputs are one array. Save them as .npz."
+                f"{key} has several shapes, and inputs are one array. Bring them to one shape and save them as .npz."
             )
         return np.stack(values)
 
@@ -207,6 +217,6 @@ def _from_tfds(source: str, names: Sequence[str], rows: slice) -> dict[str, np.n
 
 
 def _with_supervised(element: Mapping[str, Any], keys: Any) -> dict[str, Any]:
-    """Return an element's features, with the pair of input and target under the names that files have."""
+    """Return an element's features, with its input and target also under the names that files use."""
     pair = dict(zip((_INPUTS, LABELS), keys, strict=False)) if keys else {}
     return {**element, **{name: element[key] for name, key in pair.items() if isinstance(key, str)}}

@@ -1,7 +1,7 @@
-"""Options of a command made from the fields of dataclasses, so that none is described twice.
+"""Makes options of a command from the fields of dataclasses, so that each is described once.
 
-A parameter of a command that is annotated with a dataclass stands for one option a field. Default and help are the field's;
-how a value is typed on a command line is a row of ``_PLACES``. A field of a simple type needs no row.
+A command's parameter that is annotated with a dataclass stands for one option for each field. Default and help are the
+field's. A row of ``_PLACES`` says how a value is typed on a command line. A field of a simple type needs no row.
 """
 
 import functools
@@ -28,17 +28,17 @@ class Place:
     Attributes
     ----------
     kind : type or None
-        What typer takes it for; by default the field's own type.
+        Type of the value for typer; by default the field's own type.
     flag : str, optional
-        Its name, where that is not the field's.
+        The option's name, if it differs from the field's.
     hint : str
-        What to add to its help.
+        Text to add to the field's help.
     default : Any
-        How the field's default is typed, where it is not typed as it is.
+        The field's default as it is typed, if that differs.
     read : callable
-        From what typer returns to the field's value. What it refuses is a refused question, exit code 1.
+        Takes the value of typer and returns that of the field. Its errors are a refused question, exit code 1.
     settings : mapping
-        More for ``typer.Option``. What a ``parser`` in it refuses is wrong usage, exit code 2.
+        More arguments of ``typer.Option``. Errors of a ``parser`` among them are wrong usage, exit code 2.
     """
 
     kind: Any = None
@@ -49,7 +49,7 @@ class Place:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-# Fields by name. None: the field has no place on a command line.
+# Fields by name. None: the field is not an option.
 _PLACES: Final[dict[str, Place | None]] = {
     "axes": Place(str, hint="Separated by commas.", default="", read=to_axes),
     "layers": Place(str | None, hint="Separated by commas.", read=to_names),
@@ -64,7 +64,7 @@ _PLACES: Final[dict[str, Place | None]] = {
 
 
 class Only:
-    """The only fields of a dataclass that a command has options for, as in ``Annotated[Options, Only("tolerance")]``."""
+    """Names the only fields that become options of a command, as in ``Annotated[Options, Only("tolerance")]``."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
@@ -85,7 +85,7 @@ class _Group:
                 yield _option(entry, self.places[entry.name])
 
     def gather(self, typed: dict[str, Any]) -> Any:
-        """Take the group's values out of what was typed, and return them as the dataclass."""
+        """Remove the group's values from what was typed, and return them as the dataclass."""
         values = {name: typed.pop(name) for name in self.places}
         read = {
             name: value if value is None else self.places[name].read(value) for name, value in values.items()
@@ -94,22 +94,22 @@ class _Group:
 
 
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command whose parameters of dataclasses have become options.
+    """Return a command with options in place of its dataclass parameters.
 
     Parameters
     ----------
     command : callable
-        With annotated parameters, some of them with a dataclass, or ``Annotated[dataclass, Only(...)]``.
+        A command with annotated parameters, some with a dataclass or ``Annotated[dataclass, Only(...)]``.
 
     Returns
     -------
     callable
-        It takes all options by name, and calls the command with the dataclasses made from them.
+        Takes all options by name, and calls the command with the dataclasses made from them.
 
     Raises
     ------
     TypeError
-        If a field has a type that is not typed on a command line as it is, and no row of the table says how.
+        If a field's type cannot be typed as it is, and no row of ``_PLACES`` says how.
     """
     hints = get_type_hints(command, include_extras=True)
     groups: list[_Group] = []
@@ -152,7 +152,7 @@ def _group_of(name: str, annotation: Any) -> _Group | None:
 
 
 def _place_of(name: str, annotation: Any) -> Place | None:
-    """Return how a field is typed, None if it has no place on a command line."""
+    """Return how a field is typed, None if it is not an option."""
     place = _PLACES.get(name, Place())
     if place is None or place.kind is not None:
         return place
@@ -163,8 +163,8 @@ def _place_of(name: str, annotation: Any) -> Place | None:
         place = replace(place, read=lambda chosen: chosen.value)
     if len(kinds) > 1 or not (isinstance(kinds[0], type) and issubclass(kinds[0], _SIMPLE)):
         raise TypeError(
-            f"The field {name!r} is of the type {annotation}, which a command line does not have. Add how it is typed to "
-            f"option_groups._PLACES, or None to leave it out."
+            f"The field {name!r} has the type {annotation}, which cannot be typed on a command line as it is. Add a row to "
+            f"option_groups._PLACES that says how it is typed, or None to leave the field out."
         )
     return replace(place, kind=kinds[0] | None if NoneType in parts else kinds[0])
 

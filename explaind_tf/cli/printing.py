@@ -1,4 +1,4 @@
-"""How a command prints what it found: on stdout, as JSON or as a person wants to see it."""
+"""Prints results of commands on stdout, as JSON or as tables for people."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -18,26 +18,28 @@ class Printed:
     Attributes
     ----------
     top : int
-        Most samples, layers and steps of each.
+        Most samples to show of each prediction, and most layers and steps.
     as_json : bool
-        Whether they are JSON.
+        Whether to print JSON.
     """
 
-    top: int = field(default=5, metadata={"help": "Most samples, layers and steps to show of each."})
+    top: int = field(
+        default=5, metadata={"help": "Most samples to show of each prediction, and most layers and steps."}
+    )
     as_json: bool = field(default=False, metadata={"help": "Print JSON instead of tables."})
 
 
 def print_facts(found: dict[str, Any], as_json: bool, shown: Callable[[], Iterable[RenderableType]]) -> None:
-    """Print what was found.
+    """Print results.
 
     Parameters
     ----------
     found : dict
-        Facts, with keys that scripts rely on.
+        The results, with keys that scripts rely on.
     as_json : bool
-        Whether to print these, as JSON.
+        Whether to print them as JSON.
     shown : callable
-        Otherwise called for lines and tables.
+        Returns the lines and tables to print otherwise.
     """
     if as_json:
         typer.echo(json.dumps(facts.plain(found), allow_nan=False))

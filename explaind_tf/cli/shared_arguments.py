@@ -1,4 +1,4 @@
-"""What several commands take, each described once."""
+"""Arguments that several commands share."""
 
 from typing import Annotated
 
@@ -12,8 +12,8 @@ Source = Annotated[
     typer.Option(
         "--inputs",
         metavar="FILE|tfds:NAME/SPLIT",
-        help="An .npz with x, or the names of the model's inputs (explaind-tf info shows them), and labels y; an .npy of x "
-        "alone; or a TFDS split. As the model was given them in training, scaling included.",
+        help="An .npz with x, or with the names of the model's inputs (explaind-tf info shows them), and labels y; an .npy "
+        "with x alone; or a TFDS split. Prepared as in training, scaling included.",
     ),
 ]
 Rows = Annotated[

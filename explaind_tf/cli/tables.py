@@ -10,7 +10,7 @@ from explaind_tf.terms import all_terms
 
 Facts = dict[str, Any]
 
-# Predictions shown one by one; --json has them all.
+# Predictions that are shown one by one; --json has them all.
 _MOST_SHOWN: Final = 10
 
 
@@ -37,7 +37,7 @@ def run_table(facts: Facts) -> Table:
         "run id": facts["run_id"],
         "recorded": f"{facts['created']}, {facts['status']}",
         "steps": f"{facts['steps']:,}"
-        + (f", all weights every {facts['every']}" if facts["every"] > 1 else ""),
+        + (f", all weights every {facts['every']} steps" if facts["every"] > 1 else ""),
         "samples": f"{facts['samples']:,} ({facts['contents']:,} different contents)",
         "weights": weights,
         "layers": "\n".join(facts["layers"]),
@@ -46,7 +46,7 @@ def run_table(facts: Facts) -> Table:
         "inputs": "\n".join(map(_tensor, facts["inputs"])),
         "targets": "\n".join(map(_tensor, facts["targets"])),
         "outputs": "\n".join(map(_tensor, facts["outputs"])),
-        "axes": ", ".join(facts["axes"]) or "none: the run has no whole step",
+        "axes": ", ".join(facts["axes"]) or "none: the run has no complete step",
         "size on disk": f"{facts['bytes']:,} bytes",
         "environment": ", ".join(_fact(key, value) for key, value in facts["environment"].items()),
     }
@@ -56,7 +56,7 @@ def run_table(facts: Facts) -> Table:
 
 
 def _fact(name: str, value: Any) -> str:
-    """Return a fact and what it is made of in words."""
+    """Return a fact in words, with its parts."""
     if isinstance(value, dict):
         return f"{name.replace('_', ' ')}: " + ", ".join(f"{key} {part:.2g}" for key, part in value.items())
     return f"{name} {', '.join(value) if isinstance(value, list) else value}"
@@ -94,14 +94,16 @@ def _balance(facts: Facts) -> Table:
     verdict = "balances" if facts["balances"] else "DOES NOT BALANCE"
     table.add_row("largest |residual|", f"{facts['residual']:.4g}", "")
     table.add_row(
-        "… of the movement", f"{facts['residual_share']:.2g}", f"{verdict} to {facts['tolerance']:g}"
+        "largest |residual| / movement",
+        f"{facts['residual_share']:.2g}",
+        f"{verdict} to {facts['tolerance']:g}",
     )
     return table
 
 
 def _by_axis(axis: str, rows: list[Facts], top: int) -> Table:
     terms = [term for term in all_terms() if any(row.get(term) for row in rows)]
-    # Of many steps or layers only the strongest, in their own order.
+    # Only the strongest steps or layers, in their own order.
     strength = sorted(rows, key=lambda row: -abs(sum(row.get(term, 0.0) for term in terms)))
     shown = [row for row in rows if any(row is strong for strong in strength[:top])]
     caption = (

@@ -1,4 +1,4 @@
-"""Values of options: from what is typed to what `Run` takes. What cannot be read is wrong usage, exit code 2."""
+"""Turns typed values of options into what `Run` takes; a value that cannot be read is wrong usage, exit code 2."""
 
 import re
 from enum import StrEnum
@@ -10,7 +10,7 @@ from explaind_tf import constants as names
 
 
 class Measure(StrEnum):
-    """What about a prediction is accounted for, see :mod:`explaind_tf.measurements`."""
+    """What to measure of a prediction, see :mod:`explaind_tf.measurements`."""
 
     OUTPUTS = "outputs"
     LOG_PROB = "log_prob"
@@ -19,7 +19,7 @@ class Measure(StrEnum):
 
 
 class OutputsAre(StrEnum):
-    """What the numbers are that the model returns."""
+    """What the model returns."""
 
     LOGITS = "logits"
     PROBABILITIES = "probabilities"
@@ -39,10 +39,12 @@ def to_slice(text: str) -> slice:
         return slice(int(text), int(text) + 1)
     found = re.fullmatch(r"(\d*):(\d*)", text)
     if not found:
-        raise typer.BadParameter(f"{text!r} is no range. Write A:B, from A up to but without B, as in 0:10.")
+        raise typer.BadParameter(
+            f"{text!r} is not a range. Write A:B, which includes A but not B, as in 0:10."
+        )
     start, stop = (int(part) if part else None for part in found.groups())
     if stop is not None and stop <= (start or 0):
-        raise typer.BadParameter(f"{text!r} is empty: B must be larger than A.")
+        raise typer.BadParameter(f"The range {text!r} is empty. In A:B, B must be larger than A, as in 0:10.")
     return slice(start, stop)
 
 
@@ -52,7 +54,7 @@ def to_bytes(text: str) -> int:
     unit = found and _UNITS.get(found[2].removesuffix("b") if found[2] == "b" else found[2])
     if not found or unit is None or float(found[1]) * unit < 1:
         raise typer.BadParameter(
-            f"{text!r} is no size. Write bytes, or a number with kB, MB, GB, GiB, as in 4GB."
+            f"{text!r} is not a size of 1 byte or more. Write bytes, or a number with kB, MB, GB or GiB, as in 4GB."
         )
     return int(float(found[1]) * unit)
 
@@ -68,11 +70,12 @@ def to_axes(text: str) -> tuple[str, ...]:
     Raises
     ------
     ValueError
-        If the group axis is among them: its labels are not typed on a command line.
+        If the group axis is among them: its labels cannot be typed on a command line.
     """
     axes = to_names(text)
     if names.GROUP in axes:
         raise ValueError(
-            'Groups take a label of each training sample: run.attribute(axes=("group",), groups=…).'
+            'The axis "group" needs a label of each training sample, which a command line cannot take. Use Python: '
+            'run.attribute(…, axes=("group",), groups=…).'
         )
     return axes

@@ -1,4 +1,4 @@
-"""The HTML report and the figures of ledgers: what they say, for a reader with a browser."""
+"""The HTML report, and the figures that show ledgers."""
 
 from explaind_tf.report.html import write_report
 from explaind_tf.report.section import Example, Section

@@ -1,4 +1,4 @@
-"""The calls that make a report's figures: what a reader pastes to go on from there."""
+"""The Python calls that make a report's figures, for readers who want to continue from them."""
 
 from textwrap import dedent
 
@@ -10,17 +10,17 @@ _PREDICTED = 'predicted = outputs.final.argmax("output").values'
 
 
 def balance(section: Section) -> str:
-    """Return the call of the figure of causes."""
+    """Return the call that draws the bars of the causes."""
     return _about_predictions(section, "", "ledger.explaind.plot.balance()")
 
 
 def kernel_machine(section: Section) -> str:
-    """Return the call of the comparison of model and kernel machine."""
+    """Return the call that draws model against kernel machine."""
     return "\n".join([*_head(section), "outputs.explaind.check()", "outputs.explaind.plot.kernel_machine()"])
 
 
 def steps(section: Section) -> str:
-    """Return the call of the figure of steps."""
+    """Return the call that draws the steps."""
     ends = (
         'ledger.explaind.plot.steps(by="layer", curves=run.curves())\n'
         'ledger.data.sum("layer").mean("input")  # the numbers'
@@ -29,24 +29,24 @@ def steps(section: Section) -> str:
 
 
 def layer_steps(section: Section) -> str:
-    """Return the call of the heat map of layers and steps."""
+    """Return the call that draws the heat map of layers and steps."""
     ends = 'ledger.explaind.plot.layer_steps()\nledger.data.mean("input")  # the numbers'
     return _about_predictions(section, '"layer", "step"', ends)
 
 
 def layers(section: Section) -> str:
-    """Return the call of the figure of layers."""
+    """Return the call that draws the layers."""
     ends = 'ledger.explaind.plot.layers()\nledger.data.mean("input").to_pandas()  # the numbers'
     return _about_predictions(section, '"layer",', ends)
 
 
 def weights(section: Section, layer: str) -> str:
-    """Return the call of the figure of a layer's weights."""
+    """Return the call that draws a layer's weights."""
     return _about_predictions(section, '"parameter",', f"ledger.explaind.plot.weights({layer!r})")
 
 
 def samples(section: Section, position: int) -> str:
-    """Return the call of the figure of samples."""
+    """Return the call that draws the samples."""
     ends = dedent(
         f"""\
         ledger.explaind.plot.samples(k={section.top}, input={position})
@@ -56,7 +56,7 @@ def samples(section: Section, position: int) -> str:
 
 
 def groups(section: Section) -> str:
-    """Return the call of the heat map of groups and steps."""
+    """Return the call that draws the heat map of groups and steps."""
     what = section.grouped_by or "label"
     ends = 'ledger.explaind.plot.group_steps()\nledger.data.mean("input")  # the numbers'
     before = f"groups = …  # the {what} of each of run.samples.ids"

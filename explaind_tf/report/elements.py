@@ -1,4 +1,4 @@
-"""Elements of the report: HTML of figures, tables and pictures. Text that comes in is text, whatever it says."""
+"""HTML of the report's figures, tables and pictures; text that is passed in is escaped."""
 
 import base64
 import json
@@ -26,17 +26,17 @@ def figure(
     Parameters
     ----------
     drawn : plotly.graph_objects.Figure
-        It is drawn by the page's script, when it comes into view.
+        The page's script draws it when it comes into view.
     element_id : str
         Unique on the page.
     label : str
-        What it shows, for those who do not see it.
+        What the figure shows, for readers who cannot see it.
     caption : str
-        Unit, sign, and how to read it.
+        Unit, sign, and how to read the figure.
     call : str
-        Python.
+        The Python call that makes the figure.
     rows : sequence of (str, str)
-        Its numbers, if a table can hold them.
+        The figure's numbers, if a table can hold them.
     """
     numbers = folded("The numbers", table(rows)) if rows else ""
     said = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
@@ -51,25 +51,25 @@ def figure(
 
 def _json(drawn: go.Figure) -> str:
     bare = go.Figure(drawn)
-    # The page shows through, light or dark, and its style sheet colours text and lines.
+    # Transparent, since the page may be light or dark; its style sheet colours text and lines.
     bare.update_layout(
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 13},
     )
     found = json.loads(bare.to_json())
-    found["layout"].pop("template", None)  # 7 kB for each figure, of colours that the page does not want
-    # Nothing in it can end the element that it is in.
+    found["layout"].pop("template", None)  # 7 kB of colours in each figure that the page does not use
+    # No text in it can close the script element around it.
     return json.dumps(found).replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def folded(title: str, content: str) -> str:
-    """Return what a reader unfolds."""
+    """Return HTML that a reader can unfold."""
     return f"<details class='fold'><summary>{escape(title)}</summary>{content}</details>"
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:
-    """Return a table of (what, value)."""
+    """Return a table with a row for each pair of name and value."""
     cells = "".join(
         f'<tr><th scope="row">{escape(what)}</th><td>{escape(value)}</td></tr>' for what, value in rows
     )
@@ -86,10 +86,10 @@ def picture(example: Example) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number as a reader wants it."""
+    """Return a number with three significant digits."""
     return f"{value:.3g}".replace("-", "−")
 
 
 def signed(value: float) -> str:
-    """Return a change with its sign."""
+    """Return a change with its sign and three significant digits."""
     return f"{value:+#.3g}".replace("-", "−")

@@ -20,23 +20,24 @@ from explaind_tf.terms import term
 _TITLE = "Where predictions come from: a ledger of training"
 
 _INTRODUCTION = """
-<p>A <em>ledger</em> accounts for what training did to a prediction, like the books of a company account for its money: the
-value after training is the value before it plus a sum of entries, and nothing is left out. An entry says which
-training sample, layer, weight or training step moved the prediction, and by how much.</p>
-<p class="key"><span class="up">Blue, plus</span> raised the number that is accounted for;
-<span class="down">red, minus</span> lowered it. Most numbers here are changes of a <em>log-probability</em>, in
-<em>nats</em>: +0.69 nats double a probability, −0.69 nats halve it. <em>Logits</em> are the raw outputs of a
-model, from which its probabilities are computed.</p>
-<p class="note" id="limits"><strong>What a ledger is not.</strong> It describes the training that took place. An entry is
-<em>not</em> the effect of training again without that sample: later gradients, and the optimizer’s step sizes,
-would have been others too.</p>
+<p>A <em>ledger</em> accounts for what training did to a prediction, as the books of a company account for its money. The
+value after training is the value before it plus a sum of entries. An entry says which training sample, layer, weight
+or training step moved the prediction, and by how much. What these entries leave unexplained is measured, and is an
+entry itself.</p>
+<p class="key"><span class="up">Blue, plus</span> means that the number was raised;
+<span class="down">red, minus</span> means that it was lowered. Most numbers here are changes of a
+<em>log-probability</em>, in <em>nats</em>: +0.69 nats double a probability, −0.69 nats halve it. <em>Logits</em> are
+the raw outputs of a model, from which its probabilities are computed.</p>
+<p class="note" id="limits"><strong>What a ledger is not.</strong> A ledger describes the training that took place. The
+entry of a sample is <em>not</em> the effect of training again without it: later gradients and the optimizer’s step
+sizes would have been different, too.</p>
 """
 
 
 def write_report(path: str | os.PathLike[str], sections: Iterable[Section]) -> None:
-    """Write one HTML file: does each ledger balance, when and where did predictions form, from which data.
+    """Write an HTML file that shows whether ledgers balance, and when, where and from which data predictions formed.
 
-    The file holds everything it shows, plotly.js included (some 4.8 MB), and works offline.
+    The file holds everything that it shows, with plotly.js (about 4.8 MB), and works offline.
 
     Parameters
     ----------
@@ -48,13 +49,15 @@ def write_report(path: str | os.PathLike[str], sections: Iterable[Section]) -> N
     Raises
     ------
     UnbalancedLedgerError
-        If a ledger does not balance; nothing is written.
+        If a ledger does not balance. Nothing is written then.
     ValueError
-        If there is no section, or a ledger lacks an axis that its section is about.
+        If there is no section, or a ledger lacks an axis that its section shows.
     """
     sections = list(sections)
     if not sections:
-        raise ValueError("There is nothing to report: pass one Section or more.")
+        raise ValueError(
+            "write_report got no sections, so there is nothing to report. Pass at least one, as account_for(…) makes it."
+        )
     for section in sections:
         for ledger in (section.balance, section.path, section.samples, section.weights, section.groups):
             if ledger is not None:
@@ -109,7 +112,7 @@ def _what(section: Section) -> str:
         (f"Trainable weights, in {len(run.layers)} layers", f"{weights:,}"),
     ]
     if section.position is not None:
-        rows.append(("Predictions are those at", "the last position of each input"))
+        rows.append(("Predictions are for", "the last position of each input"))
     facts = table(rows)
     return f"{facts}<p class='caption'>Recorded in <code>{escape(str(run.run_dir))}</code></p>"
 
@@ -119,15 +122,16 @@ def _balance(section: Section, element_id: str) -> str:
     found = fidelity(ledger)
     inputs, outputs = (f"{ledger.sizes[dim]:,}" for dim in (names.INPUT, names.OUTPUT))
     text = (
-        f"Yes. For each of {inputs} held-out inputs and each of {outputs} outputs the entries add up to the change by "
-        f"training, and what they leave unexplained is within {100 * ledger.attrs['tolerance']:.3g}% of how far the "
-        f"outputs of that input went."
+        f"Yes. For each of {inputs} held-out inputs and each of {outputs} outputs, the entries add up to the change by "
+        f"training. What they leave unexplained is at most {100 * ledger.attrs['tolerance']:.3g}% of the movement of the "
+        f"input: the farthest that any of its outputs got from its start during training. This bounds the sum of the "
+        f"entries; a single entry may be off by more."
     )
     compared = table(
         [
-            ("Movement: largest change of an output by training", f"{found.movement:.3g} {unit}"),
-            ("Largest residual: change that no entry explains", f"{found.residual:.3g} {unit}"),
-            ("… as a share of the movement", f"{found.residual / (found.movement or 1):.2%}"),
+            ("Largest change of an output by training", f"{found.movement:.3g} {unit}"),
+            ("Largest residual: change that no other entry explains", f"{found.residual:.3g} {unit}"),
+            ("… as a share of the largest change", f"{found.residual / (found.movement or 1):.2%}"),
             ("Inputs for which model and ledger predict the same class", f"{found.agreement:.1%}"),
             ("Mean KL divergence between their probabilities", f"{found.mean_kl:.2g} nats"),
         ]
@@ -139,9 +143,10 @@ def _balance(section: Section, element_id: str) -> str:
         figures.balance(path, unit="nats"),
         f"{element_id}-terms",
         label="Bars from the log-probability before training to that after it, one for each cause",
-        caption=f"Log-probability that the model gives to the class it finally predicts; mean of {count} inputs, in nats. "
-        f"Read from the top: where it was before training, what each cause added (blue) or took (red), and where it "
-        f"ended. The residual should be all but invisible.",
+        caption=f"Log-probability of the class that the trained model predicts, in nats, mean of {count} inputs. Read from "
+        f"the top: its value before training, what each cause added (blue) or took (red), and its value after training. "
+        f"The bar “{term(names.RESIDUAL).label}” is the residual: change that no other entry explains. It should be too "
+        f"small to see.",
         call=calls.balance(section),
         rows=[
             ("before training", number(float(path[names.INITIAL].mean()))),
@@ -156,25 +161,25 @@ def _balance(section: Section, element_id: str) -> str:
         figures.kernel_machine(ledger, unit=unit),
         f"{element_id}-machine",
         label="Outputs rebuilt from the ledger against outputs of the trained model",
-        caption=f"Each point is one output of one input, in {unit}. Across: what the trained model says. Up: the output "
-        f"before training plus all entries but the residual, a sum over training samples that is known as the "
-        f"kernel machine. On the dotted line they are equal; the distance from it is the residual."
-        f"{_difference(ledger, unit)}",
+        caption=f"Each point is one output of one input, in {unit}. Horizontal: the output of the trained model. Vertical: "
+        f"the output before training plus all entries except the residual. This sum over training samples is known as "
+        f"the kernel machine. On the dotted line both are equal; the distance from the line is the residual. Points "
+        f"near the line, and equal predictions, restate that the residual is small.{_difference(ledger, unit)}",
         call=calls.kernel_machine(section),
     )
     return f"<p>{escape(text)}</p>{bars}<dl class='terms'>{meanings}</dl>{points}{compared}"
 
 
 def _difference(ledger: xr.Dataset, unit: str) -> str:
-    """Say how close a call it was where model and kernel machine predict different classes."""
+    """Say by how much the model prefers its own class where the kernel machine predicts another."""
     final = ledger[names.FINAL]
     theirs = ledger.explaind.reconstruct().argmax(names.OUTPUT)
     gap = float((final.max(names.OUTPUT) - final.isel({names.OUTPUT: theirs})).max())
     if gap == 0:
         return ""
     return (
-        f" Where they predict different classes, the model prefers its own to that of the ledger by {gap:.2g} {unit} or "
-        f"less."
+        f" Where the two predict different classes, the model’s output for its own class is larger by at most {gap:.2g} "
+        f"{unit}."
     )
 
 
@@ -185,11 +190,12 @@ def _when(section: Section, element_id: str) -> str:
         figures.steps(path, by=names.LAYER, curves=section.curves, unit="nats"),
         f"{element_id}-steps",
         label="Change of the log-probability in each training step, by layer, above loss and learning rate",
-        caption=f"A bar for each training step: by how much it changed the log-probability of the finally predicted class, "
-        f"in nats, mean of {path.sizes[names.INPUT]} inputs; its colours say through which layer. Above zero the step "
-        f"made the prediction more likely, below zero less likely. All bars add up to the change from {number(start)} to "
-        f"{number(end)}. A gradient counts when it took effect: momentum spreads it over later steps. Below, over "
-        f"the same steps: the loss of the batch that was trained on, and the optimizer’s learning rate.",
+        caption=f"Each bar is a training step, or a few neighbouring ones: how much they changed the log-probability of the "
+        f"predicted class, in nats, mean of {path.sizes[names.INPUT]} inputs. Colours say through which layer; "
+        f"“{term(names.RESIDUAL).label}” is the residual of a step. Above zero, the step made the prediction more likely; "
+        f"below zero, less likely. All bars add up to the change from {number(start)} to {number(end)}. A gradient counts "
+        f"in the step where it took effect: momentum spreads it over later steps. Below, over the same steps: the loss "
+        f"of the training batch, and the optimizer’s learning rate.",
         call=calls.steps(section),
     )
     return chart
@@ -201,16 +207,16 @@ def _where(section: Section, element_id: str) -> str:
         figures.heat_map(path, names.LAYER, unit="nats"),
         f"{element_id}-heat",
         label="Change of the log-probability by layer and training step",
-        caption=f"A row for each layer, first layer on top, a column for each training step. Blue: the change of this "
-        f"layer’s weights in this step made the finally predicted class more likely; red: less likely. In nats, mean of "
-        f"{count} inputs. One cell in a hundred is beyond the scale, so that the first steps do not hide the others.",
+        caption=f"A row for each layer, the first layer on top; a column for each training step. Blue: the change of this "
+        f"layer’s weights in this step made the predicted class more likely; red: less likely. In nats, mean of {count} "
+        f"inputs. One cell in a hundred exceeds the colour scale; otherwise the first steps would hide the others.",
         call=calls.layer_steps(section),
     )
     bars = figure(
         figures.layers(path, unit="nats"),
         f"{element_id}-layers",
         label="Change of the log-probability by layer",
-        caption=f"The same, summed over all steps: right of zero, what this layer learnt made the prediction more likely. "
+        caption=f"The same, summed over all steps. Right of zero, what this layer learnt made the prediction more likely. "
         f"Colours say what moved its weights. In nats, mean of {count} inputs.",
         call=calls.layers(section),
         rows=_rows_by_layer(path),
@@ -223,16 +229,16 @@ def _where(section: Section, element_id: str) -> str:
     shown = section.weights.sizes[names.INPUT]
     return (
         f"{heat}{bars}<h4>Each weight of a layer</h4><p>Choose a layer. A cell is one weight, or a block of neighbouring "
-        f"ones where there are too many for a screen: columns are the layer’s units or filters, rows what they "
-        f"take in. Blue: the way of this weight through training made the predictions more likely; red: less likely. In "
-        f"nats, mean of the {shown} inputs shown below.</p><div class='choice'>{each}</div>"
+        f"ones if there are too many for a screen. Columns are the layer’s units or filters, rows are their inputs. Blue: "
+        f"the changes of this weight during training made the predictions more likely; red: less likely. In nats, mean of "
+        f"the {shown} inputs shown below.</p><div class='choice'>{each}</div>"
     )
 
 
 def _weights(section: Section, element_id: str) -> Iterable[tuple[str, str]]:
     for i, layer in enumerate(section.run.layers):
         if not figures.weights_of_layer(section.weights, layer):
-            continue  # BatchNorm without scale and centre has a state only
+            continue  # BatchNorm without scale and centre has only state
         yield (
             layer,
             figure(
@@ -259,18 +265,18 @@ def _which(section: Section, element_id: str) -> str:
         "down": section.samples.explaind.opponents(section.top),
     }
     text = (
-        f"Choose an input that the model was not trained on, to see the training samples that moved its prediction most. "
-        f"The number of a sample is its influence: by how much all its uses in training together changed the "
-        f"log-probability of the class that the model predicts for this input, in nats. The influences of all "
-        f"{section.samples.sizes[names.SAMPLE]:,} samples add up to the entry “{term(names.DATA).label}”."
+        f"Choose a held-out input to see the training samples that moved its prediction most. The number of a sample is "
+        f"its influence: how much all its uses in training together changed the log-probability of the class that the "
+        f"model predicts for this input, in nats. The influences of all {section.samples.sizes[names.SAMPLE]:,} samples "
+        f"add up to the entry “{term(names.DATA).label}”; large ones of opposite sign may cancel."
     )
     cards = "".join(_input(section, i, strongest, element_id) for i in range(len(section.inputs)))
     return f"""<p>{escape(text)}</p><div class="choice">{cards}</div>
-<p class="note">Training again without a sample would not simply take its influence away: see
+<p class="note">Training again without a sample would not simply remove its influence: see
 <a href="#limits">what a ledger is not</a>.</p>"""
 
 
-_SIDES: Final = {"up": "made this prediction more likely", "down": "made it less likely"}
+_SIDES: Final = {"up": "made this prediction more likely", "down": "made this prediction less likely"}
 
 
 def _input(section: Section, position: int, strongest: Mapping[str, xr.Dataset], element_id: str) -> str:
@@ -283,9 +289,9 @@ def _input(section: Section, position: int, strongest: Mapping[str, xr.Dataset],
         if value or name == names.RESIDUAL
     )
     summary = (
-        f"Probability of this prediction: {np.exp(before):.1%} before training, {np.exp(after):.1%} after; as a "
-        f"log-probability {number(before)} and {number(after)}. The change of {signed(after - before)} nats is the sum of: "
-        f"{parts}."
+        f"Probability of this prediction: {np.exp(before):.1%} before training, {np.exp(after):.1%} after (as a "
+        f"log-probability, {number(before)} and {number(after)}). The change of {signed(after - before)} nats is the sum "
+        f"of: {parts}."
     )
     lists, labels = "", {}
     for side, ranking in strongest.items():
@@ -295,7 +301,7 @@ def _input(section: Section, position: int, strongest: Mapping[str, xr.Dataset],
             if (value > 0) == (side == "up"):
                 labels[label] = (shown := section.show_sample(label)).text
                 items += _sample(shown, label, float(value))
-        none = "<p>None: no training sample did.</p>"
+        none = "<p>No training sample did.</p>"
         lists += (
             f"<h5>Training samples that {_SIDES[side]} ({'proponents' if side == 'up' else 'opponents'})</h5>"
         )
@@ -330,8 +336,8 @@ def _values(example: Example) -> str:
 def _groups(section: Section, element_id: str) -> str:
     if section.groups is None:
         text = (
-            "Training samples were not put into groups for this report. Any label will do, a class or a source, one "
-            "for each training sample:"
+            "This report has no groups of training samples. In Python, pass a label for each training sample, such as its "
+            "class or its source:"
         )
         return f"<p>{text}</p><pre><code>{escape(calls.groups(section))}</code></pre>"
     count = section.groups.sizes[names.INPUT]
@@ -339,9 +345,9 @@ def _groups(section: Section, element_id: str) -> str:
         figures.heat_map(section.groups, names.GROUP, unit="nats"),
         f"{element_id}-group-steps",
         label=f"Change of the log-probability by {section.grouped_by} of the training samples and training step",
-        caption=f"A row for each {section.grouped_by} of the training samples, a column for each training step. Blue: the "
-        f"gradients of these samples made the finally predicted class more likely in this step; red: less likely. In "
-        f"nats, mean of {count} inputs. Effects of weight decay and the like are not in this figure.",
+        caption=f"A row for each {section.grouped_by} of the training samples; a column for each training step. Blue: the "
+        f"gradients of these samples made the predicted class more likely in this step; red: less likely. In nats, mean of "
+        f"{count} inputs. This is the entry “{term(names.DATA).label}” alone, without weight decay, for example.",
         call=calls.groups(section),
         rows=_rows_by_group(section.groups),
     )

@@ -1,12 +1,12 @@
-"""The frame of the report: one HTML page that needs nothing but itself."""
+"""The frame of the report: one self-contained HTML page."""
 
 from string import Template
 from typing import Final
 
 import plotly.offline
 
-# The policy keeps the page honest: a browser would refuse anything from elsewhere. The library comes last, so that the
-# text is there before it is parsed.
+# Under this policy, a browser refuses anything from another address. The library comes last: the text is shown before it
+# is parsed.
 _PAGE: Final = Template(
     """<!DOCTYPE html>
 <html lang="en">
@@ -109,7 +109,7 @@ img {
 .up { color: var(--up); }
 .down { color: var(--down); }
 footer { margin-top: 3rem; color: var(--soft); font-size: .88rem; }
-/* Plotly writes colours into the elements; these let the figures follow the page. */
+/* Plotly writes colours into the elements; these rules give them the page's colours. */
 .js-plotly-plot [class*="tick"] text, .js-plotly-plot .infolayer text { fill: var(--ink) !important; }
 .js-plotly-plot .gridlayer path { stroke: var(--line) !important; }
 .js-plotly-plot .zerolinelayer path { stroke: var(--soft) !important; }
@@ -122,7 +122,7 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .88rem; }
 @media print { .more { display: none; } }
 """
 
-# A figure is drawn when it comes near the view or its part is unfolded: a page with many of them opens at once.
+# A figure is drawn when it comes near the view or its part is unfolded, so a page with many figures opens fast.
 _SCRIPT: Final = """
 (() => {
   const config = {responsive: true, displaylogo: false, displayModeBar: false};
@@ -130,7 +130,7 @@ _SCRIPT: Final = """
     if (element.dataset.drawn) return;
     element.dataset.drawn = "yes";
     const known = JSON.parse(document.querySelector(`script[data-for="${element.id}"]`).textContent);
-    // Fingers that scroll the page should not zoom what they pass.
+    // Scrolling the page by touch should not zoom the figures.
     if (matchMedia("(pointer: coarse)").matches) known.layout.dragmode = false;
     Plotly.newPlot(element, known.data, known.layout, config);
   };
@@ -153,12 +153,12 @@ def page(title: str, body: str) -> str:
     Parameters
     ----------
     title, body : str
-        HTML: text in them must have been escaped.
+        HTML, with text escaped.
 
     Returns
     -------
     str
-        With style sheet, script and plotly.js (some 4.8 MB) inlined.
+        HTML with style sheet, script and plotly.js (about 4.8 MB) inlined.
     """
     return _PAGE.substitute(
         title=title, body=body, style=_STYLE, script=_SCRIPT, plotly=plotly.offline.get_plotlyjs()

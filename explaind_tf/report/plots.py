@@ -13,20 +13,20 @@ from explaind_tf.report import figures
 class LedgerPlots:
     """Figures of one ledger.
 
-    Every figure takes ``input`` (a position) and ``output`` (a label) to be about one prediction; otherwise it shows the
-    mean over all. Units are those of the measurement; what is positive, or blue, raised it. A notebook shows what is
-    returned; elsewhere ``figure.show()`` opens a browser and ``figure.write_html(path)`` a file.
+    Most figures take ``input`` (a position) and ``output`` (a label) to show one prediction, and by default show the mean
+    over all. Numbers are in the units of the measurement. Positive, or blue, means that it was raised. A notebook shows
+    the figure that is returned. Elsewhere, ``figure.show()`` opens a browser and ``figure.write_html(path)`` writes a file.
     """
 
     def __init__(self, ledger: xr.Dataset | xr.DataTree) -> None:
         self._ledger: Any = ledger
 
     def balance(self, *, input: int | None = None, output: Hashable | None = None) -> go.Figure:
-        """Draw the way from the measurement before training to that after it, see :func:`figures.balance`."""
+        """Draw how each cause changed the measurement, from before to after training, see :func:`figures.balance`."""
         return figures.balance(self._ledger, input=input, output=output)
 
     def kernel_machine(self) -> go.Figure:
-        """Draw what the ledger rebuilds of each prediction against the prediction itself."""
+        """Draw each prediction as the ledger rebuilds it against the prediction itself."""
         return figures.kernel_machine(self._ledger)
 
     def steps(
@@ -42,11 +42,11 @@ class LedgerPlots:
         Parameters
         ----------
         by : {"layer", "group", "term"}, optional
-            By default the first of them that the ledger has.
+            What to stack; by default the first of these that the ledger has.
         curves : xarray.Dataset, optional
-            ``run.curves()``: training loss and learning rate are drawn below.
+            ``run.curves()``, to draw training loss and learning rate below.
         input, output : int and label, optional
-            Of one prediction; by default the mean over all.
+            Which prediction; by default the mean over all.
         """
         return figures.steps(self._ledger, by=by, curves=curves, input=input, output=output)
 
@@ -63,7 +63,7 @@ class LedgerPlots:
         return figures.heat_map(self._ledger, names.GROUP, input=input, output=output)
 
     def weights(self, layer: str, *, input: int | None = None, output: Hashable | None = None) -> go.Figure:
-        """Draw the change through each weight of a layer, of a ledger by ``"parameter"``, see :func:`figures.weights`."""
+        """Draw the change through each weight of a layer; needs the axis ``"parameter"``, see :func:`figures.weights`."""
         return figures.weights(self._ledger, layer, input=input, output=output)
 
     def samples(
@@ -83,6 +83,6 @@ class LedgerPlots:
         input, output : int and label, optional
             Which prediction; by default the first output of the first input.
         labels : mapping, optional
-            From ids to what is shown beside them.
+            Text to show beside each sample, by id.
         """
         return figures.samples(self._ledger, k=k, input=input, output=output, labels=labels)

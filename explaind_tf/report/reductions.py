@@ -1,4 +1,4 @@
-"""From ledgers to the few numbers of a figure. Each keeps the sum: what a figure shows adds up to the change."""
+"""Reduces ledgers to the numbers of a figure, which still add up to the change."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import xarray as xr
 
 from explaind_tf import constants as names
 
-# More steps than this are put together: a screen has no room for more bars.
+# More steps than this are merged: a screen has no room for more bars.
 _MOST_BINS: Final = 250
 
 _UNITS: Final = {
@@ -22,16 +22,16 @@ _UNITS: Final = {
 
 @dataclass(frozen=True)
 class Bins:
-    """Neighbouring steps put together.
+    """Neighbouring steps, merged.
 
     Attributes
     ----------
     starts : np.ndarray of int
         Position of the first step of each bin.
     centers : np.ndarray of float
-        Where it is drawn.
+        Where each bin is drawn, in steps.
     labels : list of str
-        Its steps: ``"12"`` or ``"12–17"``.
+        The steps of each bin: ``"12"`` or ``"12–17"``.
     """
 
     starts: np.ndarray
@@ -39,7 +39,7 @@ class Bins:
     labels: list[str]
 
     def total(self, values: np.ndarray) -> np.ndarray:
-        """Return the sums over the steps of each bin, of an array whose last axis is that of steps."""
+        """Return the sums over the steps of each bin; the last axis of the values is the step axis."""
         return np.add.reduceat(values, self.starts, axis=-1)
 
     def mean(self, values: np.ndarray) -> np.ndarray:
@@ -49,14 +49,14 @@ class Bins:
 
 @dataclass(frozen=True)
 class Stacks:
-    """The change in each step, split; all of it together is the whole change.
+    """The change in each step, split into parts that add up to it.
 
     Attributes
     ----------
     parts : dict of str to np.ndarray
-        Of each layer or group, shape (steps,), in the units of the measurement.
+        The change by each layer or group, shape (steps,), in the units of the measurement.
     terms : dict of str to np.ndarray
-        Of each term that is not split over them. Apart, since a layer may be called like a term.
+        The change by each term that has no such axis. In a dict of its own, since a layer may be called like a term.
     """
 
     parts: dict[str, np.ndarray]
@@ -64,7 +64,7 @@ class Stacks:
 
 
 def bins_of(steps: np.ndarray, most: int = _MOST_BINS) -> Bins:
-    """Put steps together, as few as it takes to have no more bins than ``most``."""
+    """Merge neighbouring steps, as few as possible for at most ``most`` bins."""
     size = -(-len(steps) // most)
     starts = range(0, len(steps), size)
     pairs = [(int(steps[start]), int(steps[min(start + size, len(steps)) - 1])) for start in starts]
@@ -73,7 +73,7 @@ def bins_of(steps: np.ndarray, most: int = _MOST_BINS) -> Bins:
 
 
 def unit_of(ledger: xr.Dataset | xr.DataTree) -> str:
-    """Return the unit of a ledger's measurement, in words where it has none of its own."""
+    """Return the unit of a ledger's measurement; a general phrase if it has no unit of its own."""
     return _UNITS.get(str(ledger.attrs.get("measurement")), "units of the measurement")
 
 
@@ -83,16 +83,17 @@ def check_axis(ledger: xr.Dataset, axis: str) -> None:
     Raises
     ------
     ValueError
-        With the axes that it has, and what to ask for.
+        If the axis is missing; with the axes that there are, and what to ask for.
     """
     if axis not in ledger.dims:
         raise ValueError(
-            f'This ledger has no {axis} axis ({dict(ledger.sizes)}). Attribute with axes=("{axis}", …).'
+            f"This ledger has no {axis} axis; its axes are {dict(ledger.sizes)}. Ask for the axis: "
+            f'run.attribute(…, axes=("{axis}", …)).'
         )
 
 
 def of_prediction(array: xr.DataArray, input: int | None, output: Hashable | None) -> xr.DataArray:
-    """Return what is about one input and output, or the mean over all of them.
+    """Return the values of one input and output, or the mean over those not chosen.
 
     Raises
     ------
@@ -112,7 +113,7 @@ def of_prediction(array: xr.DataArray, input: int | None, output: Hashable | Non
 
 
 def over(ledger: xr.Dataset, dims: tuple[str, ...], input: int | None, output: Hashable | None) -> xr.Dataset:
-    """Return each term as a mean over inputs and outputs, or of chosen ones, summed over all dims but those given."""
+    """Return each term for one prediction, or its mean over all, summed over all other dims but those given."""
     terms = {}
     for term in ledger.explaind.terms:
         array = of_prediction(ledger[term], input, output)
@@ -128,11 +129,11 @@ def terms_by(
     Parameters
     ----------
     ledger : xarray.Dataset
-        With that axis.
+        A ledger with that axis.
     axis : str
         ``"layer"`` or ``"step"``.
     input, output : int and label, optional
-        Of one prediction; by default the mean over all.
+        Which prediction; by default the mean over all.
 
     Raises
     ------
@@ -147,21 +148,21 @@ def terms_by(
 def stacks_by_step(
     ledger: xr.Dataset, by: str, *, input: int | None = None, output: Hashable | None = None
 ) -> Stacks:
-    """Split the change in each step.
+    """Split the change in each step into parts.
 
     Parameters
     ----------
     ledger : xarray.Dataset
         With a step axis, and the axis ``by`` unless that is ``"term"``.
     by : {"term", "layer", "group"}
-        What the parts are; with ``"term"`` there are none but terms.
+        What the parts are; with ``"term"`` there are only terms.
     input, output : int and label, optional
-        Of one prediction; by default the mean over all.
+        Which prediction; by default the mean over all.
 
     Returns
     -------
     Stacks
-        Which add up to the change in each step.
+        Parts and terms that add up to the change in each step.
 
     Raises
     ------
@@ -182,12 +183,12 @@ def stacks_by_step(
 
 
 def _by_step(found: xr.Dataset, terms: list[Hashable]) -> dict[str, np.ndarray]:
-    # What has no step axis (momentum from before the run, where samples are kept) is not drawn by step.
+    # A term without a step axis is not drawn by step (momentum from before the run, where samples are kept).
     return {str(term): found[term].values for term in terms if names.STEP in found[term].dims}
 
 
 def strongest(parts: Mapping[str, np.ndarray], most: int, what: str) -> dict[str, np.ndarray]:
-    """Keep the parts that move most, in their order, and put the others together."""
+    """Keep the strongest parts, in their order, and add up the others as one."""
     if len(parts) <= most:
         return dict(parts)
     strength = sorted(parts, key=lambda name: -float(np.abs(parts[name]).sum()))
@@ -203,14 +204,14 @@ def as_matrix(values: np.ndarray, most: int = 96) -> tuple[np.ndarray, tuple[int
     Parameters
     ----------
     values : np.ndarray
-        Shaped like the variable. The last axis (units, filters) is that of columns, all others are rows.
+        Shaped like the variable. The last axis (units, filters) gives the columns, all others the rows.
     most : int
-        Most rows and columns; where there are more, blocks of neighbouring weights are summed.
+        Most rows and columns; of more, blocks of neighbouring weights are summed.
 
     Returns
     -------
     tuple
-        The matrix, and how many rows and columns of weights are in one cell.
+        The matrix, and the numbers of rows and columns of weights in one cell.
     """
     matrix = values.reshape(-1, values.shape[-1]) if values.ndim > 1 else values.reshape(1, -1)
     block = (-(-matrix.shape[0] // most), -(-matrix.shape[1] // most))

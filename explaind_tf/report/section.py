@@ -1,4 +1,4 @@
-"""What a section of the report is made of."""
+"""What a section of the report holds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from explaind_tf.runs import RecordedRun
 
 @dataclass(frozen=True)
 class Example:
-    """An input or a training sample as the reader is to see it.
+    """An input or a training sample, as the reader sees it.
 
     Attributes
     ----------
     text : str
-        In words, such as its label, or the sample itself where it is a text.
+        Its label, for example, or the sample itself if it is a text.
     image : np.ndarray, optional
         Values in [0, 1], shape (height, width, 1 or 3).
     table : sequence of (str, str), optional
-        Names and values of a row of a table.
+        Names and values, for a sample that is a row of a table.
     """
 
     text: str
@@ -31,7 +31,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Section:
-    """What the report tells of one model.
+    """What the report says about one model.
 
     Attributes
     ----------
@@ -40,19 +40,19 @@ class Section:
     run : RecordedRun
         The recorded training.
     curves : xarray.Dataset
-        Its loss and learning rate, ``run.curves()``.
+        Its loss and learning rate: ``run.curves()``.
     balance : xarray.Dataset
-        Ledger of ``measurements.outputs()`` on held-out inputs; no axis is needed.
+        Ledger of ``measurements.outputs()`` for held-out inputs; it needs no axis.
     unit : str
         Unit of the model's outputs, such as ``"logits"`` or ``"nats"``.
     path : xarray.Dataset
-        Ledger of the log-probability of the predicted class (nats) of held-out inputs, by layer and step.
+        Ledger of the predicted class' log-probability (nats) for held-out inputs, by layer and step.
     samples : xarray.Dataset
-        The same of a few inputs, by sample.
+        The same for a few inputs, by sample.
     weights : xarray.DataTree
-        The same of these few inputs, by parameter.
+        The same for these few inputs, by parameter.
     groups : xarray.Dataset or None
-        The same of the inputs of ``path``, by group and step.
+        The same for the inputs of ``path``, by group and step.
     grouped_by : str
         What the groups are, such as ``"label"``.
     inputs : sequence of Example
@@ -60,11 +60,11 @@ class Section:
     predictions : sequence of str
         What the model predicts for each of them, in words.
     show_sample : callable
-        From a label of the sample axis to an ``Example``.
+        Takes a label of the sample axis and returns its ``Example``.
     top : int
         How many proponents and opponents to show.
     position : int or None
-        Of a sequence, the position whose prediction the ledgers are about.
+        For sequences, the position whose prediction the ledgers account for.
     """
 
     title: str

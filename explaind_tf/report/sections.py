@@ -1,4 +1,4 @@
-"""From a run and some inputs to a section of the report: the ledgers that it shows."""
+"""Makes a section of the report from a run and some inputs: the ledgers that it shows."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,15 +17,15 @@ from explaind_tf.report.section import Example, Section
 from explaind_tf.runs.format import structure as struct
 
 _VALUES_SHOWN = 8
-# More groups are neither legible nor cheap: each takes a gradient and a pass of every step.
+# More groups are hard to read and slow: each takes a gradient and a pass of every step.
 _MOST_GROUPS = 12
-# Log-probabilities of a float32 model sum to 1 by so much.
+# Probabilities of a float32 model sum to 1 up to this.
 _LOG_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the report is to be about.
+    """What the report shows.
 
     Attributes
     ----------
@@ -34,15 +34,15 @@ class Asked:
     y : np.ndarray, optional
         Their classes; with them the report says which predictions are right.
     first_row : int
-        Number of the first input, for its name.
+        Number of the first input; the names of inputs count from it.
     shown : int or sequence of int
-        Which inputs are shown with their training samples: so many from the first, or these positions.
+        Inputs to show with their training samples: their number, from the first, or their positions.
     followed : int, optional
-        How many inputs, from the first, are followed by layer and step; by default all.
+        Number of inputs, from the first, to account for by layer, group and step; by default all.
     top : int
-        How many proponents and opponents of each input.
+        How many proponents and opponents to show of each input.
     groups : sequence or mapping, optional
-        As for ``run.attribute``; by default the training samples' classes, where they are 2 to 12.
+        As for ``run.attribute``; by default the training samples' classes, if there are 2 to 12.
     grouped_by : str
         What the groups are.
     """
@@ -76,23 +76,23 @@ def account_for(
     Parameters
     ----------
     run : Run
-        Of a classifier: one output (batch, classes) of logits or log-probabilities, or (batch, positions, classes), of which
-        the last position is accounted for.
+        Of a classifier with one output of logits or log-probabilities. Its shape is (batch, classes), or (batch, positions,
+        classes), of which the last position is accounted for.
     asked : Asked
-        Inputs, and how many of them are shown.
+        Inputs, and what to show of them.
     title, introduction : str
         Plain text.
     show : callable, optional
-        From the flat arrays of one input or sample, and its class or None, to what a reader sees of it.
+        Takes the flat list of arrays of one input or sample, and its class or None. Returns what the reader sees of it.
     stage : callable
-        Told what is being done, for as long as it takes.
+        Takes a title and returns a context, which is open while that part is computed.
     **options
-        For `Run.attribute`.
+        Options of `Run.attribute`.
 
     Raises
     ------
     ValueError
-        If the model is no such classifier.
+        If the model is not such a classifier.
     UnbalancedLedgerError
         If a ledger does not balance.
     """
@@ -148,7 +148,7 @@ def account_for(
 
 @dataclass(frozen=True)
 class _Predictions:
-    """Some inputs, and the log-probability of what the model predicts for each."""
+    """Some inputs, and the log-probability of the class that the model predicts for each."""
 
     x: Any
     log_prob: measurements.Measurement
@@ -163,15 +163,15 @@ def _predictions(
     Parameters
     ----------
     run : Run
-        What made them.
+        The run of the model.
     flat : list of np.ndarray
         All inputs.
     predicted : np.ndarray of int
-        The class of each.
+        The predicted class of each.
     chosen : slice or np.ndarray of int
-        Which of them.
+        Which inputs to take.
     position : int or None
-        Of a sequence, which position is predicted.
+        For sequences, the position whose prediction is measured.
     """
     x = struct.pack(run.manifest.inputs, [array[chosen] for array in flat])
     classes = predicted[chosen]
@@ -195,13 +195,13 @@ class _Accountant:
             return found
 
     def by(self, predictions: _Predictions, what: str, *axes: str, **more: Any) -> Any:
-        """Return the ledger of some predictions by some axes, which are told in words, too."""
+        """Return the ledger of some predictions by some axes; ``what`` names the axes in words."""
         told = f"{predictions.count} predictions, by {what}"
         return self(told, predictions.x, predictions.log_prob, *axes, **more)
 
 
 def _truth(y: np.ndarray | None, count: int, positions: np.ndarray, position: int | None) -> list[Any]:
-    """Return the class of each input that is shown, None where it is not known."""
+    """Return the class of each shown input, None where it is unknown."""
     labels = None if y is None else np.asarray(y).reshape(count, -1)
     if labels is not None and position is not None:
         labels = labels[:, position, None]
@@ -209,18 +209,20 @@ def _truth(y: np.ndarray | None, count: int, positions: np.ndarray, position: in
 
 
 def _position_of(run: Run, x: Any) -> int | None:
-    """Return which position of a sequence is predicted, None for a classifier of whole inputs; refuse anything else."""
+    """Return the position that is accounted for, None for a classifier of whole inputs; refuse other models."""
     outputs = final_outputs(run, x)
     if not isinstance(outputs, np.ndarray) or outputs.ndim not in (2, 3) or outputs.shape[-1] < 2:
         found = [leaf.shape for leaf in struct.leaves(run.manifest.outputs)]
         raise ValueError(
-            f"The report is about classifiers, with one output (batch, classes) or (batch, positions, classes); this "
-            f"model's are of shapes {found} for an input. Use explaind-tf attribute."
+            f"The report is about classifiers; for one input, this model returns the shapes {found}. The report needs one "
+            f"output of shape (classes,) or (positions, classes), with two classes or more. For other models, use "
+            f"run.attribute or explaind-tf attribute."
         )
     if are_probabilities(outputs):
         raise ValueError(
-            "The report takes the softmax of outputs that are logits or log-probabilities; those of this model look like "
-            "probabilities already. Use explaind-tf attribute --measure log_prob --outputs-are probabilities."
+            "The model's outputs look like probabilities: none is negative and they sum to 1. The report needs logits or "
+            "log-probabilities, of which it takes the softmax. For probabilities, use explaind-tf attribute --measure "
+            "log_prob --outputs-are probabilities."
         )
     return -1 if outputs.ndim == 3 else None
 
@@ -230,12 +232,12 @@ def _are_log_probabilities(final: np.ndarray) -> bool:
 
 
 def _class_of(targets: list[np.ndarray]) -> Any:
-    """Return the one number that a sample's targets are, if they are."""
+    """Return a sample's class: its target, if that is a single number, otherwise None."""
     return targets[0].item() if len(targets) == 1 and targets[0].size == 1 else None
 
 
 def _classes_of_ids(run: Run) -> dict[Any, str] | None:
-    """Return the class of each sample, if there are some and not too many."""
+    """Return the class of each sample by id; None without classes, or unless there are 2 to 12."""
     leaves = struct.leaves(run.manifest.targets)
     if len(leaves) != 1 or np.prod([size or 0 for size in leaves[0].shape]) != 1:
         return None
@@ -249,7 +251,7 @@ def _classes_of_ids(run: Run) -> dict[Any, str] | None:
 
 
 def _shower(run: Run, show: Callable[[list[np.ndarray], Any], Example]) -> Callable[[Any], Example]:
-    """Return the function from a sample's id to what a reader sees of it."""
+    """Return a function that takes a sample's id and returns what the reader sees of it."""
     row_of = run.samples.row_of_id
 
     def show_sample(sample_id: Any) -> Example:
@@ -264,7 +266,7 @@ def _named(example: Example, name: str) -> Example:
 
 
 def _example(arrays: list[np.ndarray], label: Any) -> Example:
-    """Return a picture of what looks like one, and the first numbers of anything else."""
+    """Return a picture if an array looks like one, otherwise the first numbers."""
     text = "" if label is None else f"label {np.asarray(label).item():g}"
     image = find_picture(arrays)
     if image is not None:

@@ -11,11 +11,11 @@ from explaind_tf.report.section import Section
 
 
 def write_tensorboard(directory: str | Path, section: Section) -> None:
-    """Write what a report says into a log directory of TensorBoard.
+    """Write a section of the report to a log directory of TensorBoard.
 
-    Scalars by training step: the change of the log-probability in nats, positive where it was raised, by layer
-    (``by layer/…``) and by cause (``by cause/…``), and ``training/loss`` and ``training/learning_rate``. Of each input that
-    is shown, at the last step: proponents and opponents as a table and, where they are pictures, side by side.
+    Scalars by training step are the change of the log-probability by layer (``by layer/…``) and by cause (``by cause/…``),
+    in nats and positive where it was raised, ``training/loss`` and ``training/learning_rate``. At the last step, each
+    input that is shown has a table of proponents and opponents and, if these are pictures, the pictures side by side.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def write_tensorboard(directory: str | Path, section: Section) -> None:
     RefusedError
         If TensorBoard is not installed.
     UnbalancedLedgerError
-        If a ledger does not balance; nothing is written.
+        If a ledger does not balance. Nothing is written then.
     """
     for ledger in (section.path, section.samples):
         ledger.explaind.check()
@@ -65,5 +65,5 @@ def _write_samples(file: EventFile, section: Section, step: int) -> None:
         pictures = [one.image for one in (example, *shown.values())]
         known = [np.asarray(picture) for picture in pictures if picture is not None]
         if len(known) == len(pictures) and len({len(picture) for picture in known}) == 1:
-            words = "The input, then training samples: first those that raised its prediction, then those that lowered it."
+            words = "The input, then training samples: those that raised its prediction, then those that lowered it."
             file.images(f"pictures/{example.text}", known, step, words)

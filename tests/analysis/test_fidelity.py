@@ -14,7 +14,7 @@ from tests.helpers import LABELS, Recorded, X
 
 
 def ledger(initial: list, final: list, **terms: list) -> xr.Dataset:
-    """Return a ledger with the terms given, zero elsewhere; what is missing is booked as the residual."""
+    """Return a ledger with the terms given, zero elsewhere; what is missing is the residual."""
     dims = (names.INPUT, names.OUTPUT)
     arrays = {
         name: np.array(terms.get(name, np.zeros_like(final)), float) for name in terms_of("recorded")[:-1]
@@ -59,7 +59,7 @@ def test_kl_is_that_of_the_definition():
 
 
 def test_kl_is_from_the_model_to_the_machine():
-    # KL((1/2, 1/2) ‖ (3/4, 1/4)) = ln(2/√3); the other way round it is 0.131.
+    # KL((1/2, 1/2) ‖ (3/4, 1/4)) = ln(2/√3); in the other direction it is 0.131.
     found = mean_kl(ledger([[0, 0]], [[0, 0]], data=[[np.log(3), 0]]))
     np.testing.assert_allclose(found, np.log(2 / np.sqrt(3)), rtol=1e-12)
 
@@ -75,7 +75,7 @@ def test_kl_is_blind_to_a_common_shift():
 
 
 def test_one_output_is_refused():
-    with pytest.raises(ValueError, match="1 output an input"):
+    with pytest.raises(ValueError, match="1 output for each input"):
         fidelity(ledger([[0]], [[1]], data=[[1]]))
 
 
@@ -86,7 +86,7 @@ def test_axes_do_not_matter(small_run: Recorded, axes: tuple[str, ...]):
     found = fidelity(run.attribute(X, measurements.outputs(), axes, progress=False))
     assert found.agreement == plain.agreement
     assert found.movement == plain.movement
-    # A sum over samples, in float32 products, is equal to that over steps to some 1e-6 of the movement.
+    # In float32 products, a sum over samples equals that over steps to about 1e-6 of the movement.
     for term in ("data", "weight_decay"):
         np.testing.assert_allclose(found.terms[term], plain.terms[term], rtol=1e-4)
 

@@ -27,7 +27,7 @@ def test_influence_is_that_of_the_ledger(found, classifier):
     )
     np.testing.assert_allclose(found["data influence"], ledger.data[:, 0], rtol=1e-9, atol=1e-12)
     assert (found["absolute influence"] >= np.abs(found["data influence"]) - 1e-9).all()
-    # Sample k stands for input k: they are drawn in their order.
+    # Sample k is input k: samples are drawn in their order.
     np.testing.assert_allclose(
         found["self-influence"][0, :3], np.diagonal(found["data influence"][:, :3]), rtol=0.05
     )
@@ -106,5 +106,5 @@ def test_samples_that_share_ids_are_refused(tmp_path):
     logger = xtf.PathLogger(tmp_path / "run", verbose=False)
     dataset = tf.data.Dataset.from_tensor_slices((np.arange(len(X)) // 2, (X, LABELS))).batch(5)
     fit(model, logger.tap(dataset), logger)
-    with pytest.raises(ValueError, match="share ids"):
+    with pytest.raises(ValueError, match="10 distinct samples of this run share 5 ids"):
         evaluation.methods(xtf.open_run(tmp_path / "run"))

@@ -59,7 +59,7 @@ def test_own_answers_and_levels_of_rows_do_not_count(table):
 def test_random_kernels_are_at_chance():
     table = cyclic_table(101)
     found = [invariance(RNG.normal(size=(10, 101)), np.arange(10), table) for _ in range(20)]
-    # Each share is a mean of 100 squares of normal variables; that of 20 of them varies by some 3 %.
+    # Each share is a mean of 100 squares of normal variables; the mean of 20 shares varies by about 3 %.
     assert np.mean([f.share for f in found]) == pytest.approx(found[0].chance, rel=0.15)
 
 

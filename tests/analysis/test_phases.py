@@ -1,4 +1,4 @@
-"""Phases, and what acts in them: of ledgers made by hand and of a recorded run."""
+"""Phases, and what acts in them: curves made by hand, and a recorded run."""
 
 import numpy as np
 import pytest

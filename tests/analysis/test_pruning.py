@@ -21,7 +21,7 @@ def test_influence_is_what_each_weight_did(subject, classifier):
         # Trapezoids: one step moves no weight by more than the learning rate.
         ends = [gradients.of_measurements(int(at), X, LABELS) for at in (step, step + 1)]
         found = found + sum(ends) / 2 * (flat_theta(run, step + 1) - flat_theta(run, step))
-    # The trapezoidal rule errs by h²/12 of the second derivative: a percent at steps of 0.05.
+    # The trapezoidal rule errs by h²/12 of the second derivative: about one percent at steps of 0.05.
     np.testing.assert_allclose(scores, np.abs(found).mean(axis=0), rtol=0.05, atol=2e-4)
 
 

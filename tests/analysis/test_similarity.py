@@ -1,4 +1,4 @@
-"""Cosines between layers, and entries put together by label."""
+"""Cosines between layers, and means of entries by label."""
 
 import numpy as np
 import pytest

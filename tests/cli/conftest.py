@@ -48,14 +48,14 @@ def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runner(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    monkeypatch.setenv("COLUMNS", "200")  # so that no message is wrapped within
+    monkeypatch.setenv("COLUMNS", "200")  # wide enough for every message
     monkeypatch.setenv("NO_COLOR", "1")
     return CliRunner()
 
 
 @pytest.fixture
 def call(runner: CliRunner) -> Callable[..., Result]:
-    """Call a command with arguments of any kind; only exits are caught, so that bugs show."""
+    """Call a command with arguments of any kind; only exits are caught, so bugs show."""
 
     def invoke(*arguments: Any) -> Result:
         return runner.invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)

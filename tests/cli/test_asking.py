@@ -1,4 +1,4 @@
-"""What the trained model returns, of models with state and of models with several outputs."""
+"""Outputs of trained models: of models with state, and of models with several outputs."""
 
 import json
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def test_outputs_of_a_model_with_state(run_dir: Path):
 
 @pytest.fixture(name="two_outputs", scope="module")
 def _two_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a model with logits and a regression beside them, given by key."""
+    """Record a model with two outputs by key: logits, and a regression."""
     x = keras.Input((3,))
     outputs = {"kind": keras.layers.Dense(2)(x), "size": keras.layers.Dense(2)(x)}
     model = keras.Model(x, outputs)
@@ -49,7 +49,7 @@ def test_one_of_several_outputs(two_outputs: Path, npz: Path, call: Callable[...
     logits = final_outputs(xtf.open_run(two_outputs), X)["kind"]
     expected = keras.ops.log_softmax(logits).numpy()[np.arange(10), LABELS]
     np.testing.assert_allclose([entry["final"] for entry in found["entries"]], expected, rtol=1e-5)
-    assert call(*asked).exit_code == 1  # which is not said
+    assert call(*asked).exit_code == 1  # the output is not named
 
 
 def test_which_loss_is_said_where_there_are_several(
@@ -57,7 +57,7 @@ def test_which_loss_is_said_where_there_are_several(
 ):
     result = call("attribute", two_outputs, "--inputs", npz, "--measure", "loss", "--output", "kind")
     assert result.exit_code == 1
-    assert "2 losses: say which with --loss" in result.stderr
+    assert "2 losses, and one is needed: name it with --loss, one of [" in result.stderr
 
 
 def test_the_report_takes_one_output(
@@ -78,7 +78,7 @@ def test_one_number_is_not_guessed_to_be_a_logit(run_dir: Path, npz: Path, call:
     asked = ("attribute", run_dir, "--inputs", run_dir.parent / "test.npz", "--measure", "loss", "--json")
     result = call(*asked)
     assert result.exit_code == 1
-    assert "say with --outputs-are" in result.stderr
+    assert "Say which with --outputs-are" in result.stderr
     result = call(*asked, "--outputs-are", "probabilities")
     p = np.asarray(model(X))[:, 0]
     expected = -np.log(np.where(LABELS == 1, p, 1 - p))

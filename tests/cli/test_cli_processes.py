@@ -1,4 +1,4 @@
-"""The shell in processes of its own: nothing but the run directory and a file of inputs, and nothing loaded in vain."""
+"""Commands in processes of their own, with a run directory and a file of inputs and nothing else."""
 
 import json
 import os

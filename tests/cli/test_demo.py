@@ -55,7 +55,7 @@ def test_demo(runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(DatasetLedger, "check", lambda self: (check(self), checked.append(self)))
     result = runner.invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--seed", "1"])
     assert result.exit_code == 0, result.output
-    # By who accounts and by the report, of two models; the fifth ledger, by weight, is a tree.
+    # For two models, once by `account_for` and once by the report; the fifth ledger, by weight, is a tree.
     assert len(checked) == 2 * 2 * 4
     for text in (
         "ResNet-9",
@@ -78,7 +78,7 @@ def test_a_used_directory_is_refused_before_any_training(
     runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     monkeypatch.setattr(demo, "DemoSettings", lambda: TINY)
-    # That of the second model: the first must not be trained in vain.
+    # The directory of the second model: the first must not be trained in vain.
     (tmp_path / "transformer-mod5").mkdir()
     (tmp_path / "transformer-mod5" / "mine.txt").write_text("precious")
     result = runner.invoke(app, ["demo", "--out", str(tmp_path)])

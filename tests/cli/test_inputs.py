@@ -77,7 +77,7 @@ def test_rows_that_are_not_there(tmp_path: Path, rows: slice):
 
 
 class Trap:
-    """What would run if it were unpickled."""
+    """Fails the test if it is unpickled."""
 
     def __reduce__(self) -> Any:
         return (pytest.fail, ("it was unpickled",))
@@ -107,7 +107,7 @@ def test_names_that_say_something_else(tmp_path: Path):
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed, np.save])
 def test_damaged_files(tmp_path: Path, save: Callable[..., None]):
-    """Wherever a byte is changed or the rest is cut off: the array, or one of the errors that a shell expects."""
+    """Change each byte, and cut the file before it: reading gives the array or one of the errors that a shell expects."""
     path = tmp_path / ("f.npy" if save is np.save else "f.npz")
     save(path, A.astype("float32")) if save is np.save else save(path, x=A)
     whole = path.read_bytes()
@@ -115,7 +115,7 @@ def test_damaged_files(tmp_path: Path, save: Callable[..., None]):
         changed = bytearray(whole)
         changed[position] ^= 0x80
         path.write_bytes(changed)
-        # Of the text of a header Python warns when it is a wrong literal.
+        # Python warns of a wrong literal in the text of a header.
         with contextlib.suppress(ValueError, OSError, MemoryError), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             read_inputs(str(path), LEAF_A, ALL)

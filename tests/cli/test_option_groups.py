@@ -1,4 +1,4 @@
-"""Options made from dataclasses: defaults and help are the fields', and a new field of a simple type needs nothing else."""
+"""Options made from dataclasses: defaults and help come from the fields, and a new field of a simple type needs no more."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -26,12 +26,12 @@ class Wider(Options):
     share: float | None = told(None, "Which share.")
     name: str = told("all", "Of which name.")
     twice: bool = told(False, "Whether twice.")
-    how: Literal["fast", "exact"] = told("fast", "In which way.")
+    how: Literal["fast", "exact"] = told("fast", "How to do it.")
 
 
 @dataclass
 class Shell:
-    """A command of one parameter, and what it was called with the last time."""
+    """A command with one parameter, and what it was last called with."""
 
     runner: CliRunner
     annotation: Any

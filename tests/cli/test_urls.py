@@ -17,7 +17,7 @@ Call = Callable[..., Result]
 
 @pytest.fixture(scope="module")
 def run_url(logits_run: Path) -> Iterator[str]:
-    """The run in memory."""
+    """Copy the run to memory."""
     url = UPath(f"memory://{uuid.uuid4().hex}/run")
     for path in logits_run.rglob("*"):
         if path.is_file():
@@ -42,7 +42,7 @@ def test_verify(call: Call, run_url: str):
 
 
 def test_estimate(call: Call, logits_run: Path, run_url: str):
-    """What is free there is not known."""
+    """The free space at a URL is not known."""
     found, wanted = (
         json.loads(call("estimate", run, "--steps", 10**15, "--json").stdout) for run in (run_url, logits_run)
     )
@@ -59,7 +59,7 @@ def test_attribute(call: Call, run_url: str, npz: Path):
     assert (result.exit_code, json.loads(result.stdout)["out"]) == (0, out)
     assert f"Ledger: {out}" in result.stderr
     assert xr.open_zarr(out, consolidated=False).sizes["layer"] == 2
-    assert call(*arguments).exit_code == 0  # what is there is the answer
+    assert call(*arguments).exit_code == 0  # the ledger is there already
 
 
 def test_report(call: Call, run_url: str, npz: Path, tmp_path: Path):

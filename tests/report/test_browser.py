@@ -1,4 +1,4 @@
-"""A browser opens the report: nothing on the console, nothing from elsewhere, every figure drawn, no sideways scrolling."""
+"""A browser shows the report: no console messages, nothing from elsewhere, every figure drawn, no sideways scrolling."""
 
 import dataclasses
 import os
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def report(section: Section, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("browser") / "report.html"
-    # No unit is as long as the hostile text, and an axis has no room for it.
+    # The hostile text is too long for the title of an axis.
     write_report(path, [dataclasses.replace(section, unit="logits")])
     return path
 
@@ -46,7 +46,7 @@ def test_a_browser_shows_every_figure(browser: Any, report: Path, width: int, sc
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: requested.append(request.url))
     page.goto(report.as_uri())
-    # What a reader unfolds, all at once.
+    # Unfold everything.
     page.eval_on_selector_all(
         "details", "all => all.forEach(one => { one.removeAttribute('name'); one.open = true })"
     )
@@ -55,7 +55,7 @@ def test_a_browser_shows_every_figure(browser: Any, report: Path, width: int, sc
     for figure in figures:
         figure.scroll_into_view_if_needed()
         figure.wait_for_selector(".main-svg", state="attached")
-        # Bars, lines and points are paths, heat maps images; a figure of axes alone shows nothing.
+        # Bars, lines and points are paths, heat maps are images. A figure with axes only has neither.
         assert figure.query_selector(".trace, .plot .points, .hm image, .waterfalllayer path"), (
             figure.get_attribute("id")
         )
@@ -67,7 +67,7 @@ def test_a_browser_shows_every_figure(browser: Any, report: Path, width: int, sc
 
 
 def _unreadable(page: Any) -> list[str]:
-    """Return texts of figures that are cut off by the edge of their figure."""
+    """Return the texts that the edge of their figure cuts off."""
     return page.evaluate(
         """() => [...document.querySelectorAll('.plot')].flatMap(plot => {
             const frame = plot.getBoundingClientRect();

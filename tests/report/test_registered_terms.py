@@ -1,4 +1,4 @@
-"""A term of another package is in every figure and table, as those of this package are."""
+"""A term of another package is in every figure and table, like the terms of this package."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The report: one file that parses, asks for nothing from elsewhere, and shows hostile text as text."""
+"""The report: one file that parses, loads nothing from elsewhere, and shows hostile text as text."""
 
 import base64
 import dataclasses
@@ -24,7 +24,7 @@ _VOID = {"meta", "img", "br", "hr", "input", "link", "wbr"}
 
 
 class Reader(HTMLParser):
-    """Collects elements and text; knows which elements are left open or closed twice."""
+    """Collects elements and text; finds elements that are left open or closed twice."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ def test_hostile_text_is_text(reader: Reader):
     assert HOSTILE in text  # as a title, a verdict
     assert f"shown {HOSTILE}" in text  # by a sample's id
     scripts = [attributes for tag, attributes in reader.elements if tag == "script"]
-    # Plotly, the page's own, and the data of each figure, of which there are 6, of each layer and of each input.
+    # Plotly, the page's own script, and the data of each figure: 6, one for each layer, and one for each input.
     figures = [attributes for attributes in scripts if attributes.get("type") == "application/json"]
     assert (len(scripts), len(figures)) == (2 + 2 * (6 + 2 + 2), 2 * (6 + 2 + 2))
     assert all(attributes.get("src") is None for attributes in scripts)
@@ -104,7 +104,7 @@ def test_hostile_text_is_text(reader: Reader):
 def test_figures_have_no_text_that_plotly_would_read_as_tags(page: str):
     figures = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.DOTALL)
     assert len(figures) == 2 * (6 + 2 + 2)
-    assert any("&lt;script" in json.dumps(json.loads(figure)) for figure in figures)  # shown as what it is
+    assert any("&lt;script" in json.dumps(json.loads(figure)) for figure in figures)  # shown as text
     for figure in figures:
         assert "<img" not in json.dumps(json.loads(figure))
         assert "<script" not in json.dumps(json.loads(figure))
@@ -131,7 +131,7 @@ def test_it_shows_every_part(reader: Reader):
         "Which kinds of training data, and when?",
         "Training steps 6",
         "Mean KL divergence",
-        "The residual should be all but invisible",
+        "change that no other entry explains. It should be too small to see.",
         "weight decay",
         "proponents",
         "opponents",
@@ -143,7 +143,7 @@ def test_it_shows_every_part(reader: Reader):
 
 def test_images_are_png(reader: Reader):
     images = [attributes for tag, attributes in reader.elements if tag == "img"]
-    # Two sections; two inputs of which one is a picture; each of ten samples raised or lowered each prediction.
+    # Two sections, each with two inputs of which one is a picture; ten samples that raised or lowered each prediction.
     assert len(images) == 2 * (1 + 2 * 10)
     pixels = tf.io.decode_png(base64.b64decode(images[0]["src"].removeprefix("data:image/png;base64,")))
     assert pixels.shape[:2] == (4, 4)
@@ -154,7 +154,7 @@ def test_images_are_png(reader: Reader):
 
 def test_different_predictions_are_owned_up_to(section: Section, tmp_path: Path):
     balance = section.balance.copy(deep=True)
-    # The first input is a draw but for 0.001, and the residual decides it.
+    # The outputs of the first input differ by 0.001, so the residual decides its class.
     balance.initial[0] = balance.final[0] = [0.0, 0.001]
     for term in balance.explaind._root.data_vars.keys() - {"initial", "final"}:
         balance[term][0] = 0.0
@@ -163,7 +163,7 @@ def test_different_predictions_are_owned_up_to(section: Section, tmp_path: Path)
     write_report(tmp_path / "report.html", [dataclasses.replace(section, balance=balance, unit="logits")])
     text = (tmp_path / "report.html").read_text()
     assert "90.0%" in text
-    assert "prefers its own to that of the ledger by 0.001 logits or less" in text
+    assert "output for its own class is larger by at most 0.001 logits" in text
 
 
 def test_an_unbalanced_ledger_is_not_reported(section: Section, tmp_path: Path):
@@ -174,7 +174,7 @@ def test_an_unbalanced_ledger_is_not_reported(section: Section, tmp_path: Path):
 
 
 def test_the_calls_make_the_figures(section: Section, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(xtf, "open_run", lambda path: section.run)  # it has its functions compiled
+    monkeypatch.setattr(xtf, "open_run", lambda path: section.run)  # its functions are compiled already
     named: dict[str, Any] = {"x": X, "…": None}
     groups = "groups = dict.fromkeys(run.samples.ids, 'all')"
     made = {
@@ -204,5 +204,5 @@ def test_a_report_without_groups_says_how_to_get_them(section: Section, tmp_path
 
 
 def test_nothing_to_report_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="nothing to report"):
+    with pytest.raises(ValueError, match="no sections, so there is nothing to report"):
         write_report(tmp_path / "report.html", [])

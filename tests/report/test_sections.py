@@ -17,7 +17,7 @@ NEXT = (TOKENS + 1) % 5
 
 @pytest.fixture(scope="module")
 def sequences(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, Section]:
-    """A model of the next token at each position, recorded, and its section."""
+    """Record a model of the next token at each position, and return it with its section."""
     inputs = keras.Input((4,), dtype="int32")
     model = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.Embedding(5, 3)(inputs)))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -1,4 +1,4 @@
-"""What is written for TensorBoard is what TensorBoard reads."""
+"""TensorBoard reads what was written for it."""
 
 from pathlib import Path
 

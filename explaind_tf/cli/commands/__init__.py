@@ -1,4 +1,4 @@
-"""The commands, one a file. A new one is a file and its row here."""
+"""The commands, one in each file; a new one needs a row here."""
 
 from typing import Annotated
 

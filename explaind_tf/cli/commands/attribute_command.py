@@ -20,18 +20,18 @@ def attribute(
     rows: Rows = None,
     measured: asking.Measured,
     options: Options,
-    plan: Annotated[bool, typer.Option("--plan", help="Only say what it would take.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only print the expected time and memory.")] = False,
     out: Annotated[
         str | None,
         typer.Option(
             metavar="STORE.zarr",
-            help="Write the ledger there, a path or a URL, block by block of inputs; the same command goes on where one was "
+            help="Write the ledger to this path or URL, block by block of inputs. The same command continues one that was "
             "interrupted.",
         ),
     ] = None,
     printed: Printed,
 ) -> None:
-    """Account for the change of predictions by training: the ledger's balance, and what stands out in it."""
+    """Account for the change of predictions by training: print the ledger's balance and its strongest entries."""
     check_source(inputs)
 
     opened = asking.open_for_shell(run)

@@ -21,12 +21,12 @@ def demo(
     """Train two small models, account for their predictions and write an HTML report, in a minute or two."""
     console = Console()
     out_dir = out or Path("runs") / f"demo-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    from explaind_tf.demo import run_demo  # its models and data, which no other command needs
+    from explaind_tf.demo import run_demo  # no other command needs its models and data
 
     try:
         report = run_demo(out_dir, seed=seed, console=console)
     except FileExistsError as error:
-        raise FileExistsError(f"{error} For the demo: pass another directory with --out.") from error
+        raise FileExistsError(f"{error} For the demo, pass another directory with --out.") from error
     console.print(
         f"Report: {escape(str(report))}\nRuns:   {escape(str(out_dir))}", highlight=False, soft_wrap=True
     )

@@ -17,29 +17,34 @@ from explaind_tf.runs.storage.files import free_bytes
 
 def estimate(
     run: RunDir,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the run that is to be recorded.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the run to be recorded.")],
     every: Annotated[
-        int | None, typer.Option(min=1, help="Steps from one keyframe to the next. Default: that of the run.")
+        int | None, typer.Option(min=1, help="Steps from one keyframe to the next. Default: as in RUN.")
     ] = None,
     disk_budget: Annotated[
         int | None,
         typer.Option(
-            parser=to_bytes, metavar="SIZE", help='Find the closest keyframes that fit, as every="auto" does.'
+            parser=to_bytes,
+            metavar="SIZE",
+            help='Find the smallest distance of keyframes that fits, as every="auto" does.',
         ),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(min=1, help="Distinct samples that it will use. Default: those of the run.")
+        int | None,
+        typer.Option(min=1, help="Distinct samples that the run will use. Default: as many as in RUN."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a long recording will take, from a short one of the same model and data."""
+    """Estimate the disk space and time of a long recording from a short one of the same model and data."""
     opened = asking.open_for_shell(run)
     dense = estimate_from(opened, steps, samples)
     if disk_budget is None:
         found = replace(dense, every=every or opened.manifest.every)
     else:
         if every is not None:
-            raise ValueError("Give --every or --disk-budget, not both.")
+            raise ValueError(
+                "--every and --disk-budget were both given. Pass one, not both: --disk-budget finds the value of --every."
+            )
         found = dense.fit_into(disk_budget)
     free = free_bytes(opened.run_dir)
     print_facts(
@@ -49,6 +54,6 @@ def estimate(
     )
     if free is not None and found.total > free:
         raise RefusedError(
-            f"{steps} steps with every={found.every} do not fit on the disk that {run} is on. Free some, or give "
-            f"--disk-budget to find how far apart keyframes must be."
+            f"{steps} steps with every={found.every} take {found.total:,} bytes and do not fit on the disk of {run}, where "
+            f"{free:,} bytes are free. Free some, or pass --disk-budget to find the distance of keyframes that fits."
         )

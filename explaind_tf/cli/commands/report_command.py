@@ -23,20 +23,22 @@ def report(
     *,
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="File to write; replaced if it exists.")],
     rows: Rows = None,
-    shown: Annotated[int, typer.Option(min=1, help="Inputs shown with their training samples.")] = 4,
+    shown: Annotated[
+        int, typer.Option(min=1, help="Number of inputs to show with their training samples.")
+    ] = 4,
     options: Annotated[Options, Only("tolerance", "memory_limit")],
     tensorboard: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="Log directory of TensorBoard, to write the same numbers and pictures to."
-        ),
+        typer.Option(metavar="DIR", help="Log directory of TensorBoard for the same numbers and pictures."),
     ] = None,
     printed: Printed,
 ) -> None:
-    """Write an HTML report about a classifier: does it balance, when, where and from which data did it learn."""
+    """Write an HTML report about a classifier: whether its ledger balances, when, where and from which data it learnt."""
     check_source(inputs)
     if not out.resolve().parent.is_dir():
-        raise FileNotFoundError(f"There is no directory {out.parent} to write {out.name} to.")
+        raise FileNotFoundError(
+            f"There is no directory {out.parent} to write {out.name} to. Create it, or pass another --out."
+        )
     if tensorboard is not None:
         check_installed()
 
@@ -46,7 +48,7 @@ def report(
         opened,
         Asked(read.x, read.y, first_row=read.first_row, shown=shown, top=printed.top),
         title=opened.run_dir.resolve().name,
-        introduction="A recorded run, and inputs that its predictions are accounted for.",
+        introduction="An account of what a recorded training did to the predictions for some inputs.",
         tolerance=options.tolerance,
         memory_limit=options.memory_limit,
     )

@@ -15,9 +15,7 @@ def verify(
     run: RunDir,
     replay: Annotated[
         bool,
-        typer.Option(
-            help="Whether to take each step anew from the recorded batch, beside reading every byte."
-        ),
+        typer.Option(help="Whether to replay each step from its recorded batch, besides reading every byte."),
     ] = True,
     as_json: AsJson = False,
 ) -> None:

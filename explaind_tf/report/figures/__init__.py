@@ -1,6 +1,7 @@
-"""Figures of ledgers, for notebooks and the report alike: from an ``xarray`` ledger to a plotly figure.
+"""Figures of ledgers, for notebooks and the report: each function draws an ``xarray`` ledger with plotly.
 
-Blue is what raised the measurement, red what lowered it. Backgrounds are left to whoever shows the figure.
+Where a colour means a sign, blue raised the measurement and red lowered it. The background is left to the page or
+notebook that shows the figure.
 """
 
 from explaind_tf.report.figures.balance_charts import balance, kernel_machine

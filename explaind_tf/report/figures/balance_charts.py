@@ -1,4 +1,4 @@
-"""The whole of a ledger: from before training to after it, and what it rebuilds of each prediction."""
+"""Figures of a whole ledger: the change by cause, and the predictions that the ledger rebuilds."""
 
 from collections.abc import Hashable
 from html import escape
@@ -19,21 +19,21 @@ _MOST_POINTS: Final = 3000
 def balance(
     ledger: xr.Dataset, *, input: int | None = None, output: Hashable | None = None, unit: str | None = None
 ) -> go.Figure:
-    """Draw the way from the measurement before training to that after it, one bar for each cause.
+    """Draw the measurement before training, a bar for the change by each cause, and the measurement after training.
 
     Parameters
     ----------
     ledger : xarray.Dataset or xarray.DataTree
         Any ledger.
     input, output : int and label, optional
-        Of one prediction, by position and label; by default the mean over all.
+        Which prediction, by position and label; by default the mean over all.
     unit : str, optional
-        Of the measurement.
+        Unit of the measurement.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        Initial value, each term that is not zero (and the residual, always), final value.
+        Bars of the initial value, each term that is not zero (the residual always), and the final value.
     """
     unit = unit or reductions.unit_of(ledger)
 
@@ -46,7 +46,7 @@ def balance(
     figure = go.Figure(
         go.Waterfall(
             orientation="h",
-            # Beside the names, where there is room on any screen.
+            # Numbers stand beside the names, where every screen has room.
             y=[
                 f"before training {initial:.3g}",
                 *(f"{term(name).label} {number:+.3g}" for name, number in shown.items()),
@@ -69,19 +69,19 @@ def balance(
 
 
 def kernel_machine(ledger: xr.Dataset, *, unit: str | None = None) -> go.Figure:
-    """Draw what the ledger rebuilds of each prediction against the prediction itself.
+    """Draw each prediction as the ledger rebuilds it against the prediction itself.
 
     Parameters
     ----------
     ledger : xarray.Dataset or xarray.DataTree
-        Any ledger; of more than 3,000 inputs × outputs every so manieth is drawn.
+        Any ledger. Of more than 3,000 inputs × outputs, only every n-th is drawn.
     unit : str, optional
-        Of the measurement.
+        Unit of the measurement.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        One point for each input and output. On the diagonal both agree; the distance from it is the residual.
+        One point for each input and output. On the diagonal both are equal; the distance from it is the residual.
     """
     unit = unit or reductions.unit_of(ledger)
     model = ledger[names.FINAL].transpose(names.INPUT, names.OUTPUT)

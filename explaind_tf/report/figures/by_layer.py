@@ -21,16 +21,16 @@ def layers(
     Parameters
     ----------
     ledger : xarray.Dataset
-        With a layer axis.
+        A ledger with a layer axis.
     input, output : int and label, optional
-        Of one prediction; by default the mean over all.
+        Which prediction; by default the mean over all.
     unit : str, optional
-        Of the measurement.
+        Unit of the measurement.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        A bar for each layer, the first on top. Right of zero: what its weights did raised the measurement.
+        A bar for each layer, the first on top. Bars right of zero raised the measurement.
 
     Raises
     ------

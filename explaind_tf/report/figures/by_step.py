@@ -14,7 +14,7 @@ from explaind_tf.report import reductions
 from explaind_tf.report.figures.style import TOTAL, short, styled
 from explaind_tf.terms import term
 
-# Paul Tol's muted scheme, for parts that have no colour of their own; the last one is for the others.
+# Paul Tol's muted scheme, for layers and groups; the last colour is for the others as one.
 _PART_COLOURS: Final = (
     "#88CCEE",
     "#4466AA",
@@ -49,22 +49,22 @@ def steps(
     Parameters
     ----------
     ledger : xarray.Dataset
-        With a step axis.
+        A ledger with a step axis.
     by : {"layer", "group", "term"}, optional
-        What is stacked; by default the first of them that the ledger has. Of many parts the strongest are drawn, and the
+        What to stack; by default the first of these that the ledger has. Of many parts, the strongest are drawn, and the
         others as one.
     curves : xarray.Dataset, optional
-        ``run.curves()``: training loss and learning rate are drawn below, over the same steps.
+        ``run.curves()``, to draw training loss and learning rate below, over the same steps.
     input, output : int and label, optional
-        Of one prediction; by default the mean over all.
+        Which prediction; by default the mean over all.
     unit : str, optional
-        Of the measurement.
+        Unit of the measurement.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        Above zero: the step raised the measurement. All bars add up to its change by training. More than 250 steps are
-        put together, evenly.
+        Bars above zero raised the measurement. All bars add up to its change by training, except for terms without a step
+        axis. More than 250 steps are merged evenly.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def steps(
         )
     for row, (name, values) in enumerate(panels.items(), start=2):
         _add_panel(figure, row, name, bins, values)
-    # Relative: what raised the measurement is stacked upwards from zero, what lowered it downwards.
+    # Relative: positive parts are stacked upwards from zero, negative ones downwards.
     figure.update_layout(barmode="relative", bargap=0.1, showlegend=True)
     figure.update_yaxes(title_text=f"change ({escape(unit)})", row=1, col=1)
     figure.update_xaxes(title_text="training step", row=1 + len(panels), col=1)
@@ -103,7 +103,7 @@ def steps(
 
 
 def _stacked(stacks: reductions.Stacks, by: str) -> Iterator[_Stack]:
-    """Yield the strongest layers or groups, the others as one, and then the terms; nothing that is zero throughout."""
+    """Yield the strongest layers or groups, the others as one, then the terms; skip what is zero in every step."""
     parts = {name: values for name, values in stacks.parts.items() if np.any(values)}
     chosen = reductions.strongest(parts, len(_PART_COLOURS), f"{by}s")
     for (label, values), colour in zip(chosen.items(), _PART_COLOURS, strict=False):
@@ -114,7 +114,7 @@ def _stacked(stacks: reductions.Stacks, by: str) -> Iterator[_Stack]:
 
 
 def _curves_over(ledger: xr.Dataset, curves: xr.Dataset | None) -> dict[str, np.ndarray]:
-    """Return the curves that there are, over the steps of the ledger."""
+    """Return the available curves, over the steps of the ledger."""
     if curves is None:
         return {}
     known = [name for name in ("loss", "learning_rate") if name in curves]

@@ -25,19 +25,19 @@ def heat_map(
     Parameters
     ----------
     ledger : xarray.Dataset
-        With a step axis, and the other one.
+        A ledger with a step axis and the axis of the rows.
     axis : {"layer", "group"}
-        The rows.
+        The axis of the rows.
     input, output : int and label, optional
-        Of one prediction; by default the mean over all.
+        Which prediction; by default the mean over all.
     unit : str, optional
-        Of the measurement.
+        Unit of the measurement.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        Blue cells raised the measurement, red ones lowered it. One in a hundred cells may be beyond the scale, so that
-        the first steps, which move most, do not hide the rest; their numbers are shown all the same.
+        Blue cells raised the measurement, red ones lowered it. One in a hundred cells may exceed the colour scale, since
+        the first steps move most and would hide the rest. Hovering over a cell shows its number.
 
     Raises
     ------

@@ -27,15 +27,15 @@ def samples(
     Parameters
     ----------
     ledger : xarray.Dataset
-        With a sample axis.
+        A ledger with a sample axis.
     k : int
         How many of each sign.
     input, output : int and label, optional
         Which prediction; by default the first output of the first input.
     labels : mapping, optional
-        From ids to what is shown beside them.
+        Text to show beside each sample, by id.
     unit : str, optional
-        Of the measurement.
+        Unit of the measurement.
 
     Returns
     -------

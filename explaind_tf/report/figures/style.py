@@ -10,9 +10,9 @@ import xarray as xr
 from explaind_tf import constants as names
 
 UP, DOWN, TOTAL = "#3A7FC1", "#D1495B", "#8A94A0"
-# Nothing is drawn where nothing happened: the middle is transparent, and suits a white page and a black one.
+# Zero is transparent, which suits a white page and a black one.
 _DIVERGING: Final = ((0.0, "rgba(190,30,55,1)"), (0.5, "rgba(140,140,150,0)"), (1.0, "rgba(20,95,180,1)"))
-# Of all cells; a few first steps would otherwise make the rest look like nothing.
+# Share of cells within the scale: a few first steps would otherwise make all others pale.
 _SATURATED: Final = 0.99
 _LABEL_LENGTH: Final = 24
 
@@ -32,12 +32,12 @@ def styled(figure: go.Figure, *, height: int, top: int | None = None) -> go.Figu
 
 
 def short(label: str) -> str:
-    """Shorten a label from its front, for the end of a path says most, and escape it: plotly reads tags in labels."""
+    """Shorten a label at its front, since the end of a path says most, and escape it: plotly reads tags in labels."""
     return escape(label if len(label) <= _LABEL_LENGTH else f"…{label[-_LABEL_LENGTH + 1 :]}")
 
 
 def which_input(ledger: xr.Dataset, input: int | None) -> str:
-    """Say which input a figure is about, on a line of its own, since narrow screens cut longer ones."""
+    """Say which input a figure shows, on a line of its own: narrow screens cut longer lines."""
     count = ledger.sizes[names.INPUT]
     if input is not None:
         return f"<br>input {input}"
@@ -53,7 +53,7 @@ def cells(
     bar: bool = True,
     **places: Any,
 ) -> go.Heatmap:
-    """Return cells whose hover text begins with a template, with a scale for :func:`scaled` to place."""
+    """Return the cells of a heat map. Their hover text begins with ``what``; :func:`scaled` places their scale."""
     scale = scale or scale_of(values)
     return go.Heatmap(
         z=values.astype(np.float32),
@@ -82,7 +82,7 @@ def scale_of(values: np.ndarray) -> float:
 
 
 def scaled(figure: go.Figure, unit: str, *, height: int, top: int) -> go.Figure:
-    """Return a heat map with its scale on top. The scale's own title would lie upon it where the figure is low."""
+    """Return a heat map with its colour scale on top. In a low figure, the scale's own title would cover it."""
     figure.update_layout(
         title={
             "text": f"← lowered   change ({escape(unit)})   raised →",

@@ -31,15 +31,15 @@ def weights(
     layer : str
         Path of a layer, as in ``run.layers``, or of one of its variables.
     input, output : int and label, optional
-        Of one prediction; by default the mean over all.
+        Which prediction; by default the mean over all.
     unit : str, optional
-        Of the measurement.
+        Unit of the measurement.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        A panel for each variable of the layer; columns are its units or filters (last axis), rows its other axes. Where
-        a variable has more than 96 rows or columns, a cell is the sum over neighbouring weights.
+        A panel for each variable of the layer. Columns are its units or filters (last axis), rows its other axes. If a
+        variable has more than 96 rows or columns, a cell is the sum over neighbouring weights.
 
     Raises
     ------
@@ -50,7 +50,8 @@ def weights(
     shown = weights_of_layer(tree, layer, input=input, output=output)
     if not shown:
         raise ValueError(
-            f"There are no weights of the layer {layer!r} in this tree; there are: {_variables(tree)}."
+            f"This tree has no weights of the layer {layer!r}. Pass the path of one of its variables, or of their layer: "
+            f"{_variables(tree)}."
         )
     matrices = {name: reductions.as_matrix(values) for name, values in shown.items()}
     rows = [min(260, max(40, 4 * len(matrix))) for matrix, _ in matrices.values()]

@@ -18,8 +18,8 @@ from tests.helpers import LABELS, X, digest
 
 Call = Callable[..., Result]
 
-# Routes are chosen by how long they take, so that two equal calls differ by the rounding of float32; what moved here
-# moved by some tenths.
+# Routes are chosen by their time, so two equal calls may differ by the rounding of float32. Outputs move by a few tenths
+# here.
 SAME = {"rtol": 0, "atol": 1e-6}
 
 
@@ -112,7 +112,7 @@ class TestAttribute:
             ledger.explaind.check()
             np.testing.assert_allclose(ledger.final.values.ravel(), [e["final"] for e in found["entries"]])
         written = digest(out)
-        assert json.loads(call(*arguments, "--json").stdout) == found  # it goes on, with nothing left to do
+        assert json.loads(call(*arguments, "--json").stdout) == found  # it continues, with nothing left to do
         assert digest(out) == written
         result = call(*arguments, "--rows", "0:2")
         assert result.exit_code == 1
@@ -165,8 +165,8 @@ class TestAttribute:
             (("--steps", "7:9"), "the run has the steps 0 … 5"),
             (("--tolerance", "2"), "between 0 and 1"),
             (("--loss", "mse"), "--loss belongs to --measure loss"),
-            (("--measure", "loss", "--loss", "nope"), "Keras knows no loss 'nope'"),
-            (("--measure", "margin", "--outputs-are", "probabilities"), "are no probabilities"),
+            (("--measure", "loss", "--loss", "nope"), "Keras has no loss 'nope'"),
+            (("--measure", "margin", "--outputs-are", "probabilities"), "are not probabilities"),
             (("--measure", "log_prob", "--output", "nope"), "output='nope'"),
         ],
     )

@@ -59,4 +59,4 @@ class TestEstimate:
     def test_every_and_budget_together_are_refused(self, call: Call, logits_run: Path):
         result = call("estimate", logits_run, "--steps", 10, "--every", 2, "--disk-budget", "1GB")
         assert result.exit_code == 1
-        assert "not both" in error_of(result)
+        assert "Pass one, not both" in error_of(result)

@@ -1,4 +1,4 @@
-"""attribute --measure: each measurement is that of its name, and logits and probabilities are told apart."""
+"""attribute --measure: each measurement is that of its name, and logits are not confused with probabilities."""
 
 import json
 from collections.abc import Callable
@@ -50,13 +50,15 @@ class TestMeasures:
         result = call(*arguments)
         assert result.exit_code == 1
         assert "look like probabilities" in error_of(result)
-        assert call(*arguments, "--outputs-are", "logits").exit_code == 0  # who knows better may say so
+        assert (
+            call(*arguments, "--outputs-are", "logits").exit_code == 0
+        )  # saying that they are logits skips the check
 
     def test_a_margin_is_of_logits(self, call: Call, probabilities_run: Path, npz: Path):
         said = ("--measure", "margin", "--outputs-are", "probabilities")
         result = call("attribute", probabilities_run, "--inputs", npz, *said)
         assert result.exit_code == 1
-        assert "Use log_prob" in error_of(result)
+        assert "Use --measure log_prob" in error_of(result)
 
     def test_the_loss_of_training(self, call: Call, small_run, tmp_path: Path):
         y = np.zeros((10, 2), "float32")

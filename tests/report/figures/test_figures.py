@@ -1,4 +1,4 @@
-"""Figures show the ledger's own numbers: what is drawn adds up to the change, whatever is put together."""
+"""Figures show the ledger's own numbers: what is drawn adds up to the change, whatever is merged."""
 
 import base64
 from typing import Any
@@ -11,7 +11,7 @@ import xarray as xr
 import explaind_tf  # noqa: F401 - registers the accessor
 from explaind_tf import constants as names
 from explaind_tf.report import figures, reductions
-from explaind_tf.terms import terms_of
+from explaind_tf.terms import label, terms_of
 from tests.report.conftest import HOSTILE
 
 INPUTS, OUTPUTS = 3, 2
@@ -54,7 +54,7 @@ def change(found: xr.Dataset, **chosen: Any) -> float:
 
 
 def without_steps(found: xr.Dataset, **chosen: Any) -> float:
-    """Return what the terms without a step axis amount to: they are in no bar of a step."""
+    """Return the sum of the terms without a step axis, which no bar of a step shows."""
     terms = [term for term in terms_of("recorded") if "step" not in found[term].dims]
     return sum(float(reductions.of_prediction(found[term], **(chosen or NO_CHOICE))) for term in terms)
 
@@ -76,7 +76,7 @@ def test_steps_add_up_to_the_change(by: str, steps: int, chosen: dict[str, Any])
 def test_many_layers_are_put_together_and_still_add_up():
     found = by_layer_and_step(layers=20)
     figure = figures.steps(found)
-    assert [trace.name for trace in figure.data][-2:] == ["13 other layers", "unexplained"]
+    assert [trace.name for trace in figure.data][-2:] == ["13 other layers", label(names.RESIDUAL)]
     drawn = sum(trace.y.sum() for trace in figure.data)
     np.testing.assert_allclose(drawn, change(found) - without_steps(found), rtol=1e-9)
 
@@ -136,8 +136,8 @@ def test_balance_leads_from_before_to_after():
     assert bars.measure[0] == "absolute"
     assert bars.measure[-1] == "total"
     np.testing.assert_allclose(sum(bars.x), found.final.isel(input=2).sel(output="yes"), rtol=1e-12)
-    assert not any("momentum" in label for label in bars.y)  # it is zero
-    assert "unexplained" in bars.y[-2]
+    assert not any("momentum" in shown for shown in bars.y)  # it is zero
+    assert label(names.RESIDUAL) in bars.y[-2]
 
 
 def test_kernel_machine_misses_by_the_residual():
