@@ -1,7 +1,7 @@
 """Turns a recorded run and a measurement into a :class:`PureModel`, and recorded states into its points."""
 
 import dataclasses
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +11,6 @@ from explaind_tf.measurements import Measurement
 from explaind_tf.runs import WeightPath
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.description import VariableSpec
-from explaind_tf.runs.graphs.loaded import InlinedFunction
 
 
 def pure_model(run: WeightPath, measurement: Measurement) -> PureModel:
@@ -30,7 +29,7 @@ def pure_model(run: WeightPath, measurement: Measurement) -> PureModel:
         outputs = struct.pack(manifest.outputs, flat)
         return tf.cast(measurement(outputs, *targets), trained[0].dtype)
 
-    def losses_of(function: InlinedFunction) -> Losses:
+    def losses_of(function: Callable[..., list[tf.Tensor]]) -> Losses:
         def losses(variables, constants, inputs, targets, weights, scales):
             return function(*arguments(variables, constants), *inputs, *targets, *weights, scales)[0]
 
