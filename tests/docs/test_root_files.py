@@ -1,5 +1,7 @@
 """The files at the repository's root state the versions that the code has."""
 
+import re
+
 from explaind_tf.constants import FORMAT_VERSION, VERSION
 from tests.docs.pages import ROOT
 
@@ -15,3 +17,10 @@ def test_the_changelog_lists_every_version_of_the_run_format():
     versions = {int(row[0].removeprefix("| ")): row[2] for row in rows}
     assert sorted(versions) == list(range(1, FORMAT_VERSION + 1))
     assert [version for version, is_readable in versions.items() if is_readable == "yes"] == [FORMAT_VERSION]
+
+
+def test_hooks_before_a_commit_are_what_continuous_integration_runs():
+    hooks = re.findall(r"^ +entry: (.+)$", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"), re.M)
+    commands = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert len(hooks) == 4
+    assert set(hooks) <= set(commands)
