@@ -13,6 +13,11 @@ import keras
 import pytest
 
 from tests.helpers import Recorded, double_precision, record
+from tests.nightly import (  # noqa: F401 - hooks of pytest
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_terminal_summary,
+)
 
 # No deadline, as no test asserts a duration: machines of continuous integration are noisy.
 hypothesis.settings.register_profile("explaind_tf", deadline=None)

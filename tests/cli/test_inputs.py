@@ -178,5 +178,7 @@ class TestTfds:
     def test_what_is_not_there(self):
         with pytest.raises(ValueError, match=r"has 8 rows; rows 5:9"):
             read_inputs("tfds:mnist/test", Leaf("uint8", (28, 28, 1)), slice(5, 9))
+        with pytest.raises(ValueError, match=r"has 8 rows; rows 10:12"):
+            read_inputs("tfds:mnist/test", Leaf("uint8", (28, 28, 1)), slice(10, 12))
         with pytest.raises(ValueError, match=r"lacks \['sound'\]"):
             read_inputs("tfds:mnist/test", {"sound": LEAF_A}, ALL)

@@ -135,7 +135,8 @@ class Graphs:
 
     def loss_functions(self) -> LossFunctions:
         """Return the loss functions in a form that can be called outside of a graph."""
-        return LossFunctions(*map(tf.function, (self.sample_losses, self.loss_scales, self.penalty)))
+        functions = (self.sample_losses, self.loss_scales, self.penalty)
+        return LossFunctions(*(tf.function(function, autograph=False) for function in functions))
 
     def _function(self, name: str) -> Any:
         return getattr(self._module, name).concrete_functions[0]
