@@ -329,7 +329,7 @@ class TestRefused:
 
     def test_other_ledgers_of_zarr(self, path: Path, dataset: xr.Dataset):
         dataset.to_zarr(path, consolidated=False)
-        self.refuse(path, "directory", "as it is", "delete")
+        self.refuse(path, "directory", "left unchanged", "delete")
 
     @pytest.mark.parametrize(
         "text",
