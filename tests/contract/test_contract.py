@@ -8,6 +8,7 @@ can have.
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +199,18 @@ def hold_in_a_process(row: Row, run_dir: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.family}: {row.name}")
+def cases() -> Iterator[Any]:
+    """Yield all rows. The first of each family and those that are refused run every time, the others at night."""
+    seen: set[str] = set()
+    for row in ROWS:
+        is_core = row.family not in seen or row.refused is not None
+        seen.add(row.family)
+        marks = () if is_core else pytest.mark.nightly
+        yield pytest.param(row, id=f"{row.family}: {row.name}", marks=marks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", cases())
 # Keras' LearningRateScheduler reads the learning rate in a way that NumPy 2 deprecates.
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 def test_contract(row: Row, tmp_path: Path):

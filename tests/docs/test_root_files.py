@@ -20,7 +20,9 @@ def test_the_changelog_lists_every_version_of_the_run_format():
 
 
 def test_hooks_before_a_commit_are_what_continuous_integration_runs():
-    hooks = re.findall(r"^ +entry: (.+)$", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"), re.M)
+    hooks = re.findall(
+        r"^ +entry: (.+)$", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"), re.M
+    )
     commands = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     assert len(hooks) == 4
     assert set(hooks) <= set(commands)

@@ -35,10 +35,10 @@ class MeasurementDerivatives:
         pairs, stack, measured = Pairs.spec(model), Stack.spec(model), Measured.spec(model)
 
         self._values = Compiled(lambda z, own: model.measure(model.unpack(z), *own), [point, measured])
-        self._path_values = Compiled(lambda p, own: path_values(model, p, own), [pairs, measured])
+        self._path_values = Compiled(lambda p, own: path_values(model, p, own, self.width), [pairs, measured])
         self._path_jvp = {
             k: Compiled(
-                lambda p, d, own: path_jvp(model, p, d, own),
+                lambda p, d, own: path_jvp(model, p, d, own, self.width),
                 [pairs, tf.TensorSpec((k, model.point_size), model.dtype), measured],
             )
             for k in (None, *range(1, _LAID_OUT + 1))
@@ -46,10 +46,17 @@ class MeasurementDerivatives:
         self._path_rows = Compiled(
             lambda nodes, own: path_rows(model, nodes, own), [Nodes.spec(model), measured]
         )
-        self._stacked_rows = Compiled(lambda s, own: stacked_rows(model, s, own), [stack, measured])
-        self._stacked_products = Compiled(
-            lambda d, s, own: stacked_products(model, d, s, own), [directions, stack, measured]
+        self._stacked_rows = Compiled(
+            lambda s, own: stacked_rows(model, s, own, self.width), [stack, measured]
         )
+        self._stacked_products = Compiled(
+            lambda d, s, own: stacked_products(model, d, s, own, self.width), [directions, stack, measured]
+        )
+
+    @property
+    def width(self) -> int:
+        """O, from the trace of the measurement alone, which every question needs."""
+        return int(self._values.graph.outputs[0].shape[1])
 
     @cached_property
     def has_kinks(self) -> bool:

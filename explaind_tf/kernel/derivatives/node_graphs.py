@@ -15,11 +15,6 @@ from explaind_tf.kernel.functions import PureModel
 from explaind_tf.kernel.operations.kinks import averaged
 
 
-def output_count(model: PureModel, line: Line, measured: Measured) -> int:
-    """Return O."""
-    return int(model.measure(model.unpack(line.start), *measured).shape[1])
-
-
 def averaged_outputs(
     model: PureModel, variables: list[tf.Tensor], line: Line, piece: tf.Tensor, measured: Measured
 ) -> tf.Tensor:
@@ -36,23 +31,25 @@ def averaged_outputs(
     )
 
 
-def path_values(model: PureModel, pairs: Pairs, measured: Measured) -> tf.Tensor:
+def path_values(model: PureModel, pairs: Pairs, measured: Measured, width: int) -> tf.Tensor:
     """Return f at pairs of a node and an input, shape (m, O)."""
 
     def value(node: tf.Tensor, point: tf.Tensor, own: Measured) -> tf.Tensor:  # values need no pieces
         return model.measure(model.unpack(point), *own)
 
-    return _at_nodes(model, value, (), pairs, measured)
+    return _at_nodes(model, value, (), pairs, measured, width)
 
 
-def path_jvp(model: PureModel, pairs: Pairs, directions: tf.Tensor, measured: Measured) -> tf.Tensor:
+def path_jvp(
+    model: PureModel, pairs: Pairs, directions: tf.Tensor, measured: Measured, width: int
+) -> tf.Tensor:
     """Return the derivatives in K directions at pairs of a node and an input, shape (m, K, O)."""
 
     def derivatives(node: tf.Tensor, point: tf.Tensor, own: Measured) -> tf.Tensor:
         outputs = averaged_outputs(model, model.unpack(point), pairs.line, pairs.pieces[node], own)
         return tf.transpose(jvp_many(outputs, point, directions), (1, 0, 2))
 
-    return _at_nodes(model, derivatives, (None,), pairs, measured)
+    return _at_nodes(model, derivatives, (None,), pairs, measured, width)
 
 
 def _at_nodes(
@@ -61,9 +58,9 @@ def _at_nodes(
     shape: tuple[Any, ...],
     pairs: Pairs,
     measured: Measured,
+    width: int,
 ) -> tf.Tensor:
     """Return a function of a node, its point and its inputs at all pairs, shape (m, *shape, O)."""
-    width = output_count(model, pairs.line, measured)
 
     def add_node(node: tf.Tensor, found: tf.TensorArray) -> list[Any]:
         members = pairs.inputs_at(node)

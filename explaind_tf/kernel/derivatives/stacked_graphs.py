@@ -9,45 +9,46 @@ import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.arguments import Measured, Stack
 from explaind_tf.kernel.derivatives.example_gradients import ExampleGradients
-from explaind_tf.kernel.derivatives.node_graphs import averaged_outputs, output_count
+from explaind_tf.kernel.derivatives.node_graphs import averaged_outputs
 from explaind_tf.kernel.functions import PureModel
 
 
-def stacked_rows(model: PureModel, stack: Stack, measured: Measured) -> tf.Tensor:
-    """Return the weighted gradients, summed over the nodes of each input, shape (batch, O, Z)."""
-    examples, taps, width = _stacked_examples(model, stack, measured)
+def stacked_rows(model: PureModel, stack: Stack, measured: Measured, width: int) -> tf.Tensor:
+    """Return the weighted gradients, summed over the nodes of each input, shape (batch, O, Z); O is the width."""
+    examples, taps = _stacked_examples(model, stack, measured, width)
     return tf.reshape(examples.gradients(taps), (-1, width, model.point_size))
 
 
-def stacked_products(model: PureModel, directions: tf.Tensor, stack: Stack, measured: Measured) -> tf.Tensor:
+def stacked_products(
+    model: PureModel, directions: tf.Tensor, stack: Stack, measured: Measured, width: int
+) -> tf.Tensor:
     """Return their products with directions (K, Z), variable by variable, shape (batch, O, K, V)."""
     pieces = tf.split(directions, model.sizes, axis=1)
     shaped = [
         tf.reshape(piece, (-1, *spec.shape))
         for piece, spec in zip(pieces, (*model.trained, *model.state), strict=True)
     ]
-    examples, taps, width = _stacked_examples(model, stack, measured)
+    examples, taps = _stacked_examples(model, stack, measured, width)
     products = tf.transpose(examples.contract(shaped, taps), (1, 0, 2))
     return tf.reshape(products, (-1, width, tf.shape(directions)[0], len(shaped)))
 
 
 def _stacked_examples(
-    model: PureModel, stack: Stack, measured: Measured
-) -> tuple[ExampleGradients, list[tf.Tensor], int]:
-    """Return one example for each input and output, the taps of their gradients at all nodes, and O."""
+    model: PureModel, stack: Stack, measured: Measured, width: int
+) -> tuple[ExampleGradients, list[tf.Tensor]]:
+    """Return one example for each input and output, and the taps of their gradients at all nodes."""
     pairs = stack.pairs
-    width = output_count(model, pairs.line, measured)
 
     def examples_at(node: tf.Tensor) -> ExampleGradients:
         members = pairs.inputs_at(node)
         # Each output has a cotangent of its own.
-        own = measured.each(lambda a: tf.repeat(tf.gather(a, members), width, axis=0))
+        repeated = _repeated(members, width)
+        own = measured.each(lambda a: tf.gather(a, repeated))
         variables = model.unpack(pairs.line.at(pairs.nodes[node]))
         outputs = averaged_outputs(model, variables, pairs.line, pairs.pieces[node], own)
-        share = tf.repeat(stack.weights[pairs.splits[node] : pairs.splits[node + 1]], width)[:, None]
-        cotangent = tf.tile(tf.eye(width, dtype=outputs.dtype), [tf.size(members), 1]) * share
-        count = tf.size(members) * width
-        return ExampleGradients(outputs, cotangent, variables, [*own.inputs, *own.targets], count)
+        shares = _repeated(stack.weights[pairs.splits[node] : pairs.splits[node + 1]], width)
+        cotangent = tf.tile(tf.eye(width, dtype=outputs.dtype), [tf.size(members), 1]) * shares[:, None]
+        return ExampleGradients(outputs, cotangent, variables, [*own.inputs, *own.targets], tf.size(repeated))
 
     def add_node(node: tf.Tensor, found: list[tf.TensorArray]) -> list[Any]:
         taps = examples_at(node).taps()
@@ -63,19 +64,27 @@ def _stacked_examples(
     _, found = tf.while_loop(
         lambda node, _: node < tf.size(pairs.nodes), add_node, [0, empty], parallel_iterations=1
     )
-    return pattern, [_by_input(array.concat(), stack.places, width) for array in found], width
+    count = tf.shape(stack.places)[0] * width
+    return pattern, [_by_input(array.concat(), stack.places, width, count) for array in found]
 
 
-def _by_input(tap: tf.Tensor, places: tf.Tensor, width: int) -> tf.Tensor:
+def _repeated(values: tf.Tensor, times: int) -> tf.Tensor:
+    """Return each of the values, shape (m,), so many times; `tf.repeat` adds four times as many operations."""
+    return tf.reshape(tf.tile(values[:, None], [1, times]), [-1])
+
+
+def _by_input(tap: tf.Tensor, places: tf.Tensor, width: int, count: tf.Tensor) -> tf.Tensor:
     """Return a tap of pairs, (m · O, rows, ...), as one of inputs, (batch · O, n · rows, ...), with the rows of all nodes.
 
-    An input with fewer than n nodes fills up with the place m, which no pair has. It gets zeros there.
+    An input with fewer than n nodes fills up with the place m, which no pair has. It gets zeros there. The count is
+    batch · O.
     """
     rest = tap.shape[2:]
-    by_pair = tf.reshape(tap, tf.concat([[-1, width], tf.shape(tap)[1:]], axis=0))
+    sizes = rest.as_list() if rest.is_fully_defined() else tf.unstack(tf.shape(tap)[2:], len(rest))
+    by_pair = tf.reshape(tap, [-1, width, tf.shape(tap)[1], *sizes])
     by_pair = tf.pad(by_pair, [[0, 1]] + [[0, 0]] * (2 + len(rest)))
     by_input = tf.gather(by_pair, places)  # (batch, n, O, rows, ...)
     by_input = tf.transpose(by_input, [0, 2, 1, *range(3, 4 + len(rest))])
-    shape = tf.shape(by_input)
-    made = tf.reshape(by_input, tf.concat([[shape[0] * width, shape[2] * shape[3]], shape[4:]], axis=0))
-    return tf.ensure_shape(made, (None, None, *rest))
+    # A tap may have no elements, so its sizes are given rather than one of them left to be found.
+    rows = tf.shape(by_input)[2] * tf.shape(by_input)[3]
+    return tf.ensure_shape(tf.reshape(by_input, [count, rows, *sizes]), (None, None, *rest))

@@ -105,7 +105,9 @@ class Tap:
         # A dataset of one element, which expands to a repeated number: `start` runs once per iterator, when the first
         # batch is drawn. The user's dataset is zipped with it and not nested in it. Its iterators are then made, and its
         # shuffles advance, exactly when they would without the tap.
-        as_written = tf.autograph.experimental.do_not_convert  # conversion takes a second, and there is nothing to convert
+        as_written = (
+            tf.autograph.experimental.do_not_convert
+        )  # conversion takes a second, and there is nothing to convert
         generations = tf.data.Dataset.range(1).flat_map(as_written(start))
         watched = tf.data.Dataset.zip((generations, dataset)).map(as_written(self._see))
         cardinality = dataset.cardinality()
