@@ -7,8 +7,8 @@ day. ``EXPLAIND_TF_SEED=2026-11-28 pytest`` repeats that of another day.
 import datetime
 import os
 import random
-from collections.abc import Hashable, Iterable
-from typing import TypeVar
+from collections.abc import Collection, Hashable, Iterable
+from typing import Any, TypeVar
 
 import pytest
 
@@ -23,6 +23,13 @@ def sample_of(cases: Iterable[_Case], seed: str) -> set[_Case]:
     """Return one of every `SHARE` cases, rounded up, by a seed."""
     ordered = list(cases)
     return set(random.Random(seed).sample(ordered, -(-len(ordered) // SHARE)))
+
+
+def sweep(cases: Iterable[str], *, core: Collection[str] = ()) -> list[Any]:
+    """Return the cases of a wide sweep as parameters: the core runs every time, the others at night."""
+    names = list(cases)
+    assert set(core) <= set(names), f"not among the cases: {set(core) - set(names)}"
+    return [name if name in core else pytest.param(name, marks=pytest.mark.nightly) for name in names]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -27,9 +27,16 @@ from tests.attribution.loss_cases import (
     several_outputs,
 )
 from tests.helpers import fit, initialised
+from tests.nightly import sweep
 
 # Samples coupled to their batch by dropout or BatchNorm leave no choice of route.
 COUPLED = ("penalties of the batch", "penalties of a coupled batch")
+CORE = (
+    "dict of outputs and weights",
+    "own train step",
+    "penalties of a coupled batch",
+    "masks and weights of unequal lengths",
+)
 # The replay sums in float64, in another order than the training.
 ROUNDING = 1e-12
 BALANCE = 1e-8
@@ -63,7 +70,8 @@ def check_steps(run: xtf.Run) -> None:
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")  # of outputs without a loss
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sweep(CASES, core=CORE))
 def test_steps_follow_from_the_record_and_samples_add_up(
     name: str, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -174,7 +182,7 @@ class TestMeasurementsOfSeveralOutputs:
     @pytest.mark.parametrize("output", [None, "d", 3])
     def test_other_outputs_are_refused_with_the_choice(self, run: xtf.Run, output: Any):
         for make in (xtf.measurements.log_prob, xtf.measurements.margin):
-            with pytest.raises(ValueError, match=r"has 3; .*one of \['a', 'b', 'c'\].*from 0 to 2"):
+            with pytest.raises(ValueError, match=r"returns 3\. .*one of \['a', 'b', 'c'\].*from 0 to 2"):
                 run.attribute(X, make(LABELS, output=output), progress=False)
 
     def test_structure_is_in_the_manifest(self, run: xtf.Run):

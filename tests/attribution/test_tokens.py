@@ -14,6 +14,7 @@ import xarray as xr
 import explaind_tf as xtf
 from tests import oracle
 from tests.helpers import double_precision, fit, initialised
+from tests.nightly import sweep
 
 layers = keras.layers
 
@@ -268,7 +269,8 @@ def numbers(outputs: Any) -> Any:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sweep(CASES, core=("one weight a token", "coupled positions")))
 def test_tokens_add_up_to_samples_and_to_the_data_term(name: str, run_dir: Path):
     case = CASES[name]()
     run = case.train(run_dir)

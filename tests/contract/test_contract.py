@@ -210,7 +210,7 @@ def cases() -> Iterator[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", cases())
+@pytest.mark.parametrize("row", list(cases()))
 # Keras' LearningRateScheduler reads the learning rate in a way that NumPy 2 deprecates.
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 def test_contract(row: Row, tmp_path: Path):

@@ -11,6 +11,7 @@ import xarray as xr
 
 from experiments import results
 from experiments.results import Findings, Image, Table, carry_out, choose, new_figure, spread
+from tests.nightly import sweep
 
 # Benchmarks measure durations and write their results in another form.
 NAMES = sorted(
@@ -44,7 +45,7 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
 
 # When Keras 3.15 saves weights, it copies variables to NumPy 2 in a deprecated way.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sweep(NAMES))
 def test_quick_runs(tmp_path: Path, name):
     module = importlib.import_module(f"experiments.{name}.__main__")
     carry_out(name, module.experiment, module.QUICK, quick=True, out=tmp_path)
