@@ -14,15 +14,16 @@ import pytest
 
 SEED = "EXPLAIND_TF_SEED"
 # One of so many cases is run each day.
-SHARE = 8
+SHARE = 12
 
 _Case = TypeVar("_Case", bound=Hashable)
 
 
 def sample_of(cases: Iterable[_Case], seed: str) -> set[_Case]:
-    """Return one of every `SHARE` cases, rounded up, by a seed."""
-    ordered = list(cases)
-    return set(random.Random(seed).sample(ordered, -(-len(ordered) // SHARE)))
+    """Return one of every `SHARE` cases by a seed. What is left of the division is rounded up on that share of the days."""
+    ordered, rng = list(cases), random.Random(seed)
+    whole, rest = divmod(len(ordered), SHARE)
+    return set(rng.sample(ordered, whole + (rng.random() * SHARE < rest)))
 
 
 def sweep(cases: Iterable[str], *, core: Collection[str] = ()) -> list[Any]:

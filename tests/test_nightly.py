@@ -10,11 +10,14 @@ def test_a_seed_decides_the_sample():
     assert sample_of(CASES, "2026-11-28") != sample_of(CASES, "2026-11-29")
 
 
-def test_each_sweep_has_its_share_and_one_case_at_least():
-    assert len(sample_of(CASES, "2026-11-28")) == -(-len(CASES) // SHARE)
-    assert sample_of(CASES[:1], "2026-11-28") == {CASES[0]}
+def test_each_sweep_has_its_share():
+    sizes = [len(sample_of(CASES, f"day {k}")) for k in range(200)]
+    assert set(sizes) == {len(CASES) // SHARE, len(CASES) // SHARE + 1}
+    assert abs(sum(sizes) / 200 - len(CASES) / SHARE) < 0.2
+    # A test with a single case has its days, too.
+    assert 5 < sum(len(sample_of(CASES[:1], f"day {k}")) for k in range(200)) < 35
 
 
 def test_in_time_every_case_is_drawn():
-    drawn = set().union(*(sample_of(CASES, f"day {k}") for k in range(100)))
+    drawn = set().union(*(sample_of(CASES, f"day {k}") for k in range(200)))
     assert drawn == set(CASES)

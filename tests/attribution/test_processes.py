@@ -106,6 +106,7 @@ def _peaks(tmp_path_factory):
     }
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("grown", ["samples", "steps"])
 def test_memory_of_a_sample_attribution_is_flat_in_samples_and_steps(peaks, grown):
     # Four times the samples are 98 MB more, four times the steps 250 MB more, in a process of some 800 MB. If either were

@@ -48,6 +48,7 @@ def test_help_of_the_demo(runner: CliRunner):
         assert option in result.output
 
 
+@pytest.mark.nightly
 def test_demo(runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     checked = []
     check = DatasetLedger.check
