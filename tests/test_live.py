@@ -13,6 +13,8 @@ from explaind_tf.live import Explain
 from tests.helpers import batches, fit, flat, initialised
 from tests.report.test_tensorboard import read
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(size=(10, 4, 4, 1)).astype("float32")
 LABELS = RNG.integers(0, 2, 10)

@@ -12,6 +12,8 @@ from explaind_tf.analysis import Fidelity, agreement, fidelity, mean_kl
 from explaind_tf.terms import terms_of
 from tests.helpers import LABELS, Recorded, X
 
+pytestmark = pytest.mark.slow
+
 
 def ledger(initial: list, final: list, **terms: list) -> xr.Dataset:
     """Return a ledger with the terms given, zero elsewhere; what is missing is the residual."""

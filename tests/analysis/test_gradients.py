@@ -10,6 +10,8 @@ from explaind_tf.analysis.gradients import Gradients
 from tests.analysis.conftest import Classifier
 from tests.helpers import LABELS, X, record
 
+pytestmark = pytest.mark.slow
+
 
 def test_gradients_and_losses_are_those_of_keras(classifier: Classifier):
     run, model = classifier.run, classifier.model

@@ -14,6 +14,8 @@ from explaind_tf.analysis.gradients import Gradients
 from tests.analysis.conftest import Classifier
 from tests.helpers import LABELS, X, dense_model, fit
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found(classifier: Classifier) -> dict[str, np.ndarray]:

@@ -6,6 +6,8 @@ import pytest
 from explaind_tf.analysis import components, invariance
 from explaind_tf.datasets import cyclic_table, dihedral_table, subtraction_table, symmetric_table
 
+pytestmark = pytest.mark.slow
+
 GROUPS = {"cyclic": cyclic_table(7), "dihedral": dihedral_table(5), "symmetric": symmetric_table(3)}
 RNG = np.random.default_rng(0)
 

@@ -9,6 +9,8 @@ from explaind_tf.analysis import Phases, balance, find_phases, first_reaching, i
 from explaind_tf.terms import terms_of
 from tests.helpers import LABELS, Recorded, X
 
+pytestmark = pytest.mark.slow
+
 
 def test_phases_divide_the_steps():
     found = find_phases([0, 10, 20, 30], [0.2, 0.9, 1.0, 1.0], [0.1, 0.2, 0.5, 0.99])

@@ -7,6 +7,8 @@ from explaind_tf.analysis import divergence, pruning, same_class
 from tests.analysis.conftest import Classifier
 from tests.helpers import LABELS, X, flat, flat_theta
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def subject(classifier: Classifier) -> pruning.Subject:

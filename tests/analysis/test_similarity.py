@@ -7,6 +7,8 @@ import xarray as xr
 from explaind_tf.analysis import cosines, layer_cosines, mean_by_label
 from explaind_tf.analysis.similarity import OTHER_LAYER
 
+pytestmark = pytest.mark.slow
+
 
 def test_cosines_are_those_of_the_definition():
     rows = np.random.default_rng(0).normal(size=(4, 6))

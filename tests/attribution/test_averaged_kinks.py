@@ -8,6 +8,8 @@ import tensorflow as tf
 import explaind_tf as xtf
 from explaind_tf.sweeps import choose
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4
 
 

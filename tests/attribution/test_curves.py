@@ -7,6 +7,8 @@ import pytest
 import explaind_tf as xtf
 from tests.helpers import Recorded, X, batches, dense_model, fit, record
 
+pytestmark = pytest.mark.slow
+
 
 class Losses(keras.callbacks.Callback):
     """Notes the loss of each batch. With one batch per epoch, Keras' running mean equals it."""

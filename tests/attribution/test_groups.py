@@ -9,6 +9,8 @@ import explaind_tf as xtf
 from explaind_tf import constants as names
 from tests.helpers import LABELS, X, dense_model, double_precision, fit
 
+pytestmark = pytest.mark.slow
+
 # The same sums by other routes, in float64.
 SAME = 1e-9
 GROUPS = np.array(["even" if i % 3 else "third" for i in range(10)])

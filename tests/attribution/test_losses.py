@@ -29,6 +29,8 @@ from tests.attribution.loss_cases import (
 from tests.helpers import fit, initialised
 from tests.nightly import sweep
 
+pytestmark = pytest.mark.slow
+
 # Samples coupled to their batch by dropout or BatchNorm leave no choice of route.
 COUPLED = ("penalties of the batch", "penalties of a coupled batch")
 CORE = (
@@ -70,7 +72,6 @@ def check_steps(run: xtf.Run) -> None:
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")  # of outputs without a loss
-@pytest.mark.slow
 @pytest.mark.parametrize("name", sweep(CASES, core=CORE))
 def test_steps_follow_from_the_record_and_samples_add_up(
     name: str, run_dir: Path, monkeypatch: pytest.MonkeyPatch

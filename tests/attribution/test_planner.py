@@ -6,6 +6,8 @@ import pytest
 import explaind_tf as xtf
 from explaind_tf.attribution.planner import _shares
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(name="problem", scope="module")
 def _problem():

@@ -13,6 +13,8 @@ import tensorflow as tf
 
 import explaind_tf as xtf
 
+pytestmark = pytest.mark.slow
+
 ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 

@@ -13,6 +13,8 @@ from explaind_tf.kernel.derivatives.compiled import Compiled
 from explaind_tf.terms import terms_of
 from tests.helpers import X, record
 
+pytestmark = pytest.mark.slow
+
 # The same sums in other orders of float32 operations; the requirement is 1e-4 of the movement.
 SAME = 1e-5
 

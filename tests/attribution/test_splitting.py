@@ -11,6 +11,8 @@ import explaind_tf as xtf
 from explaind_tf import constants as names
 from tests.helpers import CLASSES, X, batches, dense_model, double_precision, fit
 
+pytestmark = pytest.mark.slow
+
 SCHEDULE = keras.optimizers.schedules.PolynomialDecay(0.05, 9, 0.01)
 OPTIMIZERS = {
     "AdamW": lambda: xtf.PathAdamW(SCHEDULE, weight_decay=0.1),

@@ -9,6 +9,8 @@ from explaind_tf import constants as names
 from explaind_tf.attribution import streaming
 from explaind_tf.terms import terms_of
 
+pytestmark = pytest.mark.slow
+
 # Blocks have other nodes and another order of operations than the whole. They share only the tolerance.
 TOLERANCE = 1e-3
 

@@ -16,6 +16,8 @@ from tests import oracle
 from tests.helpers import double_precision, fit, initialised
 from tests.nightly import sweep
 
+pytestmark = pytest.mark.slow
+
 layers = keras.layers
 
 # The same integrals by the same rules, contracted by other routes in float64.
@@ -269,7 +271,6 @@ def numbers(outputs: Any) -> Any:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.slow
 @pytest.mark.parametrize("name", sweep(CASES, core=("one weight a token", "coupled positions")))
 def test_tokens_add_up_to_samples_and_to_the_data_term(name: str, run_dir: Path):
     case = CASES[name]()

@@ -13,7 +13,10 @@ from tests.checkpoints.saving import FORMS, build, open_form
 from tests.helpers import X
 
 # What Keras itself raises when it saves with NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 layers = keras.layers
 

@@ -11,7 +11,10 @@ from tests.checkpoints.saving import EPOCHS, FORMS, build, open_form
 from tests.helpers import X, flat
 
 # What Keras itself raises when it saves with NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 layers = keras.layers
 

@@ -15,7 +15,10 @@ from tests.checkpoints.saving import EPOCHS, build, open_form, train
 from tests.helpers import X
 
 # What Keras itself raises when it saves with NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 
 @pytest.mark.parametrize("form", ["weights", "keras"])

@@ -13,6 +13,8 @@ import explaind_tf as xtf
 from explaind_tf.attribution.predictions import are_probabilities, final_outputs
 from tests.helpers import LABELS, X, Y, batches, dense_model, fit
 
+pytestmark = pytest.mark.slow
+
 
 def test_outputs_of_a_model_with_state(run_dir: Path):
     layers = keras.layers

@@ -19,6 +19,8 @@ from explaind_tf.cli.inputs import check_source, leaf_names, read_inputs
 from explaind_tf.runs.format.structure import Leaf, Structure
 from tests.helpers import fit
 
+pytestmark = pytest.mark.slow
+
 A, B = np.arange(12.0).reshape(6, 2), np.arange(6)
 LEAF_A, LEAF_B = Leaf("float32", (2,)), Leaf("int32", ())
 ALL = slice(None)

@@ -12,6 +12,8 @@ from upath import UPath
 
 from explaind_tf.runs.storage.files import remove_tree
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., Result]
 
 

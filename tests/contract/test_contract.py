@@ -24,6 +24,8 @@ from explaind_tf.terms import terms_of
 from tests.contract.rows import ROWS, Row, optimizer_class
 from tests.helpers import dtype_policy
 
+pytestmark = pytest.mark.slow
+
 TABLE = Path(__file__).parents[2] / "docs" / "contract.md"
 
 Ledgers = dict[tuple[str, ...], xr.Dataset]  # by the axes that are kept
@@ -209,7 +211,6 @@ def cases() -> Iterator[Any]:
         yield pytest.param(row, id=f"{row.family}: {row.name}", marks=marks)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("row", list(cases()))
 # Keras' LearningRateScheduler reads the learning rate in a way that NumPy 2 deprecates.
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

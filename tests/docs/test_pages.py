@@ -9,7 +9,10 @@ from tests.docs import pages
 from tests.docs.pages import Block, blocks_of, chains, continued_page, difference_of, run_page
 
 # Keras itself raises this warning when it saves weights with NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 README_COMMANDS = ["pip install -e . && explaind-tf demo\n", 'pip install -e ".[test]" && pytest\n']
 # Other commands that continuous integration runs.

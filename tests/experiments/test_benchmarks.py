@@ -12,6 +12,8 @@ from experiments.benchmarks.runner import PartError, Runner
 from experiments.benchmarks.settings import QUICK, Settings, with_steps
 from experiments.benchmarks.timing import peak_megabytes, resident_megabytes
 
+pytestmark = pytest.mark.slow
+
 
 def _run(out, row):
     main(quick=True, row=[row], steps=None, repeats=None, out=out)

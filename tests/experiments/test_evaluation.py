@@ -7,6 +7,8 @@ from experiments.evaluation.retraining import Trainer
 from experiments.evaluation.sizes import QUICK
 from experiments.evaluation.splits import Split, flipped, with_shortcut
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(name="split", scope="module")
 def _split() -> Split:

@@ -13,6 +13,8 @@ from experiments.grokking.study import INNER, LAYERS, OUTER, Trained, Training, 
 from explaind_tf.analysis import invariance
 from explaind_tf.datasets import dihedral_table
 
+pytestmark = pytest.mark.slow
+
 TRAINING = Training(num_train=20, num_test=5, steps=20, measure_every=10, learning_rate=0.05, width=8)
 
 

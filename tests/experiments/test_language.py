@@ -9,6 +9,8 @@ from experiments.language.continuations import Continuation, account, pose, same
 from experiments.language.corpus_training import QUICK, Settings, make_model
 from explaind_tf.datasets import Windows
 
+pytestmark = pytest.mark.slow
+
 BLOCKS = 3
 
 

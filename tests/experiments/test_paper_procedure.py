@@ -10,6 +10,8 @@ from experiments.benchmarks.paper_procedure import PaperProcedure, completeness_
 from tests import oracle
 from tests.helpers import batches, dense_model, fit
 
+pytestmark = pytest.mark.slow
+
 SAMPLES, BATCH, EPOCHS, RATE, NODES = 7, 3, 2, np.float64(0.03), 4
 LAW = oracle.AdamW(weight_decay=0.5, beta_1=0.9, beta_2=0.99)
 # Both sides are the same sums, of order 1, in float64.

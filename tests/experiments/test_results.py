@@ -13,6 +13,8 @@ from experiments import results
 from experiments.results import Findings, Image, Table, carry_out, choose, new_figure, spread
 from tests.nightly import sweep
 
+pytestmark = pytest.mark.slow
+
 # Benchmarks measure durations and write their results in another form.
 NAMES = sorted(
     path.parent.name

@@ -12,6 +12,8 @@ from experiments.table1.machines import Machines
 from explaind_tf import measurements, open_run
 from tests.helpers import X
 
+pytestmark = pytest.mark.slow
+
 CIFAR2 = dataclasses.replace(table1.QUICK, dataset=table1.Dataset.CIFAR2, steps=2, inputs=3)
 
 

@@ -13,6 +13,8 @@ from explaind_tf.runs.steps import Transition
 from explaind_tf.terms import Term
 from tests.helpers import X, batches, dense_model, fit
 
+pytestmark = pytest.mark.slow
+
 SHRINKING = Term(
     name="shrinking",
     axes=frozenset((LAYER, PARAMETER, STEP)),

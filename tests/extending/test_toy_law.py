@@ -14,6 +14,8 @@ from explaind_tf.laws import StepFactors, decoupled_decay
 from explaind_tf.optimizers import PathOptimizer
 from tests.helpers import X, batches, dense_model, fit
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class AdagradLaw(laws.Law):

@@ -5,9 +5,13 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from tests.kernel.dense import SIZE, model
+
+pytestmark = pytest.mark.slow
 
 
 def test_functions_are_traced_once_whatever_the_batch_size(problem):

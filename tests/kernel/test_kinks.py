@@ -11,6 +11,8 @@ from explaind_tf.kernel.functions import Block, PureModel, StepPath
 from explaind_tf.kernel.path_integrals import integrate_directions
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 
+pytestmark = pytest.mark.slow
+
 SIDE, INPUTS = 4, 5
 
 

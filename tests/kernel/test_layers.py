@@ -8,6 +8,8 @@ from tests.helpers import double_precision
 from tests.kernel.examples import C, D, T, check_layer, draw, tokens
 from tests.nightly import sweep
 
+pytestmark = pytest.mark.slow
+
 layers = keras.layers
 
 

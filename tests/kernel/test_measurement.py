@@ -7,6 +7,8 @@ from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.quadrature.nodes import Quadrature, by_node, nodes_and_weights
 from tests.kernel.dense import SIZE, STATE, jacobian_of, measure, model, unpack
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("count", [1, 4, 5])  # few directions have a graph for their number
 def test_measures_and_jvps_along_a_path_equal_the_jacobian(problem, count):

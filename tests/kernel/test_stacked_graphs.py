@@ -9,6 +9,8 @@ from explaind_tf.kernel.functions import Block, PureModel, StepPath
 from explaind_tf.kernel.path_integrals import integrate_directions
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 
+pytestmark = pytest.mark.slow
+
 SIDE, CHANNELS, TOKENS, OUTPUTS = 6, 2, 5, 2
 
 

@@ -13,6 +13,8 @@ from explaind_tf.kernel.functions import Batch, Block, PureModel, StepPath
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from tests.helpers import double_precision
 
+pytestmark = pytest.mark.slow
+
 T, C, D = 3, 4, 2
 SHAPES = [(C, C), (C,), (C, D)]
 
@@ -131,12 +133,12 @@ def expected_rows(derivatives, path, block):
 
 
 def verdicts(derivatives, point, batch, path, block):
-    """Return what the trials say of samples, and of measurements by one JVP or two at once."""
+    """Return what the trials say of samples and of measurements."""
     return [
         trials.sample_gradients_hold(derivatives.loss, point, [], batch),
         trials.sample_products_hold(derivatives.loss, point, [], batch),
         trials.row_rules_hold(derivatives.measurement, path, block),
-        trials.row_products_hold(derivatives.measurement, path, block, at_once=2),
+        trials.row_products_hold(derivatives.measurement, path, block),
     ]
 
 
@@ -186,13 +188,17 @@ def test_models_whose_weights_are_all_zero_can_be_tried():
     assert trials.sample_products_hold(derivatives.loss, np.zeros_like(point), [], batch)
 
 
+def _at_night(make):
+    return pytest.param(make, True, marks=pytest.mark.nightly)
+
+
 @pytest.mark.parametrize(
     ("make", "holds"),
     [
         (lambda: keras.layers.LSTM(C, return_sequences=True), False),
-        (lambda: keras.layers.LSTM(C, return_sequences=True, unroll=True), True),
-        (lambda: keras.layers.Conv1D(C, 2, dilation_rate=2, padding="same"), True),
-        (lambda: keras.layers.DepthwiseConv1D(2, dilation_rate=2, padding="same"), True),
+        _at_night(lambda: keras.layers.LSTM(C, return_sequences=True, unroll=True)),
+        _at_night(lambda: keras.layers.Conv1D(C, 2, dilation_rate=2, padding="same")),
+        _at_night(lambda: keras.layers.DepthwiseConv1D(2, dilation_rate=2, padding="same")),
         (lambda: keras.layers.MultiHeadAttention(2, 2), True),
     ],
 )
@@ -212,6 +218,14 @@ def test_layers(make, holds):
         check(derivatives_of(call, shapes, head=-1), holds)
 
 
+def test_the_number_of_jvps_at_once_does_not_matter():
+    for call, holds in ((plain, True), (time_major, False)):
+        derivatives = derivatives_of(call)
+        _, _, path, block = problem(derivatives)
+        found = [trials.row_products_hold(derivatives.measurement, path, block, at_once=k) for k in (2, 4)]
+        assert found == [holds, holds]
+
+
 def test_random_numbers_make_samples_coupled():
     def noisy(v, x):
         return plain(v, x) + tf.random.stateless_normal(tf.shape(x), (1, 2), dtype=x.dtype)
@@ -221,9 +235,10 @@ def test_random_numbers_make_samples_coupled():
     assert trials.samples_are_coupled(derivatives.loss, point, [], batch)
 
 
-def test_many_variables_are_tried_in_groups():
+def test_many_variables_are_tried_in_groups(monkeypatch: pytest.MonkeyPatch):
     # More variables than groups: a wrong rule of one shows in the sum of its group.
-    few = 2 * trials._MOST_GROUPS
+    monkeypatch.setattr(trials, "_MOST_GROUPS", 3)
+    few = 6
 
     def call(v, x):
         return sum(x @ weight for weight in v[:few])

@@ -4,7 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import explaind_tf
+
+pytestmark = pytest.mark.slow
 
 PROGRAM = '''
 import sys

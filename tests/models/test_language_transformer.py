@@ -14,6 +14,8 @@ from tests.models.test_models import (
     trainable_count,
 )
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"vocabulary": 11, "seq_len": 5, "blocks": 2, "d_model": 8, "num_heads": 2, "d_mlp": 16}
 
 

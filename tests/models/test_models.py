@@ -12,6 +12,8 @@ from explaind_tf.models import (
     ResNet9,
 )
 
+pytestmark = pytest.mark.slow
+
 SMALL_TRANSFORMER = {"p": 11, "d_model": 8, "num_heads": 2, "d_mlp": 16}
 
 

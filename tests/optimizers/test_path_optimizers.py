@@ -12,6 +12,8 @@ from explaind_tf import PathAdamW, PathSGD
 from explaind_tf.optimizers.ring_buffer import SLOTS
 from tests.helpers import CLASSES, FEATURES, batches, dense_model, fit
 
+pytestmark = pytest.mark.slow
+
 # Optimizers of either family with every option that changes a step, as (Keras class, ours), arguments.
 ADAMW = (keras.optimizers.AdamW, PathAdamW)
 SGD = (keras.optimizers.SGD, PathSGD)

@@ -16,6 +16,8 @@ from explaind_tf.models import ResNet9
 from explaind_tf.runs.estimate import Estimate, estimate_from
 from tests.helpers import X, Y, batches, dense_model, fit
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 4
 
 

@@ -16,6 +16,8 @@ from tests.helpers import (
 )
 from tests.recording.fits import record_model
 
+pytestmark = pytest.mark.slow
+
 
 class Meddler(keras.callbacks.Callback):
     """Sets the weights at one moment of training."""

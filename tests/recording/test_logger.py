@@ -27,6 +27,8 @@ from tests.helpers import (
 )
 from tests.recording.fits import record_model
 
+pytestmark = pytest.mark.slow
+
 SCHEDULE = keras.optimizers.schedules.PolynomialDecay(0.05, 5, 0.01)
 WEIGHTS = np.linspace(0.0, 2.0, 10)
 IDS = np.array([f"sample {i}" for i in range(10)])

@@ -23,6 +23,8 @@ from explaind_tf.runs.storage.files import remove_tree
 from tests.helpers import Recorded, Spy, X, batches, dense_model, fit, flat_theta
 from tests.recording.test_resume import Interrupt
 
+pytestmark = pytest.mark.slow
+
 STEPS_AN_EPOCH = 3
 Objects = dict[str, bytes]
 

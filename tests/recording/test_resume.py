@@ -20,6 +20,8 @@ from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.storage.records import RecordFile
 from tests.helpers import CLASSES, X, Y, batches, dense_model, digest, fit, flat, flat_theta
 
+pytestmark = pytest.mark.slow
+
 STEPS_AN_EPOCH, EPOCHS = 3, 4
 
 

@@ -13,9 +13,12 @@ from explaind_tf.report import Section, write_report
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs Chromium: apt-get install chromium, or its path in CHROMIUM"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="needs Chromium: apt-get install chromium, or its path in CHROMIUM"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,8 @@ from explaind_tf.report import Section, calls, write_report
 from tests.helpers import X
 from tests.report.conftest import HOSTILE
 
+pytestmark = pytest.mark.slow
+
 _VOID = {"meta", "img", "br", "hr", "input", "link", "wbr"}
 
 

@@ -11,6 +11,8 @@ import explaind_tf as xtf
 from explaind_tf.report import Asked, Example, Section, account_for, write_report
 from tests.helpers import batches, fit
 
+pytestmark = pytest.mark.slow
+
 TOKENS = np.random.default_rng(0).integers(0, 5, (10, 4))
 NEXT = (TOKENS + 1) % 5
 

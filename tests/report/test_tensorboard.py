@@ -14,6 +14,8 @@ from explaind_tf.report import Section
 from explaind_tf.report.tensorboard import write_tensorboard
 from tests.helpers import batches, dense_model, fit
 
+pytestmark = pytest.mark.slow
+
 
 class Events:
     """The events of a log directory."""

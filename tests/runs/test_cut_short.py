@@ -24,6 +24,8 @@ from tests.runs.damage import (
     shard_of,
 )
 
+pytestmark = pytest.mark.slow
+
 
 class TestRunCutShort:
     @pytest.mark.parametrize("whole_steps", [0, 1, 3, 5, 6])

@@ -16,6 +16,8 @@ from explaind_tf.ledgers.accessor import DatasetLedger
 from tests.cli.conftest import error_of
 from tests.helpers import LABELS, X, digest
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., Result]
 
 # Routes are chosen by their time, so two equal calls may differ by the rounding of float32. Outputs move by a few tenths

@@ -11,6 +11,8 @@ from typer.testing import Result
 from tests.cli.conftest import error_of
 from tests.helpers import LABELS, X
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., Result]
 
 

@@ -4,9 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from typer.testing import Result
 
 from tests.cli.conftest import error_of
+
+pytestmark = pytest.mark.slow
 
 Call = Callable[..., Result]
 
