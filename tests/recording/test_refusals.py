@@ -297,7 +297,7 @@ def test_training_that_cannot_be_accounted_for_is_refused(
 class TestTapAndFit:
     def test_fit_without_a_tap_is_refused(self, run_dir: Path):
         logger = xtf.PathLogger(run_dir, verbose=False)
-        with pytest.raises(RefusedError, match=r"not tapped.*model\.fit\(logger\.tap\(train_ds\)"):
+        with pytest.raises(RefusedError, match=r"no dataset was tapped.*model\.fit\(logger\.tap\(train_ds\)"):
             fit(compiled(), batches(), logger)
         assert not run_dir.exists()
 

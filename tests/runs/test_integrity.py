@@ -79,6 +79,7 @@ def read_all(run_dir: Path) -> None:
         run.step_store.transition(int(step))
 
 
+@pytest.mark.slow
 class TestSweep:
     @pytest.mark.parametrize("change", [flips, cuts])
     def test_manifest(self, copied: Path, change: Callable[..., Iterator[bytes]]):
@@ -277,6 +278,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(part, (*path, key))
 
 
+@pytest.mark.slow
 class TestFuzz:
     @settings(max_examples=300, derandomize=True)
     @given(data=st.data())

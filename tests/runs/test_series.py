@@ -100,7 +100,7 @@ def test_each_is_read_once_on_the_way():
     [
         (
             np.ones(3, np.float32),
-            r"4: the variable 'a/kernel' has shape \(3,\) there; the model's has \(2,\)",
+            r"4: the variable 'a/kernel' has shape \(3,\) there; in the model it has \(2,\)",
         ),
         (np.array([1, np.inf], np.float32), "4: the variable 'a/kernel' holds NaN or infinite values"),
     ],
