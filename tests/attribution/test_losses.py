@@ -35,7 +35,6 @@ pytestmark = pytest.mark.slow
 COUPLED = ("penalties of the batch", "penalties of a coupled batch")
 CORE = (
     "dict of outputs and weights",
-    "own train step",
     "penalties of a coupled batch",
     "masks and weights of unequal lengths",
 )

@@ -25,6 +25,7 @@ def _run(out, row):
     return {check["what"]: check for check in found["checks"]}
 
 
+@pytest.mark.nightly
 def test_a_row_in_training_steps(tmp_path):
     checks = _run(tmp_path, 3)
     assert checks["training steps per step"]["measured"] > 0
@@ -32,6 +33,7 @@ def test_a_row_in_training_steps(tmp_path):
     assert checks["ledger balances to its tolerance"]["passed"]
 
 
+@pytest.mark.nightly
 def test_the_recording_row(tmp_path):
     assert all(check["measured"] > 0 and check["bar"] == 1.1 for check in _run(tmp_path, 9).values())
 

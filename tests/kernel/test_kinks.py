@@ -10,6 +10,7 @@ from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block, PureModel, StepPath
 from explaind_tf.kernel.path_integrals import integrate_directions
 from explaind_tf.kernel.quadrature.nodes import Quadrature
+from tests.nightly import sweep
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +107,7 @@ _NETWORKS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", _NETWORKS)
+@pytest.mark.parametrize("name", sweep(_NETWORKS, core=("two layers",)))
 def test_rows_products_and_derivatives_of_pieces_are_those_of_hundreds_of_nodes(name):
     function, shapes, inputs = _NETWORKS[name]
     rng = np.random.default_rng(1)

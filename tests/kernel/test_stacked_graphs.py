@@ -8,6 +8,7 @@ from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block, PureModel, StepPath
 from explaind_tf.kernel.path_integrals import integrate_directions
 from explaind_tf.kernel.quadrature.nodes import Quadrature
+from tests.nightly import sweep
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +78,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", sweep(MODELS, core=("positions", "lookup")))
 def test_rows_products_and_integrals_equal_those_of_a_loop(name):
     call, shapes = MODELS[name]
     rng = np.random.default_rng(0)

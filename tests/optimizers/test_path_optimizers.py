@@ -38,6 +38,8 @@ OPTIONS: dict[str, tuple[tuple[type, type], dict[str, Any]]] = {
         "loss scale": {"loss_scale_factor": 8.0},
     }.items()
 }
+# Those that run every time; the others run at night.
+CORE = ("adamw", "amsgrad", "nesterov", "sgd decay")
 
 
 def cosine() -> keras.optimizers.schedules.LearningRateSchedule:
@@ -78,10 +80,13 @@ class TestTrajectory:
     @pytest.mark.parametrize(
         ("option", "learning_rate", "jit_compile"),
         [
-            *((option, cosine, False) for option in OPTIONS),
+            *(
+                pytest.param(option, cosine, False, marks=() if option in CORE else pytest.mark.nightly)
+                for option in OPTIONS
+            ),
             ("adamw", 0.01, False),
             ("adamw", cosine, True),
-            ("nesterov", cosine, True),
+            pytest.param("nesterov", cosine, True, marks=pytest.mark.nightly),
             ("adamw clipnorm", cosine, True),
         ],
     )

@@ -15,6 +15,7 @@ from explaind_tf import RefusedError
 from explaind_tf.models import ResNet9
 from explaind_tf.runs.estimate import Estimate, estimate_from
 from tests.helpers import X, Y, batches, dense_model, fit
+from tests.nightly import sweep
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +58,7 @@ def record(run_dir: Path, model: keras.Model, dataset: tf.data.Dataset, **option
 
 
 @pytest.mark.parametrize("every", [1, 5])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", sweep(MODELS))
 def test_estimate_is_within_a_fifth_of_what_was_written(run_dir: Path, name: str, every: int):
     model, dataset = MODELS[name]()
     estimate = record(run_dir, model, dataset, every=every)

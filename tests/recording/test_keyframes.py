@@ -143,9 +143,7 @@ def assert_same_steps(run: xtf.Run, expected: xtf.Run, order: Sequence[int]) -> 
                 np.testing.assert_array_equal(a, b, err_msg=f"{name} of step {step}", strict=True)
 
 
-@pytest.mark.parametrize(
-    "name", sweep(CASES, core=("BatchNorm and dropout", "BatchNorm, XLA", "amsgrad and clipping"))
-)
+@pytest.mark.parametrize("name", sweep(CASES, core=("BatchNorm, XLA",)))
 def test_steps_trained_again_are_those_that_were_taken(run_dir: Path, tmp_path: Path, name: str):
     case = CASES[name]
     sparse, full = record(run_dir, case, EVERY), record(tmp_path / "full", case, 1)

@@ -79,6 +79,10 @@ def read_all(run_dir: Path) -> None:
         run.step_store.transition(int(step))
 
 
+# Cuts at every byte run at night. test_cut_short.py cuts files where a recording may end.
+CUTS = pytest.param(cuts, marks=pytest.mark.nightly)
+
+
 @pytest.mark.slow
 class TestSweep:
     @pytest.mark.parametrize("change", [flips, cuts])
@@ -89,7 +93,7 @@ class TestSweep:
         assert (tried, missed) == (path.stat().st_size, 0)
 
     @pytest.mark.parametrize("file", [STEPS, SAMPLES])
-    @pytest.mark.parametrize("change", [flips, cuts])
+    @pytest.mark.parametrize("change", [flips, CUTS])
     def test_records_are_checked_when_they_are_used(
         self, copied: Path, file: str, change: Callable[..., Iterator[bytes]]
     ):
@@ -98,7 +102,7 @@ class TestSweep:
         print(f"{tried} {change.__name__} of {path.name}")
         assert (tried, missed) == (path.stat().st_size, 0)
 
-    @pytest.mark.parametrize("change", [flips, cuts])
+    @pytest.mark.parametrize("change", [flips, CUTS])
     def test_records_between_keyframes(self, run_dir: Path, change: Callable[..., Iterator[bytes]]):
         """Damage is found in the record itself, before anything is trained again from it."""
         model = dense_model()
@@ -115,7 +119,7 @@ class TestSweep:
         tried, missed = undetected(path, change(path.read_bytes()), read)
         assert (tried, missed) == (path.stat().st_size, 0)
 
-    @pytest.mark.parametrize("change", [flips, cuts])
+    @pytest.mark.parametrize("change", [flips, CUTS])
     def test_graphs(self, copied: Path, change: Callable[..., Iterator[bytes]]):
         graphs = read_manifest(copied).graphs
         total = 0

@@ -26,6 +26,7 @@ from tests.helpers import (
     flat_theta,
     initialised,
 )
+from tests.nightly import sweep
 
 
 def shuffled() -> tf.data.Dataset:
@@ -140,7 +141,7 @@ def check_alignment(run: xtf.Run, drawn: Drawn, spy: Spy) -> None:
 
 
 class TestAlignment:
-    @pytest.mark.parametrize("name", CASES)
+    @pytest.mark.parametrize("name", sweep(CASES, core=("shuffled, ragged, several epochs",)))
     def test_rows_are_the_batches_that_were_drawn(self, run_dir: Path, name: str):
         case = CASES[name]
         run, drawn, spy = train(run_dir, case)
