@@ -77,12 +77,8 @@ def methods(
     ValueError
         If several samples share an id, or samples interact.
     """
+    _refuse_shared_ids(run)
     samples, last = len(run.samples), len(run.steps)
-    if not np.array_equal(run.samples.id_of_row, np.arange(samples)):
-        raise ValueError(
-            f"The {samples} distinct samples of this run share {len(run.samples.ids)} ids, so an id has no single loss. "
-            f"Record a run with an id for each sample."
-        )
     gradients = Gradients(run)
     own, targets = run.samples.take(np.arange(samples))
     labels = np.asarray(targets).reshape(samples)
@@ -130,6 +126,15 @@ def methods(
         "loss": Method(lambda x, y: np.tile(gradients.losses(last), (len(y), 1)), is_signed=False),
         "random": Method(lambda x, y: rng.normal(size=(len(y), samples)), is_signed=True),
     }
+
+
+def _refuse_shared_ids(run: Run) -> None:
+    samples = len(run.samples)
+    if not np.array_equal(run.samples.id_of_row, np.arange(samples)):
+        raise ValueError(
+            f"The {samples} distinct samples of this run share {len(run.samples.ids)} ids, so an id has no single loss. "
+            f"Record a run with an id for each sample."
+        )
 
 
 def mislabelled(method: Method, x: Any, y: np.ndarray, is_wrong: np.ndarray, *, seed: int = 0) -> Interval:
