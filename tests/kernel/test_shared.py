@@ -22,10 +22,3 @@ def test_those_used_last_are_kept():
     shared.get("c", list)  # the third lets go of the one that was used longest ago
     assert shared.get("a", list) is first
     assert shared.get("b", list) is not second
-
-
-def test_nothing_is_kept_once_forgotten():
-    shared = Shared[list](2)
-    first = shared.get("a", list)
-    shared.clear()
-    assert shared.get("a", list) is not first

@@ -24,9 +24,3 @@ class Derivatives:
         self.model = model
         self.measurement = _MEASUREMENTS.get(model.measure_key, lambda: MeasurementDerivatives(model))
         self.loss = _LOSSES.get(model.losses_key, lambda: LossDerivatives(model))
-
-
-def forget_compiled() -> None:
-    """Let go of all compiled functions that nothing uses."""
-    _MEASUREMENTS.clear()
-    _LOSSES.clear()

@@ -32,8 +32,3 @@ class Shared(Generic[_Value]):
             while len(self._values) > self._most:
                 self._values.popitem(last=False)
             return self._values[key]
-
-    def clear(self) -> None:
-        """Forget all values."""
-        with self._lock:
-            self._values.clear()
