@@ -5,7 +5,6 @@ layers before it then have no influence that could be checked.
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -91,16 +90,25 @@ def _single_samples(
 
 
 def row_rules_hold(
-    measurement: MeasurementDerivatives, path: StepPath, block: Block, *, at_once: int = 1
+    measurement: MeasurementDerivatives, path: StepPath, block: Block, *, at_once: int | None = 1
 ) -> bool:
-    """Return whether the rules give the gradients of single measurements; ``at_once`` as in :func:`row_products_hold`."""
+    """Return whether the rules give the gradients of single measurements.
 
-    def by_rule(path: StepPath, quadrature: Quadrature, part: Block, direction: np.ndarray) -> np.ndarray:
-        rows = measurement.path_rows(path, quadrature, part, by_rule=True).numpy()
-        pieces = np.split(rows * direction, np.cumsum(measurement.model.sizes)[:-1], axis=-1)
-        return np.stack([piece.sum(axis=-1) for piece in pieces], axis=-1)
+    ``at_once`` is that of :func:`row_products_hold`. None compares with a loop over the measurements instead of JVPs,
+    for callers that take no JVP: TensorFlow lacks the second-order gradients of some operations.
+    """
+    trial = _RowTrial(measurement, path, block)
 
-    return _products_hold(by_rule, measurement, path, block, at_once)
+    def products(*, by_rule: bool) -> np.ndarray:
+        rows = measurement.path_rows(trial.path, trial.quadrature, trial.part, by_rule=by_rule).numpy()
+        pieces = np.split(rows * trial.direction, np.cumsum(measurement.model.sizes)[:-1], axis=-1)
+        return trial.summed(np.stack([piece.sum(axis=-1) for piece in pieces], axis=-1))
+
+    try:
+        found = products(by_rule=True)
+    except _UNFIT:
+        return False
+    return trial.agrees(found, products(by_rule=False) if at_once is None else trial.by_jvps(at_once))
 
 
 def row_products_hold(
@@ -121,43 +129,49 @@ def row_products_hold(
     at_once : int
         Number of directions of one JVP. A graph is compiled for each such number: choose that of the sweep.
     """
-
-    def by_rule(path: StepPath, quadrature: Quadrature, part: Block, direction: np.ndarray) -> np.ndarray:
-        return measurement.path_products(path, quadrature, direction[None], part).numpy()[:, :, 0]
-
-    return _products_hold(by_rule, measurement, path, block, at_once)
-
-
-def _products_hold(
-    by_rule: Callable[[StepPath, Quadrature, Block, np.ndarray], np.ndarray],
-    measurement: MeasurementDerivatives,
-    path: StepPath,
-    block: Block,
-    at_once: int,
-) -> bool:
-    """Compare products of a direction with gradients, (inputs, O, V), with JVPs in the pieces of that direction."""
-    model = measurement.model
-    path = dataclasses.replace(path, start=_shaken(model, path.start))
-    outputs = int(measurement.values(path.start, path.constants, block.take(slice(0, 1))).shape[1])
-    # At least two inputs, since a single one is in place in any arrangement. A row is as large as the model.
-    count = min(max(len(block), 2), max(2, _MOST // outputs))
-    part = block.take(np.arange(count) % len(block))
-    quadrature = Quadrature.same(len(part))
-    direction = _direction(model, path.start)
+    trial = _RowTrial(measurement, path, block)
     try:
-        found = by_rule(path, quadrature, part, direction)
+        found = measurement.path_products(trial.path, trial.quadrature, trial.direction[None], trial.part)
     except _UNFIT:
         return False
-    # A JVP for each variable, or for several together if there are many.
-    group_of = np.arange(len(model.sizes)) % min(len(model.sizes), _MOST_GROUPS)
-    groups, table = np.unique(group_of), quadrature.by_node()[0]
-    jvps = []
-    for first in range(0, len(groups), at_once):
-        masked = [np.repeat(group_of == first + k, model.sizes) * direction for k in range(at_once)]
-        jvps.append(measurement.path_jvp(path, table, np.stack(masked), part).numpy())
-    expected = np.moveaxis(np.concatenate(jvps, axis=1)[:, : len(groups)], 1, -1)  # (inputs, O, groups)
-    summed = np.stack([found[..., group_of == group].sum(axis=-1) for group in groups], axis=-1)
-    return _agree(summed, expected, [1] * len(groups))
+    return trial.agrees(trial.summed(found.numpy()[:, :, 0]), trial.by_jvps(at_once))
+
+
+class _RowTrial:
+    """A few inputs near a point of the path, and a direction whose products with their gradients are compared.
+
+    The products are compared variable by variable, or for several variables together if there are many.
+    """
+
+    def __init__(self, measurement: MeasurementDerivatives, path: StepPath, block: Block) -> None:
+        self._measurement, model = measurement, measurement.model
+        self.path = dataclasses.replace(path, start=_shaken(model, path.start))
+        probe = block.take(slice(0, 1))
+        outputs = int(measurement.values(self.path.start, path.constants, probe).shape[1])
+        # At least two inputs, since a single one is in place in any arrangement. A row is as large as the model.
+        count = min(max(len(block), 2), max(2, _MOST // outputs))
+        self.part = block.take(np.arange(count) % len(block))
+        self.quadrature = Quadrature.same(count)
+        self.direction = _direction(model, self.path.start)
+        self._group_of = np.arange(len(model.sizes)) % min(len(model.sizes), _MOST_GROUPS)
+        self._groups = np.unique(self._group_of)
+
+    def summed(self, products: np.ndarray) -> np.ndarray:
+        """Return products by variable (inputs, O, V) as those by group, (inputs, O, groups)."""
+        by_group = [products[..., self._group_of == group].sum(axis=-1) for group in self._groups]
+        return np.stack(by_group, axis=-1)
+
+    def by_jvps(self, at_once: int) -> np.ndarray:
+        """Return the products by group from a JVP for each."""
+        sizes, table, found = self._measurement.model.sizes, self.quadrature.by_node()[0], []
+        for first in range(0, len(self._groups), at_once):
+            masked = [np.repeat(self._group_of == first + k, sizes) * self.direction for k in range(at_once)]
+            found.append(self._measurement.path_jvp(self.path, table, np.stack(masked), self.part).numpy())
+        return np.moveaxis(np.concatenate(found, axis=1)[:, : len(self._groups)], 1, -1)
+
+    def agrees(self, found: np.ndarray, expected: np.ndarray) -> bool:
+        """Return whether products by group agree."""
+        return _agree(found, expected, [1] * len(self._groups))
 
 
 def _theta_sizes(model: PureModel) -> list[int]:

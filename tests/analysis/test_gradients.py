@@ -52,3 +52,16 @@ def test_sample_weights_are_refused(tmp_path):
     model.fit(logger.tap(weighted), callbacks=[logger], verbose=0, shuffle=False)
     with pytest.raises(ValueError, match="sample weights"):
         Gradients(xtf.open_run(tmp_path / "run"))
+
+
+def test_operations_without_a_second_order_gradient_need_none(tmp_path):
+    # TensorFlow has no gradient of SoftsignGrad, which a JVP would take.
+    layers = [keras.layers.Dense(3, activation="softsign"), keras.layers.Dense(2)]
+    recorded = record(tmp_path / "run", layers, epochs=1)
+    run, model = recorded.open(), recorded.model
+    found = Gradients(run).of_measurements(len(run.steps), X[:2], LABELS[:2])
+    for k, row in enumerate(found):
+        with tf.GradientTape() as tape:
+            value = tf.nn.log_softmax(model(X[k : k + 1]))[0, LABELS[k]]
+        expected = [tf.reshape(g, -1) for g in tape.gradient(value, model.trainable_variables)]
+        np.testing.assert_allclose(row, np.concatenate(expected), rtol=1e-4, atol=1e-6)

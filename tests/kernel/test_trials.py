@@ -138,6 +138,7 @@ def verdicts(derivatives, point, batch, path, block):
         trials.sample_gradients_hold(derivatives.loss, point, [], batch),
         trials.sample_products_hold(derivatives.loss, point, [], batch),
         trials.row_rules_hold(derivatives.measurement, path, block),
+        trials.row_rules_hold(derivatives.measurement, path, block, at_once=None),
         trials.row_products_hold(derivatives.measurement, path, block),
     ]
 
@@ -145,7 +146,7 @@ def verdicts(derivatives, point, batch, path, block):
 def check(derivatives, holds):
     """Hold the verdicts of all trials, and the numbers of the way they choose, against tapes."""
     point, batch, path, block = problem(derivatives)
-    assert verdicts(derivatives, point, batch, path, block) == [holds] * 4
+    assert verdicts(derivatives, point, batch, path, block) == [holds] * 5
     found = derivatives.loss.sample_gradients(point, [], batch, by_rule=holds)
     np.testing.assert_allclose(found, expected_gradients(derivatives, point, batch), atol=1e-12)
     middle = Quadrature.same(len(block))
@@ -168,7 +169,7 @@ def test_arrangements_are_told_apart_whatever_the_number_of_examples(count):
     # A single example is in place in any arrangement. With as many examples as positions, shapes fit by chance.
     derivatives = derivatives_of(time_major)
     point, batch, path, block = problem(derivatives, count)
-    assert verdicts(derivatives, point, batch, path, block) == [False] * 4
+    assert verdicts(derivatives, point, batch, path, block) == [False] * 5
 
 
 def test_layers_behind_a_head_of_zeros_are_tried_too():
@@ -176,7 +177,7 @@ def test_layers_behind_a_head_of_zeros_are_tried_too():
     point, batch, path, block = problem(derivatives)
     point[-C * D :] = 0
     still = dataclasses.replace(path, start=point, displacement=np.zeros_like(point))
-    assert verdicts(derivatives, point, batch, still, block) == [False] * 4
+    assert verdicts(derivatives, point, batch, still, block) == [False] * 5
     assert trials.samples_are_coupled(derivatives_of(coupled).loss, point, [], batch)
     assert not trials.samples_are_coupled(derivatives.loss, point, [], batch)
 
