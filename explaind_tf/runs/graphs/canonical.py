@@ -9,12 +9,14 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+# Attributes that name something outside of the graph: a registered gradient, a Python function, a shared resource.
+_OUTSIDE = ("_gradient_op_type", "token", "shared_name", "container")
 # Attributes that say how a graph came to be or where it was placed, not what it computes.
 _OF_NO_EFFECT = ("_output_shapes", "_class", "_user_specified_name")
 
 
-def graph_digest(graph_def: Any, inputs: Iterable[str], outputs: Iterable[str]) -> str:
-    """Return the digest of a graph as a function of tensors.
+def graph_digest(graph_def: Any, inputs: Iterable[str], outputs: Iterable[str]) -> str | None:
+    """Return the digest of a graph as a function of tensors; None if it names something outside of the graph.
 
     Parameters
     ----------
@@ -25,9 +27,15 @@ def graph_digest(graph_def: Any, inputs: Iterable[str], outputs: Iterable[str]) 
 
     Returns
     -------
-    str
+    str or None
         64 hexadecimal digits.
     """
+    nodes = [
+        *graph_def.node,
+        *(node for function in graph_def.library.function for node in function.node_def),
+    ]
+    if any(node.attr[name].s for node in nodes for name in _OUTSIDE if name in node.attr):
+        return None
     functions = _Functions(graph_def.library.function)
     digest, numbers = hashlib.sha256(), _numbered(graph_def.node, {})
     for tensors in (inputs, outputs):
