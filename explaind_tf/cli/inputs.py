@@ -198,9 +198,8 @@ def _from_tfds(source: str, names: Sequence[str], rows: slice) -> dict[str, np.n
     chosen = dataset.skip(rows.start or 0).take(-1 if count is None else count)
     elements = list(chosen.as_numpy_iterator())
     if not elements or (count is not None and len(elements) < count):
-        _check_rows(
-            rows, sum(1 for _ in dataset), source
-        )  # counted only here, since it reads the whole split
+        # Counted only now, since it reads the whole split.
+        _check_rows(rows, sum(1 for _ in dataset), source)
     features = _with_supervised(elements[0], info.supervised_keys)
 
     def read(key: str) -> np.ndarray:

@@ -4,8 +4,8 @@ Costs are counted in forward passes of one example. A backward pass counts as tw
 (JVP), besides the passes that it shares with other directions.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,8 +22,6 @@ from explaind_tf.sweeps.reverse_sweep import ReverseSweep
 from explaind_tf.sweeps.routes import Routes
 from explaind_tf.sweeps.sweep import Sweep
 from explaind_tf.sweeps.task import Task
-
-_Name = TypeVar("_Name", bound=str)
 
 # A step is usually integrated in two directions at once: the samples' share and weight decay's.
 _CAUSES = 2
@@ -55,9 +53,10 @@ def choose_routes(task: Task) -> Routes:
     splits_late = reverse and task.recorded.splits_each_alone
     in_forward = 1 if groups is None or reverse else len(groups.labels)
     # Without rows there is nothing to try.
-    by_rule = (reverse or question.keeps_parameters) and _rows_by_rule(task, 1 if splits_late else _CAUSES)
+    needs_rows = reverse or question.keeps_parameters
+    by_rule = _rows_by_rule(task, 1 if splits_late else _CAUSES) if needs_rows else None
     return Routes(
-        rows_by_rule=by_rule,
+        rows_by_rule=bool(by_rule),
         parts=None if splits_late else _parts_route(task, by_rule, in_forward),
         splits_late=splits_late,
         samples=_sample_route(task) if reverse else None,
@@ -83,10 +82,11 @@ def _rows_by_rule(task: Task, at_once: int) -> bool:
     return trials.row_rules_hold(task.derivatives.measurement, path, task.blocks[0], at_once=at_once)
 
 
-def _parts_route(task: Task, rows_by_rule: bool, groups: int) -> PartsRoute | None:
+def _parts_route(task: Task, rows_by_rule: bool | None, groups: int) -> PartsRoute | None:
+    """Choose how causes are split; whether rows go by rule is None if that was not tried."""
     question = task.question
     if question.keeps_parameters:
-        return PartsByRows(rows_by_rule)
+        return PartsByRows(bool(rows_by_rule))
     if not question.keeps_layers:
         return None
     # At least data and weight decay, unless the reverse sweep yields the samples' entries.
@@ -98,31 +98,34 @@ def _parts_route(task: Task, rows_by_rule: bool, groups: int) -> PartsRoute | No
         return PartsByJvp()
     path, block = task.replay.step(question.first).path, task.blocks[0]
     measurement = task.derivatives.measurement
-    by_rule = rows_by_rule or trials.row_products_hold(measurement, path, block, at_once=_CAUSES)
+    by_rule = rows_by_rule
+    if by_rule is None:
+        by_rule = trials.row_products_hold(measurement, path, block, at_once=_CAUSES)
     backward: PartsRoute = PartsByProducts() if by_rule else PartsByRows(by_rule=False)
     costs[backward.name] = backward_pass * (1.0 if by_rule else _LOOP_PENALTY)
     quadrature = Quadrature.same(len(block))
-    vectors = np.stack([path.displacement] * directions)
+
+    def vectors(parts: int = 1) -> np.ndarray:
+        return np.stack([path.displacement] * directions * parts)
 
     def by_jvp() -> Any:
-        repeated = np.repeat(vectors, layers, axis=0)
+        repeated = vectors(layers)
         return measurement.path_jvp(path, quadrature.by_node()[0], repeated, block)
 
     clocked: dict[str, Callable[[], Any]] = {
         PartsByJvp.name: by_jvp,
-        PartsByProducts.name: lambda: measurement.path_products(path, quadrature, vectors, block),
+        PartsByProducts.name: lambda: measurement.path_products(path, quadrature, vectors(), block),
         PartsByRows.name: lambda: measurement.path_rows(path, quadrature, block, by_rule=False),
     }
-    return PartsByJvp() if _cheapest(task, costs, clocked) == PartsByJvp.name else backward
+    chosen = cheapest(costs, clocked, is_long=_is_long(task))
+    return PartsByJvp() if chosen == PartsByJvp.name else backward
 
 
-def _cheapest(task: Task, costs: Mapping[_Name, float], clocked: Mapping[_Name, Callable[[], Any]]) -> _Name:
-    """Return the route of the lowest cost, by the clock where routes are close and the work is long."""
+def _is_long(task: Task) -> bool:
+    """Whether a task is long enough for the clock to pay."""
     model = task.derivatives.model
     of_input = model.point_size + task.run.graphs.forward_bytes_per_input / model.dtype.size
-    if task.steps * len(task.everything) * of_input < _WORTH_CLOCKING:
-        return min(costs, key=lambda name: costs[name])
-    return cheapest(costs, clocked)
+    return task.steps * len(task.everything) * of_input >= _WORTH_CLOCKING
 
 
 def _are_coupled(task: Task) -> bool:
@@ -154,7 +157,8 @@ def _sample_route(task: Task) -> Route:
     def contract(route: Route) -> Callable[[], np.ndarray]:
         return lambda: route.contract(task.derivatives.loss, at, psi, partition)
 
-    return ROUTES[_cheapest(task, costs, {name: contract(ROUTES[name]) for name in costs})]
+    clocked = {name: contract(ROUTES[name]) for name in costs}
+    return ROUTES[cheapest(costs, clocked, is_long=_is_long(task))]
 
 
 def _first_batch(task: Task) -> TrainingPoint:

@@ -12,11 +12,13 @@ _Name = TypeVar("_Name", bound=str)
 CLOSE = 2.5
 
 
-def cheapest(costs: Mapping[_Name, float], clocked: Mapping[_Name, Callable[[], Any]]) -> _Name:
-    """Return the name of the lowest cost. If others are close to it, they are run and the clock decides."""
-    least = min(costs.values())
-    close = [name for name, cost in costs.items() if cost <= CLOSE * least]
-    return close[0] if len(close) == 1 else min(close, key=lambda name: seconds(clocked[name]))
+def cheapest(
+    costs: Mapping[_Name, float], clocked: Mapping[_Name, Callable[[], Any]], *, is_long: bool = True
+) -> _Name:
+    """Return the name of the lowest cost. If others are close to it and the work is long, the clock decides."""
+    least = min(costs, key=lambda name: costs[name])
+    close = [name for name, cost in costs.items() if cost <= CLOSE * costs[least]]
+    return least if len(close) == 1 or not is_long else min(close, key=lambda name: seconds(clocked[name]))
 
 
 def seconds(function: Callable[[], Any]) -> float:
