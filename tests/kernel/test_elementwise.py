@@ -31,6 +31,7 @@ def _broadcasts(draw):
     return source, rest, kept
 
 
+@pytest.mark.slow
 @settings(max_examples=25, derandomize=True)
 @given(_broadcasts(), st.sampled_from(sorted(OPERATIONS)), st.booleans())
 def test_elementwise_operations_of_any_shapes(shapes, name, is_first):

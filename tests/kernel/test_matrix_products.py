@@ -65,6 +65,7 @@ def test_einsums(equation, read, weight, is_first):
     check(call, [w], x)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, derandomize=True)
 @given(st.lists(st.integers(1, 3), max_size=3), st.integers(1, 3), st.integers(1, 3), st.booleans())
 def test_products_of_any_shapes(positions, inner, outer, is_transposed):

@@ -54,6 +54,7 @@ def test_in_figures(ledger: xr.Dataset):
     assert f"{AVERAGING.label} +1" in bars.y
 
 
+@pytest.mark.slow
 def test_in_the_report(ledger: xr.Dataset, section: Section):
     section = dataclasses.replace(section, balance=ledger, path=ledger)
     told = html._balance(section, "model-0")
