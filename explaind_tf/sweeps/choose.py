@@ -162,8 +162,13 @@ def _sample_route(task: Task) -> Route:
 
 
 def _first_batch(task: Task) -> TrainingPoint:
-    """Return the largest batch of the first steps, and the point at which it trained."""
-    numbers = range(min(task.question.stop, _LOOKED_AT))
-    steps = (task.replay.step(number) for number in numbers)
-    step = max(steps, key=lambda step: len(step.transition.rows))
-    return TrainingPoint(step.path.start, step.path.constants, task.recorded.gradients.batch(step))
+    """Return the largest batch of the first steps, and the point at which it trained.
+
+    A batch of one sample does not show whether samples interact. If the first ones are such, later ones are looked at.
+    """
+    largest = task.replay.step(0)
+    for number in range(1, task.question.stop):
+        if number >= _LOOKED_AT and len(largest.transition.rows) > 1:
+            break
+        largest = max(largest, task.replay.step(number), key=lambda step: len(step.transition.rows))
+    return TrainingPoint(largest.path.start, largest.path.constants, task.recorded.gradients.batch(largest))

@@ -2,14 +2,16 @@
 
 from collections import Counter
 
+import keras
 import numpy as np
 import pytest
 
+import explaind_tf as xtf
 from explaind_tf.measurements import outputs
 from explaind_tf.progress import Progress
 from explaind_tf.questions.options import Options
 from explaind_tf.sweeps.choose import choose_routes, sweeps_of
-from tests.helpers import X, record
+from tests.helpers import X, Y, batches, dense_model, fit, record
 
 QUIET = Progress(enabled=False)
 
@@ -61,3 +63,18 @@ def test_a_sweep_says_what_it_costs_before_it_runs(run):
     assert min(sweep.working_bytes for sweep in sweeps) > 0
     assert path.inputs_at_once == reverse.inputs_at_once == 2
     assert reverse.name == "reverse sweep (rules)"
+
+
+def test_samples_that_interact_are_noticed_behind_batches_of_one(tmp_path):
+    # A batch of one sample shows no interaction, and BatchNorm has none in it.
+    model = dense_model(
+        keras.layers.Dense(3, use_bias=False), keras.layers.BatchNormalization(), keras.layers.Dense(2)
+    )
+    model.compile(xtf.PathAdamW(0.01, epsilon=1e-3), loss="mse", run_eagerly=True)
+    logger = xtf.PathLogger(tmp_path / "run", verbose=False)
+    ragged = batches(X[:4], Y[:4], size=1).concatenate(batches(X[4:], Y[4:], size=6))
+    fit(model, logger.tap(ragged), logger)
+    # So many measurements that a loop over the samples would cost less, if they did not interact.
+    ledger = xtf.open_run(tmp_path / "run").attribute(X, axes=("sample",), progress=False)
+    assert "(jvp)" in ledger.attrs["method"]
+    ledger.explaind.check()
