@@ -24,6 +24,7 @@ AXES: Final = (SAMPLE, TOKEN, GROUP, STEP, LAYER, PARAMETER)
 INITIAL: Final = "initial"
 FINAL: Final = "final"
 DATA: Final = "data"
+ROUNDING: Final = "rounding"
 WEIGHT_DECAY: Final = "weight_decay"
 REGULARIZER: Final = "regularizer"
 CARRYOVER: Final = "carryover"

@@ -71,6 +71,15 @@ _TABLE: dict[str, Term] = {
             "the gradients of the training samples, each entered under the sample it came from",
         ),
         Term(
+            names.ROUNDING,
+            _PARTS | {names.STEP},
+            "rounding of gradients",
+            "#AAAA00",
+            "change by the gradients that the optimizer used, less the sum of the samples' gradients",
+            "the rounding of gradients in training: what the optimizer used beside the sum of the samples' gradients",
+            is_optional=True,
+        ),
+        Term(
             names.WEIGHT_DECAY,
             _PARTS | {names.STEP},
             "weight decay",

@@ -10,8 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+import xarray as xr
 
 import explaind_tf as xtf
+from explaind_tf import constants as names
 
 FEATURES, CLASSES = 3, 2
 _RNG = np.random.default_rng(0)
@@ -118,6 +120,13 @@ def record(
     dataset = batches(X, Y) if ids is None else batches(np.array(ids), (X, Y))
     fit(model, logger.tap(dataset), logger, spy, epochs=epochs)
     return Recorded(run_dir, model, spy)
+
+
+def totals(ledger: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Return the totals of all terms. The data's total holds the rounding, as in a ledger without samples."""
+    found = {term: ledger.explaind.total(term) for term in ledger.explaind.terms}
+    rounding = found.pop(names.ROUNDING, 0.0)
+    return found if names.DATA not in found else found | {names.DATA: found[names.DATA] + rounding}
 
 
 def flat(variables: Sequence[Any]) -> np.ndarray:

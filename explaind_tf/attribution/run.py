@@ -92,13 +92,16 @@ class Attributable(WeightPath):
 
         With Φ_s(x) = ∫₀¹ ∂f/∂θ (x; θ_s + tΔθ_s) dt and Keras' displacement Δθ_s = −η_sλ w⊙θ_s − P_s m_s + …,
 
-            f_N − f_0 = Σ_s Φ_s·Δθ_s = data + weight_decay + regularizer + carryover + external + state + residual,
+            f_N − f_0 = Σ_s Φ_s·Δθ_s
+                      = data + rounding + weight_decay + regularizer + carryover + external + state + residual,
 
         exactly (ExPLAIND, arXiv:2505.20076, Theorem 3.1, in the form that Keras executes). The terms are the changes by
 
         - ``data``: the gradients of training samples,
         - ``weight_decay``: the optimizer's weight decay,
         - ``regularizer``: the gradients of regularisers and of ``add_loss``,
+        - ``rounding``: what the split over samples, tokens or groups lost to rounding: the gradient that the optimizer used,
+          less the sum of their gradients. Ledgers without these axes do not have it; their ``data`` holds it,
         - ``carryover``: momentum that training before this run left in the optimizer; zero for a fresh optimizer,
         - ``external``: weights that something other than the optimizer set, such as callbacks or constraints,
         - ``state``: the drift of BatchNorm's statistics and of other state that no gradient moves,
@@ -211,7 +214,12 @@ class Run(RecordedRun, Attributable):
         super().__init__(run_dir)  # warnings count the calls between it and the user
 
     def _replay(self, derivatives: Derivatives, tolerance: float) -> Replay:
-        return Replay(self, derivatives, tolerance)
+        return Replay(self, derivatives, tolerance, self._checked_updates)
+
+    @cached_property
+    def _checked_updates(self) -> set[int]:
+        """The updates whose batches were found to be those that trained."""
+        return set()
 
     def curves(self, *, progress: bool = True) -> xr.Dataset:
         """Return training loss and learning rate of each step. The loss takes a forward pass of the step's batch.
@@ -235,7 +243,8 @@ class Run(RecordedRun, Attributable):
         Parameters
         ----------
         replay : bool
-            Whether to replay the gradient of each step and compare the optimizer's law with the recorded weights.
+            Whether to compute the gradient of each step's batch again and compare it with the one that the optimizer used,
+            and the optimizer's law with the recorded weights.
         progress : bool
             Whether to show a progress bar (on a terminal only).
 
@@ -244,14 +253,15 @@ class Run(RecordedRun, Attributable):
         RunFormatError
             If a file is damaged.
         UnbalancedLedgerError
-            If a step does not follow from the recorded batch, to 1 % of the largest step so far.
+            If an update used another gradient than its recorded batch gives, beyond rounding. Or if the law misses a step
+            by more than 1 % of the largest step so far.
         """
         self.verify_files()
         if not replay:
             return
         derivatives = self._derivatives(measurements.outputs())
         with Progress(progress).task("Verify", len(self.steps)) as advance:
-            for _ in Replay(self, derivatives).path_steps(0, len(self.steps), from_batches=True):
+            for _ in Replay(self, derivatives).path_steps(0, len(self.steps), check_batches=True):
                 advance()
 
 

@@ -55,27 +55,6 @@ class UpdateRows:
     phi: tf.Tensor | None
     update: Update
 
-    def of_use(self, psi: tf.Tensor, share: float = 1.0, *, is_direct: bool) -> "UseRows":
-        """Return how far a unit of this update's batch gradient moves the measurements, through a share of the rows Ψ.
-
-        Parameters
-        ----------
-        psi : tf.Tensor
-            Shape (F, D).
-        share : float
-            The share of Ψ.
-        is_direct : bool
-            Whether to add how far it moves them in this step without the momentum.
-        """
-        if self.update.scale.ndim == 0 and not (is_direct and self.update.direct):
-            return UseRows(psi, share * self.update.gain * float(self.update.scale))
-        dtype = psi.dtype.as_numpy_dtype
-        rows = psi * np.asarray(share * self.update.gain * self.update.scale).astype(dtype)
-        if is_direct and self.update.direct:
-            assert self.phi is not None, "only a step that is accounted for has a direct part"
-            rows = rows + self.phi * np.asarray(self.update.direct * self.update.scale).astype(dtype)
-        return UseRows(rows)
-
 
 @dataclass(frozen=True)
 class UseRows:
@@ -87,6 +66,57 @@ class UseRows:
 
     rows: tf.Tensor
     factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class EffectRows:
+    """How one update moves the measurements in one later step, or in all: a share of the rows Ψ.
+
+    Attributes
+    ----------
+    update : UpdateRows
+        The update.
+    psi : tf.Tensor
+        Ψ, shape (F, D).
+    share : float
+        The share of Ψ.
+    is_direct : bool
+        Whether the gradient's effect without the momentum, which is in the update's own step, is a part of it.
+    """
+
+    update: UpdateRows
+    psi: tf.Tensor
+    share: float
+    is_direct: bool
+
+    def of_gradient(self) -> UseRows:
+        """Return how far a unit of the gradient of one of the update's batches moves the measurements."""
+        coefficients = self.update.update
+        if coefficients.scale.ndim == 0 and not self._adds_direct:
+            return UseRows(self.psi, self.share * coefficients.gain * float(coefficients.scale))
+        rows = self._times(self.psi, self.share * coefficients.gain * coefficients.scale)
+        return UseRows(self._with_direct(rows, coefficients.direct * coefficients.scale))
+
+    def of_momentum(self) -> UseRows:
+        """Return how far a unit that the update adds to the momentum moves the measurements."""
+        coefficients = self.update.update
+        if not self._adds_direct or coefficients.gain == 0:  # a gain of 0 adds nothing
+            return UseRows(self.psi, self.share)
+        rows = self._times(self.psi, np.asarray(self.share))
+        return UseRows(self._with_direct(rows, np.asarray(coefficients.direct / coefficients.gain)))
+
+    @property
+    def _adds_direct(self) -> bool:
+        return self.is_direct and self.update.update.direct != 0
+
+    def _with_direct(self, rows: tf.Tensor, factor: np.ndarray) -> tf.Tensor:
+        if not self._adds_direct:
+            return rows
+        assert self.update.phi is not None, "only a step that is accounted for has a direct part"
+        return rows + self._times(self.update.phi, factor)
+
+    def _times(self, rows: tf.Tensor, factor: np.ndarray) -> tf.Tensor:
+        return rows * factor.astype(rows.dtype.as_numpy_dtype)
 
 
 class RowsByUse:
@@ -105,7 +135,7 @@ class RowsByUse:
         self._psi: tf.Tensor | None = None
         self._left = 1.0  # share of Ψ, since the last update that is accounted for
 
-    def take(self, update: UpdateRows) -> dict[int, UseRows] | None:
+    def take(self, update: UpdateRows) -> dict[int, EffectRows] | None:
         """Take the update before those taken so far, and return its rows under the number of its step.
 
         The result is empty until an update is accounted for. None says that this update and all before it have no effect
@@ -119,7 +149,7 @@ class RowsByUse:
                 return None
         if self._psi is None:
             return {}
-        return {update.step: update.of_use(self._psi, self._left, is_direct=update.phi is not None)}
+        return {update.step: EffectRows(update, self._psi, self._left, is_direct=update.phi is not None)}
 
 
 class RowsByEffect:
@@ -138,7 +168,7 @@ class RowsByEffect:
         self._position = -1
         self._window: deque[tuple[int, int, tf.Tensor]] = deque()
 
-    def take(self, update: UpdateRows) -> dict[int, UseRows] | None:
+    def take(self, update: UpdateRows) -> dict[int, EffectRows] | None:
         """Take the update before those taken so far, and return its rows by effect step."""
         self._position += 1
         if update.phi is not None:
@@ -146,7 +176,7 @@ class RowsByEffect:
         while self._window and self._is_forgotten(*self._window[-1]):
             self._window.pop()
         return {
-            effect: update.of_use(pulled, self._share(later), is_direct=effect == update.step)
+            effect: EffectRows(update, pulled, self._share(later), is_direct=effect == update.step)
             for later, effect, pulled in self._window
         }
 

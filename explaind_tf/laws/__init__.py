@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from explaind_tf.laws.adamw import AdamWLaw
-from explaind_tf.laws.law import Law, Moments, RecoveredGradient, StepFactors, clip_ratio, decoupled_decay
+from explaind_tf.laws.law import Law, Moments, StepFactors, UsedGradient, clip_ratio, decoupled_decay
 from explaind_tf.laws.sgd import SGDLaw
 
 __all__ = [
     "AdamWLaw",
     "Law",
     "Moments",
-    "RecoveredGradient",
     "SGDLaw",
     "StepFactors",
+    "UsedGradient",
     "clip_ratio",
     "decoupled_decay",
     "law_from_config",

@@ -60,19 +60,19 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class RecoveredGradient:
+class UsedGradient:
     """The gradient that an update used, recovered from the variables before and after it.
 
     Attributes
     ----------
     value : np.ndarray
         Shape (D,).
-    rounding : float
-        Norm of its rounding error.
+    rounding : np.ndarray
+        Bound of the rounding error of each element, shape (D,).
     """
 
     value: np.ndarray
-    rounding: float
+    rounding: np.ndarray
 
 
 class Law(Protocol):
@@ -125,10 +125,10 @@ class Law(Protocol):
         types = {field.name: field.type for field in _fields(cls)}
         return cls(**{key: _constant(key, value, types.get(key)) for key, value in constants.items()})
 
-    def recovered_gradient(
-        self, before: Moments, after: Moments, mask: np.ndarray, learning_rate: float
-    ) -> RecoveredGradient | None:
-        """Return the gradient that the first update of a run used, recovered from the change of the momentum.
+    def used_gradient(
+        self, before: Moments, after: Moments, mask: np.ndarray, learning_rate: float, iteration: int
+    ) -> UsedGradient | None:
+        """Return the gradient that an update used, recovered from the change of the momentum.
 
         Without a momentum it is recovered from the weights. In both cases the part that does not come from the gradient
         is known and subtracted. Subtracting it amplifies rounding by the ratio of the two parts.
@@ -141,15 +141,17 @@ class Law(Protocol):
             w, shape (D,): one where the weight is decayed, zero where it is excluded.
         learning_rate : float
             η of the update.
+        iteration : int
+            Updates before it.
 
         Returns
         -------
-        RecoveredGradient or None
+        UsedGradient or None
             None if the update left no trace of its gradient, as SGD with a learning rate of 0 does.
         """
         theta, dtype = before.theta, before.theta.dtype
         second_moment = None if after.second_moment is None else tf.constant(after.second_moment)
-        factors = self.factors(second_moment, learning_rate, 0)
+        factors = self.factors(second_moment, learning_rate, iteration)
         if after.momentum is None:
             # Without momentum, the whole gradient is in the displacement.
             unit = np.asarray(factors.gain * factors.pull.numpy() + factors.direct)
@@ -163,8 +165,8 @@ class Law(Protocol):
             kept = self.momentum(tf.constant(start), tf.constant(np.zeros_like(theta)), learning_rate).numpy()
         if not unit.all():
             return None
-        rounding = _ROUNDINGS * float(np.finfo(dtype).eps) * float(np.linalg.norm(start))
-        return RecoveredGradient((reached - kept) / unit.astype(dtype), rounding / float(np.abs(unit).min()))
+        value = (reached - kept) / unit.astype(dtype)
+        return UsedGradient(value, _ROUNDINGS * np.finfo(dtype).eps * np.abs(start / unit.astype(dtype)))
 
 
 def decoupled_decay(

@@ -30,7 +30,7 @@ class Question:
     groups : Groups or None
         The groups of the group axis, if that is kept.
     terms : tuple of str
-        The causes that the run can tell apart, and the residual.
+        The causes that the run and the axes can tell apart, and the residual.
     """
 
     options: Options
@@ -105,7 +105,9 @@ def ask(run: WeightPath, options: Options) -> Question:
     needs_groups = names.GROUP in kept
     ids = run.samples.ids.tolist() if needs_groups else []
     groups = make_groups(ids, options.groups, is_asked=needs_groups)
-    return Question(options, labels, partition, first, stop, groups, run.terms)
+    splits_data = kept & {names.SAMPLE, names.TOKEN, names.GROUP}
+    terms = tuple(name for name in run.terms if splits_data or name != names.ROUNDING)
+    return Question(options, labels, partition, first, stop, groups, terms)
 
 
 def _refuse_unknown_samples(run: WeightPath, options: Options) -> None:

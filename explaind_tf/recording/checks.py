@@ -7,17 +7,13 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.errors import RefusedError
+from explaind_tf.laws.used_gradients import StepGradient, find_mismatch, measured_rounding
 from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.optimizers.ring_buffer import SLOTS
 from explaind_tf.recording.exporting.pure_functions import PureFunctions, training_argument
 from explaind_tf.recording.observing.tap import Tap, TappedBatch
-from explaind_tf.recording.observing.used_gradient import UsedGradient
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.graphs.loaded import LossFunctions
-
-# The replayed gradient of the first step may differ from Keras' only by rounding (XLA, another order of operations).
-# A class weight or an unrecorded random number changes it by whole per cents.
-_FIRST_STEP_TOLERANCE = {"float32": 1e-3, "float64": 1e-8}
 
 
 def check_fit(model: keras.Model, tap: Tap | None, params: dict[str, Any]) -> PathOptimizer:
@@ -167,9 +163,9 @@ def check_first_step(
     functions: PureFunctions | LossFunctions,
     batch: TappedBatch,
     *,
-    theta: list[np.ndarray],
+    theta: dict[str, np.ndarray],
     state: list[np.ndarray],
-    used: UsedGradient | None,
+    found: StepGradient | None,
 ) -> None:
     """Check that the recorded batch, replayed through the exported functions, gives Keras' own gradient.
 
@@ -180,40 +176,89 @@ def check_first_step(
     Raises
     ------
     RefusedError
-        If the gradient that the optimizer used is not the replayed one.
+        If the gradient that the optimizer used is not the replayed one, up to rounding.
     """
-    if used is None:
+    if found is None:
         return
-    dtype = used.value.dtype
-    parameters = [tf.constant(value) for value in theta]
-    samples = [*state, *batch.inputs, *batch.targets, *batch.weights]
-    scales = functions.loss_scales(*parameters, *samples)[0]
-    with tf.GradientTape() as tape:
-        tape.watch(parameters)
-        losses = functions.sample_losses(*parameters, *samples, scales)[0]
-        total = tf.reduce_sum(losses) + functions.penalty(*parameters, *state, *batch.inputs)[0]
-    gradients = tape.gradient(total, parameters, unconnected_gradients="zero")
-    replayed = used.expected(np.concatenate([tf.convert_to_tensor(g).numpy().reshape(-1) for g in gradients]))
-    if losses.shape != (len(batch),):
+    replay = _Replay(functions, batch, list(theta.values()), state)
+    loss_shape = replay.loss_shape()
+    if loss_shape != (len(batch),):
         raise RefusedError(
-            f"The loss has values of shape {losses.shape} for a batch of {len(batch)} samples, so it cannot be split over "
-            f"the samples. Return per-sample values of shape (batch,), as keras.losses do."
+            f"The loss has values of shape {loss_shape} for a batch of {len(batch)} samples, so it cannot be split over the "
+            f"samples. Return per-sample values of shape (batch,), as keras.losses do."
         )
-    difference = float(np.linalg.norm(used.value - replayed))
-    size = float(np.linalg.norm(used.value))
-    if not np.isfinite(size):
+    if not np.isfinite(found.used.value).all():
         raise RefusedError(
             "The gradient of the first step is NaN or infinite. Look for NaN or infinite values in the first batch, or "
             "for a loss that is not finite there. Nothing was written."
         )
-    allowed = _FIRST_STEP_TOLERANCE[dtype.name] * max(size, float(np.finfo(dtype).tiny))
-    if not difference <= allowed + used.rounding:
+    mismatch = find_mismatch(
+        found.used,
+        found.preparation(replay.gradient() + found.waiting),
+        [value.size for value in theta.values()],
+        lambda: found.preparation.scaled(replay.rounding()),
+    )
+    if mismatch is not None:
         raise RefusedError(
-            f"The first step was replayed from the record, and its gradient differs from the one that Keras used by "
-            f"{difference / max(size, 1e-30):.2g} of its norm (allowed: {_FIRST_STEP_TOLERANCE[dtype.name]:g}). Something "
-            f"that is not recorded changed the step. Possible causes: a train_step or compute_loss of your own; data "
-            f"changed after the tap, or weights given to fit() (use tap(ds, class_weight=...)); random numbers that are not "
-            f"from a keras.random.SeedGenerator; a random layer (Dropout, GaussianNoise) under jit_compile=True, where XLA "
-            f"draws other numbers from the same seed (use compile(..., jit_compile=False)); or, when a run is resumed, a "
-            f"model that does not compute what the recorded one did."
+            f"The first step was replayed from the record, and its gradient is not the one that Keras used: for "
+            f"{list(theta)[mismatch.variable]!r} they differ by {mismatch.difference:.2g}, and rounding explains "
+            f"{mismatch.allowed:.2g} (Euclidean norms). Something that is not recorded changed the step. Possible causes: a "
+            f"train_step or compute_loss of your own; data changed after the tap, or weights given to fit() (use "
+            f"tap(ds, class_weight=...)); random numbers that are not from a keras.random.SeedGenerator; a random layer "
+            f"(Dropout, GaussianNoise) under jit_compile=True, where XLA draws other numbers from the same seed (use "
+            f"compile(..., jit_compile=False)); or, when a run is resumed, a model that does not compute what the recorded "
+            f"one did."
         )
+
+
+class _Replay:
+    """The first batch, computed again from exported functions.
+
+    Parameters
+    ----------
+    functions : PureFunctions or LossFunctions
+        The functions.
+    batch : TappedBatch
+        The batch.
+    theta, state : list of np.ndarray
+        Values of the variables.
+    """
+
+    def __init__(
+        self,
+        functions: PureFunctions | LossFunctions,
+        batch: TappedBatch,
+        theta: list[np.ndarray],
+        state: list[np.ndarray],
+    ) -> None:
+        self._functions, self._theta, self._count = functions, theta, len(batch)
+        self._inputs = [*state, *batch.inputs]
+        self._samples = [*self._inputs, *batch.targets, *batch.weights]
+        self._scales = functions.loss_scales(*theta, *self._samples)[0]
+
+    def loss_shape(self) -> tuple[int, ...]:
+        """Return the shape of the losses: (batch,) if they can be split over samples."""
+        return tuple(self._functions.sample_losses(*self._theta, *self._samples, self._scales)[0].shape)
+
+    def gradient(
+        self, of_weights: np.ndarray | None = None, of_samples: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return the gradient of losses and penalties, shape (D,), for factors of weights (D,) and losses (batch,)."""
+        theta = self._theta
+        if of_weights is not None:
+            pieces = np.split(of_weights, np.cumsum([value.size for value in theta])[:-1])
+            theta = [v * p.reshape(v.shape).astype(v.dtype) for v, p in zip(theta, pieces, strict=True)]
+        parameters = [tf.constant(value) for value in theta]
+        with tf.GradientTape() as tape:
+            tape.watch(parameters)
+            losses = self._functions.sample_losses(*parameters, *self._samples, self._scales)[0]
+            if of_samples is not None:
+                losses = losses * tf.constant(of_samples, losses.dtype)
+            total = tf.reduce_sum(losses) + self._functions.penalty(*parameters, *self._inputs)[0]
+        gradients = tape.gradient(total, parameters, unconnected_gradients="zero")
+        return np.concatenate([tf.convert_to_tensor(g).numpy().reshape(-1) for g in gradients])
+
+    def rounding(self) -> np.ndarray:
+        """Return how far rounding may change the gradient, shape (D,)."""
+        size, eps = sum(value.size for value in self._theta), float(np.finfo(self._theta[0].dtype).eps)
+        return measured_rounding(self.gradient, self._count, size, 0, eps)

@@ -299,17 +299,15 @@ class Session:
         if self._first.recorded_as is not None:
             self._refuse_other(self._first.recorded_as, with_decay=True)
         before = self._at.changes.applied_to(self._at.last)
-        offsets = np.cumsum([v.value.shape.num_elements() for v in self._model.trainable_variables])[:-1]
-        pieces = np.split(before.theta, offsets)
+        variables = self._model.trainable_variables
+        pieces = np.split(before.theta, np.cumsum([v.value.shape.num_elements() for v in variables])[:-1])
+        iteration = self._optimizer.updates_before(self._at.iteration)
         checks.check_first_step(
             self._first.losses,
             batch,
-            theta=[
-                piece.reshape(v.shape)
-                for piece, v in zip(pieces, self._model.trainable_variables, strict=True)
-            ],
+            theta={v.path: piece.reshape(v.shape) for v, piece in zip(variables, pieces, strict=True)},
             state=before.state,
-            used=self._observer.used_gradient(self._first.start, before.theta, outcome),
+            found=self._observer.used_gradient(self._first.start, before.theta, outcome, iteration),
         )
 
     def finish(self, seconds: Seconds | None) -> str:

@@ -5,6 +5,7 @@ import numpy as np
 from explaind_tf import constants as names
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Batch
+from explaind_tf.laws.used_gradients import measured_rounding
 from explaind_tf.replay.path_replay import Grouping, ReplayedStep
 from explaind_tf.runs import RecordedRun
 
@@ -36,24 +37,58 @@ class BatchGradients:
         return Batch(*samples, self._scales[step.number])
 
     def by_source(
-        self, step: ReplayedStep, grouping: Grouping | None, *, with_samples: bool
+        self,
+        step: ReplayedStep,
+        grouping: Grouping | None,
+        *,
+        with_samples: bool,
+        with_rounding: bool = False,
     ) -> dict[str, np.ndarray]:
         """Return the gradients of the batch's losses (if asked for) and of the regularisers (if any), each of shape (D,).
 
-        With groups, the gradients of the losses have the shape (G, D).
+        With groups, the gradients of the losses have the shape (G, D). What they leave of the gradient of the batch is
+        computed if it is asked for.
         """
-        if not with_samples and not self.has_regularizer:
-            return {}
-        batch, at = self.batch(step), (step.path.start, step.path.constants)
         found = {}
         if with_samples and grouping is None:
-            found[names.DATA] = self._derivatives.loss.gradient(*at, batch).numpy()
+            found[names.DATA] = self.of_shares(step, None)
         elif with_samples and grouping is not None:
             found[names.DATA] = self.of_groups(step, grouping)
+            if with_rounding:
+                found[names.ROUNDING] = self.of_shares(step, None) - found[names.DATA].sum(axis=0)
         if self.has_regularizer:
-            gradient = self._derivatives.loss.regularizer_gradient(*at, batch.inputs)
-            found[names.REGULARIZER] = gradient.numpy()
+            found[names.REGULARIZER] = self.regularizer(step)
         return found
+
+    def of_shares(self, step: ReplayedStep, shares: np.ndarray | None) -> np.ndarray:
+        """Return the gradient of a share of each sample's loss in the batch of a step, by default of all, shape (D,)."""
+        at = (step.path.start, step.path.constants)
+        return self._derivatives.loss.gradient(*at, self.batch(step), shares).numpy()
+
+    def regularizer(self, step: ReplayedStep) -> np.ndarray:
+        """Return the gradient of the regularisers in a step, shape (D,)."""
+        if not self.has_regularizer:
+            return np.zeros(self._derivatives.model.theta_size, step.path.start.dtype)
+        at = (step.path.start, step.path.constants)
+        return self._derivatives.loss.regularizer_gradient(*at, self.batch(step).inputs).numpy()
+
+    def rounding(self, step: ReplayedStep) -> np.ndarray:
+        """Return how far rounding may change the gradient of the batch of a step, shape (D,)."""
+        batch, size = self.batch(step), self._derivatives.model.theta_size
+        start, constants = step.path.start, step.path.constants
+
+        def gradient(of_weights: np.ndarray, of_samples: np.ndarray) -> np.ndarray:
+            point = start.copy()
+            point[:size] = point[:size] * of_weights
+            found: np.ndarray = self._derivatives.loss.gradient(point, constants, batch, of_samples).numpy()
+            if self.has_regularizer:
+                found = (
+                    found
+                    + self._derivatives.loss.regularizer_gradient(point, constants, batch.inputs).numpy()
+                )
+            return found
+
+        return measured_rounding(gradient, len(batch), size, step.number, float(np.finfo(start.dtype).eps))
 
     def whole(self, step: ReplayedStep) -> np.ndarray:
         """Return the sum of the gradients of all sources, shape (D,)."""

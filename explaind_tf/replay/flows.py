@@ -50,6 +50,7 @@ class Flow:
             gained = momentum - self.momentum * dtype.type(law.memory)
             displacement = displacement + gained * dtype.type(update.direct / update.gain)
         self.momentum = momentum
+        self.waiting = np.zeros_like(self.waiting)
         return displacement
 
 
@@ -58,10 +59,15 @@ Flows = dict[str, Flow]
 
 
 def flows_at_start(start: Snapshot, *, has_regularizer: bool, grouping: Grouping | None) -> Flows:
-    """Return the flows before the first step: samples, regularisers, and momentum from before the run."""
+    """Return the flows before the first step: samples, regularisers, and momentum from before the run.
+
+    With groups there is also what the gradients of the groups leave of the samples' gradient: the rounding.
+    """
     zeros = np.zeros_like(start.theta)
     own = zeros if grouping is None else np.zeros((grouping.count, len(zeros)), zeros.dtype)
     flows = {names.DATA: Flow(own, own)}
+    if grouping is not None:
+        flows[names.ROUNDING] = Flow(zeros, zeros)
     if has_regularizer:
         flows[names.REGULARIZER] = Flow(zeros, zeros)
     carried = [zeros if part is None else part for part in (start.accumulated, start.momentum)]

@@ -12,10 +12,12 @@ from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.path_integrals import PathStep
 from explaind_tf.kernel.use_rows import Update
 from explaind_tf.laws import Law, clip_ratio, law_from_config
+from explaind_tf.replay.batch_check import BatchCheck
 from explaind_tf.replay.batch_gradients import BatchGradients
 from explaind_tf.replay.changes import changes_of
 from explaind_tf.replay.flows import Flows, flows_at_start, total
 from explaind_tf.replay.path_replay import Grouping, PathReplay, ReplayedStep
+from explaind_tf.replay.used import RecordedUpdates
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.steps import Transition
 
@@ -52,6 +54,22 @@ class WholeStep(NamedTuple):
     largest: float
 
 
+class _Waiting:
+    """The batches that wait for an update. Those of each update are checked together."""
+
+    def __init__(self, check: BatchCheck) -> None:
+        self._check, self._steps = check, list[ReplayedStep]()
+        self._gradient: np.ndarray | float = 0.0
+
+    def take(self, step: ReplayedStep, gradients: dict[str, np.ndarray]) -> None:
+        """Take the gradients of a step's batch by source, and check the update if the step is one."""
+        self._steps.append(step)
+        self._gradient = self._gradient + sum(total(gradient) for gradient in gradients.values())
+        if step.transition.updates:
+            self._check.check(step, self._steps, np.asarray(self._gradient))
+            self._steps, self._gradient = [], 0.0
+
+
 class Replay(PathReplay):
     """The recorded run in the form that the kernel needs.
 
@@ -63,6 +81,8 @@ class Replay(PathReplay):
         Of the run's model.
     tolerance : float
         Tolerance with which the path will be integrated.
+    passed : set of int, optional
+        The updates whose batches were checked before.
 
     Attributes
     ----------
@@ -70,9 +90,19 @@ class Replay(PathReplay):
         The batches of the run, and their gradients.
     law : Law
         The displacement law of the run's optimizer.
+    updates : RecordedUpdates
+        What each update used.
+    batch_check : BatchCheck
+        Compares what each update used with its batches.
     """
 
-    def __init__(self, run: RecordedRun, derivatives: Derivatives, tolerance: float = 1e-3) -> None:
+    def __init__(
+        self,
+        run: RecordedRun,
+        derivatives: Derivatives,
+        tolerance: float = 1e-3,
+        passed: set[int] | None = None,
+    ) -> None:
         super().__init__(run)
         self.run = run
         self.gradients = BatchGradients(run, derivatives)
@@ -80,10 +110,8 @@ class Replay(PathReplay):
         self._tolerance = tolerance
         self._settings = run.manifest.optimizer
         self.law = _law_of(run)
-        self._sizes = [spec.size for spec in run.manifest.variables]
-        self._decay_mask = np.concatenate(
-            [np.full(spec.size, float(spec.decay)) for spec in run.manifest.variables]
-        ).astype(run.step_store.layout.dtype)
+        self.updates = RecordedUpdates(run, self.law)
+        self.batch_check = BatchCheck(run, self.updates, self.gradients, set() if passed is None else passed)
 
     def update(self, step: ReplayedStep) -> Update:
         """Return the coefficients of a step that updates the weights."""
@@ -100,7 +128,7 @@ class Replay(PathReplay):
         )
         scale = np.asarray(1.0 / every)
         if transition.clip_factors is not None:
-            scale = scale * np.repeat(transition.clip_factors, self._sizes)
+            scale = scale * np.repeat(transition.clip_factors, self.updates.sizes)
         elif self._settings.clipvalue is not None:
             assert waiting is not None  # clipping by value depends on each element
             scale = scale * clip_ratio(tf.constant(waiting / every), self._settings.clipvalue).numpy()
@@ -117,38 +145,47 @@ class Replay(PathReplay):
         return waiting if number >= 0 or accumulated is None else waiting + accumulated
 
     def path_steps(
-        self, first: int, stop: int, *, from_batches: bool = False, grouping: Grouping | None = None
+        self, first: int, stop: int, *, grouping: Grouping | None = None, check_batches: bool = False
     ) -> Iterator[PathStep]:
         """Yield the steps ``first … stop − 1`` with their displacements split into causes.
 
         Momentum is linear in the gradients, so it splits as they do. The parts of the recorded momentum that come from
         regularisers and from before the run are computed; the rest comes from the samples. The samples' gradients are
-        recomputed only if the optimizer keeps no momentum or clips elements, or if an argument asks for it.
+        recomputed only if the optimizer keeps no momentum or clips elements, or if the samples are grouped.
 
         Parameters
         ----------
         first, stop : int
             Range of steps.
-        from_batches : bool
-            Replay the gradient of every batch from the start of the run, instead of using the recorded momentum. This
-            proves that the recorded batches are those that trained.
         grouping : Grouping, optional
-            Split the part of the samples over groups. This also replays the gradients of batches.
+            Split the part of the samples over groups. What the groups' gradients leave of the recorded momentum is the
+            rounding.
+        check_batches : bool
+            Check that each update used the gradients of its batches. With groups this is always done.
 
         Raises
         ------
         UnbalancedLedgerError
-            If the law does not explain a step.
+            If the law does not explain a step, or a batch is not the one that trained.
         """
-        replays = from_batches or self._needs_batches or grouping is not None
-        begin = 0 if from_batches or self.needs_history(grouping) else first
+        begin = 0 if self.needs_history(grouping) else first
         flows = self._flows_before(begin, grouping)
+        uses_batches = check_batches or grouping is not None
+        waiting = _Waiting(self.batch_check)
         largest = 0.0
         for number in range(begin, stop):
             step = self.step(number)
-            for name, gradient in self.gradients.by_source(step, grouping, with_samples=replays).items():
+            gradients = self.gradients.by_source(
+                step,
+                grouping,
+                with_samples=self._needs_samples or uses_batches,
+                with_rounding=not self.updates.has_momentum,
+            )
+            for name, gradient in gradients.items():
                 flows[name].receive(gradient)
-            causes = self._causes(step.transition, flows, replays)
+            if uses_batches:
+                waiting.take(step, gradients)
+            causes = self._causes(step.transition, flows)
             if number >= first:
                 largest = max(largest, _size(step.transition))
                 yield self._checked(step, causes, largest)
@@ -172,7 +209,7 @@ class Replay(PathReplay):
         """
         assert self.splits_each_alone
         flows = self._flows_before(step.number, None)
-        return self._checked(step, self._moved(step.transition, update, flows, replays=False), largest)
+        return self._checked(step, self._moved(step.transition, update, flows), largest)
 
     def whole_steps(self, first: int, stop: int) -> Iterator[WholeStep]:
         """Yield the steps ``first … stop − 1``, each with its whole displacement as one cause."""
@@ -192,13 +229,13 @@ class Replay(PathReplay):
 
         It does not if no batch has to be replayed and the samples are the only source of gradients: all momentum is theirs.
         """
-        return self._needs_batches or grouping is not None or len(self._flows(grouping)) > 1
+        return self._needs_samples or grouping is not None or len(self._flows(grouping)) > 1
 
     @property
-    def _needs_batches(self) -> bool:
-        # Without momentum, the gradient is known only up to the rounding of the weights. With clipped elements, it is not
-        # known which part came from a regulariser.
-        return self.run.step_store.start.momentum is None or self._settings.clipvalue is not None
+    def _needs_samples(self) -> bool:
+        # Without momentum, the gradient is known only up to the rounding of the weights. Clipped elements need the whole
+        # gradient, since the factors follow from it.
+        return not self.updates.has_momentum or self._settings.clipvalue is not None
 
     def _flows(self, grouping: Grouping | None) -> Flows:
         start = self.run.step_store.start
@@ -207,42 +244,34 @@ class Replay(PathReplay):
     def _flows_before(self, number: int, grouping: Grouping | None) -> Flows:
         """Return the flows before a step. After the first step, this needs a run whose momentum is all the samples'."""
         flows = self._flows(grouping)
-        if number > 0 and self.law.looks_ahead:
-            flows[names.DATA].momentum = self._momentum_before(number)
+        before = self.updates.momentum_before(number) if number > 0 and self.law.looks_ahead else None
+        if before is not None:
+            flows[names.DATA].momentum = before
         return flows
 
-    def _momentum_before(self, number: int) -> np.ndarray:
-        """Return m before a step that is not the first, shape (D,)."""
-        for earlier in range(number - 1, -1, -1):
-            momentum = self.run.step_store.transition(earlier).momentum
-            if momentum is not None:
-                return momentum
-        return np.zeros_like(self.run.step_store.start.theta)
-
-    def _causes(self, transition: Transition, flows: Flows, replays: bool) -> dict[str, np.ndarray]:
+    def _causes(self, transition: Transition, flows: Flows) -> dict[str, np.ndarray]:
         """Return the displacement by each cause in the optimizer, and advance the flows."""
         if not transition.updates:
             return {names.DATA: np.zeros_like(flows[names.DATA].momentum)}
         waiting = None
         if self._settings.clipvalue is not None:
             waiting = np.sum([total(flow.waiting) for flow in flows.values()], axis=0)
-        return self._moved(transition, self._coefficients(transition, waiting), flows, replays)
+        return self._moved(transition, self._coefficients(transition, waiting), flows)
 
-    def _moved(
-        self, transition: Transition, update: Update, flows: Flows, replays: bool
-    ) -> dict[str, np.ndarray]:
+    def _moved(self, transition: Transition, update: Update, flows: Flows) -> dict[str, np.ndarray]:
         """Return the displacement by each cause in an update."""
         law, rate = self.law, transition.learning_rate
-        decay = law.decay(tf.constant(transition.theta_start), tf.constant(self._decay_mask), rate)
-        causes = {names.WEIGHT_DECAY: decay.numpy()}
+        mask = tf.constant(self.updates.decay_mask)
+        causes = {names.WEIGHT_DECAY: law.decay(tf.constant(transition.theta_start), mask, rate).numpy()}
+        # The record knows the momentum of all sources together. What the others leave of it belongs to this one.
+        last = names.ROUNDING if names.ROUNDING in flows else names.DATA
+        left = transition.momentum
         for name, flow in flows.items():
-            if replays or name != names.DATA:
+            if name != last or transition.momentum is None:
                 causes[name] = flow.displace(law, update, rate)
-        if not replays:
-            assert transition.momentum is not None  # otherwise _needs_batches is true, and so is `replays`
-            others = [flow.momentum for name, flow in flows.items() if name != names.DATA]
-            own = transition.momentum - np.sum(others, axis=0) if others else transition.momentum
-            causes[names.DATA] = flows[names.DATA].reach(own, law, update)
+                left = left if left is None else left - total(flow.momentum)
+        if left is not None:
+            causes[last] = flows[last].reach(left, law, update)
         return causes
 
     def _checked(self, step: ReplayedStep, causes: dict[str, np.ndarray], largest: float) -> PathStep:

@@ -32,8 +32,6 @@ class Integrated:
         The outputs before the first step, shape (inputs, O).
     movement : np.ndarray
         Farthest that any output of an input got from its initial value, shape (inputs,).
-    data : np.ndarray
-        Change by all samples together, shape (inputs, O), if only the reverse sweep yields entries of samples; else zero.
     quadratures : dict
         The nodes and weights of each (step, block).
     largest : dict
@@ -42,14 +40,13 @@ class Integrated:
 
     initial: np.ndarray
     movement: np.ndarray
-    data: np.ndarray
     quadratures: dict[tuple[int, int], Quadrature] = field(default_factory=dict)
     largest: dict[int, float] = field(default_factory=dict)
 
     @classmethod
     def nothing(cls, inputs: int, outputs: int) -> "Integrated":
         """Return the state before the first step."""
-        return cls(np.zeros((inputs, outputs)), np.zeros(inputs), np.zeros((inputs, outputs)))
+        return cls(np.zeros((inputs, outputs)), np.zeros(inputs))
 
     @property
     def node_count(self) -> int:
@@ -186,7 +183,6 @@ class PathSweep:
         rows, step = task.slices[integral.block], integral.step
         left_out: set[str] = set()
         if routes.samples is not None:
-            self.found.data[rows] += integral.causes[names.DATA]
             left_out.add(names.DATA)  # the reverse sweep yields it sample by sample
         totals = {name: values for name, values in integral.causes.items() if name not in left_out}
         if routes.parts is None:

@@ -3,9 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from explaind_tf.kernel.contractions import Partition
+from explaind_tf.kernel.contractions import Partition, within
 from explaind_tf.kernel.functions import StepPath
 from explaind_tf.kernel.quadrature.nodes import Quadrature
+from explaind_tf.kernel.use_rows import UseRows
 from explaind_tf.sweeps.task import Piece, Task
 
 
@@ -33,7 +34,26 @@ def parts_of_rows(task: Task, phi: tf.Tensor, directions: np.ndarray, inputs: in
     return values.reshape(len(directions), inputs, task.outputs, -1)
 
 
+def products_by_part(task: Task, use: UseRows, vector: np.ndarray) -> np.ndarray:
+    """Return the products of rows (F, D) with a vector (D,): by weight (F, D), by layer (F, parts), or whole (F,)."""
+    if task.question.keeps_parameters:
+        return use.factor * (use.rows.numpy().astype(np.float64) * vector)
+    partition = within(task.question.partition, task.derivatives.model.theta_size)
+    by_part = _dot_by_part(use.rows, vector.astype(use.rows.dtype.as_numpy_dtype), partition)
+    return use.factor * (by_part if task.question.keeps_layers else by_part[:, 0])
+
+
+def absolute_products(use: UseRows, sizes: np.ndarray) -> np.ndarray:
+    """Return how far errors of given sizes (D,) may move the measurements of rows (F, D), shape (F,)."""
+    found = tf.linalg.matvec(tf.abs(use.rows), sizes.astype(use.rows.dtype.as_numpy_dtype))
+    return abs(use.factor) * found.numpy().astype(np.float64)
+
+
 def _dot_by_part(phi: tf.Tensor, direction: np.ndarray, partition: Partition) -> np.ndarray:
     """Return Φ · d restricted to each part, shape (F, parts), float64."""
-    parts = [tf.add_n([tf.linalg.matvec(phi[:, a:b], direction[a:b]) for a, b in part]) for part in partition]
+    zeros = tf.zeros(phi.shape[0], phi.dtype)  # a layer that has state may have no weights
+    parts = [
+        tf.add_n([zeros, *(tf.linalg.matvec(phi[:, a:b], direction[a:b]) for a, b in part)])
+        for part in partition
+    ]
     return tf.stack(parts, axis=-1).numpy().astype(np.float64)

@@ -6,7 +6,6 @@ import xarray as xr
 
 from explaind_tf import measurements
 from explaind_tf.analysis import Phases, balance, find_phases, first_reaching, influence, layer_shares
-from explaind_tf.terms import terms_of
 from tests.helpers import LABELS, Recorded, X
 
 pytestmark = pytest.mark.slow
@@ -50,7 +49,7 @@ def test_shares_are_those_of_a_loop(ledger):
 def test_balance_adds_up_to_what_happened(ledger):
     found = balance(ledger, 4)
     assert found.step.values.tolist() == [0]  # two steps are left over
-    assert found.term.values.tolist() == list(terms_of("recorded"))
+    assert found.term.values.tolist() == list(ledger.explaind.terms)
     whole = balance(ledger)
     moved = (ledger.final - ledger.initial).mean()
     assert float(whole.sum()) == pytest.approx(float(moved))

@@ -225,7 +225,17 @@ def test_every_entry(recorded: Recorded, measurement: str, step_of: str) -> None
     expected = recorded.ledger(measurement)
     led = recorded.attribute(measurement, ("sample", "layer", "step"), step_of=step_of)
     assert set(led.data_vars) == {
-        *("initial", "final", "data", "weight_decay", "regularizer", "carryover", "external", "state"),
+        *(
+            "initial",
+            "final",
+            "data",
+            "rounding",
+            "weight_decay",
+            "regularizer",
+            "carryover",
+            "external",
+            "state",
+        ),
         "residual",
     }
     assert list(led["sample"].values) == recorded.ids

@@ -7,7 +7,6 @@ import xarray as xr
 import explaind_tf as xtf
 from explaind_tf import constants as names
 from explaind_tf.attribution import streaming
-from explaind_tf.terms import terms_of
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +33,7 @@ def test_a_ledger_in_a_store_is_that_in_memory(run, problem, tmp_path, axes):
     whole = run.attribute(*problem, axes=axes, batch_size=2, progress=False)
     assert stored.attrs["method"] == whole.attrs["method"]
     assert stored[names.INPUT].values.tolist() == [0, 1, 2, 3, 4]
-    for term in terms_of("recorded"):
+    for term in whole.explaind.terms:
         difference = stored.explaind.total(term) - whole.explaind.total(term)
         assert float(np.abs(difference / whole.movement).max()) < TOLERANCE
 

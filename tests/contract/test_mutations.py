@@ -78,13 +78,13 @@ def current_batch_size_on_carried_momentum(patch: pytest.MonkeyPatch) -> None:
     """Sums the momentum over samples, and divides all of it by the size of the current batch."""
     causes_right, coefficients_right = Replay._causes, Replay._coefficients
 
-    def causes(self: Replay, transition: Any, flows: Any, replays: bool) -> Any:
+    def causes(self: Replay, transition: Any, flows: Any) -> Any:
         size = len(transition.rows)
         before = self.run.step_store.rows(transition.step - 1) if transition.step else transition.rows
         ratio = len(before) / size
         for flow in flows.values():
             flow.momentum = flow.momentum * ratio
-        return causes_right(self, transition, flows, replays)
+        return causes_right(self, transition, flows)
 
     def coefficients(self: Replay, transition: Any, waiting: Any) -> Any:
         found, size = coefficients_right(self, transition, waiting), len(transition.rows)

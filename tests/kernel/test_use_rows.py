@@ -47,7 +47,8 @@ def test_rows_by_use_are_those_of_all_later_effects(updates, monkeypatch, worth_
     for position, use in enumerate(updates):
         found = rows.take(use)
         expected = sum(_effect(use, later) for later in updates[: position + 1])
-        np.testing.assert_allclose(found[use.step].rows * found[use.step].factor, expected, atol=1e-12)
+        gradient = found[use.step].of_gradient()
+        np.testing.assert_allclose(gradient.rows * gradient.factor, expected, atol=1e-12)
 
 
 def test_rows_by_effect_are_told_apart(updates):
@@ -56,7 +57,7 @@ def test_rows_by_effect_are_told_apart(updates):
         found, accounted = rows.take(use), [u for u in updates[: position + 1] if u.phi is not None]
         assert found.keys() == {later.step for later in accounted}
         for later in accounted:
-            effect = found[later.step]
+            effect = found[later.step].of_gradient()
             np.testing.assert_allclose(effect.rows * effect.factor, _effect(use, later), atol=1e-12)
 
 

@@ -56,7 +56,7 @@ def test_sources_before_the_run():
     grouping = Grouping(np.zeros(3, int), 2, coupled=False)
     start = Snapshot(theta, [], momentum=momentum)
     found = flows_at_start(start, has_regularizer=True, grouping=grouping)
-    assert list(found) == ["data", "regularizer", "carryover"]
+    assert list(found) == ["data", "rounding", "regularizer", "carryover"]
     assert found["data"].momentum.shape == (2, 4)
     np.testing.assert_array_equal(found["carryover"].momentum, momentum)
 

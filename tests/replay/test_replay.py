@@ -50,6 +50,6 @@ def test_the_size_that_a_split_is_checked_against_is_that_of_the_largest_step_so
 
 def test_batches_lead_where_the_recorded_momentum_does(replay):
     recorded = replay.path_steps(0, len(replay.run.steps))
-    replayed = replay.path_steps(0, len(replay.run.steps), from_batches=True)
+    replayed = replay.path_steps(0, len(replay.run.steps), check_batches=True)
     for one, other in zip(recorded, replayed, strict=True):
         np.testing.assert_allclose(one.causes["data"], other.causes["data"], atol=1e-6)

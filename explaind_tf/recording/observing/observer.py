@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from explaind_tf.laws import Moments
+from explaind_tf.laws import Moments, UsedGradient
+from explaind_tf.laws.used_gradients import Preparation, StepGradient
 from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.optimizers.ring_buffer import StepScalars
-from explaind_tf.recording.observing.used_gradient import Preparation, UsedGradient
 from explaind_tf.runs.format.step_records import Snapshot
 from explaind_tf.runs.graphs.training_variables import TrainingVariables, flat_or_none, views_of
 
@@ -127,36 +127,38 @@ class StepObserver:
         return _flat([np.full(v.shape, f, v.dtype) for v, f in zip(trainable, flags, strict=True)])
 
     def used_gradient(
-        self, start: Snapshot, theta_before: np.ndarray, outcome: StepOutcome
-    ) -> UsedGradient | None:
+        self, start: Snapshot, theta_before: np.ndarray, outcome: StepOutcome, iteration: int
+    ) -> StepGradient | None:
         """Return the gradient that the first recorded step used, recovered from the optimizer's variables.
 
-        Return None if it cannot be recovered. With a learning rate of 0, for example, SGD keeps no trace of a gradient.
+        ``iteration`` is the number of updates before it. Return None if the gradient cannot be recovered. With a learning
+        rate of 0, for example, SGD keeps no trace of it.
         """
         waiting = np.zeros_like(theta_before) if start.accumulated is None else start.accumulated
         after = outcome.snapshot
         if outcome.scalars is None:
             assert after.accumulated is not None  # only accumulation postpones an update
-            eps = float(np.finfo(theta_before.dtype).eps)
-            return UsedGradient(after.accumulated - waiting, 4 * eps * float(np.linalg.norm(waiting)))
+            rounding = 4 * np.finfo(theta_before.dtype).eps * np.abs(waiting)
+            used = UsedGradient(after.accumulated - waiting, rounding)
+            return StepGradient(used, Preparation(), np.zeros_like(waiting))
         stepped = after.theta if outcome.theta_stepped is None else outcome.theta_stepped
-        found = self._optimizer.law().recovered_gradient(
+        found = self._optimizer.law().used_gradient(
             Moments(theta_before, start.momentum, start.second_moment),
             Moments(stepped, after.momentum, after.second_moment),
             self.decay_mask(),
             outcome.scalars.learning_rate,
+            iteration,
         )
         if found is None:
             return None
         factors = outcome.clip_factors
         sizes = [int(np.prod(v.shape)) for v in self.variables.parameters]
         preparation = Preparation(
-            waiting=waiting,
             accumulates=self._optimizer.gradient_accumulation_steps or 1,
             clip_factors=None if factors is None else np.repeat(factors, sizes),
             clipvalue=self._optimizer.clipvalue,
         )
-        return UsedGradient(found.value, found.rounding, preparation)
+        return StepGradient(found, preparation, waiting)
 
 
 def _must_watch(model: keras.Model, optimizer: PathOptimizer) -> bool:

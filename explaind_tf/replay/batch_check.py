@@ -1,0 +1,87 @@
+"""Were the recorded batches those that trained? The gradient that an update used is held against theirs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from explaind_tf.errors import UnbalancedLedgerError
+from explaind_tf.laws.used_gradients import (
+    Mismatch,
+    find_mismatch,
+)
+from explaind_tf.replay.batch_gradients import BatchGradients
+from explaind_tf.replay.path_replay import ReplayedStep
+from explaind_tf.replay.used import RecordedUpdates
+from explaind_tf.runs import RecordedRun
+
+
+class BatchCheck:
+    """Compares the gradient that each update used with the one that its recorded batches give.
+
+    Parameters
+    ----------
+    run : RecordedRun
+        The run.
+    updates : RecordedUpdates
+        What its updates used.
+    gradients : BatchGradients
+        The gradients of its batches.
+    passed : set of int
+        The updates that were checked before. Those that pass are added.
+    """
+
+    def __init__(
+        self, run: RecordedRun, updates: RecordedUpdates, gradients: BatchGradients, passed: set[int]
+    ) -> None:
+        self._run, self._updates, self._gradients, self._passed = run, updates, gradients, passed
+
+    def is_due(self, step: ReplayedStep) -> bool:
+        """Whether the update of a step was not checked yet."""
+        return step.number not in self._passed
+
+    def check(self, update: ReplayedStep, batches: Sequence[ReplayedStep], gradient: np.ndarray) -> None:
+        """Check one update.
+
+        Parameters
+        ----------
+        update : ReplayedStep
+            Its step.
+        batches : sequence of ReplayedStep
+            The steps whose batches it used.
+        gradient : np.ndarray
+            The sum of their gradients, by all sources, shape (D,).
+
+        Raises
+        ------
+        UnbalancedLedgerError
+            If the update used another gradient, beyond rounding.
+        """
+        used = self._updates.gradient(update)
+        if used is not None:
+            preparation = self._updates.preparation(update.transition)
+            start = self._run.step_store.start
+            if batches[0].number == 0 and start.accumulated is not None:
+                gradient = gradient + start.accumulated
+            mismatch = find_mismatch(
+                used,
+                preparation(gradient),
+                self._updates.sizes,
+                lambda: preparation.scaled(self.rounding(batches)),
+            )
+            if mismatch is not None:
+                raise UnbalancedLedgerError(self._told(update, mismatch))
+        self._passed.add(update.number)
+
+    def rounding(self, batches: Sequence[ReplayedStep]) -> np.ndarray:
+        """Return how far rounding may change the sum of the gradients of some batches, shape (D,)."""
+        return np.sum([self._gradients.rounding(step) for step in batches], axis=0)
+
+    def _told(self, update: ReplayedStep, mismatch: Mismatch) -> str:
+        path = self._run.manifest.variables[mismatch.variable].path
+        return (
+            f"Step {update.number} of {self._run.run_dir} used another gradient than its recorded batch gives: for {path!r} "
+            f"they differ by {mismatch.difference:.2g}, and rounding explains {mismatch.allowed:.2g} (Euclidean norms). So "
+            f"the batch, a sample weight or a target is not the one that trained, or something changed the gradient within "
+            f"the step, such as a train_step of your own. Feed fit with logger.tap(dataset), as the last step of the "
+            f"pipeline. Ledgers that keep no samples, tokens or groups do not use the batches."
+        )
