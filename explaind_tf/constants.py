@@ -7,7 +7,9 @@ They are public. Saved ledgers are read by these names, so a name changes only t
 from typing import Final
 
 VERSION: Final = "0.1.0"
-FORMAT_VERSION: Final = 6
+FORMAT_VERSION: Final = 7
+# Versions that can be read.
+KNOWN_VERSIONS: Final = (6, 7)
 
 # Dimensions of a ledger.
 INPUT: Final = "input"
@@ -25,6 +27,7 @@ INITIAL: Final = "initial"
 FINAL: Final = "final"
 DATA: Final = "data"
 ROUNDING: Final = "rounding"
+PRECISION: Final = "precision"
 WEIGHT_DECAY: Final = "weight_decay"
 REGULARIZER: Final = "regularizer"
 CARRYOVER: Final = "carryover"

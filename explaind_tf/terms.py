@@ -130,6 +130,16 @@ _TABLE: dict[str, Term] = {
             sources=("recorded", "checkpoints"),
         ),
         Term(
+            names.PRECISION,
+            frozenset((names.STEP,)),
+            "low precision",
+            "#997700",
+            "change of what the model predicts less what it would predict in the precision of the analysis",
+            "low precision: how far the prediction of the model as it is left that of the same model in float32",
+            sources=("recorded", "checkpoints"),
+            is_optional=True,
+        ),
+        Term(
             names.RESIDUAL,
             frozenset((names.STEP,)),
             # "Residual" would be read as a residual connection beside layers called res1_conv1.

@@ -18,7 +18,7 @@ def final_outputs(run: RecordedRun, x: Any, count: int = _LOOKED_AT) -> Any:
     last = len(run.steps)
     flat = [array[:count] for array in struct.as_batches(run.manifest.inputs, x, "inputs")]
     arguments = [*run.theta(last).values(), *run.step_store.state(last), *flat]
-    forward = tf.function(lambda *tensors: run.graphs.forward(*tensors), autograph=False)
+    forward = tf.function(lambda *tensors: run.graphs.functions.forward(*tensors), autograph=False)
     values = forward(*(tf.constant(value) for value in arguments))
     return struct.pack(run.manifest.outputs, [value.numpy() for value in values])
 

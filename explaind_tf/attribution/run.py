@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
+import tensorflow as tf
 import xarray as xr
 
 from explaind_tf import measurements
@@ -11,7 +12,7 @@ from explaind_tf.attribution.curves import training_curves
 from explaind_tf.attribution.engine import answer
 from explaind_tf.attribution.planner import Plan, make_plan
 from explaind_tf.attribution.streaming import attribute_to
-from explaind_tf.kernel.derivatives.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives, Precisions
 from explaind_tf.kernel.functions import Block
 from explaind_tf.ledgers import accessor  # noqa: F401 - registers the accessor
 from explaind_tf.ledgers.ledger import build_ledger
@@ -61,7 +62,7 @@ def open_run(run_dir: str | AnyPath) -> "Run":
 class Attributable(WeightPath):
     """A path of weights that answers questions; see :func:`open_run`."""
 
-    def _replay(self, derivatives: Derivatives, tolerance: float) -> PathReplay:
+    def _replay(self, precisions: Precisions, tolerance: float) -> PathReplay:
         """Return the path in the form that the kernel needs."""
         raise NotImplementedError
 
@@ -69,12 +70,20 @@ class Attributable(WeightPath):
     def _compiled(self) -> dict[Any, Derivatives]:
         return {}
 
-    def _derivatives(self, measurement: Measurement) -> Derivatives:
+    def _precisions(self, measurement: Measurement, dtype: tf.DType | None = None) -> Precisions:
+        """Return the derivatives of a measurement in a precision, and in that of training."""
+        as_trained = self._derivatives(measurement, None)
+        wanted = self.weights_dtype if dtype is None else dtype
+        if not self.computes_otherwise(wanted):
+            return Precisions(as_trained, as_trained)
+        return Precisions(self._derivatives(measurement, wanted), as_trained)
+
+    def _derivatives(self, measurement: Measurement, dtype: tf.DType | None) -> Derivatives:
         """Return the compiled derivatives of a measurement. Each function is compiled once."""
         targets = tuple((target.shape[1:], target.dtype.str) for target in measurement.targets)
-        key = (measurement.function, targets)
+        key = (measurement.function, targets, dtype)
         if key not in self._compiled:
-            self._compiled[key] = Derivatives(pure_model(self, measurement))
+            self._compiled[key] = Derivatives(pure_model(self, measurement, dtype))
         return self._compiled[key]
 
     @takes_options
@@ -185,11 +194,11 @@ class Attributable(WeightPath):
         question = ask(self, options)
         flat = struct.as_batches(self.manifest.inputs, inputs, "inputs")
         _check_targets(measurement, len(flat[0]))
-        derivatives = self._derivatives(measurement)
+        precisions = self._precisions(measurement, question.dtype)
         return Task(
             run=self,
-            derivatives=derivatives,
-            replay=self._replay(derivatives, question.tolerance),
+            precisions=precisions,
+            replay=self._replay(precisions, question.tolerance),
             question=question,
             everything=Block(flat, list(measurement.targets)),
         )
@@ -213,8 +222,8 @@ class Run(RecordedRun, Attributable):
     def __init__(self, run_dir: str | AnyPath) -> None:
         super().__init__(run_dir)  # warnings count the calls between it and the user
 
-    def _replay(self, derivatives: Derivatives, tolerance: float) -> Replay:
-        return Replay(self, derivatives, tolerance, self._checked_updates)
+    def _replay(self, precisions: Precisions, tolerance: float) -> Replay:
+        return Replay(self, precisions, tolerance, self._checked_updates)
 
     @cached_property
     def _checked_updates(self) -> set[int]:
@@ -259,9 +268,9 @@ class Run(RecordedRun, Attributable):
         self.verify_files()
         if not replay:
             return
-        derivatives = self._derivatives(measurements.outputs())
+        recorded = Replay(self, self._precisions(measurements.outputs()))
         with Progress(progress).task("Verify", len(self.steps)) as advance:
-            for _ in Replay(self, derivatives).path_steps(0, len(self.steps), check_batches=True):
+            for _ in recorded.path_steps(0, len(self.steps), check_batches=True):
                 advance()
 
 

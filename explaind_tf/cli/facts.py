@@ -77,7 +77,7 @@ def possible_axes(run: Run) -> list[str]:
     """Return the axes that the shell can ask the run for. Groups need labels of samples, which only Python can pass."""
     if not len(run.steps):
         return []
-    has_tokens = run.graphs.token_losses is not None
+    has_tokens = run.graphs.functions.token_losses is not None
     return [axis for axis in names.AXES if axis != names.GROUP and (axis != names.TOKEN or has_tokens)]
 
 

@@ -40,6 +40,8 @@ class PureModel:
     token_losses : callable or None
         Takes the arguments of ``losses`` and returns (batch, positions): what each position of a sample adds, if it has
         several.
+    coarsest_eps : float or None
+        Unit in the last place of the least precise numbers that the functions compute with; None for that of the weights.
     measure_key, losses_key : hashable or None
         Equal for models whose measurement, or whose losses, compute the same; None if that is not known.
     """
@@ -56,6 +58,7 @@ class PureModel:
     loss_targets: tuple[tf.TensorSpec, ...]
     loss_weights: tuple[tf.TensorSpec, ...] = ()
     token_losses: Losses | None = None
+    coarsest_eps: float | None = None
     measure_key: Hashable | None = None
     losses_key: Hashable | None = None
 
@@ -63,6 +66,11 @@ class PureModel:
     def dtype(self) -> tf.DType:
         """Dtype of the point: that of the first weight."""
         return self.trained[0].dtype
+
+    @property
+    def eps(self) -> float:
+        """Unit in the last place of the least precise numbers that the functions compute with."""
+        return self.coarsest_eps or float(np.finfo(self.dtype.as_numpy_dtype).eps)
 
     @property
     def sizes(self) -> list[int]:

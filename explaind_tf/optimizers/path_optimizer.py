@@ -1,6 +1,6 @@
 """The base of all path optimizers, which note what only an optimizer sees in a step."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -228,22 +228,6 @@ class PathOptimizer(keras.optimizers.Optimizer):
         if not self.gradient_accumulation_steps:
             return []
         return [self._accumulated_gradients[self._get_variable_index(v)] for v in variables]
-
-    def others(self, variables: Iterable[Any]) -> list[Any]:
-        """Return this optimizer's other variables: counters, a learning rate, averages.
-
-        Parameters
-        ----------
-        variables : iterable of keras.Variable
-            Those to leave out.
-
-        Returns
-        -------
-        list of keras.Variable
-            In the order of ``optimizer.variables``.
-        """
-        taken = {id(variable) for variable in variables}
-        return [variable for variable in self.variables if id(variable) not in taken]
 
     def stepped_buffers(self, variables: list[Any]) -> list[tf.Variable]:
         """Return the buffers of the weights after each update.

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import tensorflow as tf
 
 from explaind_tf import constants as names
 from explaind_tf.errors import RefusedError
@@ -29,6 +30,8 @@ class Question:
         The effect steps are ``first … stop − 1``.
     groups : Groups or None
         The groups of the group axis, if that is kept.
+    dtype : tf.DType
+        Precision of the analysis.
     terms : tuple of str
         The causes that the run and the axes can tell apart, and the residual.
     """
@@ -39,6 +42,7 @@ class Question:
     first: int
     stop: int
     groups: Groups | None
+    dtype: tf.DType
     terms: tuple[str, ...]
 
     @property
@@ -94,7 +98,7 @@ def ask(run: WeightPath, options: Options) -> Question:
     """
     _refuse_unknown_samples(run, options)
     kept = options.kept
-    if names.TOKEN in kept and run.graphs.token_losses is None:
+    if names.TOKEN in kept and run.graphs.functions.token_losses is None:
         raise ValueError(
             f"This run has no {names.TOKEN} axis. That axis needs a loss with several values for a sample, as sequences "
             f"have. Several losses need the same number of values, known when the model was built. Ask for "
@@ -105,9 +109,21 @@ def ask(run: WeightPath, options: Options) -> Question:
     needs_groups = names.GROUP in kept
     ids = run.samples.ids.tolist() if needs_groups else []
     groups = make_groups(ids, options.groups, is_asked=needs_groups)
-    splits_data = kept & {names.SAMPLE, names.TOKEN, names.GROUP}
-    terms = tuple(name for name in run.terms if splits_data or name != names.ROUNDING)
-    return Question(options, labels, partition, first, stop, groups, terms)
+    dtype = _checked_dtype(run, options.dtype)
+    left_out = set() if kept & {names.SAMPLE, names.TOKEN, names.GROUP} else {names.ROUNDING}
+    if not run.computes_otherwise(dtype):
+        left_out.add(names.PRECISION)
+    terms = tuple(name for name in run.terms if name not in left_out)
+    return Question(options, labels, partition, first, stop, groups, dtype, terms)
+
+
+def _checked_dtype(run: WeightPath, dtype: str | None) -> tf.DType:
+    wanted = run.weights_dtype if dtype is None else tf.dtypes.as_dtype(dtype)
+    if wanted.size < run.weights_dtype.size:
+        raise ValueError(
+            f"dtype={dtype!r} is less precise than the run, whose weights are {run.weights_dtype.name}. Leave dtype out."
+        )
+    return wanted
 
 
 def _refuse_unknown_samples(run: WeightPath, options: Options) -> None:

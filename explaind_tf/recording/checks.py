@@ -14,6 +14,7 @@ from explaind_tf.recording.exporting.pure_functions import PureFunctions, traini
 from explaind_tf.recording.observing.tap import Tap, TappedBatch
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.graphs.loaded import LossFunctions
+from explaind_tf.runs.graphs.precision import eps_of
 
 
 def check_fit(model: keras.Model, tap: Tap | None, params: dict[str, Any]) -> PathOptimizer:
@@ -29,13 +30,7 @@ def check_fit(model: keras.Model, tap: Tap | None, params: dict[str, Any]) -> Pa
             "fit() was given a PathLogger, but no dataset was tapped, so the logger cannot see which samples a step "
             "uses. Pass the dataset through the logger: model.fit(logger.tap(train_ds), callbacks=[logger])."
         )
-    optimizer = model.optimizer
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        raise RefusedError(
-            "The model's optimizer is a LossScaleOptimizer, into which Keras wraps the optimizer under the mixed_float16 "
-            "policy. This version does not account for mixed precision: use the float32 policy, "
-            'keras.config.set_dtype_policy("float32").'
-        )
+    optimizer = stepped_optimizer(model)
     if not isinstance(optimizer, PathOptimizer):
         raise RefusedError(
             f"The model was compiled with {type(optimizer).__module__}.{type(optimizer).__name__}. The ledger needs "
@@ -55,12 +50,27 @@ def check_fit(model: keras.Model, tap: Tap | None, params: dict[str, Any]) -> Pa
             f"The model was compiled with steps_per_execution={model.steps_per_execution}. The steps of one execution are "
             f"kept in memory until it ends, at most {SLOTS} of them. Use compile(..., steps_per_execution={SLOTS}) or less."
         )
+    if optimizer is not model.optimizer and model.steps_per_execution > 1:
+        raise RefusedError(
+            f"The model was compiled with steps_per_execution={model.steps_per_execution} and a LossScaleOptimizer, which "
+            f"may skip steps. Which of several it skipped is not known. Use compile(..., steps_per_execution=1)."
+        )
     if tf.distribute.has_strategy() or model.distribute_strategy.num_replicas_in_sync > 1:
         raise RefusedError(
             "Training under a tf.distribute strategy cannot be recorded by this version. Build, compile and fit the model "
             "outside of the strategy's scope."
         )
     return optimizer
+
+
+def stepped_optimizer(model: keras.Model) -> Any:
+    """Return the optimizer that updates the weights: that within a LossScaleOptimizer, if the loss is scaled.
+
+    Keras wraps the optimizer into one under the mixed_float16 policy.
+    """
+    optimizer = model.optimizer
+    is_scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    return optimizer.inner_optimizer if is_scaled else optimizer
 
 
 def build_model(model: keras.Model, tap: Tap) -> None:
@@ -74,7 +84,7 @@ def build_model(model: keras.Model, tap: Tap) -> None:
 
 
 def check_variables(model: keras.Model) -> None:
-    """Check that all trainable variables have one floating dtype and that layers compute in it."""
+    """Check that all trainable variables have one floating dtype. Layers may compute in another one."""
     dtypes = {variable.dtype for variable in model.trainable_variables}
     if not dtypes:
         raise RefusedError(
@@ -83,15 +93,21 @@ def check_variables(model: keras.Model) -> None:
         )
     if len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
         raise RefusedError(
-            f"The trainable variables have the dtypes {sorted(dtypes)}; this version needs all float32 or all float64. Use "
-            f"one of these as the dtype policy of all layers."
+            f"The trainable variables have the dtypes {sorted(dtypes)}; this version needs all float32 or all float64. For "
+            f"layers that compute in low precision, use a policy with float32 weights: mixed_bfloat16 or mixed_float16."
         )
-    for layer in model._flatten_layers():
-        if layer.compute_dtype != layer.variable_dtype:
-            raise RefusedError(
-                f"Layer {layer.name!r} computes in {layer.compute_dtype} with weights in {layer.variable_dtype} "
-                f"(mixed precision), which this version does not account for. Use one dtype policy."
-            )
+
+
+def unit_in_the_last_place(model: keras.Model) -> float:
+    """Return that of the numbers with which training computes.
+
+    Only XLA computes in another order than the record does. Elsewhere even low precision is repeated bit by bit, so only
+    the rounding of the weights remains.
+    """
+    own = {model.trainable_variables[0].dtype}
+    layers = {layer.compute_dtype for layer in model._flatten_layers()} if model.jit_compile else set()
+    found = [tf.dtypes.as_dtype(name) for name in own | {name for name in layers if name is not None}]
+    return max(eps_of(dtype) for dtype in found if dtype.is_floating)
 
 
 def check_clipping(optimizer: PathOptimizer) -> None:
@@ -166,8 +182,12 @@ def check_first_step(
     theta: dict[str, np.ndarray],
     state: list[np.ndarray],
     found: StepGradient | None,
+    loss_scale: float,
+    eps: float,
 ) -> None:
     """Check that the recorded batch, replayed through the exported functions, gives Keras' own gradient.
+
+    ``loss_scale`` is that of the step, ``eps`` the unit in the last place of the numbers that the training computes with.
 
     This detects everything that changes a step but is not recorded: a train_step that computes another loss, data
     changed after the tap, random numbers that do not come from a Keras seed generator. When a run is resumed, the
@@ -180,7 +200,7 @@ def check_first_step(
     """
     if found is None:
         return
-    replay = _Replay(functions, batch, list(theta.values()), state)
+    replay = _Replay(functions, batch, list(theta.values()), state, loss_scale)
     loss_shape = replay.loss_shape()
     if loss_shape != (len(batch),):
         raise RefusedError(
@@ -196,7 +216,7 @@ def check_first_step(
         found.used,
         found.preparation(replay.gradient() + found.waiting),
         [value.size for value in theta.values()],
-        lambda: found.preparation.scaled(replay.rounding()),
+        lambda: found.preparation.scaled(replay.rounding(eps)),
     )
     if mismatch is not None:
         raise RefusedError(
@@ -222,6 +242,8 @@ class _Replay:
         The batch.
     theta, state : list of np.ndarray
         Values of the variables.
+    loss_scale : float
+        What the loss is multiplied by before its gradient is taken.
     """
 
     def __init__(
@@ -230,8 +252,10 @@ class _Replay:
         batch: TappedBatch,
         theta: list[np.ndarray],
         state: list[np.ndarray],
+        loss_scale: float,
     ) -> None:
         self._functions, self._theta, self._count = functions, theta, len(batch)
+        self._loss_scale = loss_scale
         self._inputs = [*state, *batch.inputs]
         self._samples = [*self._inputs, *batch.targets, *batch.weights]
         self._scales = functions.loss_scales(*theta, *self._samples)[0]
@@ -255,10 +279,12 @@ class _Replay:
             if of_samples is not None:
                 losses = losses * tf.constant(of_samples, losses.dtype)
             total = tf.reduce_sum(losses) + self._functions.penalty(*parameters, *self._inputs)[0]
+            total = total * tf.constant(self._loss_scale, total.dtype)
         gradients = tape.gradient(total, parameters, unconnected_gradients="zero")
-        return np.concatenate([tf.convert_to_tensor(g).numpy().reshape(-1) for g in gradients])
+        flat = np.concatenate([tf.convert_to_tensor(g).numpy().reshape(-1) for g in gradients])
+        return flat / flat.dtype.type(self._loss_scale)
 
-    def rounding(self) -> np.ndarray:
+    def rounding(self, eps: float) -> np.ndarray:
         """Return how far rounding may change the gradient, shape (D,)."""
-        size, eps = sum(value.size for value in self._theta), float(np.finfo(self._theta[0].dtype).eps)
+        size = sum(value.size for value in self._theta)
         return measured_rounding(self.gradient, self._count, size, 0, eps)

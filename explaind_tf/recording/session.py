@@ -69,8 +69,8 @@ class Session:
     ) -> None:
         checks.build_model(model, tap)
         checks.check_variables(model)
-        if not optimizer.built:
-            optimizer.build(model.trainable_variables)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
         self._model, self._optimizer, self._tap = model, optimizer, tap
         self._options, self._planned = options, planned
         self._functions = pure_functions(model, tap.inputs, tap.targets, tap.weights)
@@ -151,7 +151,7 @@ class Session:
             If the further steps would not belong to the same run.
         """
         found = None
-        if model is not self._model or model.optimizer is not self._optimizer:
+        if model is not self._model or checks.stepped_optimizer(model) is not self._optimizer:
             found = "another model or optimizer"
         elif model._compile_loss is not self._compiled_loss:
             found = "a model that was compiled again"
@@ -243,11 +243,11 @@ class Session:
                 f"The optimizer counted {taken} steps in one execution; {self._model.steps_per_execution} at most were "
                 f"expected. While fit() is being recorded, nothing else may step the optimizer or set its counter."
             )
+        if taken == 0 and self._observer.may_skip:
+            self._record_step(self._tap.next_batch(), self._observer.skipped())
         for _ in range(taken):
             self._record_step(self._tap.next_batch(), self._observer.outcome(self._at.iteration))
-            self._at.steps += 1
             self._at.iteration += 1
-            self._at.changes = Changes()
 
     def _record_step(self, batch: TappedBatch, outcome: StepOutcome) -> None:
         after = outcome.snapshot
@@ -257,7 +257,7 @@ class Session:
                 f"The weights became NaN or infinite in step {self._at.steps}: from there on, predictions cannot be "
                 f"accounted for.{kept} Look for NaN in the data, or lower the learning rate."
             )
-        if not self._first.is_checked:
+        if not (self._first.is_checked or outcome.is_skipped):
             self._check_first_step(batch, outcome)
             self._first.is_checked = True
         record = partial(
@@ -273,6 +273,7 @@ class Session:
             theta_stepped=outcome.theta_stepped,
             theta_before=self._at.changes.theta,
             state_before=self._at.changes.state,
+            is_skipped=outcome.is_skipped,
         )
         if self._writer is None:
             self._writer = self._begin_run(record(), batch)
@@ -285,6 +286,8 @@ class Session:
         if self._options.tensorboard is not None:
             self._summarise(written, after.theta)
         self._at.last, self._at.is_keyframe = after, is_keyframe
+        self._at.steps += 1
+        self._at.changes = Changes()
 
     def _summarise(self, record: StepRecord, theta: np.ndarray) -> None:
         if self._summaries is None:
@@ -308,6 +311,8 @@ class Session:
             theta={v.path: piece.reshape(v.shape) for v, piece in zip(variables, pieces, strict=True)},
             state=before.state,
             found=self._observer.used_gradient(self._first.start, before.theta, outcome, iteration),
+            loss_scale=self._observer.loss_scale_in(self._at.last),
+            eps=checks.unit_in_the_last_place(self._model),
         )
 
     def finish(self, seconds: Seconds | None) -> str:

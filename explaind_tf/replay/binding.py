@@ -2,22 +2,38 @@
 
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from explaind_tf.errors import RefusedError
 from explaind_tf.kernel.functions import Losses, PureModel
 from explaind_tf.measurements import Measurement
 from explaind_tf.runs import WeightPath
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.description import VariableSpec
+from explaind_tf.runs.graphs.loaded import RunFunctions
+from explaind_tf.runs.graphs.precision import eps_of, narrower_than
 
 
-def pure_model(run: WeightPath, measurement: Measurement) -> PureModel:
-    """Return the run's graphs and a measurement as functions of lists of variables."""
-    graphs, manifest = run.graphs, run.manifest
+def pure_model(run: WeightPath, measurement: Measurement, dtype: tf.DType | None = None) -> PureModel:
+    """Return the run's graphs and a measurement as functions of lists of variables.
+
+    Parameters
+    ----------
+    run : WeightPath
+        The run.
+    measurement : Measurement
+        What is measured of the outputs.
+    dtype : tf.DType, optional
+        Precision to compute in. By default as in training, be it mixed.
+    """
+    manifest, functions = run.manifest, run.graphs.functions
+    if dtype is not None:
+        functions = functions.in_precision(dtype, len(manifest.variables) + len(manifest.state))
     count = len(manifest.variables)
-    trained = tuple(_spec(spec) for spec in manifest.variables)
+    trained = tuple(_spec(spec, dtype) for spec in manifest.variables)
 
     def arguments(variables: Sequence[tf.Tensor], constants: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         floating, others = iter(variables[count:]), iter(constants)
@@ -25,30 +41,39 @@ def pure_model(run: WeightPath, measurement: Measurement) -> PureModel:
         return [*variables[:count], *state]
 
     def measure(variables, constants, inputs, targets):
-        flat = graphs.forward(*arguments(variables, constants), *inputs)
-        outputs = struct.pack(manifest.outputs, flat)
+        flat = functions.forward(*arguments(variables, constants), *inputs)
+        # What is measured of bfloat16 outputs is computed in the precision of the weights.
+        wide = [
+            tf.cast(v, trained[0].dtype) if v.dtype in narrower_than(trained[0].dtype) else v for v in flat
+        ]
+        outputs = struct.pack(manifest.outputs, wide)
         return tf.cast(measurement(outputs, *targets), trained[0].dtype)
 
-    def losses_of(function: Callable[..., list[tf.Tensor]]) -> Losses:
+    def losses_of(function: Callable[..., list[tf.Tensor]] | None) -> Losses:
+        if function is None:
+            return _no_losses
+
         def losses(variables, constants, inputs, targets, weights, scales):
             return function(*arguments(variables, constants), *inputs, *targets, *weights, scales)[0]
 
         return losses
 
     def loss_scales(variables, constants, inputs, targets, weights):
-        return graphs.loss_scales(*arguments(variables, constants), *inputs, *targets, *weights)[0]
+        return (functions.loss_scales or _no_losses)(
+            *arguments(variables, constants), *inputs, *targets, *weights
+        )[0]
 
     def regularizer(variables, constants, inputs):
-        return graphs.penalty(*arguments(variables, constants), *inputs)[0]
+        return (functions.penalty or _no_losses)(*arguments(variables, constants), *inputs)[0]
 
     model = PureModel(
         measure=measure,
-        losses=losses_of(graphs.sample_losses),
-        token_losses=None if graphs.token_losses is None else losses_of(graphs.token_losses),
+        losses=losses_of(functions.sample_losses),
+        token_losses=None if functions.token_losses is None else losses_of(functions.token_losses),
         loss_scales=loss_scales,
         regularizer=regularizer if manifest.loss.get("has_regularizer") else None,
         trained=trained,
-        state=tuple(_spec(spec) for spec in manifest.state if spec.is_floating),
+        state=tuple(_spec(spec, dtype) for spec in manifest.state if spec.is_floating),
         constants=tuple(_spec(spec) for spec in manifest.state if not spec.is_floating),
         inputs=tuple(_batch_spec(leaf) for leaf in struct.leaves(manifest.inputs)),
         measure_targets=tuple(
@@ -56,16 +81,19 @@ def pure_model(run: WeightPath, measurement: Measurement) -> PureModel:
         ),
         loss_targets=tuple(_batch_spec(leaf) for leaf in struct.leaves(manifest.targets)),
         loss_weights=tuple(_batch_spec(leaf) for leaf in run.step_store.layout.weights),
+        coarsest_eps=max(eps_of(found) for found in {*functions.computes_in, trained[0].dtype}),
     )
     return dataclasses.replace(
         model,
-        measure_key=_measure_key(run, measurement, model),
-        losses_key=_losses_key(run, model),
+        measure_key=_measure_key(run, functions, measurement, model),
+        losses_key=_losses_key(run, functions, model),
     )
 
 
-def _measure_key(run: WeightPath, measurement: Measurement, model: PureModel) -> Hashable | None:
-    digest = run.graphs.forward.digest
+def _measure_key(
+    run: WeightPath, functions: RunFunctions, measurement: Measurement, model: PureModel
+) -> Hashable | None:
+    digest = functions.forward.digest
     # What a function of somebody else computes may change between two runs: it may read a variable.
     if digest is None or not measurement.is_of_library:
         return None
@@ -73,8 +101,8 @@ def _measure_key(run: WeightPath, measurement: Measurement, model: PureModel) ->
     return (digest, measurement.function, outputs, *_variables(run, model), model.measure_targets)
 
 
-def _losses_key(run: WeightPath, model: PureModel) -> Hashable | None:
-    digests = run.graphs.losses_digest
+def _losses_key(run: WeightPath, functions: RunFunctions, model: PureModel) -> Hashable | None:
+    digests = functions.losses_digest
     if digests is None:
         return None
     samples = (model.loss_targets, model.loss_weights, model.regularizer is None)
@@ -88,16 +116,25 @@ def _variables(run: WeightPath, model: PureModel) -> tuple[Hashable, ...]:
     return (order, *(tuple((spec.shape, spec.dtype) for spec in part) for part in specs))
 
 
-def _spec(spec: VariableSpec) -> tf.TensorSpec:
-    return tf.TensorSpec(spec.shape, spec.dtype)
+def _no_losses(*_: tf.Tensor) -> Any:
+    raise RefusedError(
+        "These checkpoints have no loss, only a forward pass. To get losses, record the training with a PathLogger."
+    )
+
+
+def _spec(spec: VariableSpec, dtype: tf.DType | None = None) -> tf.TensorSpec:
+    return tf.TensorSpec(spec.shape, dtype if dtype is not None and spec.is_floating else spec.dtype)
 
 
 def _batch_spec(leaf: struct.Leaf) -> tf.TensorSpec:
     return tf.TensorSpec((None, *leaf.shape), leaf.dtype)
 
 
-def flat_point(run: WeightPath, theta: np.ndarray, state: Sequence[np.ndarray]) -> np.ndarray:
-    """Return z = (θ, floating-point state), shape (Z,)."""
+def flat_point(
+    run: WeightPath, theta: np.ndarray, state: Sequence[np.ndarray], dtype: Any = None
+) -> np.ndarray:
+    """Return z = (θ, floating-point state), shape (Z,), in a dtype; by default in that of the weights."""
+    theta = theta.astype(theta.dtype if dtype is None else dtype, copy=False)
     floating = [
         value.reshape(-1).astype(theta.dtype)
         for spec, value in zip(run.manifest.state, state, strict=True)

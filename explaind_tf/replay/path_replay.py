@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -10,7 +11,12 @@ from explaind_tf.kernel.functions import StepPath
 from explaind_tf.kernel.path_integrals import PathStep
 from explaind_tf.replay.binding import constants_of, flat_point
 from explaind_tf.runs import WeightPath
+from explaind_tf.runs.format.step_records import Snapshot
 from explaind_tf.runs.steps import Transition
+
+Recorded = TypeVar("Recorded", Snapshot, Transition)
+# Their fields that are vectors of all weights.
+_VECTORS = ("theta", "theta_start", "theta_stepped", "theta_end", "momentum", "second_moment", "accumulated")
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,17 @@ class Grouping:
     coupled: bool
 
 
+def in_dtype(recorded: Recorded, dtype: Any) -> Recorded:
+    """Return what was recorded with its weights and moments in another precision."""
+    vectors = {name: getattr(recorded, name) for name in _VECTORS if hasattr(recorded, name)}
+    changed = {
+        name: vector.astype(dtype)
+        for name, vector in vectors.items()
+        if vector is not None and vector.dtype != dtype
+    }
+    return replace(recorded, **changed) if changed else recorded
+
+
 class PathReplay(ABC):
     """A path of weights in the form that the kernel needs.
 
@@ -60,18 +77,20 @@ class PathReplay(ABC):
     ----------
     run : WeightPath
         The path.
+    dtype : np.dtype, optional
+        Precision of the points; by default that of the weights.
     """
 
-    def __init__(self, run: WeightPath) -> None:
-        self._path = run
+    def __init__(self, run: WeightPath, dtype: Any = None) -> None:
+        self._path, self._dtype = run, dtype
         self._last: ReplayedStep | None = None
 
     def step(self, number: int) -> ReplayedStep:
         """Return a step. The last one is cached, since callers often ask for it again."""
         if self._last is None or self._last.number != number:
             transition = self._path.step_store.transition(number)
-            start = flat_point(self._path, transition.theta_start, transition.state_start)
-            end = flat_point(self._path, transition.theta_end, transition.state_end)
+            start = flat_point(self._path, transition.theta_start, transition.state_start, self._dtype)
+            end = flat_point(self._path, transition.theta_end, transition.state_end, self._dtype)
             constants = constants_of(self._path, transition.state_start)
             self._last = ReplayedStep(transition, StepPath(start, end, end - start, constants))
         return self._last
@@ -79,7 +98,7 @@ class PathReplay(ABC):
     def end(self, number: int) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return the point and the constants before step ``number``."""
         state = self._path.step_store.state(number)
-        point = flat_point(self._path, self._path.step_store.theta(number), state)
+        point = flat_point(self._path, self._path.step_store.theta(number), state, self._dtype)
         return point, constants_of(self._path, state)
 
     @abstractmethod

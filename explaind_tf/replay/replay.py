@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from explaind_tf import constants as names
 from explaind_tf.errors import RunFormatError, UnbalancedLedgerError
-from explaind_tf.kernel.derivatives.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Precisions
 from explaind_tf.kernel.path_integrals import PathStep
 from explaind_tf.kernel.use_rows import Update
 from explaind_tf.laws import Law, clip_ratio, law_from_config
@@ -16,7 +16,7 @@ from explaind_tf.replay.batch_check import BatchCheck
 from explaind_tf.replay.batch_gradients import BatchGradients
 from explaind_tf.replay.changes import changes_of
 from explaind_tf.replay.flows import Flows, flows_at_start, total
-from explaind_tf.replay.path_replay import Grouping, PathReplay, ReplayedStep
+from explaind_tf.replay.path_replay import Grouping, PathReplay, ReplayedStep, in_dtype
 from explaind_tf.replay.used import RecordedUpdates
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.steps import Transition
@@ -77,8 +77,8 @@ class Replay(PathReplay):
     ----------
     run : RecordedRun
         The run.
-    derivatives : Derivatives
-        Of the run's model.
+    precisions : Precisions
+        The derivatives of the run's model.
     tolerance : float
         Tolerance with which the path will be integrated.
     passed : set of int, optional
@@ -99,14 +99,14 @@ class Replay(PathReplay):
     def __init__(
         self,
         run: RecordedRun,
-        derivatives: Derivatives,
+        precisions: Precisions,
         tolerance: float = 1e-3,
         passed: set[int] | None = None,
     ) -> None:
-        super().__init__(run)
+        self._model = precisions.analysed.model
+        super().__init__(run, self._model.dtype.as_numpy_dtype)
         self.run = run
-        self.gradients = BatchGradients(run, derivatives)
-        self._model = derivatives.model
+        self.gradients = BatchGradients(run, precisions)
         self._tolerance = tolerance
         self._settings = run.manifest.optimizer
         self.law = _law_of(run)
@@ -122,7 +122,7 @@ class Replay(PathReplay):
     def _coefficients(self, transition: Transition, waiting: np.ndarray | None) -> Update:
         second_moment, every = transition.second_moment, self._settings.accumulates
         factors = self.law.factors(
-            None if second_moment is None else tf.constant(second_moment),
+            None if second_moment is None else tf.constant(second_moment.astype(self._dtype, copy=False)),
             transition.learning_rate,
             transition.iteration,
         )
@@ -139,7 +139,8 @@ class Replay(PathReplay):
         waiting = self.gradients.whole(step)
         number = step.number - 1
         while number >= 0 and not (earlier := self.step(number)).transition.updates:
-            waiting = waiting + self.gradients.whole(earlier)
+            if not earlier.transition.is_skipped:
+                waiting = waiting + self.gradients.whole(earlier)
             number -= 1
         accumulated = self.run.step_store.start.accumulated
         return waiting if number >= 0 or accumulated is None else waiting + accumulated
@@ -175,17 +176,18 @@ class Replay(PathReplay):
         largest = 0.0
         for number in range(begin, stop):
             step = self.step(number)
-            gradients = self.gradients.by_source(
-                step,
-                grouping,
-                with_samples=self._needs_samples or uses_batches,
-                with_rounding=not self.updates.has_momentum,
-            )
-            for name, gradient in gradients.items():
-                flows[name].receive(gradient)
-            if uses_batches:
-                waiting.take(step, gradients)
-            causes = self._causes(step.transition, flows)
+            if not step.transition.is_skipped:
+                gradients = self.gradients.by_source(
+                    step,
+                    grouping,
+                    with_samples=self._needs_samples or uses_batches,
+                    with_rounding=not self.updates.has_momentum,
+                )
+                for name, gradient in gradients.items():
+                    flows[name].receive(gradient)
+                if uses_batches:
+                    waiting.take(step, gradients)
+            causes = self._causes(in_dtype(step.transition, self._dtype), flows)
             if number >= first:
                 largest = max(largest, _size(step.transition))
                 yield self._checked(step, causes, largest)
@@ -209,7 +211,9 @@ class Replay(PathReplay):
         """
         assert self.splits_each_alone
         flows = self._flows_before(step.number, None)
-        return self._checked(step, self._moved(step.transition, update, flows), largest)
+        return self._checked(
+            step, self._moved(in_dtype(step.transition, self._dtype), update, flows), largest
+        )
 
     def whole_steps(self, first: int, stop: int) -> Iterator[WholeStep]:
         """Yield the steps ``first … stop − 1``, each with its whole displacement as one cause."""
@@ -238,7 +242,7 @@ class Replay(PathReplay):
         return not self.updates.has_momentum or self._settings.clipvalue is not None
 
     def _flows(self, grouping: Grouping | None) -> Flows:
-        start = self.run.step_store.start
+        start = in_dtype(self.run.step_store.start, self._dtype)
         return flows_at_start(start, has_regularizer=self.gradients.has_regularizer, grouping=grouping)
 
     def _flows_before(self, number: int, grouping: Grouping | None) -> Flows:
@@ -246,7 +250,7 @@ class Replay(PathReplay):
         flows = self._flows(grouping)
         before = self.updates.momentum_before(number) if number > 0 and self.law.looks_ahead else None
         if before is not None:
-            flows[names.DATA].momentum = before
+            flows[names.DATA].momentum = before.astype(self._dtype)
         return flows
 
     def _causes(self, transition: Transition, flows: Flows) -> dict[str, np.ndarray]:
@@ -261,7 +265,7 @@ class Replay(PathReplay):
     def _moved(self, transition: Transition, update: Update, flows: Flows) -> dict[str, np.ndarray]:
         """Return the displacement by each cause in an update."""
         law, rate = self.law, transition.learning_rate
-        mask = tf.constant(self.updates.decay_mask)
+        mask = tf.constant(self.updates.decay_mask.astype(self._dtype, copy=False))
         causes = {names.WEIGHT_DECAY: law.decay(tf.constant(transition.theta_start), mask, rate).numpy()}
         # The record knows the momentum of all sources together. What the others leave of it belongs to this one.
         last = names.ROUNDING if names.ROUNDING in flows else names.DATA
@@ -276,7 +280,7 @@ class Replay(PathReplay):
 
     def _checked(self, step: ReplayedStep, causes: dict[str, np.ndarray], largest: float) -> PathStep:
         """Return a step with its optimizer's causes and all others, after checking that the law explains it."""
-        transition = step.transition
+        transition = in_dtype(step.transition, self._dtype)
         stepped = transition.theta_stepped - transition.theta_start
         unexplained = stepped - sum(total(cause) for cause in causes.values())
         missed = float(np.linalg.norm(unexplained))

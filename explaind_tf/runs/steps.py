@@ -21,6 +21,7 @@ _CACHED_RECORDS = 4
 class Transition:
     """Everything recorded about one step, joined from the records on either side.
 
+    ``loss_scale`` is that of the gradient. A step that ``is_skipped`` used no gradient.
     ``theta_start`` → (optimizer) → ``theta_stepped`` → (other changes: callbacks, set_weights) → ``theta_end``.
     """
 
@@ -38,6 +39,8 @@ class Transition:
     clip_factors: np.ndarray | None
     state_start: list[np.ndarray]
     state_end: list[np.ndarray]
+    loss_scale: float = 1.0
+    is_skipped: bool = False
 
 
 class _ReadAhead(threading.Thread):
@@ -260,6 +263,7 @@ class StepStore:
         theta_start, state_start = self._before(step)
         theta_end, state_end = self._before(step + 1)
         self._read_ahead(step)
+        place = self.layout.loss_scale_place
         return Transition(
             step=step,
             updates=record.updates,
@@ -275,4 +279,6 @@ class StepStore:
             clip_factors=record.clip_factors,
             state_start=state_start,
             state_end=state_end,
+            loss_scale=1.0 if place is None else float(self._record(step).known.optimizer[place]),
+            is_skipped=record.is_skipped,
         )

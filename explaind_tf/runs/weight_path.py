@@ -4,12 +4,14 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, Protocol
 
 import numpy as np
+import tensorflow as tf
 
 from explaind_tf import constants as names
 from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.manifest import Manifest
 from explaind_tf.runs.format.step_records import Layout
 from explaind_tf.runs.graphs.loaded import ForwardGraph, Graphs
+from explaind_tf.runs.graphs.precision import narrower_than
 from explaind_tf.runs.samples import SampleStore
 from explaind_tf.runs.steps import Transition
 from explaind_tf.terms import Source, terms_of
@@ -68,6 +70,16 @@ class WeightPath(ABC):
     def terms(self) -> tuple[str, ...]:
         """The terms of its ledgers: the causes, and the residual."""
         return terms_of(self.source)
+
+    @property
+    def weights_dtype(self) -> tf.DType:
+        """Dtype of the trainable weights."""
+        return tf.dtypes.as_dtype(self.manifest.variables[0].dtype)
+
+    def computes_otherwise(self, dtype: tf.DType) -> bool:
+        """Whether the model computes in another precision than this one."""
+        narrower = set(narrower_than(dtype)) & {self.weights_dtype, *self.graphs.functions.computes_in}
+        return bool(narrower)
 
     @property
     def run_id(self) -> str:

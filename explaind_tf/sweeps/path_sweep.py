@@ -7,6 +7,7 @@ import numpy as np
 
 from explaind_tf import constants as names
 from explaind_tf.kernel import path_integrals
+from explaind_tf.kernel.functions import Block
 from explaind_tf.kernel.path_integrals import PathStep, StepIntegral
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.ledgers.book import Book, Entry
@@ -30,6 +31,8 @@ class Integrated:
     ----------
     initial : np.ndarray
         The outputs before the first step, shape (inputs, O).
+    lost : np.ndarray
+        The outputs of the model as it is, less those in the precision of the analysis, at the last step, (inputs, O).
     movement : np.ndarray
         Farthest that any output of an input got from its initial value, shape (inputs,).
     quadratures : dict
@@ -39,6 +42,7 @@ class Integrated:
     """
 
     initial: np.ndarray
+    lost: np.ndarray
     movement: np.ndarray
     quadratures: dict[tuple[int, int], Quadrature] = field(default_factory=dict)
     largest: dict[int, float] = field(default_factory=dict)
@@ -46,7 +50,7 @@ class Integrated:
     @classmethod
     def nothing(cls, inputs: int, outputs: int) -> "Integrated":
         """Return the state before the first step."""
-        return cls(np.zeros((inputs, outputs)), np.zeros(inputs))
+        return cls(np.zeros((inputs, outputs)), np.zeros((inputs, outputs)), np.zeros(inputs))
 
     @property
     def node_count(self) -> int:
@@ -169,13 +173,30 @@ class PathSweep:
     def _outputs(self, integral: StepIntegral) -> Iterator[Entry]:
         """Yield the outputs at both ends of a step, and its quadrature error."""
         found, rows, number = self.found, self._task.slices[integral.block], integral.step.number
+        path, block = integral.step.path, self._task.blocks[integral.block]
+        lost = self._lost_at(path.end, path.constants, block, integral.end_value)
         if number == self._task.question.first:
-            found.initial[rows] = integral.start_value
-            yield Entry(names.INITIAL, rows, number, integral.start_value)
-        yield Entry(names.FINAL, rows, number, integral.end_value)
-        distance = np.abs(integral.end_value - found.initial[rows]).max(axis=1)
+            found.lost[rows] = self._lost_at(path.start, path.constants, block, integral.start_value)
+            found.initial[rows] = integral.start_value + found.lost[rows]
+            yield Entry(names.INITIAL, rows, number, found.initial[rows])
+        final = integral.end_value + lost
+        yield Entry(names.FINAL, rows, number, final)
+        distance = np.abs(final - found.initial[rows]).max(axis=1)
         found.movement[rows] = np.maximum(found.movement[rows], distance)
+        if self._task.precisions.differ:
+            yield Entry(names.PRECISION, rows, number, lost - found.lost[rows])
+        found.lost[rows] = lost
         yield Entry(names.RESIDUAL, rows, number, integral.residual)
+
+    def _lost_at(
+        self, point: np.ndarray, constants: list[np.ndarray], block: Block, analysed: np.ndarray
+    ) -> np.ndarray:
+        """Return the outputs of the model as it is, less those in the precision of the analysis, shape (batch, O)."""
+        if not self._task.precisions.differ:
+            return np.zeros_like(analysed)
+        own = self._task.as_trained
+        point = point.astype(own.model.dtype.as_numpy_dtype, copy=False)
+        return own.measurement.values(point, constants, block).numpy().astype(np.float64) - analysed
 
     def _causes(self, integral: StepIntegral) -> Iterator[Entry]:
         """Yield the change by each cause in a step, by part if parts are kept."""

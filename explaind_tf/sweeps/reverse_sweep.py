@@ -91,7 +91,7 @@ class ReverseSweep:
                 if effects:
                     update = UpdateRounding(self._task, step, effects, self._memory)
                 del effects
-            if update is not None:
+            if update is not None and not step.transition.is_skipped:
                 update.take_batch(step)
                 yield from self._samples(step, pieces, update)
             advance()

@@ -17,7 +17,7 @@ from explaind_tf.sweeps.task import Task
 
 # Rounding is usually below so many units in the last place of what samples did without regard to sign. Above, its bound is
 # computed, which takes some backward passes.
-_USUAL = 1e3
+_USUAL = 1e4
 # Rounding error of what an update added to the momentum, in units in the last place of the momentum before.
 _SUBTRACTED = 4
 
@@ -50,7 +50,7 @@ class UpdateRounding:
         self, task: Task, update: ReplayedStep, effects: dict[int, EffectRows], memory: float
     ) -> None:
         self._task, self.update, self._effects = task, update, effects
-        self._unit = float(np.finfo(task.derivatives.model.dtype.as_numpy_dtype).eps)
+        self._unit = task.as_trained.model.eps
         self.rows = {step: effect.of_gradient() for step, effect in effects.items()}
         self._is_due = task.recorded.batch_check.is_due(update)
         self._batches: list[ReplayedStep] = []
@@ -114,9 +114,6 @@ class UpdateRounding:
                 allowed = allowed + absolute_products(
                     self._effects[step].of_momentum(), _SUBTRACTED * self._unit * np.abs(before)
                 )
-            print(
-                self.update.number, float((found / allowed).max()), float((found / self._gross[step]).max())
-            )
             if not (found <= allowed).all():
                 worst = int(np.argmax(np.nan_to_num(found - allowed, nan=np.inf)))
                 raise UnbalancedLedgerError(

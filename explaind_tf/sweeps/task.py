@@ -8,7 +8,7 @@ import numpy as np
 
 from explaind_tf import constants as names
 from explaind_tf.kernel.contractions import CHUNK_BYTES, STRETCH
-from explaind_tf.kernel.derivatives.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives, Precisions
 from explaind_tf.kernel.functions import Block
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.ledgers.book import total_memory
@@ -53,8 +53,8 @@ class Task:
     ----------
     run : WeightPath
         The run.
-    derivatives : Derivatives
-        Derivatives of the run's model and the measurement.
+    precisions : Precisions
+        Derivatives of the run's model and the measurement, in the precision of the analysis and in that of training.
     replay : PathReplay
         The run in the form that the kernel needs.
     question : Question
@@ -64,10 +64,20 @@ class Task:
     """
 
     run: WeightPath
-    derivatives: Derivatives
+    precisions: Precisions
     replay: PathReplay
     question: Question
     everything: Block
+
+    @property
+    def derivatives(self) -> Derivatives:
+        """The derivatives in the precision of the analysis."""
+        return self.precisions.analysed
+
+    @property
+    def as_trained(self) -> Derivatives:
+        """The derivatives in the precision of training."""
+        return self.precisions.as_trained
 
     @property
     def recorded(self) -> Replay:

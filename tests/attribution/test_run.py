@@ -243,7 +243,7 @@ def test_a_run_whose_batches_are_not_those_that_trained_is_refused(recorded, pro
     foreign.attribute(*problem).explaind.check()  # no batch is looked at
     with pytest.raises(xtf.UnbalancedLedgerError, match=r"Step \d+ of .* used another gradient .* for '.*'"):
         foreign.attribute(*problem, axes=("sample",))
-    with pytest.raises(xtf.UnbalancedLedgerError, match="Step 0 of .* used another gradient"):
+    with pytest.raises(xtf.UnbalancedLedgerError, match=r"Step 0 of .* used another gradient"):
         foreign.verify(progress=False)
 
 

@@ -339,7 +339,7 @@ class TestRefusals:
             ValueError, match=r"has no token axis.*several values for a sample.*Ask for 'sample'"
         ):
             run.attribute(case.arrays[0][:1], axes=("sample", "token"), progress=False)
-        assert run.graphs.token_losses is None
+        assert run.graphs.functions.token_losses is None
 
 
 def two_lengths(length: int) -> keras.Model:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from explaind_tf import constants as names
 from explaind_tf.ledgers import book as books
@@ -24,7 +25,7 @@ LENGTHS = {
 
 
 def make_book(*axes: str, first_step: int = 0) -> Book:
-    question = Question(Options(axes=axes), (), [], 3, 8, None, terms_of("recorded"))
+    question = Question(Options(axes=axes), (), [], 3, 8, None, tf.float32, terms_of("recorded"))
     return Book(question, LENGTHS, first_step)
 
 
@@ -78,6 +79,6 @@ def test_a_ledger_that_does_not_fit_is_refused_before_it_is_made(monkeypatch):
 
 
 def test_terms_of_checkpoints_have_no_data():
-    question = Question(Options(), (), [], 0, 1, None, terms_of("checkpoints"))
+    question = Question(Options(), (), [], 0, 1, None, tf.float32, terms_of("checkpoints"))
     assert set(Book(question, LENGTHS, 0).arrays) == {"initial", "final", "weights", "state", "residual"}
     assert replace(question, terms=terms_of("recorded")).terms[-1] == "residual"

@@ -115,7 +115,9 @@ class OwnReduction(keras.losses.Loss):
 
 
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-FIRST_STEP = "first step was replayed.*gradient is not the one .*Something that is not recorded changed the step.*"
+FIRST_STEP = (
+    "first step was replayed.*gradient is not the one .*Something that is not recorded changed the step.*"
+)
 
 ATTEMPTS = {
     "a grouped convolution": Attempt(

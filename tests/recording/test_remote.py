@@ -235,7 +235,7 @@ class TestInterrupted:
     ):
         monkeypatch.setattr(places.tempfile, "tempdir", str(tmp_path))
         train(url)
-        assert xtf.open_run(url).graphs.forward
+        assert xtf.open_run(url).graphs.functions.forward
         assert list(tmp_path.iterdir()) == []
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from explaind_tf.kernel.derivatives.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives, Precisions
 from explaind_tf.measurements import outputs
 from explaind_tf.replay.binding import pure_model
 from explaind_tf.replay.replay import Replay
@@ -13,7 +13,8 @@ from tests.helpers import record
 @pytest.fixture(scope="module", name="replay")
 def _replay(tmp_path_factory):
     run = record(tmp_path_factory.mktemp("replay") / "run").open()
-    return Replay(run, Derivatives(pure_model(run, outputs())))
+    derivatives = Derivatives(pure_model(run, outputs()))
+    return Replay(run, Precisions(derivatives, derivatives))
 
 
 def test_causes_add_up_to_the_displacement(replay):

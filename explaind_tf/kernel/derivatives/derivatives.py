@@ -1,5 +1,7 @@
 """The compiled derivatives of a model: those of its measurement, and those of its losses."""
 
+from typing import NamedTuple
+
 from explaind_tf.kernel.derivatives.loss import LossDerivatives
 from explaind_tf.kernel.derivatives.measurement import MeasurementDerivatives
 from explaind_tf.kernel.derivatives.shared import Shared
@@ -9,6 +11,26 @@ from explaind_tf.kernel.functions import PureModel
 _KEPT = 8
 _MEASUREMENTS: Shared[MeasurementDerivatives] = Shared(_KEPT)
 _LOSSES: Shared[LossDerivatives] = Shared(_KEPT)
+
+
+class Precisions(NamedTuple):
+    """One model and measurement in two precisions, which are often the same.
+
+    Attributes
+    ----------
+    analysed : Derivatives
+        In the precision of the analysis: float32, or float64.
+    as_trained : Derivatives
+        As training computes, be it in bfloat16 or float16.
+    """
+
+    analysed: "Derivatives"
+    as_trained: "Derivatives"
+
+    @property
+    def differ(self) -> bool:
+        """Whether the analysis computes in another precision than training."""
+        return self.analysed is not self.as_trained
 
 
 class Derivatives:

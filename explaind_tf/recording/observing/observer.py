@@ -9,7 +9,7 @@ from explaind_tf.laws import Moments, UsedGradient
 from explaind_tf.laws.used_gradients import Preparation, StepGradient
 from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.optimizers.ring_buffer import StepScalars
-from explaind_tf.runs.format.step_records import Snapshot
+from explaind_tf.runs.format.step_records import LOSS_SCALE, Snapshot
 from explaind_tf.runs.graphs.training_variables import TrainingVariables, flat_or_none, views_of
 
 
@@ -27,12 +27,15 @@ class StepOutcome:
         Clipping factor of each trainable variable of the model.
     theta_stepped : np.ndarray or None
         Weights after the update, shape (D,), if something else changed them within the step.
+    is_skipped : bool
+        Whether the optimizer left the batch out because a gradient was not finite.
     """
 
     snapshot: Snapshot
     scalars: StepScalars | None
     clip_factors: np.ndarray | None
     theta_stepped: np.ndarray | None
+    is_skipped: bool = False
 
 
 class StepObserver:
@@ -54,14 +57,18 @@ class StepObserver:
     variables : TrainingVariables
         Variables of model and optimizer.
     optimizer_variables : list of keras.Variable
-        The optimizer's variables other than its moments and accumulated gradients.
+        The optimizer's variables other than its moments and accumulated gradients, also those of a LossScaleOptimizer.
+    may_skip : bool
+        Whether a LossScaleOptimizer may leave batches out.
     """
 
     def __init__(self, model: keras.Model, optimizer: PathOptimizer) -> None:
         self._model, self._optimizer = model, optimizer
         momentum, second_moment = optimizer.moments(model.trainable_variables)
         accumulated = optimizer.accumulators(model.trainable_variables)
-        self.optimizer_variables = optimizer.others([*momentum, *second_moment, *accumulated])
+        taken = {id(variable) for variable in (*momentum, *second_moment, *accumulated)}
+        self.optimizer_variables = [v for v in model.optimizer.variables if id(v) not in taken]
+        self.may_skip = model.optimizer is not optimizer
         groups = [
             model.trainable_variables,
             model.non_trainable_variables,
@@ -119,6 +126,19 @@ class StepObserver:
             clip_factors=None if factors is None else factors[self._indices],
             theta_stepped=_unless_equal(theta_stepped, snapshot.theta),
         )
+
+    def skipped(self) -> StepOutcome:
+        """Return the outcome of a step that the optimizer left out."""
+        return StepOutcome(self.variables.snapshot(), None, None, None, is_skipped=True)
+
+    def loss_scale_in(self, snapshot: Snapshot) -> float:
+        """Return the loss scale at a snapshot; 1 if the loss is not scaled."""
+        scales = [
+            value
+            for variable, value in zip(self.optimizer_variables, snapshot.optimizer, strict=True)
+            if variable.path.endswith(LOSS_SCALE)
+        ]
+        return float(scales[0]) if scales else 1.0
 
     def decay_mask(self) -> np.ndarray:
         """Return for each weight whether weight decay applies (1 or 0), shape (D,)."""

@@ -174,10 +174,10 @@ def _check_version(body: Any) -> None:
     expect(isinstance(body, dict), "the manifest must be a JSON object")
     version = body.get("format_version")
     expect(
-        type(version) is int and version == constants.FORMAT_VERSION,
+        type(version) is int and version in constants.KNOWN_VERSIONS,
         f"format version {short(version)} was written by another version of explaind_tf; "
-        f"this one reads version {constants.FORMAT_VERSION}. Record the run again, or read it with the version of "
-        f"explaind_tf that wrote it",
+        f"this one reads {' and '.join(map(str, constants.KNOWN_VERSIONS))}. Record the run again, or read it with the "
+        f"version of explaind_tf that wrote it",
     )
 
 

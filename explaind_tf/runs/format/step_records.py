@@ -3,6 +3,7 @@
 import hashlib
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +16,9 @@ from explaind_tf.runs.storage.tf_example import Buffers, Feature, Integers, as_b
 START = "start"
 STEP = "step"
 END = "end"
+
+# How the path of the variable ends that holds the loss scale of keras.optimizers.LossScaleOptimizer.
+LOSS_SCALE = "dynamic_scale"
 
 _DIGEST_BYTES = 16
 
@@ -83,6 +87,8 @@ class StepRecord:
     theta_before, state_before
         Weights and state before the step, if something other than the optimizer changed them since the
         previous record; None if nothing did.
+    is_skipped
+        Whether the optimizer left the batch out, as a loss scale does when a gradient is not finite.
     """
 
     kind: str
@@ -99,6 +105,7 @@ class StepRecord:
     theta_stepped: np.ndarray | None = None
     theta_before: np.ndarray | None = None
     state_before: list[np.ndarray] | None = None
+    is_skipped: bool = False
 
     def without_snapshot(self) -> "StepRecord":
         """Return the record as it is written between keyframes."""
@@ -149,6 +156,8 @@ def encode_step(record: StepRecord, run_id: str) -> Buffers:
         features["weight_shapes"] = Integers([size for array in record.weights for size in array.shape])
     if record.state_before is not None:
         features["state_before"] = record.state_before
+    if record.is_skipped:
+        features["is_skipped"] = Integers([1])
     return encode_example(features)
 
 
@@ -162,6 +171,12 @@ class Layout:
     optimizer: tuple[VariableSpec, ...] = ()
     has_second_moment: bool = True
     run_id: str = ""
+
+    @cached_property
+    def loss_scale_place(self) -> int | None:
+        """Place of the loss scale among the optimizer's other variables; None if the loss is not scaled."""
+        places = [i for i, spec in enumerate(self.optimizer) if spec.path.endswith(LOSS_SCALE)]
+        return places[0] if places else None
 
     @property
     def size(self) -> int:
@@ -207,6 +222,7 @@ class Layout:
             ),
             theta_stepped=self._optional(features, "theta_stepped"),
             theta_before=self._optional(features, "theta_before"),
+            is_skipped="is_skipped" in features and bool(self._int(features, "is_skipped")),
             state_before=(
                 self._arrays(features, "state_before", self.state) if "state_before" in features else None
             ),

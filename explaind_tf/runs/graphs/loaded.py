@@ -13,8 +13,9 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 from tensorflow.python.framework.convert_to_constants import _run_inline_graph_optimization
 
-from explaind_tf.errors import RefusedError, RunFormatError
+from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.graphs.canonical import graph_digest
+from explaind_tf.runs.graphs.precision import computes_in, in_precision, narrower_than
 
 FORWARD = "forward"
 SAMPLE_LOSSES = "sample_losses"
@@ -33,15 +34,22 @@ class InlinedFunction:
 
     Parameters
     ----------
-    concrete : tf.types.experimental.ConcreteFunction
-        The function.
+    graph_def : tf.compat.v1.GraphDef
+        The graph.
+    inputs, outputs : list of str
+        Names of the tensors that are arguments and results.
+    captured : list of tf.Tensor
+        Values of the last inputs, which calls do not give.
     """
 
-    def __init__(self, concrete: Any) -> None:
-        self._graph_def = _expanded(concrete)
-        self._inputs = [tensor.name for tensor in concrete.inputs]
-        self._outputs = [tensor.name for tensor in concrete.outputs]
-        self._captured = list(concrete.captured_inputs)
+    def __init__(self, graph_def: Any, inputs: list[str], outputs: list[str], captured: list[Any]) -> None:
+        self._graph_def, self._inputs, self._outputs, self._captured = graph_def, inputs, outputs, captured
+
+    @classmethod
+    def of(cls, concrete: Any) -> "InlinedFunction":
+        """Return a concrete function in this form."""
+        inputs, outputs = ([tensor.name for tensor in part] for part in (concrete.inputs, concrete.outputs))
+        return cls(_expanded(concrete), inputs, outputs, list(concrete.captured_inputs))
 
     @cached_property
     def digest(self) -> str | None:
@@ -49,6 +57,22 @@ class InlinedFunction:
         if self._captured:
             return None
         return graph_digest(self._graph_def, self._inputs, self._outputs)
+
+    @cached_property
+    def computes_in(self) -> set[tf.DType]:
+        """The floating-point types that it computes in."""
+        return computes_in(self._graph_def)
+
+    def in_precision(self, dtype: tf.DType, samples: slice) -> "InlinedFunction":
+        """Return the function in another precision; see :func:`in_precision`.
+
+        The arguments in ``samples`` keep their type, all other floating-point arguments have the new one.
+        """
+        arguments = self._inputs[: len(self._inputs) - len(self._captured)]
+        kept = [name.split(":")[0] for name in (*arguments[samples], *self._inputs[len(arguments) :])]
+        twin = in_precision(self._graph_def, dtype, kept)
+        outputs = [twin.renamed.get(name, name) for name in self._outputs]
+        return InlinedFunction(twin.graph_def, self._inputs, outputs, self._captured)
 
     def __call__(self, *arguments: tf.Tensor) -> list[tf.Tensor]:
         """Return the outputs."""
@@ -61,6 +85,51 @@ class InlinedFunction:
 
 
 @dataclass(frozen=True)
+class RunFunctions:
+    """The functions of a run in one precision, see :class:`Graphs`; those of losses are None if there are no losses."""
+
+    forward: InlinedFunction
+    sample_losses: InlinedFunction | None = None
+    token_losses: InlinedFunction | None = None
+    loss_scales: InlinedFunction | None = None
+    penalty: InlinedFunction | None = None
+
+    @property
+    def losses_digest(self) -> tuple[str | None, ...] | None:
+        """The digests of all functions of losses; None if one of them has none."""
+        functions = (self.sample_losses, self.loss_scales, self.penalty, self.token_losses)
+        digests = tuple(None if function is None else function.digest for function in functions)
+        is_known = all(digest is not None for digest in digests[:3])
+        return digests if is_known and (digests[3] or self.token_losses is None) else None
+
+    @property
+    def computes_in(self) -> set[tf.DType]:
+        """The floating-point types that they compute in."""
+        found = (self.forward, self.sample_losses, self.penalty)
+        return set().union(*(function.computes_in for function in found if function is not None))
+
+    def in_precision(self, dtype: tf.DType, variables: int) -> "RunFunctions":
+        """Return the functions in another precision: the first arguments, ``variables`` of them, and the scales have it.
+
+        Functions that compute in nothing narrower are returned as they are.
+        """
+        if not self.computes_in & set(narrower_than(dtype)):
+            return self
+        samples, before_scales = slice(variables, None), slice(variables, -1)
+
+        def twin(function: InlinedFunction | None, kept: slice) -> Any:
+            return None if function is None else function.in_precision(dtype, kept)
+
+        return RunFunctions(
+            forward=twin(self.forward, samples),
+            sample_losses=twin(self.sample_losses, before_scales),
+            token_losses=twin(self.token_losses, before_scales),
+            loss_scales=twin(self.loss_scales, samples),
+            penalty=twin(self.penalty, samples),
+        )
+
+
+@dataclass(frozen=True)
 class LossFunctions:
     """The functions that make up the gradient of a batch, see :class:`Graphs`. They can be called eagerly."""
 
@@ -70,7 +139,7 @@ class LossFunctions:
 
 
 class Graphs:
-    """The pure functions of a run, ready to be inlined into other graphs.
+    """The pure functions of a run, ready to be inlined into other graphs: its attribute ``functions``.
 
     - ``forward(*params, *state, *inputs) -> [*outputs]``, in inference mode.
     - ``sample_losses(*params, *state, *inputs, *targets, *weights, scales) -> [losses, *new_state]``, in training mode.
@@ -112,30 +181,21 @@ class Graphs:
 
     def _take_functions(self) -> None:
         forward = self._function(FORWARD)
-        self.forward = InlinedFunction(forward)
-        self.sample_losses = InlinedFunction(self._function(SAMPLE_LOSSES))
-        has_tokens = hasattr(self._module, TOKEN_LOSSES)
-        self.token_losses: InlinedFunction | None = None
-        self.token_count: int | None = None
-        if has_tokens:
-            tokens = self._function(TOKEN_LOSSES)
-            self.token_losses = InlinedFunction(tokens)
-            self.token_count = tokens.outputs[0].shape[1]
-        self.loss_scales = InlinedFunction(self._function(LOSS_SCALES))
-        self.penalty = InlinedFunction(self._function(PENALTY))
+        tokens = self._function(TOKEN_LOSSES) if hasattr(self._module, TOKEN_LOSSES) else None
+        self.token_count = None if tokens is None else tokens.outputs[0].shape[1]
+        self.functions = RunFunctions(
+            forward=InlinedFunction.of(forward),
+            sample_losses=InlinedFunction.of(self._function(SAMPLE_LOSSES)),
+            token_losses=None if tokens is None else InlinedFunction.of(tokens),
+            loss_scales=InlinedFunction.of(self._function(LOSS_SCALES)),
+            penalty=InlinedFunction.of(self._function(PENALTY)),
+        )
         self.forward_bytes_per_input = _float_bytes_per_row(forward)
-
-    @property
-    def losses_digest(self) -> tuple[str | None, ...] | None:
-        """The digests of all functions of losses; None if one of them has none."""
-        functions = (self.sample_losses, self.loss_scales, self.penalty, self.token_losses)
-        digests = tuple(None if function is None else function.digest for function in functions)
-        is_known = all(digest is not None for digest in digests[:3])
-        return digests if is_known and (digests[3] or self.token_losses is None) else None
 
     def loss_functions(self) -> LossFunctions:
         """Return the loss functions in a form that can be called outside of a graph."""
-        functions = (self.sample_losses, self.loss_scales, self.penalty)
+        own = self.functions
+        functions = (own.sample_losses, own.loss_scales, own.penalty)
         return LossFunctions(*(tf.function(function, autograph=False) for function in functions))
 
     def _function(self, name: str) -> Any:
@@ -151,21 +211,11 @@ class ForwardGraph:
         ``(*params, *state, *inputs) -> [*outputs]``, in inference mode.
     """
 
-    token_losses: InlinedFunction | None = None
     token_count: int | None = None
-    losses_digest: tuple[str | None, ...] | None = None
 
     def __init__(self, forward: Any) -> None:
-        self.forward = InlinedFunction(forward)
+        self.functions = RunFunctions(InlinedFunction.of(forward))
         self.forward_bytes_per_input = _float_bytes_per_row(forward)
-
-    @staticmethod
-    def _has_no_loss(*_: tf.Tensor) -> list[tf.Tensor]:
-        raise RefusedError(
-            "These checkpoints have no loss, only a forward pass. To get losses, record the training with a PathLogger."
-        )
-
-    sample_losses = loss_scales = penalty = _has_no_loss
 
 
 def has_calls(concrete: Any) -> list[str]:

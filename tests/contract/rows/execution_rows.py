@@ -34,8 +34,8 @@ def precision_and_devices() -> Iterator[Row]:
     family = "precision and devices"
     yield Row(family, "float64", dense)
     yield Row(family, "float32", dense, policy="float32")
-    yield Row(family, "mixed_bfloat16", dense, policy="mixed_bfloat16", refused="mixed precision")
-    yield Row(family, "mixed_float16", dense, policy="mixed_float16", refused="mixed_float16|mixed precision")
+    yield Row(family, "mixed_bfloat16", dense, policy="mixed_bfloat16", terms=WITH["precision"])
+    yield Row(family, "mixed_float16", dense, policy="mixed_float16", terms=WITH["precision"])
     for jit in (True, False, "auto"):
         made = lambda jit=jit: {"loss": "mse", "jit_compile": jit}  # noqa: E731
         yield Row(family, f"jit_compile={jit!r}", dense, compile=made)
