@@ -35,12 +35,10 @@ class BatchCheck:
     ) -> None:
         self._run, self._updates, self._gradients, self._passed = run, updates, gradients, passed
 
-    def is_due(self, step: ReplayedStep) -> bool:
-        """Whether the update of a step was not checked yet."""
-        return step.number not in self._passed
-
-    def check(self, update: ReplayedStep, batches: Sequence[ReplayedStep], gradient: np.ndarray) -> None:
-        """Check one update.
+    def check(
+        self, update: ReplayedStep, batches: Sequence[ReplayedStep], gradient: np.ndarray | None = None
+    ) -> None:
+        """Check one update, if it was not checked before.
 
         Parameters
         ----------
@@ -48,16 +46,20 @@ class BatchCheck:
             Its step.
         batches : sequence of ReplayedStep
             The steps whose batches it used.
-        gradient : np.ndarray
-            The sum of their gradients, by all sources, shape (D,).
+        gradient : np.ndarray, optional
+            The sum of their gradients, by all sources, shape (D,), if it was computed already.
 
         Raises
         ------
         UnbalancedLedgerError
             If the update used another gradient, beyond rounding.
         """
+        if update.number in self._passed:
+            return
         used = self._updates.gradient(update)
         if used is not None:
+            if gradient is None:
+                gradient = np.sum([self._gradients.whole(step) for step in batches], axis=0)
             preparation = self._updates.preparation(update.transition)
             start = self._run.step_store.start
             if batches[0].number == 0 and start.accumulated is not None:
@@ -66,15 +68,11 @@ class BatchCheck:
                 used,
                 preparation(gradient),
                 self._updates.sizes,
-                lambda: preparation.scaled(self.rounding(batches)),
+                lambda: preparation.scaled(self._gradients.rounding(batches, as_trained=True)),
             )
             if mismatch is not None:
                 raise UnbalancedLedgerError(self._told(update, mismatch))
         self._passed.add(update.number)
-
-    def rounding(self, batches: Sequence[ReplayedStep]) -> np.ndarray:
-        """Return how far rounding may change the sum of the gradients of some batches, shape (D,)."""
-        return np.sum([self._gradients.rounding(step) for step in batches], axis=0)
 
     def _told(self, update: ReplayedStep, mismatch: Mismatch) -> str:
         path = self._run.manifest.variables[mismatch.variable].path

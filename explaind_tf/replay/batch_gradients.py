@@ -1,5 +1,7 @@
 """Gradients of recorded batches, recomputed from the samples and the recorded graphs."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from explaind_tf import constants as names
@@ -43,8 +45,7 @@ class BatchGradients:
         inputs, targets = self._run.samples.take_flat(transition.rows)
         samples = (inputs, targets, transition.weights)
         if (step.number, derivatives) not in self._scales:
-            point = step.path.start.astype(derivatives.model.dtype.as_numpy_dtype, copy=False)
-            scales = derivatives.loss.scales(point, step.path.constants, *samples)
+            scales = derivatives.loss.scales(_start(step, derivatives), step.path.constants, *samples)
             self._scales[step.number, derivatives] = scales.numpy()
         return Batch(*samples, self._scales[step.number, derivatives])
 
@@ -63,11 +64,11 @@ class BatchGradients:
         """
         found = {}
         if with_samples and grouping is None:
-            found[names.DATA] = self._of_samples(step, self._start(step), np.ones(len(step.transition.rows)))
+            found[names.DATA] = self._of_samples(step, self._as_trained)
         elif with_samples and grouping is not None:
             found[names.DATA] = self.of_groups(step, grouping)
             if with_rounding:
-                whole = self._of_samples(step, self._start(step), np.ones(len(step.transition.rows)))
+                whole = self._of_samples(step, self._as_trained)
                 found[names.ROUNDING] = whole - found[names.DATA].sum(axis=0)
         if self.has_regularizer:
             found[names.REGULARIZER] = self.regularizer(step)
@@ -75,35 +76,55 @@ class BatchGradients:
 
     def regularizer(self, step: ReplayedStep) -> np.ndarray:
         """Return the gradient of the regularisers in a step, shape (D,)."""
-        return self._of_regularizer(step, self._start(step))
+        return self._of_regularizer(step, self._as_trained, _start(step, self._as_trained))
 
-    def rounding(self, step: ReplayedStep) -> np.ndarray:
-        """Return how far rounding may change the gradient of the batch of a step, shape (D,)."""
-        size = self._as_trained.model.theta_size
+    def lost_to_precision(self, steps: Sequence[ReplayedStep]) -> np.ndarray:
+        """Return the gradients of samples that training used, less those in the precision of the analysis, shape (D,)."""
+        lost = np.zeros(self._analysed.model.theta_size)
+        for step in steps:
+            used, twin = (self._of_samples(step, own) for own in (self._as_trained, self._analysed))
+            lost += used.astype(np.float64) - twin
+        return lost
+
+    def rounding(self, steps: Sequence[ReplayedStep], *, as_trained: bool) -> np.ndarray:
+        """Return how far rounding may change the sum of the gradients of some batches, shape (D,).
+
+        Either that of training, or that of the analysis.
+        """
+        own = self._as_trained if as_trained else self._analysed
+        eps = self._eps if as_trained else own.model.eps
+        return np.sum([self._rounding(step, own, eps) for step in steps], axis=0)
+
+    def _rounding(self, step: ReplayedStep, own: Derivatives, eps: float) -> np.ndarray:
+        size = own.model.theta_size
 
         def gradient(of_weights: np.ndarray, of_samples: np.ndarray) -> np.ndarray:
-            point = self._start(step).copy()
+            point = _start(step, own).copy()
             point[:size] = point[:size] * of_weights
-            return self._of_samples(step, point, of_samples) + self._of_regularizer(step, point)
+            return self._of_samples(step, own, point, of_samples) + self._of_regularizer(step, own, point)
 
-        return measured_rounding(gradient, len(step.transition.rows), size, step.number, self._eps)
+        return measured_rounding(gradient, len(step.transition.rows), size, step.number, eps)
 
-    def _start(self, step: ReplayedStep) -> np.ndarray:
-        """Return the point of a step in the precision of training."""
-        return step.path.start.astype(self._as_trained.model.dtype.as_numpy_dtype, copy=False)
-
-    def _of_samples(self, step: ReplayedStep, point: np.ndarray, shares: np.ndarray) -> np.ndarray:
-        """Return the gradient of a share of each sample's loss, as training computes it, shape (D,)."""
+    def _of_samples(
+        self,
+        step: ReplayedStep,
+        own: Derivatives,
+        point: np.ndarray | None = None,
+        shares: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return the gradient of a share of each sample's loss, shape (D,)."""
         # A loss scale keeps small numbers from becoming zero in float16. It is a power of 2, so float32 does not round it.
-        batch, scale = self._batch(step, self._as_trained), step.transition.loss_scale
-        scaled = self._as_trained.loss.gradient(point, step.path.constants, batch, scale * shares)
+        scale = step.transition.loss_scale if own is self._as_trained else 1.0
+        point = _start(step, own) if point is None else point
+        shares = np.ones(len(step.transition.rows)) if shares is None else shares
+        scaled = own.loss.gradient(point, step.path.constants, self._batch(step, own), scale * shares)
         return scaled.numpy() / point.dtype.type(scale)
 
-    def _of_regularizer(self, step: ReplayedStep, point: np.ndarray) -> np.ndarray:
+    def _of_regularizer(self, step: ReplayedStep, own: Derivatives, point: np.ndarray) -> np.ndarray:
         if not self.has_regularizer:
-            return np.zeros(self._as_trained.model.theta_size, point.dtype)
-        inputs = self._batch(step, self._as_trained).inputs
-        return self._as_trained.loss.regularizer_gradient(point, step.path.constants, inputs).numpy()
+            return np.zeros(own.model.theta_size, point.dtype)
+        inputs = self._batch(step, own).inputs
+        return own.loss.regularizer_gradient(point, step.path.constants, inputs).numpy()
 
     def whole(self, step: ReplayedStep) -> np.ndarray:
         """Return the sum of the gradients of all sources, shape (D,)."""
@@ -121,3 +142,8 @@ class BatchGradients:
             shares = is_member if grouping.coupled else None
             gradients[group] = self._analysed.loss.gradient(*at, part, shares).numpy()
         return gradients
+
+
+def _start(step: ReplayedStep, own: Derivatives) -> np.ndarray:
+    """Return the point of a step in the precision of a model."""
+    return step.path.start.astype(own.model.dtype.as_numpy_dtype, copy=False)

@@ -16,7 +16,16 @@ from explaind_tf.runs.steps import Transition
 
 Recorded = TypeVar("Recorded", Snapshot, Transition)
 # Their fields that are vectors of all weights.
-_VECTORS = ("theta", "theta_start", "theta_stepped", "theta_end", "momentum", "second_moment", "accumulated")
+_VECTORS = (
+    "theta",
+    "theta_start",
+    "theta_stepped",
+    "theta_end",
+    "momentum",
+    "momentum_start",
+    "second_moment",
+    "accumulated",
+)
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,8 @@ class Replay(PathReplay):
     @property
     def splits_each_alone(self) -> bool:
         """Whether steps can be split into causes in any order, and each of them is an update."""
-        return not self.needs_history() and self._settings.accumulates == 1
+        may_skip = self.run.step_store.layout.loss_scale_place is not None
+        return not (self.needs_history() or may_skip) and self._settings.accumulates == 1
 
     def needs_history(self, grouping: Grouping | None = None) -> bool:
         """Whether splitting a step into causes needs all steps before it.
@@ -248,7 +249,7 @@ class Replay(PathReplay):
     def _flows_before(self, number: int, grouping: Grouping | None) -> Flows:
         """Return the flows before a step. After the first step, this needs a run whose momentum is all the samples'."""
         flows = self._flows(grouping)
-        before = self.updates.momentum_before(number) if number > 0 and self.law.looks_ahead else None
+        before = self.step(number).transition.momentum_start if number > 0 and self.law.looks_ahead else None
         if before is not None:
             flows[names.DATA].momentum = before.astype(self._dtype)
         return flows

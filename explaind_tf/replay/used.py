@@ -40,17 +40,9 @@ class RecordedUpdates:
         """Whether the optimizer keeps a momentum. If not, only the weights show what an update used."""
         return self._run.step_store.start.momentum is not None
 
-    def momentum_before(self, number: int) -> np.ndarray | None:
-        """Return m before a step, shape (D,)."""
-        for earlier in range(number - 1, -1, -1):
-            transition = self._run.step_store.transition(earlier)
-            if transition.updates:
-                return transition.momentum
-        return self._run.step_store.start.momentum
-
     def momentum_added(self, step: ReplayedStep, memory: float) -> np.ndarray:
         """Return m_s − memory · m_{s−1}, shape (D,), float64. The optimizer must keep a momentum."""
-        before, after = self.momentum_before(step.number), step.transition.momentum
+        before, after = step.transition.momentum_start, step.transition.momentum
         assert before is not None and after is not None
         return after.astype(np.float64) - memory * before.astype(np.float64)
 
@@ -58,7 +50,7 @@ class RecordedUpdates:
         """Return the gradient that an update used, or None if it left no trace."""
         transition = step.transition
         return self._law.used_gradient(
-            Moments(transition.theta_start, self.momentum_before(step.number), None),
+            Moments(transition.theta_start, transition.momentum_start, None),
             Moments(transition.theta_stepped, transition.momentum, transition.second_moment),
             self.decay_mask,
             transition.learning_rate,

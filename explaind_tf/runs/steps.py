@@ -39,6 +39,7 @@ class Transition:
     clip_factors: np.ndarray | None
     state_start: list[np.ndarray]
     state_end: list[np.ndarray]
+    momentum_start: np.ndarray | None = None
     loss_scale: float = 1.0
     is_skipped: bool = False
 
@@ -263,7 +264,7 @@ class StepStore:
         theta_start, state_start = self._before(step)
         theta_end, state_end = self._before(step + 1)
         self._read_ahead(step)
-        place = self.layout.loss_scale_place
+        before, place = self._record(step).known, self.layout.loss_scale_place
         return Transition(
             step=step,
             updates=record.updates,
@@ -279,6 +280,7 @@ class StepStore:
             clip_factors=record.clip_factors,
             state_start=state_start,
             state_end=state_end,
-            loss_scale=1.0 if place is None else float(self._record(step).known.optimizer[place]),
+            momentum_start=before.momentum,
+            loss_scale=1.0 if place is None else float(before.optimizer[place]),
             is_skipped=record.is_skipped,
         )

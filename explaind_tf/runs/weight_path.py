@@ -78,8 +78,12 @@ class WeightPath(ABC):
 
     def computes_otherwise(self, dtype: tf.DType) -> bool:
         """Whether the model computes in another precision than this one."""
-        narrower = set(narrower_than(dtype)) & {self.weights_dtype, *self.graphs.functions.computes_in}
-        return bool(narrower)
+        narrower = set(narrower_than(dtype))
+        if self.weights_dtype == tf.float64:
+            narrower.discard(
+                tf.float32
+            )  # Keras computes some constants and averages of a float64 model in float32
+        return bool(narrower & {self.weights_dtype, *self.graphs.functions.computes_in})
 
     @property
     def run_id(self) -> str:

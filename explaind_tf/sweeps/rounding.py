@@ -12,13 +12,13 @@ from explaind_tf import constants as names
 from explaind_tf.errors import UnbalancedLedgerError
 from explaind_tf.kernel.use_rows import EffectRows
 from explaind_tf.replay.path_replay import ReplayedStep
-from explaind_tf.sweeps.rows import absolute_products, products_by_part
+from explaind_tf.sweeps.rows import products, products_by_part
 from explaind_tf.sweeps.task import Task
 
-# Rounding is usually below so many units in the last place of what samples did without regard to sign. Above, its bound is
-# computed, which takes some backward passes.
-_USUAL = 1e4
-# Rounding error of what an update added to the momentum, in units in the last place of the momentum before.
+# Rounding is usually below so many units in the last place of what samples did without regard to sign. Above, gradients
+# are compared, which takes some backward passes. One sample in a thousand that did not train is more.
+_USUAL = 64
+# Rounding error of what an update added to the momentum, in units in the last place of the momentum.
 _SUBTRACTED = 4
 
 
@@ -50,27 +50,20 @@ class UpdateRounding:
         self, task: Task, update: ReplayedStep, effects: dict[int, EffectRows], memory: float
     ) -> None:
         self._task, self.update, self._effects = task, update, effects
-        self._unit = task.as_trained.model.eps
         self.rows = {step: effect.of_gradient() for step, effect in effects.items()}
-        self._is_due = task.recorded.batch_check.is_due(update)
         self._batches: list[ReplayedStep] = []
-        self._gradient: np.ndarray | float = 0.0
         self._gross: dict[int, np.ndarray] = {}  # what samples did, without regard to sign, shape (F,)
         self.left: dict[int, np.ndarray] = {}
-        updates = task.recorded.updates
-        self._has_momentum = updates.has_momentum
+        self._has_momentum = task.recorded.updates.has_momentum
         if self._has_momentum:
-            added = updates.momentum_added(update, memory)
+            added = task.recorded.updates.momentum_added(update, memory)
             for step, effect in effects.items():
                 self.left[step] = products_by_part(task, effect.of_momentum(), added)
 
     def take_batch(self, step: ReplayedStep) -> None:
         """Take a batch of the update, from the last to the first: its gradient, without the split over its samples."""
-        gradients = self._task.recorded.gradients.by_source(
-            step, None, with_samples=self._is_due or not self._has_momentum
-        )
         self._batches.insert(0, step)
-        self._gradient = self._gradient + sum(gradients.values())
+        gradients = self._task.recorded.gradients.by_source(step, None, with_samples=not self._has_momentum)
         if (
             not self._has_momentum
         ):  # then the samples' part of the displacement is computed from this gradient
@@ -94,31 +87,35 @@ class UpdateRounding:
         start = self._task.recorded.run.step_store.start
         if start.accumulated is not None and self._batches[0].number == 0 and self._has_momentum:
             self._add(-start.accumulated)
-        if self._is_due:
-            self._task.recorded.batch_check.check(self.update, self._batches, np.asarray(self._gradient))
-        self._check_size()
+        found = {step: values.reshape(len(values), -1).sum(axis=1) for step, values in self.left.items()}
+        if self._are_usual(found):
+            return
+        self._task.recorded.batch_check.check(self.update, self._batches)
+        if self._task.precisions.differ:
+            lost = self._task.recorded.gradients.lost_to_precision(self._batches)
+            for step, use in self.rows.items():
+                found[step] = found[step] - products(use, lost)
+        if not self._are_usual(found):
+            self._check_sizes(found)
 
-    def _check_size(self) -> None:
-        """Check that the rounding is no larger than rounding can be: a wrong product with a gradient would be in it too."""
-        error: np.ndarray | None = None
+    def _are_usual(self, found: dict[int, np.ndarray]) -> bool:
+        eps = float(np.finfo(self._task.derivatives.model.dtype.as_numpy_dtype).eps)
+        return all((np.abs(own) <= _USUAL * eps * self._gross[step]).all() for step, own in found.items())
+
+    def _check_sizes(self, found: dict[int, np.ndarray]) -> None:
+        """Check that rounding explains what is left: a wrong product with a gradient would be in it, too."""
+        error = self._task.recorded.gradients.rounding(self._batches, as_trained=False)
+        before, after = self.update.transition.momentum_start, self.update.transition.momentum
         for step, use in self.rows.items():
-            found = np.abs(self.left[step].reshape(len(self._gross[step]), -1).sum(axis=1))
-            if (found <= _USUAL * self._unit * self._gross[step]).all():
-                continue
-            if error is None:
-                error = self._task.recorded.batch_check.rounding(self._batches)
-            allowed = absolute_products(use, error)
-            if self._has_momentum:
-                before = self._task.recorded.updates.momentum_before(self.update.number)
-                assert before is not None
-                allowed = allowed + absolute_products(
-                    self._effects[step].of_momentum(), _SUBTRACTED * self._unit * np.abs(before)
-                )
-            if not (found <= allowed).all():
-                worst = int(np.argmax(np.nan_to_num(found - allowed, nan=np.inf)))
+            size, allowed = np.abs(found[step]), products(use, error, absolute=True)
+            if before is not None and after is not None:
+                rounded = _SUBTRACTED * float(np.finfo(after.dtype).eps) * (np.abs(before) + np.abs(after))
+                allowed = allowed + products(self._effects[step].of_momentum(), rounded, absolute=True)
+            if not (size <= allowed).all():
+                worst = int(np.argmax(np.nan_to_num(size - allowed, nan=np.inf)))
                 raise UnbalancedLedgerError(
                     f"Step {self.update.number} of {self._task.recorded.run.run_dir}: the entries of the samples do not add "
-                    f"up to what the step's gradient did. For one measurement they miss it by {found[worst]:.2g}, and "
+                    f"up to what the step's gradient did. For one measurement they miss it by {size[worst]:.2g}, and "
                     f"rounding explains {allowed[worst]:.2g}. The batch is the one that trained, so gradients of single "
                     f"samples are wrong, which is an error of explaind_tf: please report the layers of the model. Ledgers "
                     f"that keep no samples, tokens or groups are not affected."

@@ -43,10 +43,11 @@ def products_by_part(task: Task, use: UseRows, vector: np.ndarray) -> np.ndarray
     return use.factor * (by_part if task.question.keeps_layers else by_part[:, 0])
 
 
-def absolute_products(use: UseRows, sizes: np.ndarray) -> np.ndarray:
-    """Return how far errors of given sizes (D,) may move the measurements of rows (F, D), shape (F,)."""
-    found = tf.linalg.matvec(tf.abs(use.rows), sizes.astype(use.rows.dtype.as_numpy_dtype))
-    return abs(use.factor) * found.numpy().astype(np.float64)
+def products(use: UseRows, vector: np.ndarray, *, absolute: bool = False) -> np.ndarray:
+    """Return the products of rows (F, D) with a vector (D,), or of the absolute values of both, shape (F,), float64."""
+    rows, factor = (tf.abs(use.rows), abs(use.factor)) if absolute else (use.rows, use.factor)
+    found = tf.linalg.matvec(rows, vector.astype(rows.dtype.as_numpy_dtype))
+    return factor * found.numpy().astype(np.float64)
 
 
 def _dot_by_part(phi: tf.Tensor, direction: np.ndarray, partition: Partition) -> np.ndarray:

@@ -134,6 +134,8 @@ def assert_sums_agree(row: Row, ledgers: Ledgers) -> None:
     for axes, ledger in ledgers.items():
         ledger.explaind.check(row.tolerance)
         assert (names.ROUNDING in ledger.explaind.terms) == ("sample" in axes)
+        if "sample" in axes and row.policy == "float64":
+            assert float(np.abs(ledger.explaind.total(names.ROUNDING)).max()) <= 1e-12 * movement
         found = totals(ledger)
         for term in (term for term in found if term != names.RESIDUAL):
             # Other routes sum the same integrals, so only rounding differs: 1e-5 of the movement in float32.
@@ -162,6 +164,9 @@ def assert_terms_are_those_of_the_row(row: Row, whole: xr.Dataset) -> None:
     """Check that the row's terms are not zero and all others are."""
     movement = float(whole.movement.max())
     for term in whole.explaind.terms[:-1]:
+        if term == names.PRECISION:  # of the size of rounding in most rows
+            assert term in row.terms
+            continue
         is_there = bool(np.abs(whole[term]).max() > 1e-7 * movement)
         assert is_there == (term == names.DATA or term in row.terms), f"{term}: {whole[term]}"
 
@@ -234,10 +239,6 @@ def test_table_says_what_the_suite_checks():
         assert said[row.name].startswith(row.outcome), row.name
 
 
-def test_three_rows_are_refused():
+def test_one_row_is_refused():
     refused = [row.name for row in ROWS if row.refused is not None]
-    assert set(refused) == {
-        "mixed_bfloat16",
-        "mixed_float16",
-        "MirroredStrategy on two logical CPUs",
-    }
+    assert refused == ["MirroredStrategy on two logical CPUs"]

@@ -248,12 +248,14 @@ ATTEMPTS = {
         compile={"optimizer": lambda: xtf.PathAdamW(0.01, clipvalue=1e9)},
         dataset=lambda: batches(np.ones((10, 2), "int32"), Y),
     ),
-    "mixed_bfloat16": Attempt(
-        "computes in bfloat16 with weights in float32.*Use one dtype policy", policy="mixed_bfloat16"
+    "weights in bfloat16": Attempt(
+        "dtypes.*bfloat16.*use a policy with float32 weights: mixed_bfloat16 or mixed_float16",
+        policy="bfloat16",
     ),
-    "mixed_float16": Attempt(
-        "mixed_float16|mixed precision",
+    "steps that may be skipped, several in one execution": Attempt(
+        r"steps_per_execution=2 and a LossScaleOptimizer, which may skip steps.*steps_per_execution=1",
         policy="mixed_float16",
+        compile={"steps_per_execution": 2},
     ),
     "nothing to train": Attempt(
         "no trainable variables", model=lambda: dense_model(Dense(CLASSES, trainable=False))

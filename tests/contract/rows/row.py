@@ -14,7 +14,7 @@ from tests.contract.rows.arrays import X, Y
 DOUBLE, SINGLE = 1e-8, 1e-4
 # Terms of every training with weight decay, and the same with one term more.
 ALL = frozenset({"weight_decay"})
-WITH = {name: ALL | {name} for name in ("external", "regularizer", "state", "carryover")}
+WITH = {name: ALL | {name} for name in ("external", "regularizer", "state", "carryover", "precision")}
 
 
 @dataclass(frozen=True)
