@@ -104,7 +104,10 @@ class UpdateRounding:
 
     def _check_sizes(self, found: dict[int, np.ndarray]) -> None:
         """Check that rounding explains what is left: a wrong product with a gradient would be in it, too."""
-        error = self._task.recorded.gradients.rounding(self._batches, as_trained=False)
+        gradients = self._task.recorded.gradients
+        error = gradients.rounding(self._batches, as_trained=False)
+        if self._task.precisions.differ:
+            error = error + gradients.rounding(self._batches, as_trained=True)
         before, after = self.update.transition.momentum_start, self.update.transition.momentum
         for step, use in self.rows.items():
             size, allowed = np.abs(found[step]), products(use, error, absolute=True)
