@@ -39,6 +39,9 @@ RESIDUAL: Final = "residual"
 # a zero under `data` would say that no sample did anything.
 WEIGHTS: Final = "weights"
 
+# Variable of ledgers with conditioning=True: the part of `data` through weights whose batch gradient nearly cancelled.
+CANCELLED: Final = "cancelled"
+
 # Coordinate of a ledger: the farthest that an input's outputs got from their start. The tolerance is relative to it.
 MOVEMENT: Final = "movement"
 

@@ -158,6 +158,11 @@ OUTPUT_DESCRIPTIONS: Final = {
     names.FINAL: "measurement after training",
 }
 
+# Data variables of ledgers with conditioning=True, by input, output and sample. They are parts of `data`, not terms.
+SAMPLE_DESCRIPTIONS: Final = {
+    names.CANCELLED: "part of data through weights whose gradient nearly cancelled in the sample's batch",
+}
+
 
 def register(term: Term) -> None:
     """Add a term of another package. It comes before the residual.
@@ -167,7 +172,7 @@ def register(term: Term) -> None:
     ValueError
         If the name is taken.
     """
-    if term.name in _TABLE or term.name in OUTPUT_DESCRIPTIONS:
+    if term.name in {*_TABLE, *OUTPUT_DESCRIPTIONS, *SAMPLE_DESCRIPTIONS}:
         raise ValueError(f"Ledgers already have a variable {term.name!r}. Choose another name for the term.")
     residual = _TABLE.pop(names.RESIDUAL)
     _TABLE[term.name] = term

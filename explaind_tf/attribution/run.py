@@ -11,6 +11,7 @@ from explaind_tf import measurements
 from explaind_tf.attribution.curves import training_curves
 from explaind_tf.attribution.engine import answer
 from explaind_tf.attribution.planner import Plan, make_plan
+from explaind_tf.attribution.ranking import warn_of_ranking
 from explaind_tf.attribution.streaming import attribute_to
 from explaind_tf.kernel.derivatives.derivatives import Derivatives, Precisions
 from explaind_tf.kernel.functions import Block
@@ -158,9 +159,13 @@ class Attributable(WeightPath):
         chosen = _chosen(measurement)
         task = self._task(inputs, chosen, make_options("attribute", axes=axes, **options))
         if out is not None:
-            return attribute_to(out, task, chosen, Progress(progress))
-        result = answer(task, choose_routes(task), Progress(progress))
-        return build_ledger(self, task.question, chosen, result)
+            ledger = attribute_to(out, task, chosen, Progress(progress))
+        else:
+            result = answer(task, choose_routes(task), Progress(progress))
+            ledger = build_ledger(self, task.question, chosen, result)
+        if task.question.options.conditioning:
+            warn_of_ranking(ledger)
+        return ledger
 
     @takes_options
     def plan(self, inputs: Any, measurement: Any = None, axes: Iterable[str] = (), **options: Any) -> Plan:

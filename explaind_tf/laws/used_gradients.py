@@ -20,7 +20,7 @@ from explaind_tf.laws.law import UsedGradient, clip_ratio
 
 # γ. Gradients that were computed in another order of operations were seen to differ by up to 5 times the measured rounding
 # (see tests/laws/test_used_gradients.py).
-_GAMMA = 32.0
+GAMMA = 32.0
 # Of a sum without cancellation, rounding reaches no more than so many units in the last place.
 _UNITS = 32.0
 # Times that the gradient is computed again, and the size of a change in units in the last place.
@@ -100,7 +100,7 @@ def find_mismatch(
     used: UsedGradient,
     expected: np.ndarray,
     sizes: Sequence[int],
-    largest_error: Callable[[], np.ndarray],
+    rounding: Callable[[], np.ndarray],
 ) -> Mismatch | None:
     """Return the variable whose gradients differ most beyond rounding, or None if there is none.
 
@@ -112,14 +112,14 @@ def find_mismatch(
         What its batches give, prepared in the same way, shape (D,).
     sizes : sequence of int
         Number of weights of each variable.
-    largest_error : callable
-        Returns how far rounding may change the gradient, shape (D,). It is called only if a difference exceeds the
-        rounding of a sum without cancellation.
+    rounding : callable
+        Returns the measured rounding of the gradient, shape (D,). It is called only if a difference exceeds the rounding
+        of a sum without cancellation.
     """
     difference = _norms(used.value - expected, sizes)
     found = None
     usual = _UNITS * float(np.finfo(expected.dtype).eps)
-    for error in (lambda: usual * np.abs(expected), largest_error):
+    for error in (lambda: usual * np.abs(expected), lambda: GAMMA * rounding()):
         allowed = _norms(error(), sizes) + _norms(used.rounding, sizes)
         excess = difference - allowed
         if (excess <= 0).all():  # a NaN on either side is no equality
@@ -132,7 +132,7 @@ def find_mismatch(
 def measured_rounding(
     gradient: Callable[[np.ndarray, np.ndarray], np.ndarray], count: int, size: int, seed: int, eps: float
 ) -> np.ndarray:
-    """Return how far rounding may change the gradient of a batch, element by element, shape (D,).
+    """Return how far rounding changes the gradient of a batch, element by element, shape (D,).
 
     It is zero if the gradient is another one when it is computed again: then random numbers change it, not rounding.
 
@@ -155,7 +155,7 @@ def measured_rounding(
     for _ in range(_DRAWS):
         factors = [1 + _CHANGE * eps * generator.choice([-1.0, 1.0], size=n) for n in (size, count)]
         squares += np.square(gradient(*factors).astype(np.float64) - plain)
-    return _GAMMA * np.sqrt(squares / _DRAWS)
+    return np.sqrt(squares / _DRAWS)
 
 
 def _norms(vector: np.ndarray, sizes: Sequence[int]) -> np.ndarray:

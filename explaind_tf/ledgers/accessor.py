@@ -209,6 +209,37 @@ class DatasetLedger(_LedgerAccessor):
         """
         return self._ranked(k, descending=False)
 
+    def conditioning(self) -> xr.DataArray:
+        """Return the share of each sample's entry that rests on weights whose batch gradient nearly cancelled.
+
+        AdamW divides a weight's gradient by its own size. Where the parts of a batch's gradient cancelled so far that
+        rounding is a hundredth of what is left, this blows the samples' entries up, with either sign. With D the sample's
+        entry and C its part through such weights, in all steps that used it, the share is |C| / (|C| + |D − C|). Near 0, the
+        entry rests on gradients of usual size. Near 1, it rests on a few weights and on the rounding of their gradients:
+        another seed, order or precision may give another entry. The sum over samples is not affected.
+
+        Returns
+        -------
+        xarray.DataArray
+            Dims (input, output, sample), from 0 to 1; 0 for an entry of zero.
+
+        Raises
+        ------
+        ValueError
+            If the ledger was made without ``conditioning=True``.
+        """
+        if names.CANCELLED not in self._root:
+            raise ValueError(
+                "This ledger does not say which entries rest on cancelled gradients. Ask for it: "
+                'run.attribute(x, axes=("sample",), conditioning=True).'
+            )
+        cancelled = abs(self._root[names.CANCELLED])
+        kept = (names.INPUT, names.OUTPUT, names.SAMPLE)
+        data = self._root[names.DATA]
+        whole = data.sum([dim for dim in data.dims if dim not in kept])
+        size = cancelled + abs(whole - self._root[names.CANCELLED])
+        return (cancelled / size.where(size > 0, 1.0)).transpose(*kept).rename("conditioning")
+
     def to_pandas(self, k: int = 5) -> pd.DataFrame:
         """Return proponents and opponents as a table, one row for each.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from explaind_tf import constants as names
 from explaind_tf.questions.question import Question
-from explaind_tf.terms import OUTPUT_DESCRIPTIONS, term
+from explaind_tf.terms import OUTPUT_DESCRIPTIONS, SAMPLE_DESCRIPTIONS, term
 
 # Share of the machine's memory that the arrays of one ledger may take.
 _MEMORY_SHARE = 0.5
@@ -65,8 +65,9 @@ class Book:
         self._question = question
         self._lengths = {**lengths, names.STEP: question.stop - first_step}
         self._first_step = first_step
+        self._of_samples = tuple(SAMPLE_DESCRIPTIONS) if question.options.conditioning else ()
         self._refuse_too_large()
-        variables = (*OUTPUT_DESCRIPTIONS, *question.terms)
+        variables = (*OUTPUT_DESCRIPTIONS, *question.terms, *self._of_samples)
         self.arrays = {name: self._zeros(self.dims(name)) for name in variables}
 
     def _zeros(self, dims: tuple[str, ...]) -> np.ndarray:
@@ -80,6 +81,8 @@ class Book:
         """Return the names of a variable's dimensions, in order."""
         if name in OUTPUT_DESCRIPTIONS:
             return names.INPUT, names.OUTPUT
+        if name in SAMPLE_DESCRIPTIONS:
+            return names.INPUT, names.OUTPUT, names.SAMPLE
         return term(name).dims(self._question.axes)
 
     def add(self, entry: Entry) -> None:
@@ -88,12 +91,12 @@ class Book:
         if entry.term in OUTPUT_DESCRIPTIONS:
             array[...] = entry.values
             return
-        if self._question.keeps_steps:
+        if self._question.keeps_steps and entry.term not in SAMPLE_DESCRIPTIONS:
             array = array[..., entry.step - self._first_step]
         if entry.members is None:
             array += entry.values
             return
-        if self._question.keeps_tokens:
+        if self._question.keeps_tokens and entry.term not in SAMPLE_DESCRIPTIONS:
             array = array[:, :, :, : entry.values.shape[3]]
         # A sample may occur twice in a batch. Fancy-indexed += would count it once.
         np.add.at(np.moveaxis(array, 2, 0), entry.members, np.moveaxis(entry.values, 2, 0))
@@ -126,7 +129,7 @@ class Book:
     def _refuse_too_large(self) -> None:
         needed = {
             name: 8 * np.prod([float(self._lengths[dim]) for dim in self.dims(name)])
-            for name in self._question.terms
+            for name in (*self._question.terms, *self._of_samples)
         }
         available = total_memory() * _MEMORY_SHARE
         if sum(needed.values()) > available:

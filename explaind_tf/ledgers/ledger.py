@@ -13,7 +13,7 @@ from explaind_tf.ledgers.book import Book
 from explaind_tf.measurements import Measurement
 from explaind_tf.questions.question import Question
 from explaind_tf.runs import WeightPath
-from explaind_tf.terms import OUTPUT_DESCRIPTIONS, all_terms, term
+from explaind_tf.terms import OUTPUT_DESCRIPTIONS, SAMPLE_DESCRIPTIONS, all_terms, term
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ def build_ledger(
     attributes = _attributes(run, question, measurement, result)
     book = result.book
     descriptions = OUTPUT_DESCRIPTIONS | {name: term(name).description for name in question.terms}
+    if question.options.conditioning:
+        descriptions |= SAMPLE_DESCRIPTIONS
     arrays = {
         name: xr.DataArray(
             book.arrays[name],
@@ -82,7 +84,8 @@ def build_ledger(
 def node_path(path: str) -> str:
     """Return the place of a variable in a tree: its path, with an underscore after names that ledgers use."""
     # In xarray no node may have the name of a variable or dimension of its parent.
-    taken = {*OUTPUT_DESCRIPTIONS, *all_terms(), *names.AXES, names.INPUT, names.OUTPUT, names.MOVEMENT}
+    taken = {*OUTPUT_DESCRIPTIONS, *SAMPLE_DESCRIPTIONS, *all_terms(), *names.AXES}
+    taken |= {names.INPUT, names.OUTPUT, names.MOVEMENT}
     return "/".join(f"{part}_" if part in taken else part for part in path.split("/"))
 
 
@@ -144,8 +147,16 @@ def _attributes(
         "quadrature_nodes": result.nodes,
         "first_step": question.first,
         "last_step": question.stop - 1,
+        "data_holds": _what_data_holds(question),
+        "precision_of_analysis": question.dtype.name,
         "step_of": question.options.step_of if question.keeps_samples else "effect",
         "explaind_tf": names.VERSION,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
     }
+
+
+def _what_data_holds(question: Question) -> str:
+    if names.ROUNDING in question.terms:
+        return "the sum over samples; what it leaves of the gradient that the optimizer used is in rounding"
+    return "all of the gradient that the optimizer used, with its rounding"

@@ -68,6 +68,10 @@ class Options:
         Precision of the analysis. By default that of the weights, also where layers compute in bfloat16 or float16. What the
         model as it is predicts differs from what it predicts in this precision: the term ``precision``. With ``"float64"``
         a doubtful entry of a float32 run can be settled, at two to four times the cost.
+    conditioning : bool
+        With the axis ``"sample"``: also find how much of each sample's entry comes from weights whose gradient nearly
+        cancelled in the batch; see ``ledger.explaind.conditioning()``. It takes five backward passes for each batch, and a
+        second contraction for those with such weights.
 
     Raises
     ------
@@ -113,6 +117,11 @@ class Options:
         metadata=_told("Precision of the analysis: float32 or float64; by default that of the weights."),
     )
 
+    conditioning: bool = field(
+        default=False,
+        metadata=_told("With samples: also find the share of entries that rests on cancelled gradients."),
+    )
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "axes", _checked_axes(self.axes))
         if not (isinstance(self.tolerance, (int, float)) and 0 < self.tolerance < 1):
@@ -123,6 +132,10 @@ class Options:
             raise ValueError(f'step_of must be "use" or "effect"; got {self.step_of!r}.')
         if self.dtype not in (None, "float32", "float64"):
             raise ValueError(f'dtype must be "float32" or "float64"; got {self.dtype!r}.')
+        if self.conditioning and names.SAMPLE not in self.kept:
+            raise ValueError(
+                f'conditioning=True is about the entries of samples: add "{names.SAMPLE}" to axes, or leave it out.'
+            )
         for name in ("batch_size", "memory_limit", "max_nodes"):
             value = getattr(self, name)
             if value is not None and value < 1:

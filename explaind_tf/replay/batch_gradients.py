@@ -87,13 +87,18 @@ class BatchGradients:
         return lost
 
     def rounding(self, steps: Sequence[ReplayedStep], *, as_trained: bool) -> np.ndarray:
-        """Return how far rounding may change the sum of the gradients of some batches, shape (D,).
+        """Return how far rounding changes the sum of the gradients of some batches, shape (D,).
 
         Either that of training, or that of the analysis.
         """
         own = self._as_trained if as_trained else self._analysed
         eps = self._eps if as_trained else own.model.eps
         return np.sum([self._rounding(step, own, eps) for step in steps], axis=0)
+
+    def with_rounding(self, step: ReplayedStep) -> tuple[np.ndarray, np.ndarray]:
+        """Return the gradient that training used in a step, and how far rounding changes it, each of shape (D,)."""
+        own = self._as_trained
+        return self.whole(step), self._rounding(step, own, own.model.eps)
 
     def _rounding(self, step: ReplayedStep, own: Derivatives, eps: float) -> np.ndarray:
         size = own.model.theta_size

@@ -10,11 +10,12 @@ from explaind_tf.kernel import contractions
 from explaind_tf.kernel.functions import TrainingPoint
 from explaind_tf.kernel.operations.rule import scalar_products
 from explaind_tf.kernel.path_integrals import PathStep
-from explaind_tf.kernel.use_rows import EffectRows, RowsByEffect, RowsByUse, Update, UpdateRows
+from explaind_tf.kernel.use_rows import EffectRows, RowsByEffect, RowsByUse, Update, UpdateRows, UseRows
 from explaind_tf.ledgers.book import Book, Entry
 from explaind_tf.progress import Progress
 from explaind_tf.replay.path_replay import ReplayedStep
 from explaind_tf.sweeps.clock import seconds
+from explaind_tf.sweeps.conditioning import cancelled_weights
 from explaind_tf.sweeps.path_sweep import PathSweep, entries_of_parts
 from explaind_tf.sweeps.rounding import UpdateRounding
 from explaind_tf.sweeps.routes import Routes
@@ -156,30 +157,50 @@ class ReverseSweep:
         members = task.run.samples.id_of_row[step.transition.rows]
         if task.question.groups is not None:
             members = task.question.groups.of_id[members]
-        for positions, effect, values in self._products(step, update):
+        at = TrainingPoint(step.path.line[0], step.path.constants, task.recorded.gradients.batch(step))
+        for positions, effect, values in self._products(at, update.rows):
             update.subtract(effect, values)
             label = step.number if self._by_use else effect
             for piece, shaped in self._by_piece(pieces, values):
                 yield Entry(names.DATA, piece.rows, label, shaped, members[positions])
+        if task.question.options.conditioning:
+            cancelled = cancelled_weights(task.recorded.gradients, step)
+            if cancelled.any():
+                yield from self._of_cancelled(at, update.rows, cancelled, pieces, members)
+
+    def _of_cancelled(
+        self,
+        at: TrainingPoint,
+        rows: dict[int, UseRows],
+        cancelled: np.ndarray,
+        pieces: list[Piece],
+        members: np.ndarray,
+    ) -> Iterator[Entry]:
+        """Yield what the samples did through weights whose gradient cancelled in their batch."""
+        mask = cancelled.astype(at.batch.scales.dtype)
+        own = {step: UseRows(use.rows * mask, use.factor) for step, use in rows.items()}
+        for positions, effect, values in self._products(at, own):
+            by_sample = values.reshape(*values.shape[:2], -1).sum(axis=2)
+            for piece, shaped in self._by_piece(pieces, by_sample):
+                yield Entry(names.CANCELLED, piece.rows, effect, shaped, members[positions])
 
     def _products(
-        self, step: ReplayedStep, update: UpdateRounding
+        self, at: TrainingPoint, rows: dict[int, UseRows]
     ) -> Iterator[tuple[slice, int, np.ndarray]]:
         """Yield positions in the batch, a step, and what these samples did under it, (F, K[, tokens][, parts])."""
         task = self._task
-        at = TrainingPoint(step.path.line[0], step.path.constants, task.recorded.gradients.batch(step))
         if task.question.keeps_parameters:
             chunks = self._route.gradient_chunks(task.derivatives.loss, at, task.chunk_bytes)
             for chunk, gradients in chunks:
-                for effect, use in update.rows.items():
+                for effect, use in rows.items():
                     weighted = (use.factor * use.rows.numpy().astype(np.float64))[:, None, :]
                     yield chunk, effect, weighted * gradients.numpy()
             return
         partition = contractions.within(task.question.partition, task.derivatives.model.theta_size)
-        stacked = tf.concat([use.rows for use in update.rows.values()], axis=0)
+        stacked = tf.concat([use.rows for use in rows.values()], axis=0)
         values = self._route.contract(task.derivatives.loss, at, stacked, partition, task.chunk_bytes)
-        parts = np.split(values, len(update.rows))
-        for (effect, use), part in zip(update.rows.items(), parts, strict=True):
+        parts = np.split(values, len(rows))
+        for (effect, use), part in zip(rows.items(), parts, strict=True):
             kept = part if task.question.keeps_layers else part[..., 0]
             yield slice(None), effect, use.factor * kept
 
