@@ -26,7 +26,7 @@ from tests.attribution.loss_cases import (
     penalised,
     several_outputs,
 )
-from tests.helpers import fit, initialised
+from tests.helpers import double_precision, fit, initialised
 from tests.nightly import sweep
 
 pytestmark = pytest.mark.slow
@@ -161,9 +161,11 @@ def test_class_weights_at_the_tap_train_as_those_of_fit(tmp_path: Path):
 
 @pytest.mark.usefixtures("float64")
 class TestMeasurementsOfSeveralOutputs:
-    @pytest.fixture
-    def run(self, run_dir: Path) -> xtf.Run:
-        return train(CASES["dict of outputs"](), run_dir)
+    @pytest.fixture(scope="class")
+    @classmethod
+    def run(cls, tmp_path_factory: pytest.TempPathFactory) -> xtf.Run:
+        with double_precision():
+            return train(CASES["dict of outputs"](), tmp_path_factory.mktemp("outputs") / "run")
 
     def test_outputs_stand_side_by_side_by_sorted_key(self, run: xtf.Run):
         everything = run.attribute(X, progress=False)

@@ -300,9 +300,11 @@ def test_tokens_add_up_to_samples_and_to_the_data_term(name: str, run_dir: Path)
 
 
 class TestRefusals:
-    @pytest.fixture
-    def run(self, run_dir: Path) -> xtf.Run:
-        return Case(positionwise, (SEQUENCES.astype("float32"), LABELS)).train(run_dir)
+    @pytest.fixture(scope="class")
+    @classmethod
+    def run(cls, tmp_path_factory: pytest.TempPathFactory) -> xtf.Run:
+        case = Case(positionwise, (SEQUENCES.astype("float32"), LABELS))
+        return case.train(tmp_path_factory.mktemp("refused") / "run")
 
     @pytest.mark.parametrize(
         ("axes", "message"),
