@@ -208,7 +208,7 @@ def test_a_function_within_a_layer_is_expanded(tmp_path):
 def test_samples_of_a_loop_go_one_by_one_or_row_by_row_and_agree(tmp_path):
     import keras
 
-    run, x = _recorded_sequence(tmp_path / "run", keras.layers.GRU(3))
+    run, x = _recorded_sequence(tmp_path / "run", keras.layers.SimpleRNN(3))
     many = run.attribute(x, _first_output, axes=("sample",))
     few = run.attribute(x[:1], _first_output, axes=("sample",))
     assert "(loop)" in many.attrs["method"] and "(jvp)" in few.attrs["method"]

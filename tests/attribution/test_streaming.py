@@ -1,5 +1,7 @@
 """Ledgers that are written block by block and go on where they were interrupted."""
 
+import shutil
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -24,6 +26,13 @@ def ask(run, problem, out, **options):
     return run.attribute(
         *problem, **{"axes": ("sample", "layer"), "batch_size": 2, "progress": False, "out": out} | options
     )
+
+
+@pytest.fixture(name="stored", scope="module")
+def _stored(run, problem, tmp_path_factory):
+    """Return the path of a finished store, and its ledger."""
+    out = tmp_path_factory.mktemp("stored") / "ledger.zarr"
+    return out, ask(run, problem, out).load()
 
 
 @pytest.mark.parametrize("axes", [("sample", "layer"), ("step", "layer"), ("parameter",)])
@@ -78,9 +87,9 @@ def test_an_interrupted_call_goes_on_where_it_ended(run, problem, tmp_path, monk
     ],
     ids=lambda other: "-".join(other),
 )
-def test_a_store_of_another_question_is_left_alone(run, problem, tmp_path, other):
-    out = tmp_path / "ledger.zarr"
-    first = ask(run, problem, out).load()
+def test_a_store_of_another_question_is_left_alone(run, problem, stored, tmp_path, other):
+    out, first = tmp_path / "ledger.zarr", stored[1]
+    shutil.copytree(stored[0], out)
     options = {"axes": ("sample", "layer"), "batch_size": 2, "measurement": problem[1]} | other
     with pytest.raises(ValueError, match=r"ledger\.zarr"):
         run.attribute(problem[0], out=out, progress=False, **options)
