@@ -122,7 +122,11 @@ def trained_weights(
 
 
 @pytest.mark.parametrize(
-    "model", [lambda: several_outputs(as_dict), penalised], ids=["several outputs", "penalties"]
+    "model",
+    [
+        pytest.param(lambda: several_outputs(as_dict), id="several outputs"),
+        pytest.param(penalised, id="penalties", marks=pytest.mark.nightly),
+    ],
 )
 def test_recording_does_not_change_training(tmp_path: Path, model: Any):
     y = LABELS if model is penalised else OUTPUTS

@@ -220,7 +220,19 @@ def test_oracle_meets_momentum_and_recursion(recorded: Recorded) -> None:
 
 
 @pytest.mark.parametrize("step_of", ["use", "effect"])
-@pytest.mark.parametrize("measurement", ["outputs", "log_prob"])
+@pytest.mark.parametrize(
+    ("recorded", "measurement"),
+    [
+        ("dense", "outputs"),
+        ("dense", "log_prob"),
+        ("convolution", "outputs"),
+        # How a measurement is differentiated does not depend on what is before the outputs.
+        pytest.param("convolution", "log_prob", marks=pytest.mark.nightly),
+        ("attention", "outputs"),
+        pytest.param("attention", "log_prob", marks=pytest.mark.nightly),
+    ],
+    indirect=["recorded"],
+)
 def test_every_entry(recorded: Recorded, measurement: str, step_of: str) -> None:
     expected = recorded.ledger(measurement)
     led = recorded.attribute(measurement, ("sample", "layer", "step"), step_of=step_of)
