@@ -166,7 +166,7 @@ def _recorded_sequence(run_dir, layer):
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(20, 4, 2)).astype("float32"), rng.normal(size=(20, 3)).astype("float32")
     model = keras.Sequential([keras.Input((4, 2)), layer, keras.layers.Flatten(), keras.layers.Dense(3)])
-    model.compile(xtf.PathAdamW(1e-2), loss="mse")
+    model.compile(xtf.PathAdamW(1e-2), loss="mse", run_eagerly=True)
     logger = xtf.PathLogger(run_dir, verbose=False)
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
     model.fit(logger.tap(dataset), epochs=1, callbacks=[logger], verbose=0, shuffle=False)
