@@ -14,7 +14,7 @@ import pytest
 
 SEED = "EXPLAIND_TF_SEED"
 # One of so many cases is run each day.
-SHARE = 12
+SHARE = 30
 
 _Case = TypeVar("_Case", bound=Hashable)
 

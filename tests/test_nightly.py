@@ -3,6 +3,7 @@
 from tests.nightly import SHARE, sample_of
 
 CASES = [f"case {k}" for k in range(50)]
+DAYS = [f"day {k}" for k in range(500)]
 
 
 def test_a_seed_decides_the_sample():
@@ -11,13 +12,13 @@ def test_a_seed_decides_the_sample():
 
 
 def test_each_sweep_has_its_share():
-    sizes = [len(sample_of(CASES, f"day {k}")) for k in range(200)]
+    sizes = [len(sample_of(CASES, day)) for day in DAYS]
     assert set(sizes) == {len(CASES) // SHARE, len(CASES) // SHARE + 1}
-    assert abs(sum(sizes) / 200 - len(CASES) / SHARE) < 0.2
+    assert abs(sum(sizes) / len(DAYS) - len(CASES) / SHARE) < 0.2
     # A test with a single case has its days, too.
-    assert 5 < sum(len(sample_of(CASES[:1], f"day {k}")) for k in range(200)) < 35
+    assert 5 < sum(len(sample_of(CASES[:1], day)) for day in DAYS) < 35
 
 
 def test_in_time_every_case_is_drawn():
-    drawn = set().union(*(sample_of(CASES, f"day {k}") for k in range(200)))
+    drawn = set().union(*(sample_of(CASES, day) for day in DAYS))
     assert drawn == set(CASES)

@@ -128,10 +128,10 @@ def convolution_case() -> Case:
         x=rng.normal(size=(12, 4, 4, 2)),
         y=rng.normal(size=(12, 2)),
         weights=rng.uniform(0.2, 2, 12),
-        x_test=rng.normal(size=(5, 4, 4, 2)),
-        classes=rng.integers(0, 2, 5),
+        x_test=rng.normal(size=(3, 4, 4, 2)),
+        classes=rng.integers(0, 2, 3),
         batch_size=5,
-        epochs=3,
+        epochs=2,
         seed=12,
         initial_rate=np.float64(0.04),
     )
@@ -154,7 +154,7 @@ def attention_case() -> Case:
         x_test=x_test.astype(np.int32),
         classes=rng.integers(0, 3, 3),
         batch_size=4,
-        epochs=3,
+        epochs=2,
         seed=13,
         initial_rate=0.03,  # a Python float: Keras computes the schedule in float32
     )

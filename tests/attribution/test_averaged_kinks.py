@@ -1,5 +1,7 @@
 """The ledger of a network with ReLUs and pooling, recorded under a schedule, with clipping and ragged batches."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -7,14 +9,26 @@ import tensorflow as tf
 
 import explaind_tf as xtf
 from explaind_tf.sweeps import choose
+from tests.nightly import sweep
 
 pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-4
+KINDS = ("plain", "batch_norm")
 
 
-@pytest.fixture(name="recorded", scope="module", params=["plain", "batch_norm"])
-def _recorded(request, tmp_path_factory):
+@pytest.fixture(name="recordings", scope="module")
+def _recordings(tmp_path_factory):
+    """Return a function that records a model of each kind once."""
+    return functools.cache(lambda kind: _record(kind, tmp_path_factory.mktemp("kinks") / "run"))
+
+
+@pytest.fixture(name="recorded", params=KINDS)
+def _recorded(request, recordings):
+    return recordings(request.param)
+
+
+def _record(kind, run_dir):
     keras.utils.set_random_seed(1)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(10, 4, 4, 2)).astype("float32")
@@ -24,7 +38,7 @@ def _recorded(request, tmp_path_factory):
         [
             keras.Input((4, 4, 2)),
             layers.Conv2D(20, 3, padding="same", activation="relu"),
-            *([layers.BatchNormalization(), layers.ReLU()] if request.param == "batch_norm" else []),
+            *([layers.BatchNormalization(), layers.ReLU()] if kind == "batch_norm" else []),
             layers.MaxPooling2D(2),
             layers.Conv2D(24, 2, padding="same"),
             layers.LeakyReLU(),
@@ -35,7 +49,6 @@ def _recorded(request, tmp_path_factory):
     schedule = keras.optimizers.schedules.CosineDecay(3e-3, 9)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(xtf.PathAdamW(schedule, clipnorm=1.0), loss=loss)
-    run_dir = tmp_path_factory.mktemp("kinks") / "run"
     logger = xtf.PathLogger(run_dir, verbose=False)
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(10, seed=0).batch(4)
     model.fit(logger.tap(dataset), epochs=3, callbacks=[logger], verbose=0, shuffle=False)
@@ -48,11 +61,13 @@ def _ledger(run_dir, x, axes):
     return ledger
 
 
+@pytest.mark.parametrize("recorded", sweep(KINDS, core=("batch_norm",)), indirect=True)
 def test_few_nodes_explain_a_step_of_a_model_with_kinks(recorded):
     ledger = _ledger(*recorded, ("step",))
     assert ledger.attrs["quadrature_nodes"] <= 2.5 * ledger.sizes["input"] * ledger.sizes["step"]
 
 
+@pytest.mark.parametrize("recorded", sweep(KINDS, core=("plain",)), indirect=True)
 def test_entries_converge_with_the_tolerance_each_on_its_own(recorded):
     # The tolerance bounds the sum of entries. In the first steps, entries of samples are many times larger and cancel, so
     # each may be off by more. Their own errors must fall with the tolerance, but need not be below it.
@@ -65,6 +80,7 @@ def test_entries_converge_with_the_tolerance_each_on_its_own(recorded):
     assert float(abs(finer - fine).max()) < 0.02 * float(abs(fine).max())
 
 
+@pytest.mark.parametrize("recorded", sweep(KINDS, core=("plain",)), indirect=True)
 def test_samples_by_rules_by_a_loop_and_by_step_are_the_same(recorded, monkeypatch):
     axes = ("sample", "layer")
     by_rule, by_step = _ledger(*recorded, axes), _ledger(*recorded, ("step",))

@@ -8,6 +8,7 @@ import tensorflow as tf
 import explaind_tf as xtf
 from explaind_tf import constants as names
 from tests.helpers import LABELS, X, dense_model, double_precision, fit
+from tests.nightly import sweep
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +22,8 @@ def record(run_dir, model, **compiled):
     dataset = tf.data.Dataset.from_tensor_slices((np.arange(10), (X.astype(float), LABELS)))
     logger = xtf.PathLogger(run_dir, verbose=False)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(**{"optimizer": xtf.PathAdamW(0.02, weight_decay=0.1), "loss": loss} | compiled)
+    options = {"optimizer": xtf.PathAdamW(0.02, weight_decay=0.1), "loss": loss, "run_eagerly": True}
+    model.compile(**options | compiled)
     fit(model, logger.tap(dataset.shuffle(10, seed=4).batch(4)), logger, epochs=3)
     return xtf.open_run(run_dir), rng.normal(size=(3, 3))
 
@@ -78,24 +80,23 @@ def test_groups_by_weight(case):
     np.testing.assert_allclose(both, layers.data.sel(layer=layer), atol=SAME * float(layers.movement.max()))
 
 
-@pytest.mark.parametrize(
-    ("middle", "compiled"),
-    [
-        ([keras.layers.BatchNormalization], {}),
-        ([lambda: keras.layers.Dropout(0.3, seed=1)], {}),
-        ([], {"optimizer": lambda: xtf.PathSGD(0.1, momentum=0.9, nesterov=True)}),
-        ([], {"optimizer": lambda: xtf.PathAdamW(0.02, gradient_accumulation_steps=2)}),
-        ([], {"optimizer": lambda: xtf.PathAdamW(0.02, clipvalue=0.01)}),
-        ([], {"optimizer": lambda: xtf.PathSGD(0.1, global_clipnorm=0.1)}),
-    ],
-    ids=["coupled", "random", "nesterov", "accumulation", "clipvalue", "clipnorm"],
-)
-def test_groups_balance_under(tmp_path, middle, compiled):
+CASES = {
+    "coupled": ([keras.layers.BatchNormalization], {}),
+    "random": ([lambda: keras.layers.Dropout(0.3, seed=1)], {}),
+    "nesterov": ([], {"optimizer": lambda: xtf.PathSGD(0.1, momentum=0.9, nesterov=True)}),
+    "accumulation": ([], {"optimizer": lambda: xtf.PathAdamW(0.02, gradient_accumulation_steps=2)}),
+    "clipvalue": ([], {"optimizer": lambda: xtf.PathAdamW(0.02, clipvalue=0.01)}),
+    "clipnorm": ([], {"optimizer": lambda: xtf.PathSGD(0.1, global_clipnorm=0.1)}),
+}
+
+
+@pytest.mark.parametrize("name", sweep(CASES, core=("coupled", "nesterov", "accumulation")))
+def test_groups_balance_under(tmp_path, name):
+    middle, compiled = CASES[name]
     with double_precision():
         run, x = record(
             tmp_path / "run",
             hidden(*(make() for make in middle)),
-            jit_compile=False,
             **{key: make() for key, make in compiled.items()},
         )
         question = {"tolerance": 1e-6, "progress": False}

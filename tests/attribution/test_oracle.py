@@ -1,6 +1,7 @@
 """A ledger, entry by entry, against the float64 oracle in tests/oracle/."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,15 +77,23 @@ def float64() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=["dense", "convolution", "attention"])
-def recorded(
-    request: pytest.FixtureRequest, float64: None, tmp_path_factory: pytest.TempPathFactory
-) -> Recorded:
-    case = make_case(request.param)
+@pytest.fixture(scope="module")
+def recordings(float64: None, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Recorded]:
+    """Return a function that records each case once, in whatever order tests ask."""
+    return functools.cache(lambda name: record(name, tmp_path_factory.mktemp("runs") / name))
+
+
+@pytest.fixture(params=["dense", "convolution", "attention"])
+def recorded(request: pytest.FixtureRequest, recordings: Callable[[str], Recorded]) -> Recorded:
+    return recordings(request.param)
+
+
+def record(name: str, run_dir: Path) -> Recorded:
+    """Record the training of a case, and repeat it with the oracle."""
+    case = make_case(name)
     rng = np.random.default_rng(case.seed)
     # No bias starts at zero: weight decay would leave it at zero whether it is excluded or not.
     theta = rng.normal(size=case.network.size) * 0.5
-    run_dir = tmp_path_factory.mktemp("runs") / request.param
     fit(case, theta, run_dir)
     run = xtf.open_run(run_dir)
     order = independent_order(case)
@@ -220,7 +229,19 @@ def test_oracle_meets_momentum_and_recursion(recorded: Recorded) -> None:
 
 
 @pytest.mark.parametrize("step_of", ["use", "effect"])
-@pytest.mark.parametrize("measurement", ["outputs", "log_prob"])
+@pytest.mark.parametrize(
+    ("recorded", "measurement"),
+    [
+        ("dense", "outputs"),
+        ("dense", "log_prob"),
+        ("convolution", "outputs"),
+        # How a measurement is differentiated does not depend on what is before the outputs.
+        pytest.param("convolution", "log_prob", marks=pytest.mark.nightly),
+        ("attention", "outputs"),
+        pytest.param("attention", "log_prob", marks=pytest.mark.nightly),
+    ],
+    indirect=["recorded"],
+)
 def test_every_entry(recorded: Recorded, measurement: str, step_of: str) -> None:
     expected = recorded.ledger(measurement)
     led = recorded.attribute(measurement, ("sample", "layer", "step"), step_of=step_of)

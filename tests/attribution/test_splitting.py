@@ -10,6 +10,7 @@ import pytest
 import explaind_tf as xtf
 from explaind_tf import constants as names
 from tests.helpers import CLASSES, X, batches, dense_model, double_precision, fit
+from tests.nightly import sweep
 
 pytestmark = pytest.mark.slow
 
@@ -28,14 +29,14 @@ class Nudge(keras.callbacks.Callback):
             self.model.set_weights([1.01 * weight for weight in self.model.get_weights()])
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
-def test_causes_are_those_of_the_path_sweep(run_dir: Path, optimizer):
+@pytest.mark.parametrize("name", sweep(OPTIMIZERS, core=("AdamW",)))
+def test_causes_are_those_of_the_path_sweep(run_dir: Path, name: str):
     # Batches of 4 + 4 + 2, a schedule, decay, state that drifts, and weights that are set from outside.
     with double_precision():
         keras.utils.set_random_seed(0)
         layers = [keras.layers.Dense(4), keras.layers.BatchNormalization(), keras.layers.Dense(CLASSES)]
         model = dense_model(*layers)
-        model.compile(optimizer(), loss="mse")
+        model.compile(OPTIMIZERS[name](), loss="mse", run_eagerly=True)
         logger = xtf.PathLogger(run_dir, verbose=False)
         fit(model, logger.tap(batches()), Nudge(), logger, epochs=3)
         run = xtf.open_run(run_dir)

@@ -187,13 +187,13 @@ def positionwise(*heads: str) -> keras.Model:
     return keras.Model(inputs, outputs if heads else outputs[0])
 
 
-def recurrent() -> keras.Model:
+def coupled(mix: keras.layers.Layer) -> keras.Model:
     """Return a model whose statistics and random masks couple positions, within and between samples."""
     norm = layers.BatchNormalization(momentum=0.5)
     return keras.Sequential(
         [
             keras.Input((LENGTH, FEATURES)),
-            layers.GRU(3, return_sequences=True),
+            mix,
             norm,
             layers.Dropout(0.3, seed=1),
             layers.Dense(CLASSES),
@@ -246,7 +246,12 @@ CASES: dict[str, Callable[[], Case]] = {
         [crossentropy(), crossentropy()],
         compile={"loss_weights": [0.3, 2.0]},
     ),
-    "coupled positions": lambda: Case(recurrent, (SEQUENCES, LABELS)),
+    "coupled positions": lambda: Case(
+        lambda: coupled(layers.Conv1D(3, 2, padding="causal", activation="tanh")), (SEQUENCES, LABELS)
+    ),
+    "coupled positions of a recurrent model": lambda: Case(
+        lambda: coupled(layers.GRU(3, return_sequences=True)), (SEQUENCES, LABELS)
+    ),
     "Nesterov": lambda: Case(
         positionwise,
         (SEQUENCES, LABELS),
@@ -295,9 +300,11 @@ def test_tokens_add_up_to_samples_and_to_the_data_term(name: str, run_dir: Path)
 
 
 class TestRefusals:
-    @pytest.fixture
-    def run(self, run_dir: Path) -> xtf.Run:
-        return Case(positionwise, (SEQUENCES.astype("float32"), LABELS)).train(run_dir)
+    @pytest.fixture(scope="class")
+    @classmethod
+    def run(cls, tmp_path_factory: pytest.TempPathFactory) -> xtf.Run:
+        case = Case(positionwise, (SEQUENCES.astype("float32"), LABELS))
+        return case.train(tmp_path_factory.mktemp("refused") / "run")
 
     @pytest.mark.parametrize(
         ("axes", "message"),

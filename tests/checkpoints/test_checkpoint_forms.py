@@ -9,6 +9,7 @@ import pytest
 import explaind_tf as xtf
 from tests.checkpoints.saving import EPOCHS, FORMS, build, open_form
 from tests.helpers import X, flat
+from tests.nightly import sweep
 
 # What Keras itself raises when it saves with NumPy 2.
 pytestmark = [
@@ -47,9 +48,11 @@ def test_of_an_archive_nothing_but_the_weights_is_read(saved, run, tmp_path):
     np.testing.assert_array_equal(opened.step_store.theta(1), run.step_store.theta(1))
 
 
-@pytest.mark.parametrize("kind", ["functional", "subclassed"])
+@pytest.mark.parametrize(
+    "kind", sweep(["functional", "subclassed", "recurrent"], core=["functional", "subclassed"])
+)
 def test_models_that_are_not_sequential(kind, tmp_path):
-    make, x, example = {"functional": _functional, "subclassed": _subclassed}[kind]()
+    make, x, example = KINDS[kind]()
     model = make()
     rng = np.random.default_rng(0)
     expected = []
@@ -67,11 +70,11 @@ def test_models_that_are_not_sequential(kind, tmp_path):
     np.testing.assert_allclose(ledger.final - ledger.initial, expected[-1] - expected[0], atol=1e-5)
 
 
-def _functional():
+def _functional(over_words=layers.GlobalAveragePooling1D):
     def make():
         words, size = keras.Input((4,), name="words", dtype="int32"), keras.Input((2,), name="size")
-        recurrent = layers.LSTM(3)(layers.Embedding(5, 3)(words))
-        outputs = layers.Dense(2)(layers.Concatenate()([recurrent, size]))
+        read = over_words()(layers.Embedding(5, 3)(words))
+        outputs = layers.Dense(2)(layers.Concatenate()([read, size]))
         return keras.Model({"words": words, "size": size}, outputs)
 
     return make, {"words": np.arange(8).reshape(2, 4) % 5, "size": np.ones((2, 2), "float32")}, None
@@ -96,3 +99,10 @@ def _subclassed():
         return model
 
     return make, X, X[:1]
+
+
+KINDS = {
+    "functional": _functional,
+    "subclassed": _subclassed,
+    "recurrent": lambda: _functional(lambda: layers.LSTM(3)),
+}

@@ -2,7 +2,6 @@
 
 import math
 
-import keras
 import numpy as np
 import pytest
 
@@ -11,7 +10,7 @@ from explaind_tf import constants as names
 from explaind_tf import terms
 from explaind_tf.analysis.fidelity import fidelity
 from explaind_tf.terms import terms_of
-from tests.checkpoints.saving import EPOCHS, build, open_form, train
+from tests.checkpoints.saving import EPOCHS, build, open_form
 from tests.helpers import X
 
 # What Keras itself raises when it saves with NumPy 2.
@@ -136,14 +135,10 @@ def test_what_reads_ledgers_reads_those_of_checkpoints(run):
         assert terms.label(names.WEIGHTS) in figure.to_json()
 
 
-def test_layers_that_were_frozen_are_state(tmp_path):
-    model = build()
-    train(
-        model, keras.callbacks.ModelCheckpoint(str(tmp_path / "{epoch}.weights.h5"), save_weights_only=True)
-    )
+def test_layers_that_were_frozen_are_state(saved):
     model = build()
     model.get_layer("first").trainable = False
-    run = xtf.open_checkpoints(str(tmp_path / "*"), model)
+    run = open_form(saved, model=model)
     ledger = run.attribute(X, axes=("layer",))
     ledger.explaind.check()
     assert float(np.abs(ledger.weights.sel(layer="net/first")).max()) == 0

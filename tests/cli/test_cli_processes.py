@@ -1,4 +1,4 @@
-"""Commands in processes of their own, with a run directory and a file of inputs and nothing else."""
+"""Commands and imports in fresh processes, with a run directory and a file of inputs and nothing else."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,26 +43,100 @@ def test_from_a_directory_with_a_run_and_a_file(logits_run: Path, npz: Path, tmp
     assert found["entries"][0]["proponents"][0]["sample"].startswith("sample ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "test.npz", "z.zarr"]
 
-    (tmp_path / "run" / "samples-00000.tfrecord").unlink()
-    done = python("-m", "explaind_tf.cli", "verify", "run", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr.splitlines()[-1].startswith("Error: run/samples-00000.tfrecord is missing")
-    assert "Traceback" not in done.stderr
+
+# To import Keras takes seconds, so one process does what follows, in this order. Each part is noted for a test of its own.
+SCRIPT = """
+import contextlib, io, json, runpy, sys, traceback
+
+found = {}
 
 
-def test_the_console_script_works(logits_run: Path, tmp_path: Path):
-    done = python(
-        "-c", "from explaind_tf.cli import app; app()", "verify", str(logits_run), "--json", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["status"] == "fine"
+def note(name):
+    def run(part):
+        out, err = io.StringIO(), io.StringIO()
+        code = 0
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                part()
+            except SystemExit as end:
+                code = end.code or 0
+            except BaseException:
+                code = 1
+                traceback.print_exc()
+        found[name] = {"code": code, "stdout": out.getvalue(), "stderr": err.getvalue()}
+
+    return run
 
 
-def test_an_import_registers_everything(tmp_path: Path):
-    script = """
-import explaind_tf, keras, xarray
-assert hasattr(xarray.Dataset, "explaind") and hasattr(xarray.DataTree, "explaind")
-assert keras.saving.get_registered_object("explaind_tf>PathAdamW") is not None
+@note("import")
+def imported():
+    import explaind_tf, keras, xarray
+    assert hasattr(xarray.Dataset, "explaind") and hasattr(xarray.DataTree, "explaind")
+    assert keras.saving.get_registered_object("explaind_tf>PathAdamW") is not None
+
+
+@note("plotly")
+def drawn():
+    import numpy as np, xarray as xr
+    from explaind_tf import terms
+
+    zero = xr.DataArray(np.zeros((1, 1)), dims=("input", "output"))
+    variables = dict.fromkeys((*terms.terms_of("recorded"), "initial", "final"), zero)
+    ledger = xr.Dataset(variables, {"input": [0], "output": [0], "movement": ("input", [0.0])})
+    for found in (ledger, xr.DataTree(ledger)):
+        found.explaind.check(1.0)
+    assert "plotly" not in sys.modules
+    for found in (ledger, xr.DataTree(ledger)):
+        assert type(found.explaind.plot).__name__ == "LedgerPlots"
+        assert type(found.explaind.plot.balance()).__name__ == "Figure"
+    assert "plotly" in sys.modules
+
+
+@note("damaged")
+def of_a_damaged_run():
+    sys.argv = ["explaind-tf", "verify", "damaged"]
+    runpy.run_module("explaind_tf.cli", run_name="__main__", alter_sys=True)
+
+
+@note("console")
+def console():
+    from explaind_tf.cli import app
+    sys.argv = ["explaind-tf", "verify", "run", "--json"]
+    app()
+
+
+print(json.dumps(found))
 """
-    done = python("-c", script, cwd=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def found(logits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What each part of the script did: its exit code, and what it wrote to stdout and stderr."""
+    directory = tmp_path_factory.mktemp("process")
+    shutil.copytree(logits_run, directory / "run")
+    shutil.copytree(logits_run, directory / "damaged")
+    (directory / "damaged" / "samples-00000.tfrecord").unlink()
+    done = python("-c", SCRIPT, cwd=directory)
     assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)  # nothing else is on stdout
+
+
+def test_a_damaged_run_ends_with_a_line(found: dict[str, dict[str, Any]]):
+    done = found["damaged"]
+    assert (done["code"], done["stdout"]) == (3, "")
+    assert done["stderr"].splitlines()[-1].startswith("Error: damaged/samples-00000.tfrecord is missing")
+    assert "Traceback" not in done["stderr"]
+
+
+def test_the_console_script_works(found: dict[str, dict[str, Any]]):
+    done = found["console"]
+    assert done["code"] == 0, done["stderr"]
+    assert json.loads(done["stdout"])["status"] == "fine"
+
+
+def test_an_import_registers_everything(found: dict[str, dict[str, Any]]):
+    assert found["import"]["code"] == 0, found["import"]["stderr"]
+
+
+def test_plotly_is_loaded_at_the_first_figure(found: dict[str, dict[str, Any]]):
+    assert found["plotly"]["code"] == 0, found["plotly"]["stderr"]

@@ -10,6 +10,7 @@ names and files. The languages of blocks are these:
 """
 
 import contextlib
+import functools
 import io
 import re
 import shlex
@@ -53,6 +54,7 @@ def pages() -> list[Path]:
     return [README, *sorted((ROOT / "docs").rglob("*.md"))]
 
 
+@functools.cache
 def blocks_of(page: Path) -> list[Block]:
     """Return the fenced blocks of a page in order."""
     return [
@@ -77,7 +79,7 @@ def chains() -> dict[Path, list[Path]]:
     return {root: [root, *(page for page in with_code if continued_page(page) == root)] for root in roots}
 
 
-def run_page(page: Path, names: dict[str, Any]) -> None:
+def run_page(page: Path, names: dict[str, Any], ran: dict[str, str] | None = None) -> None:
     """Run the blocks of a page in order, in the directory that is current.
 
     Parameters
@@ -86,8 +88,11 @@ def run_page(page: Path, names: dict[str, Any]) -> None:
         The page.
     names : dict
         Names that earlier blocks have defined; those of the page are added.
+    ran : dict, optional
+        What the commands of earlier pages printed; those of the page are added. A command that several pages show is
+        run for the first of them: a report takes many seconds.
     """
-    printed = ""
+    printed, ran = "", {} if ran is None else ran
     for block in blocks_of(page):
         if block.language == "python":
             with contextlib.redirect_stdout(io.StringIO()) as stdout:
@@ -95,7 +100,9 @@ def run_page(page: Path, names: dict[str, Any]) -> None:
                 exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), names)
             printed = stdout.getvalue()
         elif block.language == "console":
-            printed = "".join(_run_command(line, block) for line in block.code.splitlines())
+            for line in block.code.splitlines():
+                ran[line] = ran[line] if line in ran else _run_command(line, block)
+            printed = "".join(ran[line] for line in block.code.splitlines())
         elif block.language == "output":
             difference = difference_of(printed, block.code)
             assert difference is None, f"{block.where}: {difference}\n{printed}"

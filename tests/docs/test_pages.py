@@ -27,9 +27,10 @@ def code_of(page: Path, language: str) -> list[str]:
 def test_every_block_runs(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    run_page(root, names)
+    ran: dict[str, str] = {}
+    run_page(root, names, ran)
     for page in chains()[root][1:]:
-        run_page(page, dict(names))
+        run_page(page, dict(names), ran)
 
 
 def test_every_block_is_reached():

@@ -21,6 +21,7 @@ _LINKED = re.compile(
 )
 
 
+@pytest.mark.nightly  # .ci/run builds the site each time
 def test_the_site_is_complete_and_needs_no_network(tmp_path: Path):
     pytest.importorskip("mkdocs", reason='takes pip install -e ".[docs]"')
     site = tmp_path / "site"

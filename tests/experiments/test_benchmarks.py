@@ -6,6 +6,7 @@ import math
 import pytest
 import typer
 
+from experiments.benchmarks import timing
 from experiments.benchmarks.__main__ import RESULT_FILE, main
 from experiments.benchmarks.rows import ROWS, Check
 from experiments.benchmarks.runner import PartError, Runner
@@ -38,9 +39,13 @@ def test_the_recording_row(tmp_path):
     assert all(check["measured"] > 0 and check["bar"] == 1.1 for check in _run(tmp_path, 9).values())
 
 
+@pytest.mark.nightly
 def test_a_part_in_a_process_of_its_own(tmp_path):
     machine = Runner(tmp_path, isolated=True).run("machine")
     assert machine["gemm_gflops_float32"] > 0
+
+
+def test_a_part_that_does_not_exist(tmp_path):
     with pytest.raises(PartError, match="KeyError"):
         Runner(tmp_path, isolated=False).run("nothing")
 
@@ -50,6 +55,7 @@ def test_a_row_that_fails_is_reported_and_ends_with_an_error(tmp_path, monkeypat
         raise PartError("out of luck")
 
     monkeypatch.setitem(ROWS, 5, fails)
+    monkeypatch.setattr(timing, "_gemm_gflops", lambda: 1.0)
     with pytest.raises(typer.Exit):
         main(quick=True, row=[5], steps=None, repeats=None, out=tmp_path)
     assert "out of luck" in capsys.readouterr().out

@@ -49,6 +49,7 @@ def test_a_group_in_a_random_order_is_the_same_group():
     assert invariance(moved, rows, other).share == pytest.approx(invariance(kernel, rows, table).share)
 
 
+@pytest.mark.nightly
 def test_a_late_class_does_nothing_before_it_is_there(tmp_path: Path):
     found = record(DYNAMICS, tmp_path / "run", seed=0)
     numbers = measure(DYNAMICS, found)

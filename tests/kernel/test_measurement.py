@@ -35,7 +35,15 @@ def test_measures_and_jvps_along_a_path_equal_the_jacobian(problem, count):
     )
 
 
-@pytest.mark.parametrize(("by_rule", "stacked"), [(False, 1), (True, 1), (True, 2), (True, 100)])
+@pytest.mark.parametrize(
+    ("by_rule", "stacked"),
+    [
+        (False, 1),
+        pytest.param(True, 1, marks=pytest.mark.nightly),
+        (True, 2),
+        pytest.param(True, 100, marks=pytest.mark.nightly),
+    ],
+)
 def test_rows_of_inputs_with_quadratures_of_their_own_equal_the_jacobian(problem, by_rule, stacked):
     path, block, _, rng = problem
     keys = [(0, 0), (1, 1), (2, 1), (1, 0), (0, 0)]

@@ -204,7 +204,7 @@ def test_inputs_may_be_numbered_through(path: Path, dataset: xr.Dataset):
 
 
 class TestInterrupted:
-    @pytest.mark.parametrize("committed", [0, 1, 3])
+    @pytest.mark.parametrize("committed", [0, pytest.param(1, marks=pytest.mark.nightly), 3])
     def test_between_data_and_commit(
         self, path: Path, blocks: list[Ledger], committed: int, monkeypatch: pytest.MonkeyPatch
     ):
@@ -226,7 +226,7 @@ class TestInterrupted:
             store.append(block)
         assert_holds(store, blocks)
 
-    @pytest.mark.parametrize("committed", [0, 1])
+    @pytest.mark.parametrize("committed", [pytest.param(0, marks=pytest.mark.nightly), 1])
     def test_at_any_write(self, path: Path, committed: int, tmp_path: Path):
         """Zarr's files come into being by renaming. The process may be killed before each renaming."""
         block, finished = small_ledger(), False

@@ -87,7 +87,7 @@ class TestTrajectory:
             ("adamw", 0.01, False),
             ("adamw", cosine, True),
             pytest.param("nesterov", cosine, True, marks=pytest.mark.nightly),
-            ("adamw clipnorm", cosine, True),
+            pytest.param("adamw clipnorm", cosine, True, marks=pytest.mark.nightly),
         ],
     )
     def test_fifty_steps_give_the_bits_of_keras(self, option: str, learning_rate: Any, jit_compile: bool):

@@ -3,6 +3,7 @@
 ``python -m tests.recording.kills --kills 50 --resumed 10``
 """
 
+import hashlib
 import os
 import random
 import signal
@@ -12,41 +13,50 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import keras
 import numpy as np
 import typer
 
 import explaind_tf as xtf
-from tests.helpers import X, flat_theta
+from tests.helpers import CLASSES, X, batches, dense_model, fit, flat, flat_theta
 
 ROOT = Path(__file__).parents[2]
 LONGEST_WAIT = 1.5  # seconds of recording
 
 TRAINING = """
-import hashlib, os, sys
-import keras
-import explaind_tf as xtf
-from tests.helpers import CLASSES, batches, dense_model, fit, flat
+import sys
+from pathlib import Path
+from tests.recording.kills import train
 
-run_dir, noted, epochs, every = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+train(Path(sys.argv[1]), Path(sys.argv[2]), epochs=int(sys.argv[3]), every=int(sys.argv[4]))
+"""
+
 
 class Note(keras.callbacks.Callback):
-    '''Notes the weights of each step once the logger has it.'''
+    """Notes the weights of each step once the logger has it."""
 
-    def on_train_batch_end(self, batch, logs=None):
-        digest = hashlib.sha256(flat(self.model.trainable_variables).tobytes()).digest()
-        os.write(file, digest)
+    def __init__(self, noted: Path) -> None:
+        super().__init__()
+        self._file = os.open(noted, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-file = os.open(noted, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-keras.utils.set_random_seed(0)
-model = dense_model(keras.layers.Dense(2000, "tanh"), keras.layers.Dense(CLASSES))
-model.compile(xtf.PathAdamW(1e-3), loss="mse")
-logger = xtf.PathLogger(run_dir, every=every, resume=True, verbose=False)
-fit(model, logger.tap(batches()), logger, Note(), epochs=epochs)
-"""
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        os.write(self._file, hashlib.sha256(flat(self.model.trainable_variables).tobytes()).digest())
+
+    def on_train_end(self, logs: Any = None) -> None:
+        os.close(self._file)
+
+
+def train(run_dir: Path, noted: Path, epochs: int, every: int) -> None:
+    """Begin a recording, or continue it, and note the weights of its steps."""
+    keras.utils.set_random_seed(0)
+    model = dense_model(keras.layers.Dense(2000, "tanh"), keras.layers.Dense(CLASSES))
+    model.compile(xtf.PathAdamW(1e-3), loss="mse")
+    logger = xtf.PathLogger(run_dir, every=every, resume=True, verbose=False)
+    fit(model, logger.tap(batches()), logger, Note(noted), epochs=epochs)
 
 
 def start(run_dir: Path, noted: Path, epochs: int, every: int) -> subprocess.Popen[str]:
@@ -80,8 +90,6 @@ def kill_one(run_dir: Path, noted: Path, seed: int) -> int:
 
 def check(run_dir: Path, noted: Path) -> int:
     """Compare a run with the weights that a callback noted, and return its number of steps."""
-    import hashlib
-
     seen = noted.read_bytes() if noted.exists() else b""
     digests = [seen[i : i + 32] for i in range(0, len(seen), 32)]
     with warnings.catch_warnings():
@@ -96,7 +104,7 @@ def check(run_dir: Path, noted: Path) -> int:
 
 
 def resume_one(run_dir: Path, noted: Path) -> int:
-    """Continue a run that was killed, and return its number of steps afterwards.
+    """Continue a run that was killed, in this process, and return its number of steps afterwards.
 
     Raises
     ------
@@ -107,9 +115,7 @@ def resume_one(run_dir: Path, noted: Path) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         every = xtf.open_run(run_dir).manifest.every
-    process = start(run_dir, noted.with_suffix(".resumed"), epochs=3, every=every)
-    error = process.communicate()[1]
-    assert process.returncode == 0, error
+    train(run_dir, noted.with_suffix(".resumed"), epochs=3, every=every)
     run = xtf.open_run(run_dir)
     assert run.is_complete
     assert len(run.steps) == before + 9

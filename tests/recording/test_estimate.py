@@ -65,11 +65,17 @@ def test_estimate_is_within_a_fifth_of_what_was_written(run_dir: Path, name: str
     assert estimate.total == pytest.approx(size_of(run_dir), rel=0.2)
 
 
+@pytest.fixture(scope="module")
+def short_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("short") / "run"
+    record(run_dir, *wide(), every=2)
+    return run_dir
+
+
 @pytest.mark.parametrize("every", [1, 3])
-def test_long_run_is_estimated_from_a_short_one(run_dir: Path, tmp_path: Path, every: int):
+def test_long_run_is_estimated_from_a_short_one(run_dir: Path, short_dir: Path, every: int):
     record(run_dir, *wide(), every=every)
-    record(tmp_path / "short", *wide(), every=2)
-    found = estimate_from(xtf.open_run(tmp_path / "short"), steps=3 * EPOCHS)
+    found = estimate_from(xtf.open_run(short_dir), steps=3 * EPOCHS)
     assert Estimate(**vars(found) | {"every": every}).total == pytest.approx(size_of(run_dir), rel=0.2)
 
 

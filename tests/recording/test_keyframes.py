@@ -78,7 +78,16 @@ def dense() -> keras.Model:
 
 CASES: dict[str, dict[str, Any]] = {
     "BatchNorm and dropout": {"model": lambda: dense_model(*norm_layers(0.3)), "metrics": ["mae"]},
-    "BatchNorm, XLA": {"model": lambda: dense_model(*norm_layers()), "compile": {"jit_compile": True}},
+    # XLA compiles for each size of a batch.
+    "BatchNorm, XLA": {
+        "model": lambda: dense_model(*norm_layers()),
+        "compile": {"jit_compile": True},
+        "data": "even",
+    },
+    "BatchNorm, XLA, ragged batches": {
+        "model": lambda: dense_model(*norm_layers()),
+        "compile": {"jit_compile": True},
+    },
     "attention and dropout": {"model": attention_model, "data": "tokens"},
     "amsgrad and clipping": {"optimizer": lambda: xtf.PathAdamW(0.01, amsgrad=True, global_clipnorm=0.1)},
     "SGD": {"optimizer": lambda: xtf.PathSGD(SCHEDULE, momentum=0.9, nesterov=True, weight_decay=0.1)},
@@ -104,6 +113,8 @@ CASES: dict[str, dict[str, Any]] = {
 def data(kind: str) -> tf.data.Dataset:
     if kind == "tokens":
         return batches(np.random.default_rng(0).integers(0, 9, (10, 4)).astype("int32"), Y)
+    if kind == "even":
+        return batches(X[:9], Y[:9], size=3)
     if kind == "padded":
         lengths = [2, 5, 3, 4, 2, 2, 3, 6, 1, 4]
         each = tf.data.Dataset.from_generator(
@@ -129,6 +140,20 @@ def record_in_policy(run_dir: Path, case: dict[str, Any], every: Any, **options:
     callbacks = [callback() for callback in case.get("callbacks", [])]
     fit(model, logger.tap(data(case.get("data", ""))), *callbacks, logger, epochs=STEPS // 3)
     return xtf.open_run(run_dir)
+
+
+@pytest.fixture(scope="module")
+def plain_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run with keyframes, to be read only."""
+    run_dir = tmp_path_factory.mktemp("plain") / "run"
+    record(run_dir, {}, EVERY)
+    return run_dir
+
+
+@pytest.fixture
+def plain_run(plain_dir: Path) -> xtf.Run:
+    """A run in which nothing has been trained again yet."""
+    return xtf.open_run(plain_dir)
 
 
 def parts(value: Any) -> list[Any]:
@@ -160,22 +185,21 @@ def test_ledger_is_that_of_the_run_that_holds_every_step(run_dir: Path, tmp_path
     case = CASES["BatchNorm and dropout"]
     sparse, full = record(run_dir, case, EVERY), record(tmp_path / "full", case, 1)
     for axes in (("step", "layer"), ("sample", "step")):
-        ledgers = [run.attribute(X, axes=axes, progress=False) for run in (sparse, full)]
+        ledgers = [run.attribute(X[:3], axes=axes, progress=False) for run in (sparse, full)]
         # Not bit for bit: the routes to a product are chosen by their measured time, and each rounds differently.
         limit = 1e-6 * float(np.abs(ledgers[1].movement).max())
         for name in ledgers[1].data_vars:
             np.testing.assert_allclose(ledgers[0][name], ledgers[1][name], rtol=0, atol=limit)
 
 
-def test_only_keyframes_hold_the_weights(run_dir: Path):
-    run = record(run_dir, {}, EVERY)
-    held = [run.step_store._read(position).snapshot is not None for position in range(STEPS + 2)]
+def test_only_keyframes_hold_the_weights(plain_run: xtf.Run):
+    held = [plain_run.step_store._read(position).snapshot is not None for position in range(STEPS + 2)]
     # Before training, after every fourth step, and after the last step.
     assert [position for position, is_held in enumerate(held) if is_held] == [0, 4, 8, 12, STEPS + 1]
 
 
-def test_gaps_are_trained_once_and_let_go(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
-    run, trained = record(run_dir, {}, EVERY), []
+def test_gaps_are_trained_once_and_let_go(plain_run: xtf.Run, monkeypatch: pytest.MonkeyPatch):
+    run, trained = plain_run, []
     original = TrainingGraph.step
 
     def step(graph: TrainingGraph, record: Any, batch: Any) -> Any:
@@ -224,9 +248,9 @@ class TestDrift:
         return drift_by
 
     def test_rounding_is_said_and_ends_in_the_residual(
-        self, run_dir: Path, drifting: Callable[[float], None]
+        self, plain_run: xtf.Run, drifting: Callable[[float], None]
     ):
-        run = record(run_dir, {}, EVERY)
+        run = plain_run
         drifting(1e-6)
         with pytest.warns(UserWarning, match=r"off by .* of the distance.*add it to the residual"):
             ledger = run.attribute(X, axes=("step",), progress=False)
@@ -248,13 +272,12 @@ class TestDrift:
         with pytest.raises(RunFormatError, match=r"more than the 0\.01 that rounding explains"):
             run.step_store.transition(1)
 
-    def test_more_than_rounding_is_refused(self, run_dir: Path, drifting: Callable[[float], None]):
-        run = record(run_dir, {}, EVERY)
+    def test_more_than_rounding_is_refused(self, plain_run: xtf.Run, drifting: Callable[[float], None]):
         drifting(1e-2)
         with pytest.raises(
             RunFormatError, match=r"from step 0 on.*more than the 0.01 that rounding explains"
         ):
-            run.attribute(X, axes=("step",), progress=False)
+            plain_run.attribute(X, axes=("step",), progress=False)
 
     def test_drift_behind_the_last_keyframe_cannot_be_told(
         self, run_dir: Path, drifting: Callable[[float], None]
@@ -298,16 +321,16 @@ class TestRefusals:
         with pytest.raises(ValueError, match=message):
             xtf.PathLogger(run_dir, **options)
 
-    def test_record_without_weights_in_a_run_without_a_training_step(self, run_dir: Path):
-        run = record(run_dir, {}, EVERY)
+    def test_record_without_weights_in_a_run_without_a_training_step(self, plain_run: xtf.Run):
+        run = plain_run
         run.step_store.replay = None
         with pytest.raises(RunFormatError, match=r"step 1\) lacks the weights"):
             run.step_store.transition(1)
 
 
-def test_replay_of_another_batch_is_noticed(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
+def test_replay_of_another_batch_is_noticed(plain_run: xtf.Run, monkeypatch: pytest.MonkeyPatch):
     """The purpose of the digests: the same steps with other samples are not taken for drift."""
-    run = record(run_dir, {}, EVERY)
+    run = plain_run
     original = KeyframeReplay._train
 
     def train(replay: KeyframeReplay, record: Any) -> Any:

@@ -49,10 +49,18 @@ def make_model(units: int = 8, **arguments: Any) -> keras.Model:
     return model
 
 
+def plain_model(units: int = 4, *, eager: bool = True, **arguments: Any) -> keras.Model:
+    """Return a compiled model without random numbers or state, which takes little time to record."""
+    model = dense_model(keras.layers.Dense(units), keras.layers.Dense(CLASSES))
+    model.compile(xtf.PathAdamW(0.01, **arguments), loss="mse", run_eagerly=eager)
+    return model
+
+
 def train(
     run_dir: Path, *callbacks: keras.callbacks.Callback, model: keras.Model | None = None, **options: Any
 ) -> keras.Model:
-    model = make_model() if model is None else model
+    """Record a training, by default of a plain model. Between keyframes, its steps must be compiled."""
+    model = plain_model(eager=options.get("every", 1) == 1) if model is None else model
     epochs, data = options.pop("epochs", EPOCHS), options.pop("data", batches())
     logger = xtf.PathLogger(run_dir, verbose=False, **options)
     with warnings.catch_warnings():
@@ -68,11 +76,11 @@ def interrupted(run_dir: Path, after: int, **options: Any) -> None:
 
 @pytest.mark.parametrize("every", [1, 5])
 def test_training_goes_on_where_it_stopped_and_its_ledger_balances(run_dir: Path, tmp_path: Path, every: int):
-    whole = train(tmp_path / "whole", every=every)
-    interrupted(run_dir, after=2 * STEPS_AN_EPOCH, every=every)
+    whole = train(tmp_path / "whole", model=make_model(), every=every)
+    interrupted(run_dir, after=2 * STEPS_AN_EPOCH, model=make_model(), every=every)
     keras.utils.clear_session()
     keras.utils.set_random_seed(5)  # nothing is taken from the program
-    resumed = train(run_dir, every=every, resume=True, epochs=EPOCHS - 2)
+    resumed = train(run_dir, model=make_model(), every=every, resume=True, epochs=EPOCHS - 2)
     np.testing.assert_array_equal(flat(resumed.trainable_variables), flat(whole.trainable_variables))
     run, expected = xtf.open_run(run_dir), xtf.open_run(tmp_path / "whole")
     assert (len(run.steps), len(run.samples), run.is_complete) == (len(expected.steps), 10, True)
@@ -88,10 +96,11 @@ def test_training_goes_on_where_it_stopped_and_its_ledger_balances(run_dir: Path
 def test_gradient_that_waits_for_an_update_waits_across_the_seam(run_dir: Path, tmp_path: Path):
     """Interrupted after an odd number of steps: the optimizer must keep half of the next update's gradient."""
 
-    def model() -> keras.Model:
-        return make_model(gradient_accumulation_steps=2)
-
     for every in (1, 4):
+
+        def model(eager: bool = every == 1) -> keras.Model:
+            return plain_model(eager=eager, gradient_accumulation_steps=2)
+
         whole, cut = tmp_path / f"whole-{every}", tmp_path / f"cut-{every}"
         train(whole, model=model(), every=every, epochs=2)
         interrupted(cut, after=STEPS_AN_EPOCH, model=model(), every=every)
@@ -152,7 +161,7 @@ def test_what_others_changed_at_the_end_is_external_in_a_run_that_goes_on(run_di
         def on_train_end(self, logs: Any = None) -> None:
             self.model.set_weights([1.5 * weight for weight in self.model.get_weights()])
 
-    model, logger = make_model(), xtf.PathLogger(run_dir, every=2, verbose=False)
+    model, logger = plain_model(eager=False), xtf.PathLogger(run_dir, every=2, verbose=False)
     fit(model, logger.tap(batches()), Average(), logger)
     left = flat(model.trainable_variables)
     train(run_dir, every=2, resume=True, epochs=1)
@@ -170,7 +179,7 @@ def test_without_a_run_it_begins_one(run_dir: Path):
 
 def test_samples_with_ids_are_not_written_again(run_dir: Path):
     for _ in range(2):
-        model, logger = make_model(), xtf.PathLogger(run_dir, verbose=False, resume=True)
+        model, logger = plain_model(), xtf.PathLogger(run_dir, verbose=False, resume=True)
         ids = np.array([f"sample {i}" for i in range(10)])
         fit(model, logger.tap(batches(ids, (X, Y))), logger)
     run = xtf.open_run(run_dir)
@@ -180,12 +189,20 @@ def test_samples_with_ids_are_not_written_again(run_dir: Path):
 
 def test_logger_says_where_it_goes_on(run_dir: Path, capsys: pytest.CaptureFixture[str]):
     train(run_dir, epochs=1)
-    model, logger = make_model(), xtf.PathLogger(run_dir, resume=True)
+    model, logger = plain_model(), xtf.PathLogger(run_dir, resume=True)
     fit(model, logger.tap(batches()), logger)
     assert f"continues {run_dir} after its 3 steps" in capsys.readouterr().out
 
 
 class TestRefusals:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def of_one_epoch(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """A run with keyframes. Every refusal must leave it as it is."""
+        run_dir = tmp_path_factory.mktemp("refused") / "run"
+        train(run_dir, model=make_model(), every=2, epochs=1)
+        return run_dir
+
     @pytest.mark.parametrize(
         ("options", "message"),
         [
@@ -195,9 +212,8 @@ class TestRefusals:
             ({"data": batches(X.astype("float64"), Y)}, "differ in inputs"),
         ],
     )
-    def test_another_training_is_refused(self, run_dir: Path, options: dict[str, Any], message: str):
-        train(run_dir, every=2, epochs=1)
-        before = digest(run_dir)
+    def test_another_training_is_refused(self, of_one_epoch: Path, options: dict[str, Any], message: str):
+        run_dir, before = of_one_epoch, digest(of_one_epoch)
         model = options.pop("model", make_model)()
         logger = xtf.PathLogger(run_dir, every=options.get("every", 2), verbose=False, resume=True)
         with pytest.raises(RefusedError, match=message):
@@ -207,7 +223,7 @@ class TestRefusals:
     def test_model_of_the_same_variables_and_another_function_is_refused(self, run_dir: Path):
         def model(activation: str) -> keras.Model:
             made = dense_model(keras.layers.Dense(8, activation), keras.layers.Dense(CLASSES))
-            made.compile(xtf.PathAdamW(0.01), loss="mse")
+            made.compile(xtf.PathAdamW(0.01), loss="mse", run_eagerly=True)
             return made
 
         train(run_dir, model=model("tanh"), epochs=1)
@@ -216,7 +232,7 @@ class TestRefusals:
         assert len(xtf.open_run(run_dir).steps) == STEPS_AN_EPOCH
 
     def test_second_writer_is_refused_until_the_first_lets_go(self, run_dir: Path):
-        model, first = make_model(), xtf.PathLogger(run_dir, verbose=False)
+        model, first = plain_model(), xtf.PathLogger(run_dir, verbose=False)
         with pytest.raises(KeyboardInterrupt):
             model.fit(first.tap(batches()), callbacks=[first, Interrupt(2)], verbose=0, shuffle=False)
         with pytest.raises(RefusedError, match=r"being written to by another PathLogger.*close\(\)"):
@@ -239,8 +255,8 @@ class TestRefusals:
     def test_model_is_left_alone_where_the_directory_is_taken(self, run_dir: Path):
         first = xtf.PathLogger(run_dir, verbose=False)
         with pytest.raises(KeyboardInterrupt):
-            make_model().fit(first.tap(batches()), callbacks=[first, Interrupt(2)], verbose=0, shuffle=False)
-        model = make_model()
+            plain_model().fit(first.tap(batches()), callbacks=[first, Interrupt(2)], verbose=0, shuffle=False)
+        model = plain_model()
         before = flat(model.trainable_variables)
         with pytest.raises(RefusedError, match="being written to"):
             train(run_dir, model=model, resume=True)
@@ -248,7 +264,7 @@ class TestRefusals:
         first.close()
 
     def test_logger_does_not_go_on_with_what_another_one_continued(self, run_dir: Path):
-        model, first = make_model(), xtf.PathLogger(run_dir, verbose=False)
+        model, first = plain_model(), xtf.PathLogger(run_dir, verbose=False)
         tapped = first.tap(batches())
         fit(model, tapped, first)
         train(run_dir, resume=True, epochs=1)
@@ -275,7 +291,7 @@ UNITS = 2000  # makes steps larger than the graphs
 def limit(tmp_path_factory: pytest.TempPathFactory) -> int:
     """A file size that ends in the middle of the record of step 4."""
     run_dir = tmp_path_factory.mktemp("measured") / "run"
-    train(run_dir, model=make_model(UNITS))
+    train(run_dir, model=plain_model(UNITS))
     offsets = RecordFile(run_dir / "steps-00000.tfrecord", None)._offsets
     return (offsets[5] + offsets[6]) // 2
 
@@ -288,11 +304,11 @@ class TestFullDisk:
                 OSError, match=r"cannot be written: .*4 steps before this one.*resume=True"
             ) as error,
         ):
-            train(run_dir, model=make_model(UNITS))
+            train(run_dir, model=plain_model(UNITS))
         assert error.value.errno == errno.EFBIG
         with pytest.warns(UserWarning, match=r"cut short.*4 steps"):
             RecordedRun(run_dir).verify_files()
-        train(run_dir, model=make_model(UNITS), resume=True, epochs=1)
+        train(run_dir, model=plain_model(UNITS), resume=True, epochs=1)
         run = xtf.open_run(run_dir)
         assert len(run.steps) == 4 + STEPS_AN_EPOCH
         run.verify(progress=False)
@@ -300,10 +316,10 @@ class TestFullDisk:
     def test_training_goes_on_without_a_record_if_the_user_said_so(
         self, run_dir: Path, tmp_path: Path, limit: int
     ):
-        model, logger = make_model(UNITS), xtf.PathLogger(run_dir, verbose=False, on_error="warn")
+        model, logger = plain_model(UNITS), xtf.PathLogger(run_dir, verbose=False, on_error="warn")
         with files_no_larger_than(limit), pytest.warns(UserWarning, match="continues without being recorded"):
             fit(model, logger.tap(batches()), logger, epochs=EPOCHS)
-        whole = train(tmp_path / "whole", model=make_model(UNITS))
+        whole = train(tmp_path / "whole", model=plain_model(UNITS))
         np.testing.assert_array_equal(flat(model.trainable_variables), flat(whole.trainable_variables))
         with pytest.warns(UserWarning, match=r"cut short.*4 steps"):
             assert len(xtf.open_run(run_dir).steps) == 4
@@ -312,7 +328,7 @@ class TestFullDisk:
             fit(model, logger.tap(batches()), logger)
 
     def test_further_fit_of_a_logger_that_failed_is_refused(self, run_dir: Path, limit: int):
-        model, logger = make_model(UNITS), xtf.PathLogger(run_dir, verbose=False)
+        model, logger = plain_model(UNITS), xtf.PathLogger(run_dir, verbose=False)
         with files_no_larger_than(limit), pytest.raises(OSError, match="cannot be written"):
             fit(model, logger.tap(batches()), logger, epochs=EPOCHS)
         with pytest.raises(RefusedError, match=r"records no more.*resume=True"):

@@ -141,6 +141,7 @@ fit(model, logger.tap(batches()), logger, Kill(), epochs=100)
 """
 
 
+@pytest.mark.nightly  # tests/recording/test_kills.py kills a training every day
 def test_training_killed_with_signal_9_keeps_every_step(run_dir: Path, tmp_path: Path):
     root = Path(__file__).parents[2]
     weights = tmp_path / "weights.npy"
