@@ -19,11 +19,9 @@ def warn_of_ranking(ledger: xr.Dataset | xr.DataTree) -> None:
     UserWarning
         With the number of inputs for which this is so.
     """
-    found = ledger.to_dataset() if isinstance(ledger, xr.DataTree) else ledger
-    kept = (names.INPUT, names.OUTPUT, names.SAMPLE)
-    data = found[names.DATA]
-    whole = data.sum([dim for dim in data.dims if dim not in kept]).transpose(*kept).values
-    sound = whole - found[names.CANCELLED].transpose(*kept).values
+    parts = [node.to_dataset() for node in ledger.subtree] if isinstance(ledger, xr.DataTree) else [ledger]
+    whole = np.sum([_by_sample(part[names.DATA]) for part in parts if names.DATA in part], axis=0)
+    sound = whole - _by_sample(parts[0][names.CANCELLED])
     hanging = sum(
         any(_strongest(one) != _strongest(other) for one, other in zip(of_input, of_sound, strict=True))
         for of_input, of_sound in zip(whole, sound, strict=True)
@@ -35,6 +33,13 @@ def warn_of_ranking(ledger: xr.Dataset | xr.DataTree) -> None:
             f'and dtype="float64" settles how far rounding changes them.',
             stacklevel=4,
         )
+
+
+def _by_sample(entries: xr.DataArray) -> np.ndarray:
+    """Return entries summed over all dimensions but input, output and sample."""
+    kept = (names.INPUT, names.OUTPUT, names.SAMPLE)
+    found: np.ndarray = entries.sum([dim for dim in entries.dims if dim not in kept]).transpose(*kept).values
+    return found
 
 
 def _strongest(entries: np.ndarray) -> set[int]:

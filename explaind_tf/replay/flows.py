@@ -23,7 +23,8 @@ class Flow:
     Attributes
     ----------
     waiting, momentum : np.ndarray
-        Shape (D,), or (G, D) for a source split over groups.
+        Shape (D,) in float64, so that what is left of the recorded momentum is not rounded; or (G, D), in the precision of
+        the analysis, for a source split over groups.
     """
 
     waiting: np.ndarray
@@ -63,14 +64,14 @@ def flows_at_start(start: Snapshot, *, has_regularizer: bool, grouping: Grouping
 
     With groups there is also what the gradients of the groups leave of the samples' gradient: the rounding.
     """
-    zeros = np.zeros_like(start.theta)
-    own = zeros if grouping is None else np.zeros((grouping.count, len(zeros)), zeros.dtype)
+    zeros = np.zeros(len(start.theta))
+    own = zeros if grouping is None else np.zeros((grouping.count, len(zeros)), start.theta.dtype)
     flows = {names.DATA: Flow(own, own)}
     if grouping is not None:
         flows[names.ROUNDING] = Flow(zeros, zeros)
     if has_regularizer:
         flows[names.REGULARIZER] = Flow(zeros, zeros)
-    carried = [zeros if part is None else part for part in (start.accumulated, start.momentum)]
+    carried = [zeros if part is None else part.astype(float) for part in (start.accumulated, start.momentum)]
     if any(part.any() for part in carried):
         flows[names.CARRYOVER] = Flow(*carried)
     return flows

@@ -251,7 +251,7 @@ class Replay(PathReplay):
         flows = self._flows(grouping)
         before = self.step(number).transition.momentum_start if number > 0 and self.law.looks_ahead else None
         if before is not None:
-            flows[names.DATA].momentum = before.astype(self._dtype)
+            flows[names.DATA].momentum = before.astype(float)
         return flows
 
     def _causes(self, transition: Transition, flows: Flows) -> dict[str, np.ndarray]:
@@ -270,7 +270,7 @@ class Replay(PathReplay):
         causes = {names.WEIGHT_DECAY: law.decay(tf.constant(transition.theta_start), mask, rate).numpy()}
         # The record knows the momentum of all sources together. What the others leave of it belongs to this one.
         last = names.ROUNDING if names.ROUNDING in flows else names.DATA
-        left = transition.momentum
+        left = None if transition.momentum is None else transition.momentum.astype(float)
         for name, flow in flows.items():
             if name != last or transition.momentum is None:
                 causes[name] = flow.displace(law, update, rate)
@@ -298,7 +298,8 @@ class Replay(PathReplay):
         return PathStep(step.number, step.path, points, self._pad(unexplained) if is_noticeable else None)
 
     def _pad(self, theta: np.ndarray) -> np.ndarray:
-        """Return displacements of weights (..., D) as displacements of the point (..., Z)."""
+        """Return displacements of weights (..., D) as displacements of the point (..., Z), in its precision."""
+        theta = theta.astype(self._dtype, copy=False)
         return np.pad(
             theta, [(0, 0)] * (theta.ndim - 1) + [(0, self._model.point_size - self._model.theta_size)]
         )

@@ -59,6 +59,8 @@ class Row:
         CPUs that TensorFlow must see. This is set before TensorFlow starts, so more than one needs a new process.
     wrap : callable
         Returns the dataset that is tapped, from the batched one.
+    most_rounding : float
+        Largest rounding in float64, as a share of the movement. It is larger where a weight's gradient is nothing else.
     tokens : int
         Positions of a sample for which the loss has a value each; 0 if there is no token axis.
     """
@@ -75,6 +77,7 @@ class Row:
     tap: dict[str, Any] = field(default_factory=dict)
     terms: frozenset[str] = frozenset({"weight_decay"})
     policy: str = "float64"
+    most_rounding: float = 1e-12
     refused: str | None = None
     fits: int = 1
     between: Callable[[keras.Model], None] = lambda model: None

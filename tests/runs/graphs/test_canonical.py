@@ -10,7 +10,7 @@ ROWS = tf.TensorSpec((None, 3), tf.float32)
 
 
 def digest(function, *specs):
-    return InlinedFunction(tf.function(function, autograph=False).get_concrete_function(*specs)).digest
+    return InlinedFunction.of(tf.function(function, autograph=False).get_concrete_function(*specs)).digest
 
 
 def dense(scale, name):
