@@ -1,0 +1,1 @@
+"""What low precision does to predictions, and that ledgers account for it."""
