@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from explaind_tf import constants as names
+from explaind_tf.ledgers.conditioning import by_sample
 
 # So many of the strongest samples are compared.
 _TOP = 10
@@ -20,8 +21,8 @@ def warn_of_ranking(ledger: xr.Dataset | xr.DataTree) -> None:
         With the number of inputs for which this is so.
     """
     parts = [node.to_dataset() for node in ledger.subtree] if isinstance(ledger, xr.DataTree) else [ledger]
-    whole = np.sum([_by_sample(part[names.DATA]) for part in parts if names.DATA in part], axis=0)
-    sound = whole - _by_sample(parts[0][names.CANCELLED])
+    whole = np.sum([by_sample(part[names.DATA]).values for part in parts if names.DATA in part], axis=0)
+    sound = whole - by_sample(parts[0][names.CANCELLED]).values
     hanging = sum(
         any(_strongest(one) != _strongest(other) for one, other in zip(of_input, of_sound, strict=True))
         for of_input, of_sound in zip(whole, sound, strict=True)
@@ -33,13 +34,6 @@ def warn_of_ranking(ledger: xr.Dataset | xr.DataTree) -> None:
             f'and dtype="float64" settles how far rounding changes them.',
             stacklevel=4,
         )
-
-
-def _by_sample(entries: xr.DataArray) -> np.ndarray:
-    """Return entries summed over all dimensions but input, output and sample."""
-    kept = (names.INPUT, names.OUTPUT, names.SAMPLE)
-    found: np.ndarray = entries.sum([dim for dim in entries.dims if dim not in kept]).transpose(*kept).values
-    return found
 
 
 def _strongest(entries: np.ndarray) -> set[int]:

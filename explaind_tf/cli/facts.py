@@ -20,6 +20,8 @@ from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.storage.files import total_bytes
 
 Ledger = xr.Dataset | xr.DataTree
+# Share of an entry through cancelled gradients from which on it is counted.
+_DOUBTFUL = 0.1
 Facts = dict[str, Any]
 
 # A ledger in a store may be larger than memory, so it is read in blocks of this size.
@@ -159,9 +161,17 @@ def ledger_facts(ledger: Ledger, *, first_row: int, top: int) -> tuple[Facts, Un
             axis: [{axis: label, **values} for label, values in labels.items()]
             for axis, labels in shares.items()
         },
+        "poorly_conditioned": _poorly_conditioned(ledger),
         "entries": entries,
     }
     return facts, error
+
+
+def _poorly_conditioned(ledger: Ledger) -> float | None:
+    """Return the share of the samples' entries of which more than a tenth rests on cancelled gradients, if it is known."""
+    if names.CANCELLED not in ledger or names.DATA not in ledger:
+        return None
+    return float((ledger.explaind.conditioning() > _DOUBTFUL).mean())
 
 
 def _parts(ledger: Ledger) -> Iterator[tuple[int, Ledger]]:

@@ -98,6 +98,8 @@ def _balance(facts: Facts) -> Table:
         f"{facts['residual_share']:.2g}",
         f"{verdict} to {facts['tolerance']:g}",
     )
+    if facts["poorly_conditioned"] is not None:
+        table.add_row("entries of samples on cancelled gradients", f"{facts['poorly_conditioned']:.1%}", "")
     return table
 
 

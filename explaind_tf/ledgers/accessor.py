@@ -10,6 +10,7 @@ import xarray as xr
 from explaind_tf import constants as names
 from explaind_tf.errors import UnbalancedLedgerError
 from explaind_tf.ledgers import plotting
+from explaind_tf.ledgers.conditioning import share_of_cancelled
 from explaind_tf.terms import terms_in
 
 _KEPT = (names.INPUT, names.OUTPUT)
@@ -212,11 +213,9 @@ class DatasetLedger(_LedgerAccessor):
     def conditioning(self) -> xr.DataArray:
         """Return the share of each sample's entry that rests on weights whose batch gradient nearly cancelled.
 
-        AdamW divides a weight's gradient by its own size. Where the parts of a batch's gradient cancelled so far that
-        rounding is a hundredth of what is left, this blows the samples' entries up, with either sign. With D the sample's
-        entry and C its part through such weights, in all steps that used it, the share is |C| / (|C| + |D − C|). Near 0, the
-        entry rests on gradients of usual size. Near 1, it rests on a few weights and on the rounding of their gradients:
-        another seed, order or precision may give another entry. The sum over samples is not affected.
+        With D the sample's entry and C its part through such weights, the share is |C| / (|C| + |D − C|). Near 0, the entry
+        rests on gradients of usual size. Near 1, it rests on a few weights and on the rounding of their gradients: another
+        seed, order or precision may give another entry. See :mod:`explaind_tf.sweeps.cancelled`.
 
         Returns
         -------
@@ -228,17 +227,7 @@ class DatasetLedger(_LedgerAccessor):
         ValueError
             If the ledger was made without ``conditioning=True``.
         """
-        if names.CANCELLED not in self._root:
-            raise ValueError(
-                "This ledger does not say which entries rest on cancelled gradients. Ask for it: "
-                'run.attribute(x, axes=("sample",), conditioning=True).'
-            )
-        cancelled = abs(self._root[names.CANCELLED])
-        kept = (names.INPUT, names.OUTPUT, names.SAMPLE)
-        data = self._root[names.DATA]
-        whole = data.sum([dim for dim in data.dims if dim not in kept])
-        size = cancelled + abs(whole - self._root[names.CANCELLED])
-        return (cancelled / size.where(size > 0, 1.0)).transpose(*kept).rename("conditioning")
+        return share_of_cancelled(self._root)
 
     def to_pandas(self, k: int = 5) -> pd.DataFrame:
         """Return proponents and opponents as a table, one row for each.

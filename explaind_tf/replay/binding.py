@@ -13,6 +13,7 @@ from explaind_tf.measurements import Measurement
 from explaind_tf.runs import WeightPath
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.description import VariableSpec
+from explaind_tf.runs.format.manifest import Manifest
 from explaind_tf.runs.graphs.loaded import RunFunctions
 from explaind_tf.runs.graphs.precision import eps_of, narrower_than
 
@@ -32,22 +33,15 @@ def pure_model(run: WeightPath, measurement: Measurement, dtype: tf.DType | None
     manifest, functions = run.manifest, run.graphs.functions
     if dtype is not None:
         functions = functions.in_precision(dtype, len(manifest.variables) + len(manifest.state))
-    count = len(manifest.variables)
-    trained = tuple(_spec(spec, dtype) for spec in manifest.variables)
-
-    def arguments(variables: Sequence[tf.Tensor], constants: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        floating, others = iter(variables[count:]), iter(constants)
-        state = [next(floating if spec.is_floating else others) for spec in manifest.state]
-        return [*variables[:count], *state]
+    arguments = _arguments_of(manifest)
+    weights_dtype = run.weights_dtype if dtype is None else dtype
 
     def measure(variables, constants, inputs, targets):
         flat = functions.forward(*arguments(variables, constants), *inputs)
         # What is measured of bfloat16 outputs is computed in the precision of the weights.
-        wide = [
-            tf.cast(v, trained[0].dtype) if v.dtype in narrower_than(trained[0].dtype) else v for v in flat
-        ]
-        outputs = struct.pack(manifest.outputs, wide)
-        return tf.cast(measurement(outputs, *targets), trained[0].dtype)
+        narrow = narrower_than(weights_dtype)
+        wide = [tf.cast(value, weights_dtype) if value.dtype in narrow else value for value in flat]
+        return tf.cast(measurement(struct.pack(manifest.outputs, wide), *targets), weights_dtype)
 
     def losses_of(function: Callable[..., list[tf.Tensor]] | None) -> Losses:
         if function is None:
@@ -59,9 +53,8 @@ def pure_model(run: WeightPath, measurement: Measurement, dtype: tf.DType | None
         return losses
 
     def loss_scales(variables, constants, inputs, targets, weights):
-        return (functions.loss_scales or _no_losses)(
-            *arguments(variables, constants), *inputs, *targets, *weights
-        )[0]
+        function = functions.loss_scales or _no_losses
+        return function(*arguments(variables, constants), *inputs, *targets, *weights)[0]
 
     def regularizer(variables, constants, inputs):
         return (functions.penalty or _no_losses)(*arguments(variables, constants), *inputs)[0]
@@ -72,22 +65,46 @@ def pure_model(run: WeightPath, measurement: Measurement, dtype: tf.DType | None
         token_losses=None if functions.token_losses is None else losses_of(functions.token_losses),
         loss_scales=loss_scales,
         regularizer=regularizer if manifest.loss.get("has_regularizer") else None,
-        trained=trained,
-        state=tuple(_spec(spec, dtype) for spec in manifest.state if spec.is_floating),
-        constants=tuple(_spec(spec) for spec in manifest.state if not spec.is_floating),
-        inputs=tuple(_batch_spec(leaf) for leaf in struct.leaves(manifest.inputs)),
-        measure_targets=tuple(
-            tf.TensorSpec((None, *target.shape[1:]), target.dtype) for target in measurement.targets
-        ),
-        loss_targets=tuple(_batch_spec(leaf) for leaf in struct.leaves(manifest.targets)),
-        loss_weights=tuple(_batch_spec(leaf) for leaf in run.step_store.layout.weights),
-        coarsest_eps=max(eps_of(found) for found in {*functions.computes_in, trained[0].dtype}),
+        coarsest_eps=max(eps_of(found) for found in {*functions.computes_in, weights_dtype}),
+        **_signatures(run, measurement, dtype),
     )
     return dataclasses.replace(
         model,
         measure_key=_measure_key(run, functions, measurement, model),
         losses_key=_losses_key(run, functions, model),
     )
+
+
+def _arguments_of(
+    manifest: Manifest,
+) -> Callable[[Sequence[tf.Tensor], Sequence[tf.Tensor]], list[tf.Tensor]]:
+    """Return what makes the first arguments of a run's functions of variables and constants."""
+    count = len(manifest.variables)
+
+    def arguments(variables: Sequence[tf.Tensor], constants: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        floating, others = iter(variables[count:]), iter(constants)
+        state = [next(floating if spec.is_floating else others) for spec in manifest.state]
+        return [*variables[:count], *state]
+
+    return arguments
+
+
+def _signatures(
+    run: WeightPath, measurement: Measurement, dtype: tf.DType | None
+) -> dict[str, tuple[tf.TensorSpec, ...]]:
+    """Return the signatures of a model's variables and samples, by the names of :class:`PureModel`."""
+    manifest, targets = run.manifest, measurement.targets
+    return {
+        "trained": tuple(_spec(spec, dtype) for spec in manifest.variables),
+        "state": tuple(_spec(spec, dtype) for spec in manifest.state if spec.is_floating),
+        "constants": tuple(_spec(spec) for spec in manifest.state if not spec.is_floating),
+        "inputs": tuple(_batch_spec(leaf) for leaf in struct.leaves(manifest.inputs)),
+        "measure_targets": tuple(
+            tf.TensorSpec((None, *target.shape[1:]), target.dtype) for target in targets
+        ),
+        "loss_targets": tuple(_batch_spec(leaf) for leaf in struct.leaves(manifest.targets)),
+        "loss_weights": tuple(_batch_spec(leaf) for leaf in run.step_store.layout.weights),
+    }
 
 
 def _measure_key(

@@ -276,6 +276,8 @@ def _which(section: Section, element_id: str) -> str:
 <a href="#limits">what a ledger is not</a>.</p>"""
 
 
+# Share of an influence through cancelled gradients from which on the reader is told.
+_DOUBTFUL: Final = 0.1
 _SIDES: Final = {"up": "made this prediction more likely", "down": "made this prediction less likely"}
 
 
@@ -306,6 +308,7 @@ def _input(section: Section, position: int, strongest: Mapping[str, xr.Dataset],
             f"<h5>Training samples that {_SIDES[side]} ({'proponents' if side == 'up' else 'opponents'})</h5>"
         )
         lists += f"<ol class='samples'>{items}</ol>" if items else none
+    lists += _conditioning(section.samples, position, list(labels))
     bars = figure(
         figures.samples(section.samples, k=section.top, input=position, labels=labels, unit="nats"),
         f"{element_id}-samples-{position}",
@@ -317,6 +320,20 @@ def _input(section: Section, position: int, strongest: Mapping[str, xr.Dataset],
     return f"""<details class="input" name="{element_id}-inputs"{opened}><summary>{picture(example)}<span>
 <b>{escape(example.text)}</b> {escape(section.predictions[position])}</span></summary>{_values(example)}
 <p class="caption">{escape(summary)}</p>{lists}{bars}</details>"""
+
+
+def _conditioning(ledger: xr.Dataset, position: int, shown: list[Any]) -> str:
+    """Return a note on the influences of the samples shown that rest on cancelled gradients, if any does."""
+    if names.CANCELLED not in ledger or not shown:
+        return ""
+    share = ledger.explaind.conditioning().isel(input=position, output=0).sel(sample=shown)
+    count = int((share > _DOUBTFUL).sum())
+    if not count:
+        return ""
+    return (
+        f"<p class='note'>{count} of these {len(shown)} influences rest by more than {_DOUBTFUL:.0%} on weights whose "
+        f"gradients nearly cancelled in their batch. Another seed or precision may rank these samples otherwise.</p>"
+    )
 
 
 def _sample(example: Example, label: Any, influence: float) -> str:

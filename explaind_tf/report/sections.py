@@ -112,7 +112,7 @@ def account_for(
         np.arange(min(asked.shown, count)) if isinstance(asked.shown, int) else np.asarray(asked.shown)
     )
     shown = _predictions(run, flat, predicted, positions, position)
-    samples = account.by(shown, "training sample", names.SAMPLE)
+    samples = account.by(shown, "training sample", names.SAMPLE, conditioning=True)
     weights = account.by(shown, "weight", names.PARAMETER)
     groups = _classes_of_ids(run) if asked.groups is None else asked.groups
     by_group = None

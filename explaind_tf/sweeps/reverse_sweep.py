@@ -14,8 +14,8 @@ from explaind_tf.kernel.use_rows import EffectRows, RowsByEffect, RowsByUse, Upd
 from explaind_tf.ledgers.book import Book, Entry
 from explaind_tf.progress import Progress
 from explaind_tf.replay.path_replay import ReplayedStep
+from explaind_tf.sweeps.cancelled import cancelled_weights
 from explaind_tf.sweeps.clock import seconds
-from explaind_tf.sweeps.conditioning import cancelled_weights
 from explaind_tf.sweeps.path_sweep import PathSweep, entries_of_parts
 from explaind_tf.sweeps.rounding import UpdateRounding
 from explaind_tf.sweeps.routes import Routes
