@@ -44,9 +44,9 @@ class Settings:
     """
 
     steps: int = 100
-    inputs: int = 4
-    tolerance: float = 1e-5
-    width: float = 0.25
+    inputs: int = 2
+    tolerance: float = 1e-4
+    width: float = 0.125
     modulus: int = 23
     models: tuple[str, ...] = ("ResNet-9 with biases", "Transformer")
 

@@ -11,7 +11,7 @@ import numpy as np
 import explaind_tf as xtf
 from explaind_tf import measurements
 from explaind_tf.kernel import path_integrals
-from explaind_tf.kernel.derivatives.derivatives import Derivatives
+from explaind_tf.kernel.derivatives.derivatives import Derivatives, Precisions
 from explaind_tf.kernel.derivatives.measurement import MeasurementDerivatives
 from explaind_tf.kernel.functions import Block
 from explaind_tf.kernel.quadrature.nodes import Quadrature
@@ -88,7 +88,7 @@ class Machines:
     def __init__(self, run: xtf.Run, x: np.ndarray) -> None:
         derivatives = Derivatives(pure_model(run, measurements.outputs()))
         self._measurement = _Counted(derivatives.model)
-        self._replay = Replay(run, derivatives)
+        self._replay = Replay(run, Precisions(derivatives, derivatives))
         self._blocks = [Block([x[first : first + _BLOCK]], []) for first in range(0, len(x), _BLOCK)]
         self._steps = len(run.steps)
         self._initial, self._final = self._outputs(0), self._outputs(self._steps)

@@ -179,7 +179,8 @@ def check_first_step(
     functions: PureFunctions | LossFunctions,
     batch: TappedBatch,
     *,
-    theta: dict[str, np.ndarray],
+    theta: list[np.ndarray],
+    paths: list[str],
     state: list[np.ndarray],
     found: StepGradient | None,
     loss_scale: float,
@@ -187,7 +188,8 @@ def check_first_step(
 ) -> None:
     """Check that the recorded batch, replayed through the exported functions, gives Keras' own gradient.
 
-    ``loss_scale`` is that of the step, ``eps`` the unit in the last place of the numbers that the training computes with.
+    ``theta`` and ``paths`` are values and paths of the trainable variables. ``loss_scale`` is that of the step, ``eps`` the
+    unit in the last place of the numbers that the training computes with.
 
     This detects everything that changes a step but is not recorded: a train_step that computes another loss, data
     changed after the tap, random numbers that do not come from a Keras seed generator. When a run is resumed, the
@@ -200,7 +202,7 @@ def check_first_step(
     """
     if found is None:
         return
-    replay = _Replay(functions, batch, list(theta.values()), state, loss_scale)
+    replay = _Replay(functions, batch, theta, state, loss_scale)
     loss_shape = replay.loss_shape()
     if loss_shape != (len(batch),):
         raise RefusedError(
@@ -215,13 +217,13 @@ def check_first_step(
     mismatch = find_mismatch(
         found.used,
         found.preparation(replay.gradient() + found.waiting),
-        [value.size for value in theta.values()],
+        [value.size for value in theta],
         lambda: found.preparation.scaled(replay.rounding(eps)),
     )
     if mismatch is not None:
         raise RefusedError(
             f"The first step was replayed from the record, and its gradient is not the one that Keras used: for "
-            f"{list(theta)[mismatch.variable]!r} they differ by {mismatch.difference:.2g}, and rounding explains "
+            f"{paths[mismatch.variable]!r} they differ by {mismatch.difference:.2g}, and rounding explains "
             f"{mismatch.allowed:.2g} (Euclidean norms). Something that is not recorded changed the step. Possible causes: a "
             f"train_step or compute_loss of your own; data changed after the tap, or weights given to fit() (use "
             f"tap(ds, class_weight=...)); random numbers that are not from a keras.random.SeedGenerator; a random layer "

@@ -308,7 +308,8 @@ class Session:
         checks.check_first_step(
             self._first.losses,
             batch,
-            theta={v.path: piece.reshape(v.shape) for v, piece in zip(variables, pieces, strict=True)},
+            theta=[piece.reshape(v.shape) for v, piece in zip(variables, pieces, strict=True)],
+            paths=[v.path for v in variables],
             state=before.state,
             found=self._observer.used_gradient(self._first.start, before.theta, outcome, iteration),
             loss_scale=self._observer.loss_scale_in(self._at.last),

@@ -79,7 +79,8 @@ class BatchCheck:
         return (
             f"Step {update.number} of {self._run.run_dir} used another gradient than its recorded batch gives: for {path!r} "
             f"they differ by {mismatch.difference:.2g}, and rounding explains {mismatch.allowed:.2g} (Euclidean norms). So "
-            f"the batch, a sample weight or a target is not the one that trained, or something changed the gradient within "
-            f"the step, such as a train_step of your own. Feed fit with logger.tap(dataset), as the last step of the "
-            f"pipeline. Ledgers that keep no samples, tokens or groups do not use the batches."
+            f"the batch, a sample weight or a target is not the one that trained: feed fit with logger.tap(dataset), as the "
+            f"last step of the pipeline. Or something changed weights or gradient within the step: a train_step of your "
+            f"own, or a callback that sets weights in on_train_batch_begin (set them in on_epoch_begin or on_epoch_end). "
+            f"Ledgers that keep no samples, tokens or groups do not use the batches."
         )

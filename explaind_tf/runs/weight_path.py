@@ -77,7 +77,18 @@ class WeightPath(ABC):
         return tf.dtypes.as_dtype(self.manifest.variables[0].dtype)
 
     def computes_otherwise(self, dtype: tf.DType) -> bool:
-        """Whether the model computes in another precision than this one."""
+        """Return whether the model computes in less precise numbers than these.
+
+        Parameters
+        ----------
+        dtype : tf.DType
+            float32 or float64.
+
+        Returns
+        -------
+        bool
+            Whether its weights or some of its layers do.
+        """
         narrower = set(narrower_than(dtype))
         if self.weights_dtype == tf.float64:
             narrower.discard(

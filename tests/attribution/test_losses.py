@@ -60,7 +60,7 @@ def numbers(outputs: Any) -> tf.Tensor:
 def check_steps(run: xtf.Run) -> None:
     """Check that the replayed causes add up to Keras' displacement, up to rounding."""
     run.verify(progress=False)
-    replay = Replay(run, run._derivatives(xtf.measurements.outputs()), tolerance=1e-9)
+    replay = Replay(run, run._precisions(xtf.measurements.outputs()), tolerance=1e-9)
     for step in replay.path_steps(0, len(run.steps)):
         explained = sum(step.causes.values())
         np.testing.assert_allclose(explained, step.path.displacement, rtol=0, atol=ROUNDING)

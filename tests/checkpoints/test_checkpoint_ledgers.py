@@ -25,7 +25,7 @@ def test_the_ledger_balances_and_is_what_the_model_itself_predicted(saved, form)
     run, predictions = open_form(saved, form), saved[1]
     ledger = run.attribute(X, axes=("layer", "step"))
     ledger.explaind.check()
-    assert ledger.explaind.terms == terms_of("checkpoints")
+    assert ledger.explaind.terms == ("weights", "state", "residual")
     assert not set(terms_of("recorded")) - set(terms_of("checkpoints")) & set(ledger)
     # In float32, predict() uses other batches and another graph.
     np.testing.assert_allclose(ledger.initial, predictions[0], atol=1e-5)
@@ -104,7 +104,7 @@ def test_parameters_add_up_to_layers_and_steps_to_the_whole(run):
         ]
         # The same integrals in other orders of float32 operations.
         np.testing.assert_allclose(sum(entries), by_layer.weights.sel(layer=layer), atol=1e-5 * scale)
-    for term in terms_of("checkpoints"):
+    for term in whole.explaind.terms:
         for ledger in (by_layer, tree):
             np.testing.assert_allclose(
                 ledger.explaind.total(term), whole.explaind.total(term), atol=2e-5 * scale
@@ -125,7 +125,7 @@ def test_steps_are_picked_planned_and_streamed_as_those_of_a_recorded_run(run, s
 
 def test_what_reads_ledgers_reads_those_of_checkpoints(run):
     ledger = run.attribute(X, axes=("layer", "step"))
-    assert set(fidelity(ledger).terms) == set(terms_of("checkpoints"))
+    assert tuple(fidelity(ledger).terms) == ledger.explaind.terms
     drawn = [
         ledger.explaind.plot.balance(),
         ledger.explaind.plot.layers(),

@@ -16,7 +16,9 @@ def test_the_changelog_lists_every_version_of_the_run_format():
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ") and line[2].isdigit()]
     versions = {int(row[0].removeprefix("| ")): row[2] for row in rows}
     assert sorted(versions) == list(range(1, FORMAT_VERSION + 1))
-    assert [version for version, is_readable in versions.items() if is_readable == "yes"] == sorted(KNOWN_VERSIONS, reverse=True)
+    assert [version for version, is_readable in versions.items() if is_readable == "yes"] == sorted(
+        KNOWN_VERSIONS, reverse=True
+    )
 
 
 def test_hooks_before_a_commit_are_what_continuous_integration_runs():

@@ -80,5 +80,5 @@ def test_a_ledger_that_does_not_fit_is_refused_before_it_is_made(monkeypatch):
 
 def test_terms_of_checkpoints_have_no_data():
     question = Question(Options(), (), [], 0, 1, None, tf.float32, terms_of("checkpoints"))
-    assert set(Book(question, LENGTHS, 0).arrays) == {"initial", "final", "weights", "state", "residual"}
+    assert set(Book(question, LENGTHS, 0).arrays) == {*terms_of("checkpoints"), "initial", "final"}
     assert replace(question, terms=terms_of("recorded")).terms[-1] == "residual"
