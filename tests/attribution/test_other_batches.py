@@ -11,6 +11,8 @@ from keras import layers
 import explaind_tf as xtf
 from tests.helpers import X, Y, batches, dense_model, fit
 
+pytestmark = pytest.mark.slow
+
 Plant = Callable[[xtf.Run, pytest.MonkeyPatch], None]
 STEP, PLACE = 1, 1
 

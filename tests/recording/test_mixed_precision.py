@@ -12,6 +12,8 @@ import explaind_tf as xtf
 from tests import helpers
 from tests.helpers import batches, double_precision, dtype_policy, fit, record
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 6)).astype("float32")
 # Targets so large that float16 overflows at Keras' first loss scales, and steps are skipped.
