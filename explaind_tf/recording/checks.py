@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.errors import RefusedError
-from explaind_tf.laws.used_gradients import StepGradient, find_mismatch, measured_rounding
+from explaind_tf.laws.used_gradients import Arithmetic, StepGradient, find_mismatch, measured_rounding
 from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.optimizers.ring_buffer import SLOTS
 from explaind_tf.recording.exporting.pure_functions import PureFunctions, training_argument
@@ -98,16 +98,13 @@ def check_variables(model: keras.Model) -> None:
         )
 
 
-def unit_in_the_last_place(model: keras.Model) -> float:
-    """Return that of the numbers with which training computes.
-
-    Only XLA computes in another order than the record does. Elsewhere even low precision is repeated bit by bit, so only
-    the rounding of the weights remains.
-    """
-    own = {model.trainable_variables[0].dtype}
-    layers = {layer.compute_dtype for layer in model._flatten_layers()} if model.jit_compile else set()
-    found = [tf.dtypes.as_dtype(name) for name in own | {name for name in layers if name is not None}]
-    return max(eps_of(dtype) for dtype in found if dtype.is_floating)
+def arithmetic_of(model: keras.Model) -> Arithmetic:
+    """Return the numbers that the training of a model computes with."""
+    names = {layer.compute_dtype for layer in model._flatten_layers()} - {None}
+    layers = [dtype for dtype in map(tf.dtypes.as_dtype, names) if dtype.is_floating]
+    weights_eps = eps_of(tf.dtypes.as_dtype(model.trainable_variables[0].dtype))
+    coarsest = max([weights_eps, *map(eps_of, layers)])
+    return Arithmetic.of(weights_eps, coarsest, with_xla=bool(model.jit_compile))
 
 
 def check_clipping(optimizer: PathOptimizer) -> None:
@@ -184,12 +181,12 @@ def check_first_step(
     state: list[np.ndarray],
     found: StepGradient | None,
     loss_scale: float,
-    eps: float,
+    arithmetic: Arithmetic,
 ) -> None:
     """Check that the recorded batch, replayed through the exported functions, gives Keras' own gradient.
 
-    ``theta`` and ``paths`` are values and paths of the trainable variables. ``loss_scale`` is that of the step, ``eps`` the
-    unit in the last place of the numbers that the training computes with.
+    ``theta`` and ``paths`` are values and paths of the trainable variables. ``loss_scale`` is that of the step,
+    ``arithmetic`` says what numbers the training computes with.
 
     This detects everything that changes a step but is not recorded: a train_step that computes another loss, data
     changed after the tap, random numbers that do not come from a Keras seed generator. When a run is resumed, the
@@ -218,7 +215,7 @@ def check_first_step(
         found.used,
         found.preparation(replay.gradient() + found.waiting),
         [value.size for value in theta],
-        lambda: found.preparation.scaled(replay.rounding(eps)),
+        lambda: found.preparation.scaled(replay.rounding(arithmetic)),
     )
     if mismatch is not None:
         raise RefusedError(
@@ -286,7 +283,7 @@ class _Replay:
         flat = np.concatenate([tf.convert_to_tensor(g).numpy().reshape(-1) for g in gradients])
         return flat / flat.dtype.type(self._loss_scale)
 
-    def rounding(self, eps: float) -> np.ndarray:
+    def rounding(self, arithmetic: Arithmetic) -> np.ndarray:
         """Return how far rounding may change the gradient, shape (D,)."""
         size = sum(value.size for value in self._theta)
-        return measured_rounding(self.gradient, self._count, size, 0, eps)
+        return arithmetic.gamma * measured_rounding(self.gradient, self._count, size, 0, arithmetic.eps)

@@ -313,7 +313,7 @@ class Session:
             state=before.state,
             found=self._observer.used_gradient(self._first.start, before.theta, outcome, iteration),
             loss_scale=self._observer.loss_scale_in(self._at.last),
-            eps=checks.unit_in_the_last_place(self._model),
+            arithmetic=checks.arithmetic_of(self._model),
         )
 
     def finish(self, seconds: Seconds | None) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from explaind_tf import constants as names
 from explaind_tf.kernel.derivatives.derivatives import Derivatives, Precisions
 from explaind_tf.kernel.functions import Batch
-from explaind_tf.laws.used_gradients import measured_rounding
+from explaind_tf.laws.used_gradients import GAMMA, Arithmetic, measured_rounding
 from explaind_tf.replay.path_replay import Grouping, ReplayedStep
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.graphs.precision import eps_of
@@ -30,10 +30,8 @@ class BatchGradients:
     def __init__(self, run: RecordedRun, precisions: Precisions) -> None:
         self._run, self._analysed, self._as_trained = run, *precisions
         self._scales: dict[tuple[int, Derivatives], np.ndarray] = {}  # a few numbers a step
-        # Only XLA computes in another order than the recorded graphs. Elsewhere even low precision is repeated bit by bit,
-        # so only the rounding of the weights remains.
-        with_xla = run.manifest.environment.get("jit_compile", False)
-        self._eps = self._as_trained.model.eps if with_xla else eps_of(run.weights_dtype)
+        model, with_xla = self._as_trained.model, run.manifest.environment.get("jit_compile", False)
+        self._arithmetic = Arithmetic.of(eps_of(run.weights_dtype), model.eps, with_xla=with_xla)
         self.has_regularizer = self._analysed.model.regularizer is not None
 
     def batch(self, step: ReplayedStep) -> Batch:
@@ -87,13 +85,15 @@ class BatchGradients:
         return lost
 
     def rounding(self, steps: Sequence[ReplayedStep], *, as_trained: bool) -> np.ndarray:
-        """Return how far rounding changes the sum of the gradients of some batches, shape (D,).
+        """Return how far rounding may change the sum of the gradients of some batches, shape (D,).
 
         Either that of training, or that of the analysis.
         """
-        own = self._as_trained if as_trained else self._analysed
-        eps = self._eps if as_trained else own.model.eps
-        return np.sum([self._rounding(step, own, eps) for step in steps], axis=0)
+        if as_trained:
+            own, (eps, gamma) = self._as_trained, self._arithmetic
+        else:
+            own, (eps, gamma) = self._analysed, (self._analysed.model.eps, GAMMA)
+        return gamma * np.sum([self._rounding(step, own, eps) for step in steps], axis=0)
 
     def with_rounding(self, step: ReplayedStep) -> tuple[np.ndarray, np.ndarray]:
         """Return the gradient that training used in a step, and how far rounding changes it, each of shape (D,)."""

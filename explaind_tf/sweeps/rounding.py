@@ -11,7 +11,6 @@ import numpy as np
 from explaind_tf import constants as names
 from explaind_tf.errors import UnbalancedLedgerError
 from explaind_tf.kernel.use_rows import EffectRows
-from explaind_tf.laws.used_gradients import GAMMA
 from explaind_tf.replay.path_replay import ReplayedStep
 from explaind_tf.sweeps.rows import products, products_by_part
 from explaind_tf.sweeps.task import Task
@@ -111,7 +110,7 @@ class UpdateRounding:
             error = error + gradients.rounding(self._batches, as_trained=True)
         before, after = self.update.transition.momentum_start, self.update.transition.momentum
         for step, use in self.rows.items():
-            size, allowed = np.abs(found[step]), GAMMA * products(use, error, absolute=True)
+            size, allowed = np.abs(found[step]), products(use, error, absolute=True)
             if before is not None and after is not None:
                 rounded = _SUBTRACTED * float(np.finfo(after.dtype).eps) * (np.abs(before) + np.abs(after))
                 allowed = allowed + products(self._effects[step].of_momentum(), rounded, absolute=True)

@@ -54,4 +54,5 @@ def regularisation_and_state() -> Iterator[Row]:
         together,
         **rate,
         terms=WITH["state"],
+        most_rounding=1e-10,
     )
