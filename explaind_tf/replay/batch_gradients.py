@@ -7,7 +7,7 @@ import numpy as np
 from explaind_tf import constants as names
 from explaind_tf.kernel.derivatives.derivatives import Derivatives, Precisions
 from explaind_tf.kernel.functions import Batch
-from explaind_tf.laws.used_gradients import GAMMA, Arithmetic, measured_rounding
+from explaind_tf.laws.used_gradients import GAMMA, UNITS, Arithmetic, measured_rounding
 from explaind_tf.replay.path_replay import Grouping, ReplayedStep
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.graphs.precision import eps_of
@@ -93,7 +93,9 @@ class BatchGradients:
             own, (eps, gamma) = self._as_trained, self._arithmetic
         else:
             own, (eps, gamma) = self._analysed, (self._analysed.model.eps, GAMMA)
-        return gamma * np.sum([self._rounding(step, own, eps) for step in steps], axis=0)
+        measured = np.sum([self._rounding(step, own, eps) for step in steps], axis=0)
+        largest = sum(float(np.abs(self._of_samples(step, own)).max()) for step in steps)
+        return gamma * measured + UNITS * float(np.finfo(own.model.dtype.as_numpy_dtype).eps) * largest
 
     def with_rounding(self, step: ReplayedStep) -> tuple[np.ndarray, np.ndarray]:
         """Return the gradient that training used in a step, and how far rounding changes it, each of shape (D,)."""
