@@ -17,7 +17,7 @@ from explaind_tf.sweeps.task import Task
 
 # Rounding is usually below so many units in the last place of what samples did without regard to sign. Above, gradients
 # are compared, which takes some backward passes. One sample in a thousand that did not train is more.
-_USUAL = 64
+_USUAL = 512
 # Rounding error of what an update added to the momentum, in units in the last place of the momentum.
 _SUBTRACTED = 4
 
