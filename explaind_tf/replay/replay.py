@@ -283,7 +283,9 @@ class Replay(PathReplay):
         """Return a step with its optimizer's causes and all others, after checking that the law explains it."""
         transition = in_dtype(step.transition, self._dtype)
         stepped = transition.theta_stepped - transition.theta_start
-        unexplained = (stepped - sum(total(cause) for cause in causes.values())).astype(self._dtype, copy=False)
+        unexplained = (stepped - sum(total(cause) for cause in causes.values())).astype(
+            self._dtype, copy=False
+        )
         missed = float(np.linalg.norm(unexplained))
         self._check_law(step.number, missed, largest)
         causes = causes | changes_of(transition)
