@@ -15,13 +15,12 @@ from explaind_tf.attribution import Run
 from explaind_tf.attribution.planner import Plan
 from explaind_tf.cli.inputs import leaf_names
 from explaind_tf.errors import UnbalancedLedgerError
+from explaind_tf.ledgers.conditioning import DOUBTFUL
 from explaind_tf.runs.estimate import Estimate, seconds_of
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.storage.files import total_bytes
 
 Ledger = xr.Dataset | xr.DataTree
-# Share of an entry through cancelled gradients from which on it is counted.
-_DOUBTFUL = 0.1
 Facts = dict[str, Any]
 
 # A ledger in a store may be larger than memory, so it is read in blocks of this size.
@@ -171,7 +170,7 @@ def _poorly_conditioned(ledger: Ledger) -> float | None:
     """Return the share of the samples' entries of which more than a tenth rests on cancelled gradients, if it is known."""
     if names.CANCELLED not in ledger or names.DATA not in ledger:
         return None
-    return float((ledger.explaind.conditioning() > _DOUBTFUL).mean())
+    return float((ledger.explaind.conditioning() > DOUBTFUL).mean())
 
 
 def _parts(ledger: Ledger) -> Iterator[tuple[int, Ledger]]:

@@ -75,6 +75,13 @@ class AdamWLaw(Law):
         rate = exact_cast(learning_rate, dtype) * tf.sqrt(correction_2) / correction_1
         return StepFactors(1 - self.beta_1, -rate / (tf.sqrt(second_moment) + self.epsilon), 0.0)
 
+    def divisor(self, second_moment: tf.Tensor | None, iteration: int) -> tf.Tensor | None:
+        """Return (√v_s + ε) / √(1 − β₂ᵗ), shape (D,): the size of recent gradients, and ε."""
+        assert second_moment is not None
+        dtype = second_moment.dtype
+        correction = 1 - tf.pow(tf.cast(self.beta_2, dtype), tf.cast(iteration + 1, dtype))
+        return (tf.sqrt(second_moment) + self.epsilon) / tf.sqrt(correction)
+
     def decay(self, theta: tf.Tensor, mask: tf.Tensor, learning_rate: float) -> tf.Tensor:
         """Return the displacement by weight decay, shape (D,); see :func:`decoupled_decay`."""
         return decoupled_decay(theta, mask, self.weight_decay, learning_rate)

@@ -103,6 +103,10 @@ class Law(Protocol):
     def factors(self, second_moment: tf.Tensor | None, learning_rate: float, iteration: int) -> StepFactors:
         """Return the coefficients of a step from its recorded values."""
 
+    def divisor(self, second_moment: tf.Tensor | None, iteration: int) -> tf.Tensor | None:
+        """Return what a step divides a steady gradient by, shape (D,), or None if it depends on no gradient."""
+        return None
+
     @abstractmethod
     def decay(self, theta: tf.Tensor, mask: tf.Tensor, learning_rate: float) -> tf.Tensor:
         """Return the displacement by weight decay, shape (D,)."""

@@ -27,7 +27,7 @@ UNITS = 32.0
 # XLA they were seen to reach 5 times it, otherwise 0.03 (the gradient of an embedding, added up by several threads).
 _LOW_PRECISION = {False: 0.125, True: 32.0}
 # Times that the gradient is computed again, and the size of a change in units in the last place.
-_DRAWS = 4
+DRAWS = 4
 _CHANGE = 2.0
 
 
@@ -156,7 +156,12 @@ class Arithmetic(NamedTuple):
 
 
 def measured_rounding(
-    gradient: Callable[[np.ndarray, np.ndarray], np.ndarray], count: int, size: int, seed: int, eps: float
+    gradient: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    count: int,
+    size: int,
+    seed: int,
+    eps: float,
+    draws: int = DRAWS,
 ) -> np.ndarray:
     """Return how far rounding changes the gradient of a batch, element by element, shape (D,).
 
@@ -172,16 +177,18 @@ def measured_rounding(
         Seed of the changes: the same call gives the same result.
     eps : float
         Unit in the last place of the numbers that training computes with.
+    draws : int
+        Number of changes.
     """
     generator = np.random.default_rng(seed)
     plain, again = (gradient(np.ones(size), np.ones(count)) for _ in range(2))
     squares = np.zeros(size)
     if np.linalg.norm(again - plain) > np.sqrt(eps) * np.linalg.norm(plain):
         return squares
-    for _ in range(_DRAWS):
+    for _ in range(draws):
         factors = [1 + _CHANGE * eps * generator.choice([-1.0, 1.0], size=n) for n in (size, count)]
         squares += np.square(gradient(*factors).astype(np.float64) - plain)
-    return np.sqrt(squares / _DRAWS)
+    return np.sqrt(squares / draws)
 
 
 def _norms(vector: np.ndarray, sizes: Sequence[int]) -> np.ndarray:

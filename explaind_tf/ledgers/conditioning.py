@@ -4,6 +4,8 @@ import xarray as xr
 
 from explaind_tf import constants as names
 
+# Entries of which more than this share rests on such weights are counted in reports and in the shell.
+DOUBTFUL = 0.1
 _KEPT = (names.INPUT, names.OUTPUT, names.SAMPLE)
 
 

@@ -70,7 +70,7 @@ class Options:
         a doubtful entry of a float32 run can be settled, at two to four times the cost.
     conditioning : bool
         With the axis ``"sample"``: also find how much of each sample's entry comes from weights whose gradient nearly
-        cancelled in the batch; see ``ledger.explaind.conditioning()``. It takes five backward passes for each batch, and a
+        cancelled in the batch; see ``ledger.explaind.conditioning()``. It takes three backward passes for each batch, and a
         second contraction for those with such weights.
 
     Raises

@@ -5,10 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from explaind_tf.errors import UnbalancedLedgerError
-from explaind_tf.laws.used_gradients import (
-    Mismatch,
-    find_mismatch,
-)
+from explaind_tf.laws.used_gradients import Mismatch, find_mismatch
 from explaind_tf.replay.batch_gradients import BatchGradients
 from explaind_tf.replay.path_replay import ReplayedStep
 from explaind_tf.replay.used import RecordedUpdates

@@ -7,7 +7,7 @@ import numpy as np
 from explaind_tf import constants as names
 from explaind_tf.kernel.derivatives.derivatives import Derivatives, Precisions
 from explaind_tf.kernel.functions import Batch
-from explaind_tf.laws.used_gradients import GAMMA, UNITS, Arithmetic, measured_rounding
+from explaind_tf.laws.used_gradients import DRAWS, GAMMA, UNITS, Arithmetic, measured_rounding
 from explaind_tf.replay.path_replay import Grouping, ReplayedStep
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.graphs.precision import eps_of
@@ -97,12 +97,11 @@ class BatchGradients:
         largest = sum(float(np.abs(self._of_samples(step, own)).max()) for step in steps)
         return gamma * measured + UNITS * float(np.finfo(own.model.dtype.as_numpy_dtype).eps) * largest
 
-    def with_rounding(self, step: ReplayedStep) -> tuple[np.ndarray, np.ndarray]:
-        """Return the gradient that training used in a step, and how far rounding changes it, each of shape (D,)."""
-        own = self._as_trained
-        return self.whole(step), self._rounding(step, own, own.model.eps)
+    def measured_rounding(self, step: ReplayedStep) -> np.ndarray:
+        """Return how far rounding changes the gradient that training used in a step, shape (D,): one draw."""
+        return self._rounding(step, self._as_trained, self._as_trained.model.eps, draws=1)
 
-    def _rounding(self, step: ReplayedStep, own: Derivatives, eps: float) -> np.ndarray:
+    def _rounding(self, step: ReplayedStep, own: Derivatives, eps: float, draws: int = DRAWS) -> np.ndarray:
         size = own.model.theta_size
 
         def gradient(of_weights: np.ndarray, of_samples: np.ndarray) -> np.ndarray:
@@ -110,7 +109,7 @@ class BatchGradients:
             point[:size] = point[:size] * of_weights
             return self._of_samples(step, own, point, of_samples) + self._of_regularizer(step, own, point)
 
-        return measured_rounding(gradient, len(step.transition.rows), size, step.number, eps)
+        return measured_rounding(gradient, len(step.transition.rows), size, step.number, eps, draws)
 
     def _of_samples(
         self,

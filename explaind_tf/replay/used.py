@@ -1,6 +1,7 @@
 """What each update of a recorded run used and added to the momentum, from the record alone."""
 
 import numpy as np
+import tensorflow as tf
 
 from explaind_tf.laws import Law, Moments, UsedGradient
 from explaind_tf.laws.used_gradients import Preparation
@@ -56,6 +57,14 @@ class RecordedUpdates:
             transition.learning_rate,
             transition.iteration,
         )
+
+    def divisor(self, step: ReplayedStep) -> np.ndarray | None:
+        """Return what an update divided its gradient by, shape (D,), or None if the law divides by no gradients."""
+        transition = step.transition
+        if transition.second_moment is None:
+            return None
+        divisor = self._law.divisor(tf.constant(transition.second_moment), transition.iteration)
+        return None if divisor is None else divisor.numpy()
 
     def preparation(self, transition: Transition) -> Preparation:
         """Return how an update prepared the gradients of its batches."""

@@ -11,6 +11,7 @@ import xarray as xr
 
 from explaind_tf import constants as names
 from explaind_tf.analysis import fidelity
+from explaind_tf.ledgers.conditioning import DOUBTFUL
 from explaind_tf.report import calls, figures, reductions
 from explaind_tf.report.elements import figure, folded, number, picture, signed, table
 from explaind_tf.report.page import page
@@ -276,8 +277,6 @@ def _which(section: Section, element_id: str) -> str:
 <a href="#limits">what a ledger is not</a>.</p>"""
 
 
-# Share of an influence through cancelled gradients from which on the reader is told.
-_DOUBTFUL: Final = 0.1
 _SIDES: Final = {"up": "made this prediction more likely", "down": "made this prediction less likely"}
 
 
@@ -327,11 +326,11 @@ def _conditioning(ledger: xr.Dataset, position: int, shown: list[Any]) -> str:
     if names.CANCELLED not in ledger or not shown:
         return ""
     share = ledger.explaind.conditioning().isel(input=position, output=0).sel(sample=shown)
-    count = int((share > _DOUBTFUL).sum())
+    count = int((share > DOUBTFUL).sum())
     if not count:
         return ""
     return (
-        f"<p class='note'>{count} of these {len(shown)} influences rest by more than {_DOUBTFUL:.0%} on weights whose "
+        f"<p class='note'>{count} of these {len(shown)} influences rest by more than {DOUBTFUL:.0%} on weights whose "
         f"gradients nearly cancelled in their batch. Another seed or precision may rank these samples otherwise.</p>"
     )
 

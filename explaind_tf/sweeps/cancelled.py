@@ -1,34 +1,45 @@
-"""Conditioning: which weights' batch gradients nearly cancelled, so that rounding is a part of what is left.
+"""Conditioning: weights for which an update divides by little more than the rounding of its gradient.
 
-AdamW divides the gradient of a weight by its own size. Where a batch's gradient is the small rest of parts that cancelled,
-it divides *these* by the size of the rest, too. Entries through such a weight are large, of either sign, and as uncertain
-as the rest is. A weight d counts as cancelled in a batch if rounding may change its gradient by more than a share τ::
+AdamW divides the gradient of a weight by the size of its recent gradients. Where these are the small rests of parts that
+cancelled, it divides the parts by the size of the rests, too. Entries through such a weight are large, of either sign, and
+as uncertain as the rests are. A weight d counts as cancelled in a batch if the rounding N_d of its gradient is more than a
+share τ of what the update divides by::
 
-    |g_d| < N_d / τ
+    N_d > τ (√v_d + ε) / √(1 − β₂ᵗ)
 
-N_d is measured, as :mod:`explaind_tf.laws.used_gradients` says. It is about the unit roundoff times the sum of the sizes of
-all parts that were added, be they of several samples or of several positions of one. So in float32, a gradient below 1e-5 of
-its parts counts as cancelled.
+N_d is measured, as :mod:`explaind_tf.laws.used_gradients` says, and scaled as the update scales the gradient. It is about
+the unit roundoff times the sum of the sizes of all parts that were added, be they of several samples or of several
+positions of one. So in float32, a weight whose gradients are below 1e-5 of their parts counts as cancelled. One small
+gradient among larger ones does not count, since v remembers those. SGD divides by no gradients, so it has no such
+weights.
 """
 
 import numpy as np
 
-from explaind_tf.replay.batch_gradients import BatchGradients
 from explaind_tf.replay.path_replay import ReplayedStep
+from explaind_tf.replay.replay import Replay
 
 # τ.
 UNCERTAIN = 1e-2
 
 
-def cancelled_weights(gradients: BatchGradients, step: ReplayedStep) -> np.ndarray:
-    """Return which weights' gradients nearly cancelled in the batch of a step, shape (D,), bool.
+def cancelled_weights(recorded: Replay, batch: ReplayedStep, update: ReplayedStep) -> np.ndarray | None:
+    """Return which weights' gradients nearly cancelled in a batch, shape (D,), bool, or None if none can.
 
     Parameters
     ----------
-    gradients : BatchGradients
-        The gradients of the run's batches.
-    step : ReplayedStep
-        The step.
+    recorded : Replay
+        The run.
+    batch : ReplayedStep
+        The step of the batch.
+    update : ReplayedStep
+        The step in which its gradient was used.
     """
-    gradient, rounding = gradients.with_rounding(step)
-    return (rounding > 0) & (np.abs(gradient) < rounding / UNCERTAIN)
+    divisor = recorded.updates.divisor(update)
+    if divisor is None:
+        return None
+    rounding = recorded.updates.preparation(update.transition).scaled(
+        recorded.gradients.measured_rounding(batch)
+    )
+    cancelled: np.ndarray = rounding > UNCERTAIN * divisor
+    return cancelled if cancelled.any() else None

@@ -10,7 +10,7 @@ from explaind_tf.kernel import path_integrals
 from explaind_tf.kernel.functions import Block
 from explaind_tf.kernel.path_integrals import PathStep, StepIntegral
 from explaind_tf.kernel.quadrature.nodes import Quadrature
-from explaind_tf.ledgers.book import Book, Entry
+from explaind_tf.ledgers.book import Entry
 from explaind_tf.progress import Progress
 from explaind_tf.sweeps.clock import seconds
 from explaind_tf.sweeps.routes import Routes
@@ -122,9 +122,6 @@ class PathSweep:
                     yield from self._causes(integral)
                 self.found.quadratures[integral.step.number, integral.block] = integral.quadrature
                 advance()
-
-    def check(self, book: Book) -> None:
-        """Check nothing: the quadrature error is in the residual."""
 
     def _steps(self, first: int, stop: int) -> Iterator[PathStep]:
         """Yield the steps to integrate: split into causes, or whole if they are split later."""

@@ -11,7 +11,7 @@ from explaind_tf.kernel.functions import TrainingPoint
 from explaind_tf.kernel.operations.rule import scalar_products
 from explaind_tf.kernel.path_integrals import PathStep
 from explaind_tf.kernel.use_rows import EffectRows, RowsByEffect, RowsByUse, Update, UpdateRows, UseRows
-from explaind_tf.ledgers.book import Book, Entry
+from explaind_tf.ledgers.book import Entry
 from explaind_tf.progress import Progress
 from explaind_tf.replay.path_replay import ReplayedStep
 from explaind_tf.sweeps.cancelled import cancelled_weights
@@ -164,8 +164,8 @@ class ReverseSweep:
             for piece, shaped in self._by_piece(pieces, values):
                 yield Entry(names.DATA, piece.rows, label, shaped, members[positions])
         if task.question.options.conditioning:
-            cancelled = cancelled_weights(task.recorded.gradients, step)
-            if cancelled.any():
+            cancelled = cancelled_weights(task.recorded, step, update.update)
+            if cancelled is not None:
                 yield from self._of_cancelled(at, update.rows, cancelled, pieces, members)
 
     def _of_cancelled(
@@ -238,6 +238,3 @@ class ReverseSweep:
         count = len(task.batches_of_pieces)
         yield Pass("rows Φ, per node", tried.nodes, of_rows)
         yield Pass(f"contraction with the batch ({self._route.name})", count, spent * count)
-
-    def check(self, book: Book) -> None:
-        """Check nothing: batches and rounding are checked update by update."""

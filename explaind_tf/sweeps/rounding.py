@@ -64,9 +64,7 @@ class UpdateRounding:
         """Take a batch of the update, from the last to the first: its gradient, without the split over its samples."""
         self._batches.insert(0, step)
         gradients = self._task.recorded.gradients.by_source(step, None, with_samples=not self._has_momentum)
-        if (
-            not self._has_momentum
-        ):  # then the samples' part of the displacement is computed from this gradient
+        if not self._has_momentum:  # the samples' part of the displacement is computed from this gradient
             self._add(gradients[names.DATA])
         elif names.REGULARIZER in gradients:
             self._add(-gradients[names.REGULARIZER])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from explaind_tf.kernel.path_integrals import PathStep, StepIntegral
-from explaind_tf.ledgers.book import Book, Entry
+from explaind_tf.ledgers.book import Entry
 from explaind_tf.progress import Progress
 from explaind_tf.replay.path_replay import ReplayedStep
 
@@ -83,14 +83,4 @@ class Sweep(Protocol):
 
     def run(self, progress: Progress) -> Iterator[Entry]:
         """Yield the entries of all steps."""
-        ...
-
-    def check(self, book: Book) -> None:
-        """Compare the sums in the book with the totals that the sweep knows.
-
-        Raises
-        ------
-        UnbalancedLedgerError
-            If they differ by more than is accepted.
-        """
         ...

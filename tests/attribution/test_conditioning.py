@@ -19,16 +19,21 @@ Y = RNG.normal(size=(16, 1)).astype("float32")
 X[:, 0] -= (X[:, 0] @ Y)[0] / (Y[:, 0] @ Y[:, 0]) * Y[:, 0]
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> xtf.Run:
-    run_dir = Path(tmp_path_factory.mktemp("conditioning")) / "run"
+def trained(run_dir: Path, optimizer: keras.optimizers.Optimizer, first: np.ndarray = Y) -> xtf.Run:
+    """Train in one step, or in two with other targets in the first one."""
     model = keras.Sequential(
         [keras.Input((2,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")]
     )
-    model.compile(xtf.PathAdamW(0.1), loss="mse", run_eagerly=True)
+    model.compile(optimizer, loss="mse", run_eagerly=True)
     logger = xtf.PathLogger(run_dir, verbose=False)
-    fit(model, logger.tap(batches(X, Y, size=16)), logger, epochs=1)
+    x, y = (X, Y) if first is Y else (np.concatenate([X, X]), np.concatenate([first, Y]))
+    fit(model, logger.tap(batches(x, y, size=16)), logger, epochs=1)
     return xtf.open_run(run_dir)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> xtf.Run:
+    return trained(tmp_path_factory.mktemp("conditioning") / "run", xtf.PathAdamW(0.1, epsilon=1e-12))
 
 
 INPUTS = np.array([[1, 0], [0, 1], [1e-6, 1]], "float32")
@@ -65,6 +70,25 @@ def test_it_is_stored_with_the_ledger(run, tmp_path):
         INPUTS, axes=("sample",), conditioning=True, progress=False, out=tmp_path / "a.zarr"
     )
     np.testing.assert_allclose(stored.explaind.conditioning().isel(input=0), 1)
+
+
+def test_a_small_gradient_among_larger_ones_is_no_concern(tmp_path):
+    # A tiny learning rate leaves the weights at about zero, so the second gradient of the first weight cancels as before.
+    run = trained(tmp_path / "run", xtf.PathAdamW(1e-9, epsilon=1e-12), first=X[:, :1])
+    ledger = run.attribute(INPUTS[:1], axes=("sample",), conditioning=True, progress=False)
+    np.testing.assert_array_equal(ledger.explaind.conditioning(), 0)
+
+
+def test_epsilon_above_the_rounding_divides_it_by_enough(tmp_path):
+    run = trained(tmp_path / "run", xtf.PathAdamW(0.1, epsilon=1e-3))
+    ledger = run.attribute(INPUTS[:1], axes=("sample",), conditioning=True, progress=False)
+    np.testing.assert_array_equal(ledger.explaind.conditioning(), 0)
+
+
+def test_an_optimizer_that_divides_by_no_gradients_has_no_such_weights(tmp_path):
+    run = trained(tmp_path / "run", xtf.PathSGD(0.1, momentum=0.9))
+    ledger = run.attribute(INPUTS[:1], axes=("sample",), conditioning=True, progress=False)
+    np.testing.assert_array_equal(ledger.explaind.conditioning(), 0)
 
 
 def test_it_must_be_asked_for(run):
