@@ -45,7 +45,7 @@ class Settings:
 
     steps: int = 100
     inputs: int = 2
-    tolerance: float = 1e-4
+    tolerance: float = 1e-5
     width: float = 0.125
     modulus: int = 23
     models: tuple[str, ...] = ("ResNet-9 with biases", "Transformer")

@@ -38,23 +38,36 @@ def products_by_part(task: Task, use: UseRows, vector: np.ndarray) -> np.ndarray
     """Return the products of rows (F, D) with a vector (D,): by weight (F, D), by layer (F, parts), or whole (F,)."""
     if task.question.keeps_parameters:
         return use.factor * (use.rows.numpy().astype(np.float64) * vector)
+    if not task.question.keeps_layers:
+        return products(use, vector)
     partition = within(task.question.partition, task.derivatives.model.theta_size)
-    by_part = _dot_by_part(use.rows, vector.astype(use.rows.dtype.as_numpy_dtype), partition)
-    return use.factor * (by_part if task.question.keeps_layers else by_part[:, 0])
+    return use.factor * _dot_by_part(use.rows, vector, partition)
 
 
 def products(use: UseRows, vector: np.ndarray, *, absolute: bool = False) -> np.ndarray:
     """Return the products of rows (F, D) with a vector (D,), or of the absolute values of both, shape (F,), float64."""
-    rows, factor = (tf.abs(use.rows), abs(use.factor)) if absolute else (use.rows, use.factor)
-    found = tf.linalg.matvec(rows, vector.astype(rows.dtype.as_numpy_dtype))
-    return factor * found.numpy().astype(np.float64)
+    rows, factor = use.rows.numpy(), use.factor
+    if absolute:
+        rows, vector, factor = np.abs(rows), np.abs(vector), abs(factor)
+    return factor * _dot(rows, vector)
 
 
 def _dot_by_part(phi: tf.Tensor, direction: np.ndarray, partition: Partition) -> np.ndarray:
     """Return Φ · d restricted to each part, shape (F, parts), float64."""
-    zeros = tf.zeros(phi.shape[0], phi.dtype)  # a layer that has state may have no weights
-    parts = [
-        tf.add_n([zeros, *(tf.linalg.matvec(phi[:, a:b], direction[a:b]) for a, b in part)])
-        for part in partition
-    ]
-    return tf.stack(parts, axis=-1).numpy().astype(np.float64)
+    rows = phi.numpy()
+    return np.stack(
+        [
+            sum((_dot(rows[:, a:b], direction[a:b]) for a, b in part), np.zeros(len(rows)))
+            for part in partition
+        ],
+        axis=-1,
+    )
+
+
+def _dot(rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Return the products of rows (F, D) with a vector (D,), shape (F,), added up in float64.
+
+    Added up in float32 they would be the least exact numbers of a ledger. BLAS would wake all cores for a short task.
+    """
+    found: np.ndarray = np.einsum("fd,d->f", rows, vector.astype(np.float64, copy=False))
+    return found
