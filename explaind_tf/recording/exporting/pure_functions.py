@@ -9,11 +9,13 @@ import keras
 import tensorflow as tf
 
 from explaind_tf.errors import RefusedError
+from explaind_tf.recording.exporting.gradients import with_own_gradients
 from explaind_tf.recording.exporting.losses import LossPart, have_tokens, loss_parts
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.structure import Structure
 from explaind_tf.runs.graphs.loaded import (
+    CUSTOM_GRADIENTS,
     FORWARD,
     LOSS_SCALES,
     PENALTY,
@@ -53,6 +55,8 @@ class PureFunctions(tf.Module):
     functions : dict
         Functions by the names of :class:`explaind_tf.runs.graphs.loaded.Graphs`, each a ``tf.function`` of one signature.
         The token losses are included only if the losses have values for positions.
+    gradients : dict
+        The custom gradients of losses and penalties, by name.
     facts : ModelFacts
         Other facts about the model.
     """
@@ -62,9 +66,11 @@ class PureFunctions(tf.Module):
     loss_scales: Any
     penalty: Any
 
-    def __init__(self, functions: dict[str, Any], facts: ModelFacts) -> None:
+    def __init__(self, functions: dict[str, Any], gradients: dict[str, Any], facts: ModelFacts) -> None:
         super().__init__(name="pure_functions")
         self.facts = facts
+        if gradients:
+            setattr(self, CUSTOM_GRADIENTS, gradients)
         for name, function in functions.items():
             setattr(self, name, function)
 
@@ -112,10 +118,14 @@ def pure_functions(
         of_losses[TOKEN_LOSSES] = _trace(
             TOKEN_LOSSES, bodies.token_losses, [*samples, bodies.scales]
         ).function
+    gradients: dict[str, Any] = {}
     for name, function in of_losses.items():
         _refuse_impure(name, function)
+        if name != LOSS_SCALES:
+            of_losses[name], own = with_own_gradients(name, function)
+            gradients |= own
     facts = ModelFacts(outputs, found.losses, has_batch_penalty or bodies.regularized > 0)
-    return PureFunctions({FORWARD: forward} | of_losses, facts)
+    return PureFunctions({FORWARD: forward} | of_losses, gradients, facts)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The SavedModel of a run: the model as pure functions, parameters as arguments."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +15,16 @@ from tensorflow.python.framework.convert_to_constants import _run_inline_graph_o
 
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.graphs.canonical import graph_digest
+from explaind_tf.runs.graphs.custom_gradients import obey, recorded_gradients, without_registered
 from explaind_tf.runs.graphs.precision import computes_in, in_precision, narrower_than
+from explaind_tf.runs.graphs.seen_through import seen_through
 
 FORWARD = "forward"
 SAMPLE_LOSSES = "sample_losses"
 TOKEN_LOSSES = "token_losses"
 LOSS_SCALES = "loss_scales"
 PENALTY = "penalty"
+CUSTOM_GRADIENTS = "custom_gradients"
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
@@ -40,23 +43,43 @@ class InlinedFunction:
         Names of the tensors that are arguments and results.
     captured : list of tf.Tensor
         Values of the last inputs, which calls do not give.
+    gradients : mapping
+        The recorded custom gradients of its operations, by name.
     """
 
-    def __init__(self, graph_def: Any, inputs: list[str], outputs: list[str], captured: list[Any]) -> None:
+    def __init__(
+        self,
+        graph_def: Any,
+        inputs: list[str],
+        outputs: list[str],
+        captured: list[Any],
+        gradients: "Mapping[str, InlinedFunction] | None" = None,
+    ) -> None:
         self._graph_def, self._inputs, self._outputs, self._captured = graph_def, inputs, outputs, captured
+        self._gradients = gradients or {}
 
     @classmethod
-    def of(cls, concrete: Any) -> "InlinedFunction":
+    def of(cls, concrete: Any, gradients: "Mapping[str, InlinedFunction] | None" = None) -> "InlinedFunction":
         """Return a concrete function in this form."""
         inputs, outputs = ([tensor.name for tensor in part] for part in (concrete.inputs, concrete.outputs))
-        return cls(_expanded(concrete), inputs, outputs, list(concrete.captured_inputs))
+        graph_def = without_registered(_expanded(concrete))
+        return cls(graph_def, inputs, outputs, list(concrete.captured_inputs), gradients)
 
     @cached_property
-    def digest(self) -> str | None:
+    def digest(self) -> tuple[str, ...] | None:
         """Equal for functions that compute the same; None if the function depends on more than its arguments."""
         if self._captured:
             return None
-        return graph_digest(self._graph_def, self._inputs, self._outputs)
+        own = graph_digest(self._graph_def, self._inputs, self._outputs)
+        names = sorted(set(recorded_gradients(self._graph_def).values())) if self._gradients else []
+        parts = [(own,), *(self._gradients[name].digest for name in names)]
+        if any(part is None or None in part for part in parts):
+            return None
+        return tuple(text for part in parts for text in part)
+
+    def seen_through(self) -> "InlinedFunction":
+        """Return the same function, with derivatives that are its own; see :func:`seen_through`."""
+        return InlinedFunction(seen_through(self._graph_def), self._inputs, self._outputs, self._captured)
 
     @cached_property
     def computes_in(self) -> set[tf.DType]:
@@ -72,7 +95,8 @@ class InlinedFunction:
         kept = [name.split(":")[0] for name in (*arguments[samples], *self._inputs[len(arguments) :])]
         twin = in_precision(self._graph_def, dtype, kept)
         outputs = [twin.renamed.get(name, name) for name in self._outputs]
-        return InlinedFunction(twin.graph_def, self._inputs, outputs, self._captured)
+        gradients = {name: own.in_precision(dtype, slice(0)) for name, own in self._gradients.items()}
+        return InlinedFunction(twin.graph_def, self._inputs, outputs, self._captured, gradients)
 
     def __call__(self, *arguments: tf.Tensor) -> list[tf.Tensor]:
         """Return the outputs."""
@@ -81,7 +105,12 @@ class InlinedFunction:
         values = [tf.identity(value) for value in (*arguments, *self._captured)]
         input_map = dict(zip(self._inputs, values, strict=True))
         copy = _with_own_functions(self._graph_def, f"_copy_{next(_COPIES)}")
-        return tf.graph_util.import_graph_def(copy, input_map, self._outputs, name="inlined")
+        obeyed = recorded_gradients(self._graph_def) if self._gradients else {}
+        made = tf.graph_util.import_graph_def(copy, input_map, [*self._outputs, *obeyed], name="inlined")
+        outputs, operations = made[: len(self._outputs)], made[len(self._outputs) :]
+        for operation, name in zip(operations, obeyed.values(), strict=True):
+            obey(operation, self._gradients[name])
+        return outputs
 
 
 @dataclass(frozen=True)
@@ -95,7 +124,7 @@ class RunFunctions:
     penalty: InlinedFunction | None = None
 
     @property
-    def losses_digest(self) -> tuple[str | None, ...] | None:
+    def losses_digest(self) -> tuple[tuple[str, ...] | None, ...] | None:
         """The digests of all functions of losses; None if one of them has none."""
         functions = (self.sample_losses, self.loss_scales, self.penalty, self.token_losses)
         digests = tuple(None if function is None else function.digest for function in functions)
@@ -183,12 +212,16 @@ class Graphs:
         forward = self._function(FORWARD)
         tokens = self._function(TOKEN_LOSSES) if hasattr(self._module, TOKEN_LOSSES) else None
         self.token_count = None if tokens is None else tokens.outputs[0].shape[1]
+        gradients = {
+            name: InlinedFunction.of(function.concrete_functions[0])
+            for name, function in getattr(self._module, CUSTOM_GRADIENTS, {}).items()
+        }
         self.functions = RunFunctions(
-            forward=InlinedFunction.of(forward),
-            sample_losses=InlinedFunction.of(self._function(SAMPLE_LOSSES)),
-            token_losses=None if tokens is None else InlinedFunction.of(tokens),
+            forward=InlinedFunction.of(forward).seen_through(),
+            sample_losses=InlinedFunction.of(self._function(SAMPLE_LOSSES), gradients),
+            token_losses=None if tokens is None else InlinedFunction.of(tokens, gradients),
             loss_scales=InlinedFunction.of(self._function(LOSS_SCALES)),
-            penalty=InlinedFunction.of(self._function(PENALTY)),
+            penalty=InlinedFunction.of(self._function(PENALTY), gradients),
         )
         self.forward_bytes_per_input = _float_bytes_per_row(forward)
 
@@ -214,7 +247,7 @@ class ForwardGraph:
     token_count: int | None = None
 
     def __init__(self, forward: Any) -> None:
-        self.functions = RunFunctions(InlinedFunction.of(forward))
+        self.functions = RunFunctions(InlinedFunction.of(forward).seen_through())
         self.forward_bytes_per_input = _float_bytes_per_row(forward)
 
 
