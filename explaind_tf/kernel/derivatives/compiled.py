@@ -13,6 +13,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from explaind_tf.kernel.operations.reverse_mode import gradients
+
 # Iterations of a map_fn that may run at once. Each holds the activations of one backward pass.
 PARALLEL_EXAMPLES = 16
 PARALLEL_DIRECTIONS = 2
@@ -54,7 +56,7 @@ class Compiled:
 
 def vjp(outputs: tf.Tensor, point: tf.Tensor, cotangent: tf.Tensor | None) -> tf.Tensor:
     """Return ∂/∂z ⟨outputs, cotangent⟩, shape (Z,); without a cotangent, that of the sum of the outputs."""
-    (gradient,) = tf.gradients(outputs, point, grad_ys=cotangent)
+    (gradient,) = gradients(outputs, [point], cotangent)
     return tf.zeros_like(point) if gradient is None else tf.convert_to_tensor(gradient)
 
 
@@ -64,7 +66,7 @@ def jvp_many(outputs: tf.Tensor, point: tf.Tensor, directions: tf.Tensor) -> tf.
     gradient = vjp(outputs, point, dummy)
 
     def one(direction: tf.Tensor) -> tf.Tensor:
-        (derivative,) = tf.gradients(gradient, dummy, grad_ys=direction)
+        (derivative,) = gradients(gradient, [dummy], direction)
         return tf.zeros_like(outputs) if derivative is None else derivative
 
     if directions.shape[0] is not None:

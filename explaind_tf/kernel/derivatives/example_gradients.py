@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from explaind_tf.kernel.operations.reverse_mode import gradients
 from explaind_tf.kernel.operations.rule import Rule, scalar_products
 from explaind_tf.kernel.operations.table import rule_of
 from explaind_tf.kernel.operations.uses import Rearrangement, Use, find_uses, rearrangement
@@ -46,7 +47,7 @@ class ExampleGradients:
         self._rules: list[tuple[Use, Rule]] = [(use, rule_of(use)) for use in uses]
         self._places: list[Rearrangement | None] = [rearrangement(use.source, variables) for use in uses]
         by_output = {use.output.name: use.output for use in uses}
-        found = tf.gradients(outputs, list(by_output.values()), grad_ys=cotangent) if uses else []
+        found = gradients(outputs, list(by_output.values()), cotangent) if uses else []
         self._deltas = dict(zip(by_output, found, strict=True))
 
     def taps(self) -> list[tf.Tensor]:
@@ -136,7 +137,7 @@ class ExampleGradients:
         sources = [use.source for use, _, _ in self._mixtures()]
         if not sources:
             return []
-        found = tf.gradients(sources, self._variables)
+        found = gradients(sources, self._variables)
         return [index for index, gradient in enumerate(found) if gradient is not None]
 
     def _from_mixtures(self) -> list[tuple[int, tf.Tensor]]:
@@ -153,7 +154,7 @@ class ExampleGradients:
         variables = [self._variables[index] for index in reached]
 
         def pull_back(own: list[tf.Tensor]) -> list[tf.Tensor]:
-            found = tf.gradients(sources, variables, grad_ys=own)
+            found = gradients(sources, variables, own)
             return [tf.reshape(tf.convert_to_tensor(g), (-1,)) for g in found]
 
         pulled = tf.map_fn(

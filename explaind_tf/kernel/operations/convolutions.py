@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from explaind_tf.kernel.operations.reverse_mode import gradients
 from explaind_tf.kernel.operations.rule import ByGradients, Taps
 from explaind_tf.kernel.operations.uses import NotCoveredError, Use
 
@@ -59,7 +60,7 @@ class OneByOne(ByGradients):
                 dtype = self._use.operation.inputs[self._sizes].dtype
                 rest = tf.constant(self._use.output.shape[1:].as_list(), dtype)
                 inputs[self._sizes] = tf.concat([tf.shape(own, dtype)[:1], rest], axis=0)
-            (gradient,) = tf.gradients(self._use.again(inputs), place, grad_ys=own_delta)
+            (gradient,) = gradients(self._use.again(inputs), [place], own_delta)
             return gradient
 
         return tf.map_fn(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from explaind_tf.kernel.operations.reverse_mode import gradients
 from explaind_tf.kernel.operations.rule import ByGradients, Taps
 from explaind_tf.kernel.operations.uses import NotCoveredError, Use
 
@@ -87,5 +88,5 @@ def _same(use: Use, delta: tf.Tensor) -> tf.Tensor:
 
 def _slope(use: Use, delta: tf.Tensor) -> tf.Tensor:
     source = tf.broadcast_to(use.source, tf.shape(use.output))
-    (slope,) = tf.gradients(use.again({use.index: source}), source, grad_ys=delta)
+    (slope,) = gradients(use.again({use.index: source}), [source], delta)
     return slope

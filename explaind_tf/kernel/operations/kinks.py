@@ -78,7 +78,7 @@ def averaged(
         return [mean_slope(own).at_node(own) for own in kinked]
 
     for operation, slope in zip(kinked, tf.cond(has_length, over_piece, at_node), strict=True):
-        outputs = _replaced(operation, mean_slope(operation).pull_back(operation, slope), outputs)
+        _obey(operation, mean_slope(operation).pull_back(operation, slope))
     return outputs
 
 
@@ -94,24 +94,7 @@ def _built(function: Function, variables: Sequence[tf.Tensor]) -> tuple[tf.Tenso
     return outputs, _kinked(graph)[before:]
 
 
-def _replaced(
-    operation: tf.Operation, pull_back: Callable[[tf.Tensor], tf.Tensor], outputs: tf.Tensor
-) -> tf.Tensor:
-    """Give an operation another gradient for all its readers, and return the outputs that result."""
-    made = operation.outputs[0]
-    readers = [
-        (reader, index)
-        for reader in made.consumers()
-        for index, tensor in enumerate(reader.inputs)
-        if tensor.name == made.name
-    ]
-
-    @tf.custom_gradient
-    def passed(_: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        return made, pull_back
-
-    replacement = passed(operation.inputs[0])
-    for reader, index in readers:
-        # The only method to change a graph that is being built; TensorFlow's own loops use it.
-        reader._update_input(index, replacement)
-    return replacement if outputs.name == made.name else outputs
+def _obey(operation: tf.Operation, pull_back: Callable[[tf.Tensor], tf.Tensor]) -> None:
+    """Give an operation another gradient by what it reads first."""
+    others = [None] * (len(operation.inputs) - 1)
+    operation._gradient_function = lambda _, upstream: [pull_back(upstream), *others]

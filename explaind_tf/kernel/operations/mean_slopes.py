@@ -6,6 +6,8 @@ from typing import Protocol
 
 import tensorflow as tf
 
+from explaind_tf.kernel.operations.reverse_mode import gradients
+
 # Applies an operation to another tensor than the one that it reads.
 Made = Callable[[tf.Operation, tf.Tensor], tf.Tensor]
 
@@ -116,5 +118,5 @@ def mean_slope(operation: tf.Operation) -> MeanSlope:
 
 
 def _gradient(made: tf.Tensor, x: tf.Tensor, upstream: tf.Tensor | None = None) -> tf.Tensor:
-    (gradient,) = tf.gradients(made, x, grad_ys=upstream)
+    (gradient,) = gradients(made, [x], upstream)
     return gradient

@@ -55,6 +55,7 @@ def _inlined(own: GradientGraph) -> InlinedFunction:
 
 def _exported(own: GradientGraph, inlined: InlinedFunction) -> Any:
     signature = [
-        tf.TensorSpec(tensor.shape, tensor.dtype, f"argument_{i}") for i, tensor in enumerate(own.graph.inputs)
+        tf.TensorSpec(tensor.shape, tensor.dtype, f"argument_{i}")
+        for i, tensor in enumerate(own.graph.inputs)
     ]
     return tf.function(inlined.__call__, input_signature=signature, autograph=False)

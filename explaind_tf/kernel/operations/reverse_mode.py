@@ -1,0 +1,83 @@
+"""Reverse mode in graphs, with the derivatives that TensorFlow lacks or has wrong.
+
+A JVP is the derivative of a gradient (:mod:`explaind_tf.kernel.derivatives.compiled`). For some operations TensorFlow 2.21
+has a gradient, but none of that gradient: ``SoftsignGrad``, say. Of others the second one is wrong: that of
+``ResizeBilinearGrad`` is zero. They are given one here, operation by operation, in our graphs alone. TensorFlow's registry
+stays as it is.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+Gradient = Callable[..., Sequence[tf.Tensor | None]]
+
+
+def gradients(outputs: Any, inputs: Sequence[tf.Tensor], upstream: Any = None) -> list[tf.Tensor | None]:
+    """Return ``tf.gradients(outputs, inputs, upstream)``, None for inputs without influence."""
+    for operation in tf.compat.v1.get_default_graph().get_operations():
+        # An operation may have one already: that of its kink, or one that was recorded.
+        if operation.type in _GRADIENTS and operation._gradient_function is None:
+            operation._gradient_function = _GRADIENTS[operation.type]
+    found: list[tf.Tensor | None] = tf.gradients(outputs, inputs, grad_ys=upstream)
+    return found
+
+
+def _softsign_grad(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor]:
+    """Of δ / (1 + |x|)² by δ and x."""
+    delta, x = operation.inputs
+    steeper = -2.0 * delta * tf.sign(x) / (1.0 + tf.abs(x)) ** 3
+    return [tf.raw_ops.SoftsignGrad(gradients=upstream, features=x), upstream * steeper]
+
+
+def _resize_grad(resize: Callable[..., tf.Tensor]) -> Gradient:
+    """Of the transpose of a resize by what it is applied to: the resize itself."""
+
+    def gradient(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
+        resized = resize(
+            images=upstream,
+            size=tf.shape(operation.inputs[0])[1:3],
+            align_corners=operation.get_attr("align_corners"),
+            half_pixel_centers=operation.get_attr("half_pixel_centers"),
+        )
+        return [resized, None]
+
+    return gradient
+
+
+def _scale_and_translate_grad(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
+    """Of the transpose of a resampling by what it is applied to: the resampling itself."""
+    delta, _, scale, translation = operation.inputs
+    resampled = tf.raw_ops.ScaleAndTranslate(
+        images=upstream,
+        size=tf.shape(delta)[1:3],
+        scale=scale,
+        translation=translation,
+        kernel_type=operation.get_attr("kernel_type").decode(),
+        antialias=operation.get_attr("antialias"),
+    )
+    return [resampled, None, None, None]
+
+
+def _lrn_grad(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
+    """Of the gradient of y_i = x_i n_i^−β with n_i = bias + α Σ_near x_j², by δ: the JVP of y in a direction."""
+    _, x, y = operation.inputs
+    radius, bias, alpha, beta = (
+        operation.get_attr(name) for name in ("depth_radius", "bias", "alpha", "beta")
+    )
+    depth = tf.shape(x)[-1]
+    width = tf.minimum(radius, depth - 1)
+    near = tf.linalg.band_part(tf.ones((depth, depth), x.dtype), width, width)
+    norm = bias + alpha * tf.linalg.matvec(near, x * x)
+    changed = 2.0 * alpha * tf.linalg.matvec(near, x * upstream)
+    return [upstream * norm ** (-beta) - beta * y / norm * changed, None, None]
+
+
+_GRADIENTS: dict[str, Gradient] = {
+    "SoftsignGrad": _softsign_grad,
+    "ResizeBilinearGrad": _resize_grad(tf.raw_ops.ResizeBilinear),
+    "ResizeBicubicGrad": _resize_grad(tf.raw_ops.ResizeBicubic),
+    "ScaleAndTranslateGrad": _scale_and_translate_grad,
+    "LRNGrad": _lrn_grad,
+}
