@@ -11,17 +11,37 @@ from typing import Any
 
 import tensorflow as tf
 
+# Where TensorFlow keeps the graphs of loops and branches, whose gradients it builds from them.
+_BRANCHES = ("_true_graph", "_false_graph")
+_INNER = {
+    "While": ("_body_graph",),
+    "StatelessWhile": ("_body_graph",),
+    "If": _BRANCHES,
+    "StatelessIf": _BRANCHES,
+}
+
 Gradient = Callable[..., Sequence[tf.Tensor | None]]
 
 
 def gradients(outputs: Any, inputs: Sequence[tf.Tensor], upstream: Any = None) -> list[tf.Tensor | None]:
     """Return ``tf.gradients(outputs, inputs, upstream)``, None for inputs without influence."""
-    for operation in tf.compat.v1.get_default_graph().get_operations():
+    # Within a loop, what is differentiated may be in the graph around it.
+    for graph in {tf.compat.v1.get_default_graph(), *(output.graph for output in tf.nest.flatten(outputs))}:
+        _give_gradients(graph)
+    found: list[tf.Tensor | None] = tf.gradients(outputs, inputs, grad_ys=upstream)
+    return found
+
+
+def _give_gradients(graph: tf.Graph) -> None:
+    """Give the operations of a graph their gradients, and those of the loops and branches that TensorFlow built in it."""
+    for operation in graph.get_operations():
         # An operation may have one already: that of its kink, or one that was recorded.
         if operation.type in _GRADIENTS and operation._gradient_function is None:
             operation._gradient_function = _GRADIENTS[operation.type]
-    found: list[tf.Tensor | None] = tf.gradients(outputs, inputs, grad_ys=upstream)
-    return found
+        for name in _INNER.get(operation.type, ()):
+            inner = getattr(operation, name, None)  # only operations built in this process have one
+            if inner is not None:
+                _give_gradients(inner)
 
 
 def _softsign_grad(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor]:

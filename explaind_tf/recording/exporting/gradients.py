@@ -1,7 +1,9 @@
 """Custom gradients of losses, exported as functions of their own: training obeyed them, so the ledger must."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from explaind_tf.runs.graphs.custom_gradients import (
@@ -14,7 +16,9 @@ from explaind_tf.runs.graphs.custom_gradients import (
 from explaind_tf.runs.graphs.loaded import InlinedFunction
 
 
-def with_own_gradients(name: str, function: Any) -> tuple[Any, dict[str, Any]]:
+def with_own_gradients(
+    name: str, function: Any, variables: Sequence[keras.Variable]
+) -> tuple[Any, dict[str, Any]]:
     """Return a function whose custom gradients are functions, too, and these by name.
 
     Parameters
@@ -23,24 +27,43 @@ def with_own_gradients(name: str, function: Any) -> tuple[Any, dict[str, Any]]:
         Name of the function.
     function : tf.function
         A function of one signature.
+    variables : sequence of keras.Variable
+        The model's variables, whose values are the function's first arguments.
     """
     concrete = function.get_concrete_function()
     if not has_custom_gradients(concrete.graph):
         return function, {}
-    found = gradient_graphs(concrete.graph)
+    values = list(zip(variables, concrete.inputs, strict=False))
+    # A gradient may read variables when it is called.
+    with keras.StatelessScope(state_mapping=values):
+        found = gradient_graphs(concrete.graph, [tensor for _, tensor in values])
     names = {operation: f"{name}_{number}" for number, operation in enumerate(found)}
     graphs = {names[operation]: _inlined(own) for operation, own in found.items()}
-    inlined = InlinedFunction(
-        with_recorded_gradients(concrete.graph, found, names),
-        [tensor.name for tensor in concrete.inputs],
-        [tensor.name for tensor in concrete.outputs],
-        list(concrete.captured_inputs),
-        graphs,
-    )
-    exported = tf.function(inlined.__call__, input_signature=function.input_signature, autograph=False)
+    exported = _again(function, with_recorded_gradients(concrete.graph, found, names), graphs)
     return exported, {
         names[operation]: _exported(own, graphs[names[operation]]) for operation, own in found.items()
     }
+
+
+def without_gradients(function: Any) -> Any:
+    """Return a function of one signature without references to custom gradients of this process."""
+    graph = function.get_concrete_function().graph
+    if not has_custom_gradients(graph):
+        return function
+    return _again(function, without_registered(graph.as_graph_def()), {})
+
+
+def _again(function: Any, graph_def: Any, gradients: dict[str, InlinedFunction]) -> Any:
+    """Return a function of one signature made of a changed graph of it."""
+    concrete = function.get_concrete_function()
+    inputs, outputs = ([tensor.name for tensor in part] for part in (concrete.inputs, concrete.outputs))
+    inlined = InlinedFunction(graph_def, inputs, outputs, list(concrete.captured_inputs), gradients)
+
+    def call(*arguments: tf.Tensor) -> list[tf.Tensor]:
+        return inlined(*arguments)
+
+    call.__name__ = function.__name__  # its name in the SavedModel
+    return tf.function(call, input_signature=function.input_signature, autograph=False)
 
 
 def _inlined(own: GradientGraph) -> InlinedFunction:

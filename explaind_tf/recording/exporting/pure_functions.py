@@ -9,8 +9,9 @@ import keras
 import tensorflow as tf
 
 from explaind_tf.errors import RefusedError
-from explaind_tf.recording.exporting.gradients import with_own_gradients
+from explaind_tf.recording.exporting.gradients import with_own_gradients, without_gradients
 from explaind_tf.recording.exporting.losses import LossPart, have_tokens, loss_parts
+from explaind_tf.recording.exporting.purity import refuse_impure
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.structure import Structure
@@ -21,7 +22,6 @@ from explaind_tf.runs.graphs.loaded import (
     PENALTY,
     SAMPLE_LOSSES,
     TOKEN_LOSSES,
-    has_calls,
 )
 
 
@@ -120,12 +120,11 @@ def pure_functions(
         ).function
     gradients: dict[str, Any] = {}
     for name, function in of_losses.items():
-        _refuse_impure(name, function)
-        if name != LOSS_SCALES:
-            of_losses[name], own = with_own_gradients(name, function)
-            gradients |= own
+        refuse_impure(name, function)
+        of_losses[name], own = with_own_gradients(name, function, bodies.variables)
+        gradients |= own
     facts = ModelFacts(outputs, found.losses, has_batch_penalty or bodies.regularized > 0)
-    return PureFunctions({FORWARD: forward} | of_losses, gradients, facts)
+    return PureFunctions({FORWARD: without_gradients(forward)} | of_losses, gradients, facts)
 
 
 @dataclass(frozen=True)
@@ -160,6 +159,8 @@ class _Bodies:
 
     Attributes
     ----------
+    variables : list of keras.Variable
+        The model's variables.
     parameters, state, inputs, targets, weights : list of tf.TensorSpec
         Specs of the arguments, in this order.
     scales : tf.TensorSpec
@@ -174,6 +175,7 @@ class _Bodies:
         self._model = model
         self._structures = inputs, targets, weights
         self._dtype = tf.dtypes.as_dtype(model.trainable_variables[0].dtype)
+        self.variables = [*model.trainable_variables, *model.non_trainable_variables]
         self.parameters = [_variable_spec(v) for v in model.trainable_variables]
         self.state = [_variable_spec(v) for v in model.non_trainable_variables]
         self.inputs, self.targets, self.weights = (
@@ -240,7 +242,9 @@ def save_module(module: tf.Module, path: str) -> None:
     with warnings.catch_warnings():
         # TensorFlow warns while it copies functions. A user could not change that.
         warnings.simplefilter("ignore")
-        tf.saved_model.save(module, path)
+        # Custom gradients are functions of the module. TensorFlow would register those that it saves.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(module, path, options=options)
 
 
 def variable_specs(variables: list[Any], decayed: list[bool] | None = None) -> tuple[VariableSpec, ...]:
@@ -300,7 +304,7 @@ def traced_forward(model: keras.Model, inputs: Structure) -> TracedForward:
         return [tf.convert_to_tensor(value) for _, _, value in values], structure
 
     traced = TracedForward(*_trace(FORWARD, forward, [*parameters, *state, *x_specs]))
-    _refuse_impure(FORWARD, traced.function)
+    refuse_impure(FORWARD, traced.function)
     return traced
 
 
@@ -376,29 +380,3 @@ def _output_structure(outputs: Any) -> Structure:
             f"tuples and dicts with strings as keys."
         )
     return struct.Leaf(outputs.dtype.name, tuple(outputs.shape[1:]))
-
-
-def _refuse_impure(name: str, function: Any) -> None:
-    _refuse_captured_variables(name, function)
-    _refuse_calls(name, function)
-
-
-def _refuse_captured_variables(name: str, function: Any) -> None:
-    captured = [t for t in function.get_concrete_function().captured_inputs if t.dtype == tf.resource]
-    if captured:
-        raise RefusedError(
-            f"The model's {name} reads {len(captured)} variable(s) or table(s) that are neither in "
-            f"model.trainable_variables nor in model.non_trainable_variables, so the record would not hold "
-            f"them. Create variables with self.add_weight(...) in a layer, and give loss weights as numbers."
-        )
-
-
-def _refuse_calls(name: str, function: Any) -> None:
-    calls = has_calls(function.get_concrete_function())
-    if calls:
-        raise RefusedError(
-            f"The model's {name} calls functions that are compiled on their own ({', '.join(calls[:3])}), such as a grouped "
-            f"convolution or a tf.function with jit_compile=True within a layer. They cannot be differentiated from the "
-            f"record. Write a grouped convolution as several convolutions, and set jit_compile=True only in "
-            f"model.compile()."
-        )

@@ -5,7 +5,7 @@ TensorFlow keeps a custom gradient as a Python function of the process that trac
 own. What it reads of the graph around it becomes further inputs of the ``IdentityN``, so the two can be copied together.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -49,16 +49,46 @@ def has_custom_gradients(graph: tf.Graph) -> bool:
     return any(_REGISTERED in node.attr for node in nodes)
 
 
-def gradient_graphs(graph: tf.Graph) -> dict[str, GradientGraph]:
+def gradient_graphs(graph: tf.Graph, trained: Collection[tf.Tensor]) -> dict[str, GradientGraph]:
     """Return the custom gradients of a traced graph by the name of the operation.
 
-    Those within loops, branches and called functions are left out.
+    Left out are those within loops, branches and called functions, those that read anything but the graph, and those of
+    functions that read trained tensors besides their arguments. In training these were variables, which TensorFlow gives a
+    gradient. For tensors it has none, as for those that ``tf.recompute_grad`` reads.
+
+    Parameters
+    ----------
+    graph : tf.Graph
+        The graph.
+    trained : collection of tf.Tensor
+        The tensors of trained variables.
     """
-    return {
+    names = {tensor.name for tensor in trained}
+    found = {
         operation.name: _traced(operation)
         for operation in graph.get_operations()
         if operation.type == "IdentityN" and _REGISTERED in operation.node_def.attr
     }
+    return {
+        name: own
+        for name, own in found.items()
+        if all(tf.is_symbolic_tensor(tensor) for tensor in own.read)
+        and not _reads_besides(graph.get_operation_by_name(name), own.places, names)
+    }
+
+
+def _reads_besides(operation: tf.Operation, arguments: list[int], names: Collection[str]) -> bool:
+    """Return whether what a function computed depends on some tensors by another way than its arguments."""
+    seen = {operation.inputs[place].name for place in arguments}
+    left = [tensor for place, tensor in enumerate(operation.inputs) if place not in arguments]
+    while left:
+        tensor = left.pop()
+        if tensor.name not in seen:
+            if tensor.name in names:
+                return True
+            seen.add(tensor.name)
+            left.extend(tensor.op.inputs)
+    return False
 
 
 def _traced(operation: tf.Operation) -> GradientGraph:

@@ -72,10 +72,11 @@ class InlinedFunction:
             return None
         own = graph_digest(self._graph_def, self._inputs, self._outputs)
         names = sorted(set(recorded_gradients(self._graph_def).values())) if self._gradients else []
-        parts = [(own,), *(self._gradients[name].digest for name in names)]
-        if any(part is None or None in part for part in parts):
+        parts = [self._gradients[name].digest for name in names]
+        known = [part for part in parts if part is not None]
+        if own is None or len(known) < len(parts):
             return None
-        return tuple(text for part in parts for text in part)
+        return (own, *(text for part in known for text in part))
 
     def seen_through(self) -> "InlinedFunction":
         """Return the same function, with derivatives that are its own; see :func:`seen_through`."""
