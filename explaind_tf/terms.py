@@ -140,6 +140,16 @@ _TABLE: dict[str, Term] = {
             is_optional=True,
         ),
         Term(
+            names.JUMPS,
+            frozenset((names.STEP,)),
+            "jumps",
+            "#882255",
+            "change where the model jumps: through rounding, signs, or choices of the largest",
+            "places at which the model's prediction jumps while the weights move on, such as a rounded value",
+            sources=("recorded", "checkpoints"),
+            is_optional=True,
+        ),
+        Term(
             names.RESIDUAL,
             frozenset((names.STEP,)),
             # "Residual" would be read as a residual connection beside layers called res1_conv1.

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 import xarray as xr
 
+from explaind_tf import constants as names
 from explaind_tf import measurements
 from explaind_tf.attribution.curves import training_curves
 from explaind_tf.attribution.engine import answer
@@ -202,6 +203,8 @@ class Attributable(WeightPath):
         flat = struct.as_batches(self.manifest.inputs, inputs, "inputs")
         _check_targets(measurement, len(flat[0]))
         precisions = self._precisions(measurement, question.dtype)
+        if not precisions.analysed.measurement.may_jump:
+            question = question.without(names.JUMPS)
         return Task(
             run=self,
             precisions=precisions,

@@ -80,12 +80,13 @@ class StepIntegral:
     start_value: np.ndarray
     end_value: np.ndarray
     causes: dict[str, np.ndarray]
+    jumps: np.ndarray
 
     @property
     def residual(self) -> np.ndarray:
-        """Change that no cause explains: quadrature error and rounding."""
+        """Change that neither a cause nor a jump explains: quadrature error and rounding."""
         causes = [c.sum(axis=0) if c.ndim > self.end_value.ndim else c for c in self.causes.values()]
-        return self.end_value - self.start_value - sum(causes)
+        return self.end_value - self.start_value - sum(causes) - self.jumps
 
 
 @dataclass
@@ -152,7 +153,7 @@ def integrate_steps(
             state.movement = np.maximum(state.movement, excursion)
             budget = _budget(state, tolerance, remaining=count - position, count=count)
             unit = _unit_in_last_place(measurement.model.dtype, state.value, end_value)
-            quadrature, integrals = integrate(
+            found = integrate(
                 _at_nodes(partial(measurement.path_jvp, directions=directions), step.path, block),
                 _at_nodes(measurement.path_values, step.path, block),
                 state.value,
@@ -161,12 +162,15 @@ def integrate_steps(
                 rounding=_ROUNDED * unit,
                 max_nodes=max_nodes,
                 averaged=state.averaged if measurement.has_kinks else None,
+                may_jump=measurement.may_jump,
             )
-            causes = step.by_cause(integrals)
-            integral = StepIntegral(step, index, quadrature, state.value, end_value, causes)
+            causes = step.by_cause(found.integrals)
+            integral = StepIntegral(
+                step, index, found.quadrature, state.value, end_value, causes, found.jumps
+            )
             state.value = end_value
             state.error = state.error + integral.residual
-            state.averaged = quadrature.is_averaged & ((position + 1) % _TRIED_EVERY != 0)
+            state.averaged = found.quadrature.is_averaged & ((position + 1) % _TRIED_EVERY != 0)
             yield integral
 
 

@@ -1,7 +1,7 @@
 """`Question`: options, checked against what a run can give."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
@@ -84,6 +84,10 @@ class Question:
     def keeps_parameters(self) -> bool:
         """Whether entries are split over single weights."""
         return names.PARAMETER in self.axes
+
+    def without(self, term: str) -> "Question":
+        """Return the question without a term that its answer cannot have."""
+        return replace(self, terms=tuple(name for name in self.terms if name != term))
 
 
 def ask(run: WeightPath, options: Options) -> Question:

@@ -169,8 +169,8 @@ class PathSweep:
 
     def _outputs(self, integral: StepIntegral) -> Iterator[Entry]:
         """Yield the outputs at both ends of a step, and its quadrature error."""
-        found, rows, number = self.found, self._task.slices[integral.block], integral.step.number
-        path, block = integral.step.path, self._task.blocks[integral.block]
+        task, found, number = self._task, self.found, integral.step.number
+        rows, path, block = task.slices[integral.block], integral.step.path, task.blocks[integral.block]
         lost = self._lost_at(path.end, path.constants, block, integral.end_value)
         if number == self._task.question.first:
             found.lost[rows] = self._lost_at(path.start, path.constants, block, integral.start_value)
@@ -183,6 +183,8 @@ class PathSweep:
         if self._task.precisions.differ:
             yield Entry(names.PRECISION, rows, number, lost - found.lost[rows])
         found.lost[rows] = lost
+        if task.derivatives.measurement.may_jump:
+            yield Entry(names.JUMPS, rows, number, integral.jumps)
         yield Entry(names.RESIDUAL, rows, number, integral.residual)
 
     def _lost_at(

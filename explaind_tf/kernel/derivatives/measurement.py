@@ -11,6 +11,7 @@ from explaind_tf.kernel.derivatives.compiled import Compiled
 from explaind_tf.kernel.derivatives.node_graphs import path_jvp, path_rows, path_values
 from explaind_tf.kernel.derivatives.stacked_graphs import stacked_products, stacked_rows
 from explaind_tf.kernel.functions import Block, PureModel, StepPath
+from explaind_tf.kernel.operations.jumps import may_jump
 from explaind_tf.kernel.operations.kinks import has_kinks
 from explaind_tf.kernel.quadrature.nodes import NodeTable, Quadrature
 
@@ -63,6 +64,12 @@ class MeasurementDerivatives:
         """Whether the measurement has kinks (non-smooth points) that nodes can average over their pieces."""
         graph = self._values.graph
         return has_kinks(graph.outputs[0], graph.inputs[0])
+
+    @cached_property
+    def may_jump(self) -> bool:
+        """Whether the measurement may jump while the weights move on."""
+        graph = self._values.graph
+        return may_jump(graph.outputs[0], graph.inputs[0])
 
     def values(self, point: Any, constants: list[Any], block: Block) -> tf.Tensor:
         """Return f, shape (batch, O)."""

@@ -6,14 +6,35 @@ single kink then costs nodes only where it is: two more reduce its error to a th
 100 fixed nodes for all inputs.)
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from explaind_tf.kernel.quadrature.cells import AtNodes, Cells, Integrand, WeightedPairs, merged
+from explaind_tf.kernel.quadrature.jumps import Jumps
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.kernel.quadrature.policies import Averaged, Extrapolated, Policy
 
 # Cells with at least this share of an input's largest error are refined together, in fewer and longer rounds.
 _SHARE = 0.4
+
+
+class Integrated(NamedTuple):
+    """The integrals of K causes over one step.
+
+    Attributes
+    ----------
+    quadrature : Quadrature
+        Nodes and weights of each input.
+    integrals : np.ndarray
+        Shape (K, batch, O).
+    jumps : np.ndarray
+        How far f jumped, shape (batch, O).
+    """
+
+    quadrature: Quadrature
+    integrals: np.ndarray
+    jumps: np.ndarray
 
 
 def integrate(
@@ -26,7 +47,8 @@ def integrate(
     rounding: float,
     max_nodes: int,
     averaged: np.ndarray | None = None,
-) -> tuple[Quadrature, np.ndarray]:
+    may_jump: bool = False,
+) -> Integrated:
     """Integrate K causes over t in [0, 1] until their sum explains the change of each input.
 
     Parameters
@@ -47,13 +69,8 @@ def integrate(
     averaged : np.ndarray of bool, optional
         Inputs whose kinks are averaged from the start, since one plain node is not expected to suffice, shape (batch,).
         None if the integrand does not depend on pieces.
-
-    Returns
-    -------
-    quadrature : Quadrature
-        Nodes and weights of each input.
-    integrals : np.ndarray
-        Shape (K, batch, O).
+    may_jump : bool
+        Whether f may jump. If so, the error of a narrow cell that is larger than any slope explains is a jump of f.
     """
     count = len(start)
     whole = Integrand(integrand, measure, budget)
@@ -61,7 +78,18 @@ def integrate(
     cells = policy.first_cells(start, end)
     integrals = np.zeros((count, *cells[0].integral.shape[1:]))
     pairs: list[WeightedPairs] = []
+    jumps = Jumps(start.shape, rounding)
+
+    def finish(c: Cells, is_done: np.ndarray) -> None:
+        pairs.append(c.pairs(is_done))
+        _add_by_owner(integrals, c.owner[is_done], c.integral[is_done])
+
     while cells:
+        if may_jump:
+            is_jump = jumps.take(cells)
+            for c, own in zip(cells, is_jump, strict=True):
+                finish(c, own)
+            cells = [c.where(~own) for c, own in zip(cells, is_jump, strict=True)]
         error, largest, nodes = np.zeros(start.shape), np.zeros(count), np.zeros(count, int)
         can_grow = [_can_grow(policy, c, rounding) for c in cells]
         for c, is_free in zip(cells, can_grow, strict=True):
@@ -77,16 +105,14 @@ def integrate(
         is_going = (np.max(np.abs(error) / budget, axis=1) > 1) & (largest > 0) & (nodes <= max_nodes)
         refined: list[Cells] = []
         for c, is_worst in zip(cells, worst, strict=True):
-            is_done = ~is_going[c.owner]
-            pairs.append(c.pairs(is_done))
-            _add_by_owner(integrals, c.owner[is_done], c.integral[is_done])
+            finish(c, ~is_going[c.owner])
             chosen = c.where(is_going[c.owner] & is_worst)
             refined += policy.refined(chosen) if len(chosen) else []
             refined.append(c.where(is_going[c.owner] & ~is_worst))
         cells = merged(refined)
     owners, nodes_of_pairs, pieces, weights = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     quadrature = Quadrature.of_pairs(owners, nodes_of_pairs, weights, count, pieces)
-    return quadrature, np.moveaxis(integrals, 1, 0)
+    return Integrated(quadrature, np.moveaxis(integrals, 1, 0), jumps.found)
 
 
 def _can_grow(policy: Policy, cells: Cells, rounding: float) -> np.ndarray:

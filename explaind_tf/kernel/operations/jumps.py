@@ -1,0 +1,68 @@
+"""Operations whose value jumps: their derivative is zero or does not exist, yet predictions move through them.
+
+A function with jumps is not the integral of its derivative. What it jumped in a step is known from forward passes alone:
+:mod:`explaind_tf.kernel.quadrature.refinement` closes in on it.
+"""
+
+from collections.abc import Iterable
+
+import tensorflow as tf
+
+_ROUNDING = (
+    "Round",
+    "Rint",
+    "Floor",
+    "Ceil",
+    "Sign",
+    "FloorDiv",
+    "FloorMod",
+    "Mod",
+    "TruncateDiv",
+    "TruncateMod",
+)
+_COMPARISONS = ("Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual", "ApproximateEqual")
+_CHOICES = ("ArgMax", "ArgMin", "TopK", "TopKV2", "InTopK", "InTopKV2", "Bucketize", "NonMaxSuppressionV4")
+_JUMPING = frozenset((*_ROUNDING, *_COMPARISONS, *_CHOICES))
+# Operations that tell something of a tensor that its values do not change.
+_OF_SHAPE = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike")
+
+
+def may_jump(output: tf.Tensor, point: tf.Tensor) -> bool:
+    """Return whether an output depends on the values of a point through an operation that jumps."""
+    reached = {point.name}
+    jumping: set[str] = set()
+    for operation in output.graph.get_operations():  # in an order in which they can run
+        read = {tensor.name for tensor in operation.inputs}
+        if operation.type in _OF_SHAPE or not reached & read:
+            continue
+        made = [tensor.name for tensor in operation.outputs]
+        reached.update(made)
+        if jumping & read or _jumps(operation):
+            jumping.update(made)
+    return output.name in jumping
+
+
+def _jumps(operation: tf.Operation) -> bool:
+    if operation.type == "Cast":
+        source, made = operation.inputs[0].dtype, operation.outputs[0].dtype
+        return source.is_floating and not made.is_floating
+    if operation.type in _JUMPING:
+        # Loops count, and compare their counts.
+        return any(tensor.dtype.is_floating for tensor in operation.inputs)
+    return any(_JUMPING.intersection(_types(function)) for function in _functions(operation))
+
+
+def _functions(operation: tf.Operation) -> Iterable[tf.Graph]:
+    """Yield the graphs of a loop's body, or of branches."""
+    for value in operation.node_def.attr.values():
+        for function in (value.func, *value.list.func):
+            found = operation.graph._get_function(function.name) if function.name else None
+            if found is not None:
+                yield found.cached_definition
+
+
+def _types(definition: tf.Graph) -> Iterable[str]:
+    return (node.op for node in definition.node_def if any(v.type in _FLOATING for v in node.attr.values()))
+
+
+_FLOATING = frozenset(t.as_datatype_enum for t in (tf.float16, tf.bfloat16, tf.float32, tf.float64))
