@@ -11,16 +11,16 @@ changes where x_i and x_j cross. With d₀ = x_i − x_j at the start and d₁ =
 share s = d₀ / (d₀ + d₁) of the piece.
 
 Backward passes that use these mean slopes see no jump, and the error falls as if the model were smooth. If no kink is
-crossed, the mean slope is the slope. Averaging takes two more forward passes per node. It does not cover kinks of other
-operations, kinks within loops, or two kinks crossed in one piece (a ReLU6 from below 0 to above 6, a third element that
-is the largest in between).
+crossed, the mean slope is the slope. The larger of two tensors is a maximum of two elements, and hard_swish and its like are
+made of ReLU6. Averaging takes two more forward passes per node. It does not cover kinks within loops, or two kinks crossed
+in one piece (a ReLU6 from below 0 to above 6, a third element that is the largest in between).
 """
 
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from explaind_tf.kernel.operations.mean_slopes import is_kinked, mean_slope
+from explaind_tf.kernel.operations.mean_slopes import PullBack, is_kinked, mean_slope
 
 Function = Callable[[Sequence[tf.Tensor]], tf.Tensor]
 
@@ -38,7 +38,7 @@ def has_kinks(output: tf.Tensor, point: tf.Tensor) -> bool:
         if operation.name in seen or operation.type == "StopGradient":
             continue
         seen.add(operation.name)
-        if is_kinked(operation) and operation.inputs[0].name in of_point:
+        if is_kinked(operation) and any(tensor.name in of_point for tensor in operation.inputs):
             return True
         left.extend(tensor.op for tensor in operation.inputs)
     return False
@@ -70,7 +70,7 @@ def averaged(
     def over_piece() -> list[list[tf.Tensor]]:
         lower, upper = (_built(function, end)[1] for end in ends())
         return [
-            mean_slope(own).over_piece(own, first.inputs[0], last.inputs[0])
+            mean_slope(own).over_piece(own, list(first.inputs), list(last.inputs))
             for own, first, last in zip(kinked, lower, upper, strict=True)
         ]
 
@@ -94,7 +94,6 @@ def _built(function: Function, variables: Sequence[tf.Tensor]) -> tuple[tf.Tenso
     return outputs, _kinked(graph)[before:]
 
 
-def _obey(operation: tf.Operation, pull_back: Callable[[tf.Tensor], tf.Tensor]) -> None:
-    """Give an operation another gradient by what it reads first."""
-    others = [None] * (len(operation.inputs) - 1)
-    operation._gradient_function = lambda _, upstream: [pull_back(upstream), *others]
+def _obey(operation: tf.Operation, pull_back: PullBack) -> None:
+    """Give an operation another gradient."""
+    operation._gradient_function = lambda _, upstream: pull_back(upstream)

@@ -1,6 +1,6 @@
 """The mean slope of each operation with a kink, over a piece of a step (:mod:`explaind_tf.kernel.operations.kinks`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from explaind_tf.kernel.operations.reverse_mode import gradients
 
+Tensors = Sequence[tf.Tensor]
+PullBack = Callable[[tf.Tensor], list[tf.Tensor | None]]
 # Applies an operation to another tensor than the one that it reads.
 Made = Callable[[tf.Operation, tf.Tensor], tf.Tensor]
 
@@ -19,12 +21,12 @@ class MeanSlope(Protocol):
         """Return the slopes at the node."""
         ...
 
-    def over_piece(self, operation: tf.Operation, first: tf.Tensor, last: tf.Tensor) -> list[tf.Tensor]:
+    def over_piece(self, operation: tf.Operation, first: Tensors, last: Tensors) -> list[tf.Tensor]:
         """Return the mean slopes between what is read at both ends of the piece."""
         ...
 
-    def pull_back(self, operation: tf.Operation, slope: list[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
-        """Return the function from δ to the gradient by what is read."""
+    def pull_back(self, operation: tf.Operation, slope: list[tf.Tensor]) -> PullBack:
+        """Return the function from δ to the gradients by what is read."""
         ...
 
 
@@ -37,14 +39,15 @@ class _Activation:
     def at_node(self, operation: tf.Operation) -> list[tf.Tensor]:
         return [self._slope(operation, operation.inputs[0])]
 
-    def over_piece(self, operation: tf.Operation, first: tf.Tensor, last: tf.Tensor) -> list[tf.Tensor]:
-        is_crossed = self._slope(operation, first) != self._slope(operation, last)
-        run = tf.where(is_crossed, last - first, tf.ones_like(first))
-        rise = self.function(operation, last) - self.function(operation, first)
+    def over_piece(self, operation: tf.Operation, first: Tensors, last: Tensors) -> list[tf.Tensor]:
+        a, b = first[0], last[0]
+        is_crossed = self._slope(operation, a) != self._slope(operation, b)
+        run = tf.where(is_crossed, b - a, tf.ones_like(a))
+        rise = self.function(operation, b) - self.function(operation, a)
         return [tf.where(is_crossed, rise / run, self._slope(operation, operation.inputs[0]))]
 
-    def pull_back(self, operation: tf.Operation, slope: list[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
-        return lambda upstream: upstream * slope[0]
+    def pull_back(self, operation: tf.Operation, slope: list[tf.Tensor]) -> PullBack:
+        return lambda upstream: [upstream * slope[0]]
 
     def _slope(self, operation: tf.Operation, x: tf.Tensor) -> tf.Tensor:
         return _gradient(self.function(operation, x), x)
@@ -63,7 +66,7 @@ class _Maximum:
         x = operation.inputs[0]
         return [x, x, tf.ones_like(operation.outputs[0])]
 
-    def over_piece(self, operation: tf.Operation, first: tf.Tensor, last: tf.Tensor) -> list[tf.Tensor]:
+    def over_piece(self, operation: tf.Operation, first: Tensors, last: Tensors) -> list[tf.Tensor]:
         def lead(at: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
             """Return how far, at one end, its largest elements exceed those that are largest at the other end."""
             made = self.function(operation, other)
@@ -72,18 +75,54 @@ class _Maximum:
             finite = tf.where(tf.math.is_finite(at), at, tf.zeros_like(at))
             return self.function(operation, at) - _gradient(_gradient(made, other, dummy), dummy, finite)
 
-        at_first, at_last = lead(first, last), lead(last, first)
+        a, b = first[0], last[0]
+        at_first, at_last = lead(a, b), lead(b, a)
         total = at_first + at_last
-        return [first, last, tf.where(total > 0, at_first / total, tf.ones_like(total))]
+        return [a, b, tf.where(total > 0, at_first / total, tf.ones_like(total))]
 
-    def pull_back(self, operation: tf.Operation, slope: list[tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
+    def pull_back(self, operation: tf.Operation, slope: list[tf.Tensor]) -> PullBack:
         first, last, share = slope
 
-        def pulled(upstream: tf.Tensor) -> tf.Tensor:
+        def pulled(upstream: tf.Tensor) -> list[tf.Tensor | None]:
             parts = ((first, upstream * share), (last, upstream * (1 - share)))
-            return tf.add_n([_gradient(self.function(operation, x), x, own) for x, own in parts])
+            by_input = tf.add_n([_gradient(self.function(operation, x), x, own) for x, own in parts])
+            return [by_input, *[None] * (len(operation.inputs) - 1)]
 
         return pulled
+
+
+@dataclass(frozen=True)
+class _Larger:
+    """The larger of two inputs, element by element, or the smaller one.
+
+    Slopes: one tensor, the share of the piece for which the result is the first input.
+    """
+
+    sign: float
+
+    def at_node(self, operation: tf.Operation) -> list[tf.Tensor]:
+        a, b = operation.inputs
+        return [self._is_first(a, b)]
+
+    def over_piece(self, operation: tf.Operation, first: Tensors, last: Tensors) -> list[tf.Tensor]:
+        before, after = ((a - b) * self.sign for a, b in (first, last))
+        is_crossed = (before >= 0) != (after >= 0)
+        run = tf.where(is_crossed, after - before, tf.ones_like(before))
+        share = (tf.nn.relu(after) - tf.nn.relu(before)) / run
+        return [tf.where(is_crossed, share, self._is_first(*operation.inputs))]
+
+    def pull_back(self, operation: tf.Operation, slope: list[tf.Tensor]) -> PullBack:
+        def pulled(upstream: tf.Tensor) -> list[tf.Tensor | None]:
+            a, b = operation.inputs
+            shape = tf.shape(upstream)
+            parts = ((a, upstream * slope[0]), (b, upstream * (1 - slope[0])))
+            return [_gradient(tf.broadcast_to(x, shape), x, own) for x, own in parts]
+
+        return pulled
+
+    def _is_first(self, a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+        # As in TensorFlow, the first input has the whole gradient where both are equal.
+        return tf.cast((a - b) * self.sign >= 0, a.dtype)
 
 
 def _max_pool(operation: tf.Operation, x: tf.Tensor) -> tf.Tensor:
@@ -99,6 +138,9 @@ def _max_pool(operation: tf.Operation, x: tf.Tensor) -> tf.Tensor:
 _MEAN_SLOPES: dict[str, MeanSlope] = {
     "Relu": _Activation(lambda operation, x: tf.nn.relu(x)),
     "Relu6": _Activation(lambda operation, x: tf.nn.relu6(x)),
+    "Abs": _Activation(lambda operation, x: tf.abs(x)),
+    "Maximum": _Larger(1.0),
+    "Minimum": _Larger(-1.0),
     "LeakyRelu": _Activation(lambda operation, x: tf.nn.leaky_relu(x, operation.get_attr("alpha"))),
     "Max": _Maximum(
         lambda operation, x: tf.reduce_max(x, operation.inputs[1], operation.get_attr("keep_dims"))
