@@ -104,7 +104,8 @@ class Attributable(WeightPath):
         With Φ_s(x) = ∫₀¹ ∂f/∂θ (x; θ_s + tΔθ_s) dt and Keras' displacement Δθ_s = −η_sλ w⊙θ_s − P_s m_s + …,
 
             f_N − f_0 = Σ_s Φ_s·Δθ_s
-                      = data + rounding + weight_decay + regularizer + carryover + external + state + precision + residual,
+                      = data + rounding + weight_decay + regularizer + carryover + external + state
+                        + precision + jumps + residual,
 
         exactly (ExPLAIND, arXiv:2505.20076, Theorem 3.1, in the form that Keras executes). The terms are the changes by
 
@@ -116,6 +117,8 @@ class Attributable(WeightPath):
         - ``carryover``: momentum that training before this run left in the optimizer; zero for a fresh optimizer,
         - ``external``: weights that something other than the optimizer set, such as callbacks or constraints,
         - ``state``: the drift of BatchNorm's statistics and of other state that no gradient moves,
+        - ``jumps``: how far the model jumped, where it rounds, takes signs, or chooses the largest. Only models that may
+          jump have it,
         - ``precision``: what the model as it is predicts beyond the same model in the precision of the analysis. Only models
           that compute in bfloat16 or float16 have it, and questions with ``dtype="float64"``,
         - ``residual``: nothing known. It is the error of the quadrature, and rounding.

@@ -225,8 +225,8 @@ def check_first_step(
             f"train_step or compute_loss of your own; data changed after the tap, or weights given to fit() (use "
             f"tap(ds, class_weight=...)); random numbers that are not from a keras.random.SeedGenerator; a random layer "
             f"(Dropout, GaussianNoise) under jit_compile=True, where XLA draws other numbers from the same seed (use "
-            f"compile(..., jit_compile=False)); or, when a run is resumed, a model that does not compute what the recorded "
-            f"one did."
+            f"compile(..., jit_compile=False)); a custom gradient within a loop, a branch or a tf.function; or, when a run "
+            f"is resumed, a model that does not compute what the recorded one did."
         )
 
 

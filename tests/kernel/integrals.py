@@ -32,11 +32,12 @@ class Integrands:
         averaged: np.ndarray | None = None,
         max_nodes: int = 729,
         rounding: float = 1e-15,
+        may_jump: bool = False,
     ) -> tuple[Quadrature, np.ndarray]:
-        """Return the quadrature, and its error for each input."""
+        """Return the quadrature, and its error for each input, in which jumps are errors."""
         every = np.arange(self.count)
         start, end = self.measure(0.0 * every, every), self.measure(1.0 + 0 * every, every)
-        quadrature, integrals = integrate(
+        found = integrate(
             self._counted,
             self.measure,
             start,
@@ -45,7 +46,9 @@ class Integrands:
             rounding=rounding,
             max_nodes=max_nodes,
             averaged=averaged,
+            may_jump=may_jump,
         )
+        quadrature, integrals, self.jumps = found
         # The returned quadrature gives exactly the integral that was reported.
         values = self.values(quadrature.nodes, quadrature.owners, quadrature.pieces)
         again = np.bincount(quadrature.owners, quadrature.weights * values, minlength=self.count)

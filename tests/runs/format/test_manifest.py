@@ -65,7 +65,7 @@ class TestManifest:
         edit_manifest(copied, lambda body: body.update(format_version=version))
         with pytest.raises(
             RunFormatError,
-            match=rf"version {version!r} was written by another.*reads 6 and {FORMAT_VERSION}",
+            match=rf"version {version!r} was written by another.*reads 6 and 7 and {FORMAT_VERSION}",
         ):
             xtf.open_run(copied)
 

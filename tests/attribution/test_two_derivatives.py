@@ -1,0 +1,191 @@
+"""Losses obey custom gradients and stop_gradient, as training did; predictions are differentiated as functions."""
+
+import ast
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.framework import ops
+
+import explaind_tf as xtf
+from explaind_tf import constants as names
+from tests.attribution.test_processes import _python
+from tests.helpers import LABELS, X, batches, fit, initialised
+from tests.nightly import sweep
+
+pytestmark = pytest.mark.slow
+
+
+class Call(keras.layers.Layer):
+    """A layer without weights."""
+
+    def __init__(self, function):
+        super().__init__()
+        self._function = function
+
+    def call(self, x):
+        return self._function(x)
+
+
+@tf.custom_gradient
+def reversed_gradient(x):
+    return tf.identity(x), lambda upstream: -0.3 * upstream
+
+
+@tf.custom_gradient
+def hard_sign(x):
+    return tf.sign(x), lambda upstream: upstream * tf.cast(tf.abs(x) < 1, x.dtype)
+
+
+@tf.custom_gradient
+def of_two(x):
+    return (2.0 * x, tf.tanh(x)), lambda a, b: 2.0 * a + 0.1 * b
+
+
+def straight_through(function):
+    return lambda x: x + tf.stop_gradient(function(x) - x)
+
+
+def one_hot_of_the_largest(x):
+    soft = tf.nn.softmax(x)
+    return soft + tf.stop_gradient(tf.one_hot(tf.argmax(soft, axis=-1), soft.shape[-1]) - soft)
+
+
+class Codebook(keras.layers.Layer):
+    """Vector quantisation with the straight-through estimator."""
+
+    def build(self, shape):
+        self.codes = self.add_weight(shape=(5, shape[-1]), initializer="random_normal", name="codes")
+
+    def call(self, x):
+        codes = tf.convert_to_tensor(self.codes)
+        nearest = tf.gather(codes, tf.argmin(tf.reduce_sum((x[:, None] - codes) ** 2, axis=-1), axis=-1))
+        self.add_loss(tf.reduce_mean((tf.stop_gradient(x) - nearest) ** 2))
+        return x + tf.stop_gradient(nearest - x)
+
+
+class Quantised(keras.layers.Layer):
+    """A matrix product with rounded weights."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 4), name="kernel")
+
+    def call(self, x):
+        kernel = tf.convert_to_tensor(self.kernel)
+        return x @ (kernel + tf.stop_gradient(tf.round(kernel * 8) / 8 - kernel))
+
+
+class Recomputed(keras.layers.Layer):
+    """A dense layer whose activations are computed again in the backward pass."""
+
+    def build(self, shape):
+        self.inner = keras.layers.Dense(4, activation="tanh")
+        self.inner.build(shape)
+
+    def call(self, x):
+        return tf.recompute_grad(lambda own: self.inner(own))(x)
+
+
+CASES = {
+    "swish": lambda: [keras.layers.Activation("swish")],
+    "reversal": lambda: [Call(reversed_gradient)],
+    "reversal by stops": lambda: [Call(lambda x: 2.0 * tf.stop_gradient(x) - x)],
+    "gate on detached features": lambda: [Call(lambda x: x * tf.sigmoid(tf.stop_gradient(x)))],
+    "two results": lambda: [Call(lambda x: tf.add_n(of_two(x)))],
+    "sign, custom gradient": lambda: [Call(hard_sign)],
+    "sign, straight through": lambda: [Call(straight_through(tf.sign))],
+    "rounded, straight through": lambda: [Call(straight_through(lambda x: tf.round(4 * x) / 4))],
+    "the largest, straight through": lambda: [Call(one_hot_of_the_largest)],
+    "codebook": lambda: [Codebook()],
+    "rounded weights": lambda: [Quantised()],
+    "recomputed": lambda: [Recomputed()],
+}
+
+
+def trained(run_dir, layers):
+    keras.utils.set_random_seed(0)
+    dense = [keras.layers.Dense(6), *layers, keras.layers.Dense(2)]
+    model = initialised(keras.Sequential([keras.Input(X.shape[1:]), *dense]))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(xtf.PathAdamW(0.03), loss=loss)
+    logger = xtf.PathLogger(run_dir, verbose=False)
+    fit(model, logger.tap(batches(X, LABELS)), logger, epochs=2)
+    return xtf.open_run(run_dir)
+
+
+@pytest.mark.parametrize("name", sweep(CASES, core=["codebook", "reversal"]))
+def test_it_balances(name, tmp_path):
+    run = trained(tmp_path / "run", CASES[name]())
+    run.verify(progress=False)
+    whole = run.attribute(X[:4], tolerance=1e-4, progress=False)
+    whole.explaind.check()
+    split = run.attribute(X[:4], axes=("sample",), tolerance=1e-4, progress=False)
+    split.explaind.check()
+    data = split.explaind.total("data") + split.explaind.total("rounding")
+    np.testing.assert_allclose(data, whole.data, atol=2e-4 * float(whole.movement.max()))
+
+
+def test_a_run_with_custom_gradients_needs_no_registry(tmp_path):
+    layers = [Call(reversed_gradient), keras.layers.Activation("swish"), Call(hard_sign)]
+    run = trained(tmp_path / "run", layers)
+    ledger = run.attribute(X[:4], axes=("sample",), tolerance=1e-4, progress=False)
+    ledger.explaind.check()
+    np.save(tmp_path / "x.npy", X[:4])
+    found = _python(
+        """
+        import json, sys, numpy as np
+        from tensorflow.python.framework import ops
+        before = set(ops.gradient_registry._registry)
+        import explaind_tf as xtf
+        run = xtf.open_run(sys.argv[1])
+        run.verify(progress=False)
+        ledger = run.attribute(np.load(sys.argv[2]), axes=("sample",), tolerance=1e-4, progress=False)
+        ledger.explaind.check()
+        # Keras uses functions of TensorFlow that register their gradients.
+        added = sorted(name for name in set(ops.gradient_registry._registry) - before if "CustomGradient" in name)
+        print(json.dumps({"data": ledger.data.values.tolist(), "added": added}))
+        """,
+        tmp_path / "run",
+        tmp_path / "x.npy",
+    )
+    assert found["added"] == []
+    np.testing.assert_allclose(found["data"], ledger.data, atol=1e-5)
+
+
+def test_questions_leave_the_registry_as_it_is(tmp_path):
+    # Keras itself registers a gradient in fit, for the optimizer's sum over replicas.
+    run = trained(tmp_path / "run", [keras.layers.ReLU(), keras.layers.Activation("softsign")])
+    before = dict(ops.gradient_registry._registry)
+    run.attribute(X[:4], axes=("sample",), progress=False).explaind.check()
+    assert dict(ops.gradient_registry._registry) == before
+
+
+def test_no_code_of_the_package_registers_a_gradient():
+    package = Path(xtf.__file__).parent
+    for path in package.rglob("*.py"):
+        called = {
+            node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
+        }
+        assert not called & {"RegisterGradient", "custom_gradient", "NotDifferentiable"}, path
+
+
+def test_a_custom_gradient_within_a_loop_is_refused_where_it_differs(tmp_path):
+    def looped(x):
+        return tf.while_loop(lambda i, _: i < 2, lambda i, a: (i + 1, reversed_gradient(a)), [0, x])[1]
+
+    with pytest.raises(xtf.RefusedError, match=r"custom gradient within a loop"):
+        trained(tmp_path / "run", [Call(looped)])
+
+
+def test_jumps_are_told_apart_from_what_moved_the_weights(tmp_path):
+    run = trained(tmp_path / "run", [Call(straight_through(tf.sign))])
+    ledger = run.attribute(X, axes=("step",), tolerance=1e-4, progress=False)
+    ledger.explaind.check()
+    jumps = ledger[names.JUMPS]
+    assert float(np.abs(jumps).max()) > 0
+    # Signs change in few steps, and by what a unit of the last layer is worth.
+    assert 0 < float((jumps != 0).mean()) < 0.5
+    smooth = trained(tmp_path / "smooth", [keras.layers.Activation("tanh")])
+    assert names.JUMPS not in smooth.attribute(X[:2], progress=False)
