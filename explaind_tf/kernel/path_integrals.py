@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.measurement import MeasurementDerivatives
 from explaind_tf.kernel.functions import Block, StepPath
-from explaind_tf.kernel.quadrature.cells import AtNodes
+from explaind_tf.kernel.quadrature.cells import AtNodes, Integrand
 from explaind_tf.kernel.quadrature.nodes import Quadrature, by_node
 from explaind_tf.kernel.quadrature.refinement import integrate
 
@@ -154,11 +154,13 @@ def integrate_steps(
             budget = _budget(state, tolerance, remaining=count - position, count=count)
             unit = _unit_in_last_place(measurement.model.dtype, state.value, end_value)
             found = integrate(
-                _at_nodes(partial(measurement.path_jvp, directions=directions), step.path, block),
-                _at_nodes(measurement.path_values, step.path, block),
+                Integrand(
+                    _at_nodes(partial(measurement.path_jvp, directions=directions), step.path, block),
+                    _at_nodes(measurement.path_values, step.path, block),
+                    np.maximum(budget, unit),
+                ),
                 state.value,
                 end_value,
-                budget=np.maximum(budget, unit),
                 rounding=_ROUNDED * unit,
                 max_nodes=max_nodes,
                 averaged=state.averaged if measurement.has_kinks else None,

@@ -16,6 +16,7 @@ from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.manifest import Manifest
 from explaind_tf.runs.graphs.loaded import RunFunctions
 from explaind_tf.runs.graphs.precision import eps_of, narrower_than
+from explaind_tf.runs.graphs.seen_through import see_through
 
 
 def pure_model(run: WeightPath, measurement: Measurement, dtype: tf.DType | None = None) -> PureModel:
@@ -41,7 +42,11 @@ def pure_model(run: WeightPath, measurement: Measurement, dtype: tf.DType | None
         # What is measured of bfloat16 outputs is computed in the precision of the weights.
         narrow = narrower_than(weights_dtype)
         wide = [tf.cast(value, weights_dtype) if value.dtype in narrow else value for value in flat]
-        return tf.cast(measurement(struct.pack(manifest.outputs, wide), *targets), weights_dtype)
+        outputs, graph = struct.pack(manifest.outputs, wide), tf.compat.v1.get_default_graph()
+        before = len(graph.get_operations())
+        measured = measurement(outputs, *targets)
+        see_through(graph.get_operations()[before:])
+        return tf.cast(measured, weights_dtype)
 
     def losses_of(function: Callable[..., list[tf.Tensor]] | None) -> Losses:
         if function is None:

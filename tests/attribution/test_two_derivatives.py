@@ -127,6 +127,16 @@ def test_it_balances(name, tmp_path):
     np.testing.assert_allclose(data, whole.data, atol=2e-4 * float(whole.movement.max()))
 
 
+def test_measurements_are_functions_too(tmp_path):
+    run = trained(tmp_path / "run", [keras.layers.Activation("tanh")])
+    stopped = run.attribute(
+        X[:4], lambda outputs: tf.stop_gradient(reversed_gradient(outputs)), progress=False
+    )
+    plain = run.attribute(X[:4], progress=False)
+    stopped.explaind.check()
+    np.testing.assert_allclose(stopped.data, plain.data, rtol=1e-5)
+
+
 def test_a_run_with_custom_gradients_needs_no_registry(tmp_path):
     layers = [Call(reversed_gradient), keras.layers.Activation("swish"), Call(hard_sign)]
     run = trained(tmp_path / "run", layers)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from explaind_tf.kernel.quadrature.cells import Integrand
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.kernel.quadrature.refinement import integrate
 
@@ -38,11 +39,9 @@ class Integrands:
         every = np.arange(self.count)
         start, end = self.measure(0.0 * every, every), self.measure(1.0 + 0 * every, every)
         found = integrate(
-            self._counted,
-            self.measure,
+            Integrand(self._counted, self.measure, np.full(start.shape, budget)),
             start,
             end,
-            budget=np.full(start.shape, budget),
             rounding=rounding,
             max_nodes=max_nodes,
             averaged=averaged,

@@ -35,6 +35,7 @@ def has_kinks(output: tf.Tensor, point: tf.Tensor) -> bool:
     left = [output.op]
     while left:
         operation = left.pop()
+        # Behind a stop there is almost always the largest of some numbers, which only prevents overflow.
         if operation.name in seen or operation.type == "StopGradient":
             continue
         seen.add(operation.name)

@@ -153,7 +153,7 @@ class Integrand:
     measure : callable
         f(z(t)) at such pairs, shape (m, O).
     budget : np.ndarray
-        Error allowed for each input and output, shape (batch, O).
+        Error allowed for each input and output, shape (batch, O), positive.
     """
 
     values: AtNodes

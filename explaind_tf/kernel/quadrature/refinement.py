@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from explaind_tf.kernel.quadrature.cells import AtNodes, Cells, Integrand, WeightedPairs, merged
-from explaind_tf.kernel.quadrature.jumps import Jumps
+from explaind_tf.kernel.quadrature.cells import Cells, Integrand, WeightedPairs, merged
+from explaind_tf.kernel.quadrature.jump_cells import Jumps
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.kernel.quadrature.policies import Averaged, Extrapolated, Policy
 
@@ -38,12 +38,10 @@ class Integrated(NamedTuple):
 
 
 def integrate(
-    integrand: AtNodes,
-    measure: AtNodes,
+    integrand: Integrand,
     start: np.ndarray,
     end: np.ndarray,
     *,
-    budget: np.ndarray,
     rounding: float,
     max_nodes: int,
     averaged: np.ndarray | None = None,
@@ -53,15 +51,11 @@ def integrate(
 
     Parameters
     ----------
-    integrand : callable
-        ∂f/∂z (z(t)) · d_k at pairs of a node and an input, shape (m, K, O). If a node stands for a piece, kinks have
-        their mean slopes over it.
-    measure : callable
-        f(z(t)) at such pairs, shape (m, O).
+    integrand : Integrand
+        The derivative, f, and the largest |change − Σ_k integral_k| allowed. If a node stands for a piece, kinks have their
+        mean slopes over it.
     start, end : np.ndarray
         f at t = 0 and 1, shape (batch, O).
-    budget : np.ndarray
-        Largest |change − Σ_k integral_k| allowed for each entry, shape (batch, O), positive.
     rounding : float
         Rounding error of f: cells with a smaller error are not refined.
     max_nodes : int
@@ -73,8 +67,7 @@ def integrate(
         Whether f may jump. If so, the error of a narrow cell that is larger than any slope explains is a jump of f.
     """
     count = len(start)
-    whole = Integrand(integrand, measure, budget)
-    policy: Policy = Extrapolated(whole) if averaged is None else Averaged(whole, averaged)
+    policy: Policy = Extrapolated(integrand) if averaged is None else Averaged(integrand, averaged)
     cells = policy.first_cells(start, end)
     integrals = np.zeros((count, *cells[0].integral.shape[1:]))
     pairs: list[WeightedPairs] = []
@@ -102,7 +95,9 @@ def integrate(
         ]
         for c, is_worst in zip(cells, worst, strict=True):
             np.add.at(nodes, c.owner, is_worst * policy.added(c))
-        is_going = (np.max(np.abs(error) / budget, axis=1) > 1) & (largest > 0) & (nodes <= max_nodes)
+        is_going = (
+            (np.max(np.abs(error) / integrand.budget, axis=1) > 1) & (largest > 0) & (nodes <= max_nodes)
+        )
         refined: list[Cells] = []
         for c, is_worst in zip(cells, worst, strict=True):
             finish(c, ~is_going[c.owner])

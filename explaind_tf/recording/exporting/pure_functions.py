@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from explaind_tf.errors import RefusedError
-from explaind_tf.recording.exporting.gradients import with_own_gradients, without_gradients
+from explaind_tf.recording.exporting.exported_gradients import with_own_gradients, without_gradients
 from explaind_tf.recording.exporting.losses import LossPart, have_tokens, loss_parts
 from explaind_tf.recording.exporting.purity import refuse_impure
 from explaind_tf.runs.format import structure as struct

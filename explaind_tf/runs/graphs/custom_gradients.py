@@ -18,7 +18,7 @@ from tensorflow.python.framework.ops import get_gradient_function
 # that the operation had before it was given what its gradient reads.
 _RECORDED, _PLACES, _OWN = "_recorded_gradient", "_recorded_places", "_recorded_own"
 # TensorFlow's attribute for a gradient that is registered in the process.
-_REGISTERED = "_gradient_op_type"
+REGISTERED = "_gradient_op_type"
 
 
 class GradientGraph(NamedTuple):
@@ -46,7 +46,7 @@ def has_custom_gradients(graph: tf.Graph) -> bool:
     """Return whether a graph, or a function that it uses, has a gradient that is registered in this process."""
     graph_def = graph.as_graph_def()
     nodes = [*graph_def.node, *(n for function in graph_def.library.function for n in function.node_def)]
-    return any(_REGISTERED in node.attr for node in nodes)
+    return any(REGISTERED in node.attr for node in nodes)
 
 
 def gradient_graphs(graph: tf.Graph, trained: Collection[tf.Tensor]) -> dict[str, GradientGraph]:
@@ -67,7 +67,7 @@ def gradient_graphs(graph: tf.Graph, trained: Collection[tf.Tensor]) -> dict[str
     found = {
         operation.name: _traced(operation)
         for operation in graph.get_operations()
-        if operation.type == "IdentityN" and _REGISTERED in operation.node_def.attr
+        if operation.type == "IdentityN" and REGISTERED in operation.node_def.attr
     }
     return {
         name: own
@@ -144,7 +144,7 @@ def without_registered(graph_def: Any) -> Any:
     copy.CopyFrom(graph_def)
     for nodes in (copy.node, *(function.node_def for function in copy.library.function)):
         for node in nodes:
-            node.attr.pop(_REGISTERED, None)
+            node.attr.pop(REGISTERED, None)
     return copy
 
 

@@ -17,7 +17,7 @@ from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.graphs.canonical import graph_digest
 from explaind_tf.runs.graphs.custom_gradients import obey, recorded_gradients, without_registered
 from explaind_tf.runs.graphs.precision import computes_in, in_precision, narrower_than
-from explaind_tf.runs.graphs.seen_through import seen_through
+from explaind_tf.runs.graphs.seen_through import see_through, seen_through
 
 FORWARD = "forward"
 SAMPLE_LOSSES = "sample_losses"
@@ -45,6 +45,8 @@ class InlinedFunction:
         Values of the last inputs, which calls do not give.
     gradients : mapping
         The recorded custom gradients of its operations, by name.
+    is_seen_through : bool
+        Whether derivatives are those of the function, whatever training was told.
     """
 
     def __init__(
@@ -54,9 +56,11 @@ class InlinedFunction:
         outputs: list[str],
         captured: list[Any],
         gradients: "Mapping[str, InlinedFunction] | None" = None,
+        *,
+        is_seen_through: bool = False,
     ) -> None:
         self._graph_def, self._inputs, self._outputs, self._captured = graph_def, inputs, outputs, captured
-        self._gradients = gradients or {}
+        self._gradients, self._is_seen_through = gradients or {}, is_seen_through
 
     @classmethod
     def of(cls, concrete: Any, gradients: "Mapping[str, InlinedFunction] | None" = None) -> "InlinedFunction":
@@ -80,7 +84,8 @@ class InlinedFunction:
 
     def seen_through(self) -> "InlinedFunction":
         """Return the same function, with derivatives that are its own; see :func:`seen_through`."""
-        return InlinedFunction(seen_through(self._graph_def), self._inputs, self._outputs, self._captured)
+        graph_def = seen_through(self._graph_def)
+        return InlinedFunction(graph_def, self._inputs, self._outputs, self._captured, is_seen_through=True)
 
     @cached_property
     def computes_in(self) -> set[tf.DType]:
@@ -97,7 +102,14 @@ class InlinedFunction:
         twin = in_precision(self._graph_def, dtype, kept)
         outputs = [twin.renamed.get(name, name) for name in self._outputs]
         gradients = {name: own.in_precision(dtype, slice(0)) for name, own in self._gradients.items()}
-        return InlinedFunction(twin.graph_def, self._inputs, outputs, self._captured, gradients)
+        return InlinedFunction(
+            twin.graph_def,
+            self._inputs,
+            outputs,
+            self._captured,
+            gradients,
+            is_seen_through=self._is_seen_through,
+        )
 
     def __call__(self, *arguments: tf.Tensor) -> list[tf.Tensor]:
         """Return the outputs."""
@@ -106,11 +118,15 @@ class InlinedFunction:
         values = [tf.identity(value) for value in (*arguments, *self._captured)]
         input_map = dict(zip(self._inputs, values, strict=True))
         copy = _with_own_functions(self._graph_def, f"_copy_{next(_COPIES)}")
+        graph = tf.compat.v1.get_default_graph()
+        before = len(graph.get_operations())
         obeyed = recorded_gradients(self._graph_def) if self._gradients else {}
         made = tf.graph_util.import_graph_def(copy, input_map, [*self._outputs, *obeyed], name="inlined")
         outputs, operations = made[: len(self._outputs)], made[len(self._outputs) :]
         for operation, name in zip(operations, obeyed.values(), strict=True):
             obey(operation, self._gradients[name])
+        if self._is_seen_through:
+            see_through(graph.get_operations()[before:])
         return outputs
 
 

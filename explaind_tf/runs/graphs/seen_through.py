@@ -5,16 +5,21 @@ identity, and a custom gradient is that of the operations under it. Only the gra
 did (docs/theory.md, "Two derivatives").
 """
 
+from collections.abc import Iterable
 from typing import Any
 
-from explaind_tf.runs.graphs.custom_gradients import without_registered
+import tensorflow as tf
+
+from explaind_tf.runs.graphs.custom_gradients import REGISTERED, without_registered
 
 # Operations that are the identity, and stop derivatives.
 _STOPS = ("StopGradient", "PreventGradient")
 
 
 def seen_through(graph_def: Any) -> Any:
-    """Return a graph of the same function whose derivative is that of its operations.
+    """Return a graph of the same function whose custom gradients, and stops within loops and branches, are taken out.
+
+    :func:`see_through` does the rest for the operations that are made of it. So these still show where training stopped.
 
     Parameters
     ----------
@@ -22,9 +27,16 @@ def seen_through(graph_def: Any) -> Any:
         The graph, with the functions that its loops and branches are made of.
     """
     found = without_registered(graph_def)
-    for nodes in (found.node, *(function.node_def for function in found.library.function)):
-        for node in nodes:
+    for function in found.library.function:
+        for node in function.node_def:
             if node.op in _STOPS:
                 node.op = "Identity"
                 node.attr.pop("message", None)
     return found
+
+
+def see_through(operations: Iterable[tf.Operation]) -> None:
+    """Let derivatives pass operations of a graph that is being built as those of the function that they compute."""
+    for operation in operations:
+        if operation.type in _STOPS or REGISTERED in operation.node_def.attr:
+            operation._gradient_function = lambda _, *upstream: list(upstream)
