@@ -127,6 +127,21 @@ def test_it_balances(name, tmp_path):
     np.testing.assert_allclose(data, whole.data, atol=2e-4 * float(whole.movement.max()))
 
 
+@pytest.mark.nightly
+def test_a_gradient_that_keras_computes_beside_the_loss(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 12, 5)).astype("float32"), rng.integers(1, 6, (8, 4)).astype("int32")
+    model = keras.Sequential(
+        [keras.Input((12, 5)), keras.layers.Dense(8, activation="tanh"), keras.layers.Dense(7)]
+    )
+    model.compile(xtf.PathAdamW(0.01), loss=keras.losses.CTC())
+    logger = xtf.PathLogger(tmp_path / "run", verbose=False)
+    fit(model, logger.tap(batches(x, y)), logger, epochs=2)
+    run = xtf.open_run(tmp_path / "run")
+    run.verify(progress=False)
+    run.attribute(x[:2], lambda outputs: outputs[:, 5], axes=("sample",), progress=False).explaind.check()
+
+
 def test_measurements_are_functions_too(tmp_path):
     run = trained(tmp_path / "run", [keras.layers.Activation("tanh")])
     stopped = run.attribute(

@@ -83,7 +83,7 @@ def _reads_besides(operation: tf.Operation, arguments: list[int], names: Collect
     left = [tensor for place, tensor in enumerate(operation.inputs) if place not in arguments]
     while left:
         tensor = left.pop()
-        if tensor.name not in seen:
+        if tensor.name not in seen and tensor.dtype.is_floating:  # no derivative passes shapes, for example
             if tensor.name in names:
                 return True
             seen.add(tensor.name)
