@@ -204,6 +204,14 @@ def test_a_custom_gradient_within_a_loop_is_refused_where_it_differs(tmp_path):
         trained(tmp_path / "run", [Call(looped)])
 
 
+def test_an_operation_without_a_derivative_is_refused_with_its_layer(tmp_path):
+    lookup = Call(lambda x: x @ tf.raw_ops.Lu(input=tf.eye(6) + tf.reduce_mean(x))[0])
+    with pytest.raises(xtf.RefusedError, match=r"the type Lu\. TensorFlow has no derivative of it"):
+        trained(tmp_path / "run", [lookup])
+    assert not (tmp_path / "run").exists()
+    trained(tmp_path / "of a constant", [Call(lambda x: x @ tf.raw_ops.Lu(input=tf.eye(6))[0])])
+
+
 def test_jumps_are_told_apart_from_what_moved_the_weights(tmp_path):
     run = trained(tmp_path / "run", [Call(straight_through(tf.sign))])
     ledger = run.attribute(X, axes=("step",), tolerance=1e-4, progress=False)

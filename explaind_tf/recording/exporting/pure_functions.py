@@ -11,7 +11,7 @@ import tensorflow as tf
 from explaind_tf.errors import RefusedError
 from explaind_tf.recording.exporting.exported_gradients import with_own_gradients, without_gradients
 from explaind_tf.recording.exporting.losses import LossPart, have_tokens, loss_parts
-from explaind_tf.recording.exporting.purity import refuse_impure
+from explaind_tf.recording.exporting.purity import refuse_impure, refuse_without_derivative
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.structure import Structure
@@ -305,6 +305,7 @@ def traced_forward(model: keras.Model, inputs: Structure) -> TracedForward:
 
     traced = TracedForward(*_trace(FORWARD, forward, [*parameters, *state, *x_specs]))
     refuse_impure(FORWARD, traced.function)
+    refuse_without_derivative(traced.function, len(parameters) + len(state))
     return traced
 
 

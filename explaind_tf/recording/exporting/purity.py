@@ -1,8 +1,12 @@
 """Refusals of functions that cannot be replayed from the record."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
+
+# TensorFlow has no public API for this.
+from tensorflow.python.framework.ops import get_gradient_function
 
 from explaind_tf.errors import RefusedError
 from explaind_tf.runs.graphs.loaded import has_calls
@@ -46,3 +50,56 @@ def _refuse_calls(name: str, function: Any) -> None:
             f"record. Write a grouped convolution as several convolutions, and set jit_compile=True only in "
             f"model.compile()."
         )
+
+
+def refuse_without_derivative(function: Any, variables: int) -> None:
+    """Refuse a forward pass in which something of the variables goes through an operation that has no derivative.
+
+    Parameters
+    ----------
+    function : tf.function
+        A function of one signature.
+    variables : int
+        How many of its first arguments are values of variables.
+
+    Raises
+    ------
+    RefusedError
+        If there is such an operation. The message names it, and its layer.
+    """
+    concrete = function.get_concrete_function()
+    reached = {tensor.name for tensor in concrete.inputs[:variables]}
+    needed = _behind(concrete.outputs)
+    for operation in concrete.graph.get_operations():
+        read = {tensor.name for tensor in operation.inputs if tensor.dtype.is_floating}
+        made = {tensor.name for tensor in operation.outputs if tensor.dtype.is_floating}
+        if not read & reached:
+            continue
+        reached |= made
+        if made and operation.name in needed and not _has_derivative(operation):
+            raise RefusedError(
+                f"The model's prediction goes through {operation.name!r}, an operation of the type {operation.type}. "
+                f"TensorFlow has no derivative of it, so how the weights moved the prediction could not be told. Replace it "
+                f"by operations that have one (docs/operations.md lists them), or apply it to the inputs before the model."
+            )
+
+
+def _behind(tensors: Iterable[tf.Tensor]) -> set[str]:
+    """Return the names of the operations on which tensors depend."""
+    found: set[str] = set()
+    left = [tensor.op for tensor in tensors]
+    while left:
+        operation = left.pop()
+        if operation.name not in found:
+            found.add(operation.name)
+            left.extend(tensor.op for tensor in operation.inputs)
+    return found
+
+
+def _has_derivative(operation: tf.Operation) -> bool:
+    """Return whether TensorFlow knows a gradient; it is known to be zero, or none, of what does not depend smoothly."""
+    try:
+        get_gradient_function(operation)
+    except LookupError:
+        return False
+    return True
