@@ -11,6 +11,9 @@ from typing import Any
 
 import tensorflow as tf
 
+# TensorFlow has no public API for this.
+from tensorflow.python.framework.ops import get_gradient_function
+
 # Where TensorFlow keeps the graphs of loops and branches, whose gradients it builds from them.
 _BRANCHES = ("_true_graph", "_false_graph")
 _INNER = {
@@ -32,11 +35,22 @@ def gradients(outputs: Any, inputs: Sequence[tf.Tensor], upstream: Any = None) -
     return found
 
 
+def has_gradient(operation: tf.Operation) -> bool:
+    """Return whether an operation has a gradient of TensorFlow's or of ours, be it zero."""
+    if operation.type in _GRADIENTS:
+        return True
+    try:
+        get_gradient_function(operation)
+    except LookupError:
+        return False
+    return True
+
+
 def _give_gradients(graph: tf.Graph) -> None:
     """Give the operations of a graph their gradients, and those of the loops and branches that TensorFlow built in it."""
     for operation in graph.get_operations():
         # An operation may have one already: that of its kink, or one that was recorded.
-        if operation.type in _GRADIENTS and operation._gradient_function is None:
+        if operation._gradient_function is None and operation.type in _GRADIENTS:
             operation._gradient_function = _GRADIENTS[operation.type]
         for name in _INNER.get(operation.type, ()):
             inner = getattr(operation, name, None)  # only operations built in this process have one
@@ -94,10 +108,45 @@ def _lrn_grad(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | 
     return [upstream * norm ** (-beta) - beta * y / norm * changed, None, None]
 
 
+def _unique(operation: tf.Operation, upstream: tf.Tensor, _: tf.Tensor | None) -> list[tf.Tensor]:
+    """Of the distinct elements: each is the first of its kind."""
+    x, places = operation.inputs[0], operation.outputs[1]
+    first = tf.math.unsorted_segment_min(tf.range(tf.size(x)), places, tf.size(operation.outputs[0]))
+    return [tf.scatter_nd(first[:, None], upstream, tf.shape(x))]
+
+
+def _lu(operation: tf.Operation, upstream: tf.Tensor, _: tf.Tensor | None) -> list[tf.Tensor]:
+    """Of L and U in one matrix, for P A = L U: Aδ = Pᵀ L⁻ᵀ (tril(Lᵀ Lδ, −1) + triu(Uδ Uᵀ)) U⁻ᵀ."""
+    packed, order = operation.outputs
+    upper = tf.linalg.band_part(packed, 0, -1)
+    lower = tf.linalg.set_diag(packed - upper, tf.ones_like(packed[..., 0]))
+    of_upper = tf.linalg.band_part(upstream, 0, -1)
+    left = tf.matmul(lower, upstream - of_upper, adjoint_a=True)
+    right = tf.matmul(of_upper, upper, adjoint_b=True)
+    middle = left - tf.linalg.band_part(left, 0, -1) + tf.linalg.band_part(right, 0, -1)
+    of_right = tf.linalg.adjoint(tf.linalg.triangular_solve(upper, tf.linalg.adjoint(middle), lower=False))
+    permuted = tf.linalg.triangular_solve(lower, of_right, adjoint=True)
+    back = tf.argsort(order, axis=-1)
+    return [tf.gather(permuted, back, axis=-2, batch_dims=len(order.shape) - 1)]
+
+
+def _update_slice(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
+    """Of a tensor with a part replaced, by the tensor and by the part."""
+    whole, part, start = operation.inputs
+    room = tf.cast(tf.shape(whole) - tf.shape(part), start.dtype)
+    start = tf.clip_by_value(start, 0, room)
+    of_part = tf.slice(upstream, start, tf.cast(tf.shape(part), start.dtype))
+    return [upstream - tf.pad(of_part, tf.stack([start, room - start], axis=1)), of_part, None]
+
+
 _GRADIENTS: dict[str, Gradient] = {
     "SoftsignGrad": _softsign_grad,
     "ResizeBilinearGrad": _resize_grad(tf.raw_ops.ResizeBilinear),
     "ResizeBicubicGrad": _resize_grad(tf.raw_ops.ResizeBicubic),
     "ScaleAndTranslateGrad": _scale_and_translate_grad,
     "LRNGrad": _lrn_grad,
+    # These have no first derivative either.
+    "Unique": _unique,
+    "Lu": _lu,
+    "XlaDynamicUpdateSlice": _update_slice,
 }

@@ -5,11 +5,9 @@ from typing import Any
 
 import tensorflow as tf
 
-# TensorFlow has no public API for this.
-from tensorflow.python.framework.ops import get_gradient_function
-
 from explaind_tf.errors import RefusedError
-from explaind_tf.runs.graphs.loaded import has_calls
+from explaind_tf.kernel.operations.reverse_mode import has_gradient
+from explaind_tf.runs.graphs.expanded import has_calls
 
 
 def refuse_impure(name: str, function: Any) -> None:
@@ -76,7 +74,7 @@ def refuse_without_derivative(function: Any, variables: int) -> None:
         if not read & reached:
             continue
         reached |= made
-        if made and operation.name in needed and not _has_derivative(operation):
+        if made and operation.name in needed and not has_gradient(operation):
             raise RefusedError(
                 f"The model's prediction goes through {operation.name!r}, an operation of the type {operation.type}. "
                 f"TensorFlow has no derivative of it, so how the weights moved the prediction could not be told. Replace it "
@@ -94,12 +92,3 @@ def _behind(tensors: Iterable[tf.Tensor]) -> set[str]:
             found.add(operation.name)
             left.extend(tensor.op for tensor in operation.inputs)
     return found
-
-
-def _has_derivative(operation: tf.Operation) -> bool:
-    """Return whether TensorFlow knows a gradient; it is known to be zero, or none, of what does not depend smoothly."""
-    try:
-        get_gradient_function(operation)
-    except LookupError:
-        return False
-    return True

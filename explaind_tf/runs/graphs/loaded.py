@@ -9,13 +9,11 @@ from typing import Any
 
 import tensorflow as tf
 
-# TensorFlow has no public API for these.
-from tensorflow.python.eager import context
-from tensorflow.python.framework.convert_to_constants import _run_inline_graph_optimization
-
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.graphs.canonical import graph_digest
 from explaind_tf.runs.graphs.custom_gradients import obey, recorded_gradients, without_registered
+from explaind_tf.runs.graphs.expanded import expanded, with_own_functions
+from explaind_tf.runs.graphs.grouped_convolutions import ungroup
 from explaind_tf.runs.graphs.precision import computes_in, in_precision, narrower_than
 from explaind_tf.runs.graphs.seen_through import see_through, seen_through
 
@@ -25,8 +23,6 @@ TOKEN_LOSSES = "token_losses"
 LOSS_SCALES = "loss_scales"
 PENALTY = "penalty"
 CUSTOM_GRADIENTS = "custom_gradients"
-
-_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 # Numbers the copies of graphs made in this process.
 _COPIES = itertools.count()
@@ -65,9 +61,9 @@ class InlinedFunction:
     @classmethod
     def of(cls, concrete: Any, gradients: "Mapping[str, InlinedFunction] | None" = None) -> "InlinedFunction":
         """Return a concrete function in this form."""
-        inputs, outputs = ([tensor.name for tensor in part] for part in (concrete.inputs, concrete.outputs))
-        graph_def = without_registered(_expanded(concrete))
-        return cls(graph_def, inputs, outputs, list(concrete.captured_inputs), gradients)
+        found = expanded(concrete)
+        graph_def, captured = without_registered(found.graph_def), list(concrete.captured_inputs)
+        return cls(graph_def, found.inputs, found.outputs, captured, gradients)
 
     @cached_property
     def digest(self) -> tuple[str, ...] | None:
@@ -117,7 +113,7 @@ class InlinedFunction:
         # does not capture tensors of an enclosing graph.
         values = [tf.identity(value) for value in (*arguments, *self._captured)]
         input_map = dict(zip(self._inputs, values, strict=True))
-        copy = _with_own_functions(self._graph_def, f"_copy_{next(_COPIES)}")
+        copy = with_own_functions(self._graph_def, f"_copy_{next(_COPIES)}")
         graph = tf.compat.v1.get_default_graph()
         before = len(graph.get_operations())
         obeyed = recorded_gradients(self._graph_def) if self._gradients else {}
@@ -125,9 +121,10 @@ class InlinedFunction:
         outputs, operations = made[: len(self._outputs)], made[len(self._outputs) :]
         for operation, name in zip(operations, obeyed.values(), strict=True):
             obey(operation, self._gradients[name])
+        added = graph.get_operations()[before:]
         if self._is_seen_through:
-            see_through(graph.get_operations()[before:])
-        return outputs
+            see_through(added)
+        return ungroup(added, outputs)
 
 
 @dataclass(frozen=True)
@@ -266,52 +263,6 @@ class ForwardGraph:
     def __init__(self, forward: Any) -> None:
         self.functions = RunFunctions(InlinedFunction.of(forward).seen_through())
         self.forward_bytes_per_input = _float_bytes_per_row(forward)
-
-
-def has_calls(concrete: Any) -> list[str]:
-    """Return the function calls that cannot be expanded and therefore cannot be differentiated."""
-    return [node.name for node in _expanded(concrete).node if node.op in _CALLS]
-
-
-def _expanded(concrete: Any) -> Any:
-    """Return the graph of a function, with the functions that it calls expanded into it.
-
-    A ``tf.function`` within a model is a call. Once it was loaded from a file, it cannot be differentiated. Loops and
-    branches stay as they are.
-    """
-    graph_def = concrete.graph.as_graph_def()
-    if not any(node.op in _CALLS for node in graph_def.node):
-        return graph_def
-    return _run_inline_graph_optimization(concrete, lower_control_flow=False, aggressive_inlining=True)
-
-
-def _with_own_functions(graph_def: Any, suffix: str) -> Any:
-    """Return a copy of a graph whose library functions (bodies of loops, branches) have unique names.
-
-    The gradient of a loop replaces the loop's functions by new ones with derived names. For two copies of one recurrent
-    layer, these names would clash ("duplicate function … _rewritten").
-    """
-    if not graph_def.library.function:
-        return graph_def
-    copy = type(graph_def)()
-    copy.CopyFrom(graph_def)
-    own = {function.signature.name for function in copy.library.function}
-    nodes = [*copy.node, *(node for function in copy.library.function for node in function.node_def)]
-    for node in nodes:
-        if node.op in own:
-            node.op += suffix
-        for value in node.attr.values():
-            for reference in (value.func, *value.list.func):
-                if reference.name in own:  # writing into any other value would turn it into a function
-                    reference.name += suffix
-    for function in copy.library.function:
-        function.signature.name += suffix
-        # Importing a graph does not register its functions with the runtime: only loading a model does.
-        context.context().add_function_def(function)
-    for gradient in copy.library.gradient:
-        gradient.function_name += suffix if gradient.function_name in own else ""
-        gradient.gradient_func += suffix if gradient.gradient_func in own else ""
-    return copy
 
 
 def _float_bytes_per_row(concrete: Any) -> int:

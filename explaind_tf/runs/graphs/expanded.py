@@ -1,0 +1,117 @@
+"""Graphs with the functions that they call expanded into them."""
+
+import itertools
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+# TensorFlow has no public API for these.
+from tensorflow.python.eager import context
+from tensorflow.python.framework.convert_to_constants import _run_inline_graph_optimization
+
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+_XLA = "_XlaMustCompile"
+# Numbers the graphs that are made to be expanded.
+_COPIES = itertools.count()
+
+
+def has_calls(concrete: Any) -> list[str]:
+    """Return the function calls that cannot be expanded and therefore cannot be differentiated."""
+    return [node.name for node in expanded(concrete).graph_def.node if node.op in _CALLS]
+
+
+class Expanded(NamedTuple):
+    """A graph, and the names of the tensors that are its arguments and results."""
+
+    graph_def: Any
+    inputs: list[str]
+    outputs: list[str]
+
+
+def expanded(concrete: Any) -> Expanded:
+    """Return the graph of a function, with the functions that it calls expanded into it.
+
+    A ``tf.function`` within a model is a call. Once it was loaded from a file, it cannot be differentiated. Loops and
+    branches stay as they are.
+    """
+    graph_def = concrete.graph.as_graph_def()
+    if not any(node.op in _CALLS for node in graph_def.node):
+        return Expanded(graph_def, *_names(concrete))
+    if not concrete.captured_inputs and _can_leave_xla(graph_def):
+        concrete = _without_xla(concrete, graph_def)
+    graph_def = _run_inline_graph_optimization(concrete, lower_control_flow=False, aggressive_inlining=True)
+    return Expanded(graph_def, *_names(concrete))
+
+
+def _names(concrete: Any) -> tuple[list[str], list[str]]:
+    return [tensor.name for tensor in concrete.inputs], [tensor.name for tensor in concrete.outputs]
+
+
+def _can_leave_xla(graph_def: Any) -> bool:
+    """Return whether a graph has functions that only XLA compiles, and TensorFlow's own kernels could compute them."""
+    nodes = [
+        *graph_def.node,
+        *(node for function in graph_def.library.function for node in function.node_def),
+    ]
+    only_xla = any(node.op == "Conv3D" and node.attr["data_format"].s == b"NCDHW" for node in nodes)
+    return not only_xla and any(_XLA in node.attr for node in nodes)
+
+
+def _without_xla(concrete: Any, graph_def: Any) -> Any:
+    """Return a function whose calls may be expanded: those that XLA has to compile are not.
+
+    Keras compiles grouped convolutions so, because TensorFlow has no gradients of them on processors.
+    """
+    copy = type(graph_def)()
+    copy.CopyFrom(graph_def)
+    for owner in (
+        *copy.node,
+        *copy.library.function,
+        *(n for f in copy.library.function for n in f.node_def),
+    ):
+        for attribute in (_XLA, "_noinline"):
+            owner.attr.pop(attribute, None)
+    # The copies are registered under names that no other function has.
+    copy = with_own_functions(copy, f"_{next(_COPIES)}")
+    inputs, outputs = _names(concrete)
+
+    def call(*arguments: tf.Tensor) -> list[tf.Tensor]:
+        found: list[tf.Tensor] = tf.graph_util.import_graph_def(
+            copy, dict(zip(inputs, arguments, strict=True)), outputs, name=""
+        )
+        return found
+
+    specs = [
+        tf.TensorSpec(tensor.shape, tensor.dtype, f"argument_{place}")
+        for place, tensor in enumerate(concrete.inputs)
+    ]
+    return tf.function(call, input_signature=specs, autograph=False).get_concrete_function()
+
+
+def with_own_functions(graph_def: Any, suffix: str) -> Any:
+    """Return a copy of a graph whose library functions (bodies of loops, branches) have unique names.
+
+    The gradient of a loop replaces the loop's functions by new ones with derived names. For two copies of one recurrent
+    layer, these names would clash ("duplicate function … _rewritten").
+    """
+    if not graph_def.library.function:
+        return graph_def
+    copy = type(graph_def)()
+    copy.CopyFrom(graph_def)
+    own = {function.signature.name for function in copy.library.function}
+    nodes = [*copy.node, *(node for function in copy.library.function for node in function.node_def)]
+    for node in nodes:
+        if node.op in own:
+            node.op += suffix
+        for value in node.attr.values():
+            for reference in (value.func, *value.list.func):
+                if reference.name in own:  # writing into any other value would turn it into a function
+                    reference.name += suffix
+    for function in copy.library.function:
+        function.signature.name += suffix
+        # Importing a graph does not register its functions with the runtime: only loading a model does.
+        context.context().add_function_def(function)
+    for gradient in copy.library.gradient:
+        gradient.function_name += suffix if gradient.function_name in own else ""
+        gradient.gradient_func += suffix if gradient.gradient_func in own else ""
+    return copy
