@@ -120,15 +120,13 @@ FIRST_STEP = (
 )
 
 ATTEMPTS = {
-    "a grouped convolution": Attempt(
-        says=r"calls functions that are compiled on their own \(.*\), such as a grouped convolution.* Write a grouped "
-        r"convolution as several",
+    "a convolution of volumes with channels first": Attempt(
+        says=r"calls functions that only XLA can compile \(.*\), such as Conv3D with .* Use data_format=\"channels_last\"",
         model=lambda: keras.Sequential(
             [
                 keras.Input((FEATURES,)),
-                keras.layers.Reshape((FEATURES, 1, 1)),
-                keras.layers.Conv2D(4, 1),
-                keras.layers.Conv2D(4, 1, groups=2),
+                keras.layers.Reshape((1, FEATURES, 1, 1)),
+                keras.layers.Conv3D(4, 1, data_format="channels_first"),
                 keras.layers.Flatten(),
                 Dense(CLASSES),
             ]

@@ -43,9 +43,9 @@ def _refuse_calls(name: str, function: Any) -> None:
     calls = has_calls(function.get_concrete_function())
     if calls:
         raise RefusedError(
-            f"The model's {name} calls functions that are compiled on their own ({', '.join(calls[:3])}), such as a grouped "
-            f"convolution or a tf.function with jit_compile=True within a layer. They cannot be differentiated from the "
-            f"record. Write a grouped convolution as several convolutions, and set jit_compile=True only in "
+            f"The model's {name} calls functions that only XLA can compile ({', '.join(calls[:3])}), such as Conv3D with "
+            f'data_format="channels_first", or a tf.function with jit_compile=True that reads more than its arguments. They '
+            f'cannot be differentiated from the record. Use data_format="channels_last", and set jit_compile=True only in '
             f"model.compile()."
         )
 

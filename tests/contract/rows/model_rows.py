@@ -77,6 +77,7 @@ def kinds_of_layers() -> Iterator[Row]:
             layers.GlobalAveragePooling2D(),
         ],
         "DepthwiseConv2D": lambda: [layers.DepthwiseConv2D(3)],
+        "Conv2D, groups": lambda: [layers.Conv2D(4, 1), layers.Conv2D(6, 3, groups=2)],
         "SeparableConv2D": lambda: [layers.SeparableConv2D(2, 3)],
         "Conv2DTranspose": lambda: [layers.Conv2DTranspose(2, 3)],
         "LayerNormalization": lambda: [layers.LayerNormalization()],
