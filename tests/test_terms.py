@@ -28,17 +28,18 @@ def test_terms_of_a_source_end_with_the_residual():
         "external",
         "state",
         "precision",
+        "jumps",
         "residual",
     )
-    assert terms_of("checkpoints") == ("weights", "state", "precision", "residual")
+    assert terms_of("checkpoints") == ("weights", "state", "precision", "jumps", "residual")
 
 
 def test_a_ledger_must_have_the_terms_of_its_source():
-    assert terms_in({"data", "rounding", "precision"}) == terms_of("recorded")
+    assert terms_in({"data", "rounding", "precision", "jumps"}) == terms_of("recorded")
     assert "rounding" not in terms_in(
         {"data"}
     )  # ledgers without samples lack it, and those of earlier versions
-    assert terms_in({"weights", "precision"}) == terms_of("checkpoints")
+    assert terms_in({"weights", "precision", "jumps"}) == terms_of("checkpoints")
 
 
 def test_an_optional_term_counts_where_it_is(monkeypatch):

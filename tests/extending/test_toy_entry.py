@@ -69,7 +69,7 @@ def test_the_entry_takes_its_part_of_the_change(run_dir):
     ledger = run.attribute(X[:2], axes=("layer", "step"))
     ledger.explaind.check()
     assert run.terms == terms.terms_of("recorded")
-    assert set(ledger.explaind.terms) == set(run.terms) - {"rounding", "precision"}
+    assert set(ledger.explaind.terms) == set(run.terms) - {"rounding", "precision", "jumps"}
     assert ledger[SHRINKING.name].dims == ("input", "output", "layer", "step")
     assert ledger[SHRINKING.name].attrs["long_name"] == SHRINKING.description
     moved = abs(ledger.explaind.total(SHRINKING.name))
