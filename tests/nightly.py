@@ -26,11 +26,15 @@ def sample_of(cases: Iterable[_Case], seed: str) -> set[_Case]:
     return set(rng.sample(ordered, whole + (rng.random() * SHARE < rest)))
 
 
-def sweep(cases: Iterable[str], *, core: Collection[str] = ()) -> list[Any]:
-    """Return the cases of a wide sweep as parameters: the core runs every time, the others at night."""
+def sweep(cases: Iterable[str], *, core: Collection[str] = (), daily: bool = True) -> list[Any]:
+    """Return the cases of a wide sweep as parameters: the core runs every time, the others at night.
+
+    Cases that take minutes each are never drawn by day: ``daily=False``.
+    """
     names = list(cases)
     assert set(core) <= set(names), f"not among the cases: {set(core) - set(names)}"
-    return [name if name in core else pytest.param(name, marks=pytest.mark.nightly) for name in names]
+    mark = pytest.mark.nightly(daily=daily)
+    return [name if name in core else pytest.param(name, marks=mark) for name in names]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,6 +52,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     sweeps: dict[str, list[str]] = {}
     for item in nightly:
+        if not item.get_closest_marker("nightly").kwargs.get("daily", True):
+            continue
         sweeps.setdefault(item.nodeid.partition("[")[0], []).append(item.nodeid)
     kept = {case for name, cases in sweeps.items() for case in sample_of(cases, f"{os.environ[SEED]} {name}")}
     left_out = [item for item in nightly if item.nodeid not in kept]

@@ -1,0 +1,1 @@
+"""Ledgers of the architectures that people use: those of keras.applications and KerasHub."""
