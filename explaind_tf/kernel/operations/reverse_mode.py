@@ -4,6 +4,9 @@ A JVP is the derivative of a gradient (:mod:`explaind_tf.kernel.derivatives.comp
 has a gradient, but none of that gradient: ``SoftsignGrad``, say. Of others the second one is wrong: that of
 ``ResizeBilinearGrad`` is zero. They are given one here, operation by operation, in our graphs alone. TensorFlow's registry
 stays as it is.
+
+A few operations have no gradient at all, ``Lu`` for instance. They are given one, too. No training can have used another.
+Operations whose gradient TensorFlow takes to be zero keep it: the gradients of a loss must be those that training used.
 """
 
 from collections.abc import Callable, Sequence
@@ -80,6 +83,20 @@ def _resize_grad(resize: Callable[..., tf.Tensor]) -> Gradient:
     return gradient
 
 
+def _scale_and_translate(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
+    """Of a resampling, whose result is in float32 whatever the type of the images. TensorFlow's takes float32 only."""
+    images, _, scale, translation = operation.inputs
+    spread = tf.raw_ops.ScaleAndTranslateGrad(
+        grads=upstream,
+        original_image=tf.cast(images, upstream.dtype),
+        scale=scale,
+        translation=translation,
+        kernel_type=operation.get_attr("kernel_type").decode(),
+        antialias=operation.get_attr("antialias"),
+    )
+    return [tf.cast(spread, images.dtype), None, None, None]
+
+
 def _scale_and_translate_grad(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
     """Of the transpose of a resampling by what it is applied to: the resampling itself."""
     delta, _, scale, translation = operation.inputs
@@ -139,13 +156,24 @@ def _update_slice(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tenso
     return [upstream - tf.pad(of_part, tf.stack([start, room - start], axis=1)), of_part, None]
 
 
+def _bitcast(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor]:
+    """Of the same bits as numbers of the same type. As those of another type, they have no derivative."""
+    if operation.inputs[0].dtype != operation.outputs[0].dtype:
+        raise LookupError(
+            f"{operation.name} reads the bits of a number as another type, which has no derivative."
+        )
+    return [upstream]
+
+
 _GRADIENTS: dict[str, Gradient] = {
     "SoftsignGrad": _softsign_grad,
     "ResizeBilinearGrad": _resize_grad(tf.raw_ops.ResizeBilinear),
     "ResizeBicubicGrad": _resize_grad(tf.raw_ops.ResizeBicubic),
     "ScaleAndTranslateGrad": _scale_and_translate_grad,
     "LRNGrad": _lrn_grad,
-    # These have no first derivative either.
+    # These have no first derivative either, or not in all types.
+    "ScaleAndTranslate": _scale_and_translate,
+    "Bitcast": _bitcast,
     "Unique": _unique,
     "Lu": _lu,
     "XlaDynamicUpdateSlice": _update_slice,
