@@ -1,0 +1,142 @@
+"""Measures derivatives of saved functions against differences: ``python -m tests.operations.measuring DIRECTORY…``.
+
+No code of the models is needed here. Neither can gradients be used that Keras registers where it traces.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from explaind_tf.kernel.derivatives.compiled import jvp_many, vjp
+from explaind_tf.runs.graphs.loaded import InlinedFunction
+from explaind_tf.runs.graphs.precision import narrower_than
+
+MEASURED = "measured.json"
+# What TensorFlow raises where an operation has no derivative.
+_LACKS = (LookupError, NotImplementedError, TypeError, ValueError, RuntimeError, tf.errors.OpError)
+
+
+class Tolerance(NamedTuple):
+    """Largest relative errors of a JVP against differences, and of a VJP against the JVP."""
+
+    of_differences: float
+    of_transpose: float
+    # Half the distances of the points of central differences.
+    distances: tuple[float, ...]
+
+
+DOUBLE = Tolerance(1e-5, 1e-10, (1e-3, 1e-4, 1e-5, 1e-2, 1e-6))
+SINGLE = Tolerance(5e-3, 1e-5, (1e-2, 1e-3, 3e-4))
+_DIRECTIONS = 2
+
+
+def outcome_of(function: InlinedFunction, point: np.ndarray) -> tuple[str, str]:
+    """Return the outcome for a function of a flat point, and what there is to say of it.
+
+    What Keras computes in float32 is computed in float64, as the ledgers of such a model are. What cannot be is held to the
+    tolerance of float32.
+    """
+    if function.computes_in & set(narrower_than(tf.float64)):
+        try:
+            wider = function.in_precision(tf.float64, slice(None))
+            tf.function(lambda z: wider(z)[0], autograph=False)(tf.constant(point))
+            function = wider
+        except _LACKS:
+            pass
+    outcome, reason = _measured(function, point, DOUBLE)
+    if outcome == "wrong" and _has_single(function):
+        outcome, reason = _measured(function, point, SINGLE)
+        reason = reason or f"in float32, to {SINGLE.of_differences:.0e}"
+    return outcome, reason
+
+
+def _has_single(function: InlinedFunction) -> bool:
+    """Return whether a graph has tensors in float32."""
+    graph = function._graph_def
+    nodes = [*graph.node, *(node for own in graph.library.function for node in own.node_def)]
+    return any(value.type == tf.float32.as_datatype_enum for node in nodes for value in node.attr.values())
+
+
+def _measured(function: InlinedFunction, point: np.ndarray, tolerance: Tolerance) -> tuple[str, str]:
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(_DIRECTIONS, len(point)))
+    value = tf.function(lambda z: function(z)[0], autograph=False)
+    start = tf.constant(point)
+    cotangent = rng.normal(size=value(start).shape)
+    try:
+        jvps, back = _products(function, start, tf.constant(directions), tf.constant(cotangent))
+    except _LACKS as error:
+        return "refused", _sentence(error)
+    scale = np.abs(jvps).max() or 1.0
+    apart = np.abs(jvps @ cotangent - directions @ back).max() / (scale * np.abs(cotangent).sum())
+    error = max(_error(value, point, *pair, tolerance) for pair in zip(directions, jvps, strict=True))
+    if not error <= tolerance.of_differences:
+        return "wrong", f"the JVP is {error:.0e} off differences" + ("" if jvps.any() else ": it is zero")
+    if not jvps.any():
+        return "no derivative", "it is constant around a point"
+    if not apart <= tolerance.of_transpose:
+        return "wrong", f"the VJP is {apart:.0e} off the JVP"
+    return "exact", ""
+
+
+def _products(function: InlinedFunction, *arguments: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return JVPs in directions, and the VJP of a cotangent."""
+
+    @tf.function(autograph=False)
+    def build(point: tf.Tensor, directions: tf.Tensor, cotangent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        outputs = function(point)[0]
+        return jvp_many(outputs, point, directions), vjp(outputs, point, cotangent)
+
+    jvps, back = build(*arguments)
+    return jvps.numpy(), back.numpy()
+
+
+def _error(value: Any, point: np.ndarray, way: np.ndarray, jvp: np.ndarray, tolerance: Tolerance) -> float:
+    """Return how far a JVP is from differences, relative to the larger of both, at the first distance that will do."""
+    errors = []
+    for distance in tolerance.distances:
+        errors.append(_relative(_difference(value, point, way, distance), jvp))
+        if errors[-1] <= tolerance.of_differences:
+            break
+    return min(errors)
+
+
+def _relative(difference: np.ndarray, jvp: np.ndarray) -> float:
+    scale = max(np.abs(difference).max(), np.abs(jvp).max()) or 1.0
+    error = np.abs(difference - jvp).max() / scale
+    return float(error) if np.isfinite(error) else np.inf
+
+
+def _difference(value: Any, point: np.ndarray, direction: np.ndarray, distance: float) -> np.ndarray:
+    """Return the derivative in a direction by central differences, extrapolated from two distances (Richardson)."""
+
+    def central(h: float) -> np.ndarray:
+        ends = (value(tf.constant(point + step * direction)).numpy() for step in (h, -h))
+        return np.subtract(*ends) / (2 * h)
+
+    return (4 * central(distance / 2) - central(distance)) / 3
+
+
+def _sentence(error: Exception) -> str:
+    """Return what an error says in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def measure(directory: Path) -> None:
+    """Measure all functions of a directory."""
+    points = json.loads((directory / "points.json").read_text(encoding="utf-8"))
+    module = tf.saved_model.load(str(directory))
+    outcomes = {}
+    for number, (name, point) in enumerate(points.items()):
+        function = InlinedFunction.of(getattr(module, f"f{number}")).seen_through()
+        outcomes[name] = outcome_of(function, np.array(point))
+    (directory / MEASURED).write_text(json.dumps(outcomes), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        measure(Path(name))
