@@ -80,6 +80,14 @@ def test_samples_and_rounding_are_the_data_of_a_ledger_without_samples(run, whol
     assert float(np.abs(split.explaind.total("rounding")).max()) > 0
 
 
+def test_questions_use_the_same_nodes_however_they_split(run):
+    # Entries of data and state are many times the movement here, and cancel. Other nodes would move both.
+    whole, split = (ask(run, axes, dtype="float64", tolerance=1e-6) for axes in ((), ("sample",)))
+    assert split.attrs["quadrature_nodes"] == whole.attrs["quadrature_nodes"] > 2 * len(run.steps)
+    difference = np.abs(helpers.totals(split)["data"] - whole.data)
+    assert float((difference / whole.movement).max()) <= 1e-12
+
+
 def test_rounding_is_where_the_gradient_is_nothing_else(run):
     rounding = np.abs(ask(run, ("sample", "layer")).rounding).sum(("input", "output"))
     assert rounding.idxmax("layer") == run.layers[0]
