@@ -4,7 +4,8 @@ A function with jumps is not the integral of its derivative. What it jumped in a
 :mod:`explaind_tf.kernel.quadrature.refinement` closes in on it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -23,6 +24,7 @@ _ROUNDING = (
 _COMPARISONS = ("Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual", "ApproximateEqual")
 _CHOICES = ("ArgMax", "ArgMin", "TopK", "TopKV2", "InTopK", "InTopKV2", "Bucketize", "NonMaxSuppressionV4")
 _JUMPING = frozenset((*_ROUNDING, *_COMPARISONS, *_CHOICES))
+_FLOATING = frozenset(t.as_datatype_enum for t in (tf.float16, tf.bfloat16, tf.float32, tf.float64))
 # Operations that tell something of a tensor that its values do not change.
 _OF_SHAPE = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike")
 
@@ -52,8 +54,8 @@ def _jumps(operation: tf.Operation) -> bool:
     return any(_JUMPING.intersection(_types(function)) for function in _functions(operation))
 
 
-def _functions(operation: tf.Operation) -> Iterable[tf.Graph]:
-    """Yield the graphs of a loop's body, or of branches."""
+def _functions(operation: tf.Operation) -> Iterator[Any]:
+    """Yield the definitions of a loop's functions, or of branches."""
     for value in operation.node_def.attr.values():
         for function in (value.func, *value.list.func):
             found = operation.graph._get_function(function.name) if function.name else None
@@ -61,8 +63,6 @@ def _functions(operation: tf.Operation) -> Iterable[tf.Graph]:
                 yield found.cached_definition
 
 
-def _types(definition: tf.Graph) -> Iterable[str]:
+def _types(definition: Any) -> Iterator[str]:
+    """Yield the types of a function's operations on floating-point numbers."""
     return (node.op for node in definition.node_def if any(v.type in _FLOATING for v in node.attr.values()))
-
-
-_FLOATING = frozenset(t.as_datatype_enum for t in (tf.float16, tf.bfloat16, tf.float32, tf.float64))

@@ -14,6 +14,7 @@ from explaind_tf.runs.graphs.custom_gradients import (
     without_registered,
 )
 from explaind_tf.runs.graphs.loaded import InlinedFunction
+from explaind_tf.runs.graphs.nodes import arguments_and_results
 
 
 def with_own_gradients(
@@ -56,8 +57,8 @@ def without_gradients(function: Any) -> Any:
 def _again(function: Any, graph_def: Any, gradients: dict[str, InlinedFunction]) -> Any:
     """Return a function of one signature made of a changed graph of it."""
     concrete = function.get_concrete_function()
-    inputs, outputs = ([tensor.name for tensor in part] for part in (concrete.inputs, concrete.outputs))
-    inlined = InlinedFunction(graph_def, inputs, outputs, list(concrete.captured_inputs), gradients)
+    names, captured = arguments_and_results(concrete), list(concrete.captured_inputs)
+    inlined = InlinedFunction(graph_def, *names, captured, gradients)
 
     def call(*arguments: tf.Tensor) -> list[tf.Tensor]:
         return inlined(*arguments)
@@ -67,13 +68,11 @@ def _again(function: Any, graph_def: Any, gradients: dict[str, InlinedFunction])
 
 
 def _inlined(own: GradientGraph) -> InlinedFunction:
-    inputs, outputs = ([tensor.name for tensor in part] for part in (own.graph.inputs, own.graph.outputs))
     graph_def = without_registered(own.graph.as_graph_def())
     for node in graph_def.node:
         # A wait for an input would be one for its placeholder. Pure functions need no order.
-        kept = [source for source in node.input if not source.startswith("^")]
-        node.input[:] = kept
-    return InlinedFunction(graph_def, inputs, outputs, [])
+        node.input[:] = [source for source in node.input if not source.startswith("^")]
+    return InlinedFunction(graph_def, *arguments_and_results(own.graph), [])
 
 
 def _exported(own: GradientGraph, inlined: InlinedFunction) -> Any:

@@ -9,6 +9,8 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from explaind_tf.runs.graphs.nodes import all_nodes
+
 # Attributes that name something outside of the graph: a registered gradient, a Python function, a shared resource.
 _OUTSIDE = ("_gradient_op_type", "token", "shared_name", "container")
 # Attributes that say how a graph came to be or where it was placed, not what it computes.
@@ -30,11 +32,7 @@ def graph_digest(graph_def: Any, inputs: Iterable[str], outputs: Iterable[str]) 
     str or None
         64 hexadecimal digits.
     """
-    nodes = [
-        *graph_def.node,
-        *(node for function in graph_def.library.function for node in function.node_def),
-    ]
-    if any(node.attr[name].s for node in nodes for name in _OUTSIDE if name in node.attr):
+    if any(node.attr[name].s for node in all_nodes(graph_def) for name in _OUTSIDE if name in node.attr):
         return None
     functions = _Functions(graph_def.library.function)
     digest, numbers = hashlib.sha256(), _numbered(graph_def.node, {})

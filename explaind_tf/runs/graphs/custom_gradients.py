@@ -14,6 +14,8 @@ import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 from tensorflow.python.framework.ops import get_gradient_function
 
+from explaind_tf.runs.graphs.nodes import all_nodes, copied
+
 # Attributes of a node: the name of its recorded gradient, the inputs whose gradients that gives, and the number of inputs
 # that the operation had before it was given what its gradient reads.
 _RECORDED, _PLACES, _OWN = "_recorded_gradient", "_recorded_places", "_recorded_own"
@@ -44,9 +46,7 @@ class GradientGraph(NamedTuple):
 
 def has_custom_gradients(graph: tf.Graph) -> bool:
     """Return whether a graph, or a function that it uses, has a gradient that is registered in this process."""
-    graph_def = graph.as_graph_def()
-    nodes = [*graph_def.node, *(n for function in graph_def.library.function for n in function.node_def)]
-    return any(REGISTERED in node.attr for node in nodes)
+    return any(REGISTERED in node.attr for node in all_nodes(graph.as_graph_def()))
 
 
 def gradient_graphs(graph: tf.Graph, trained: Collection[tf.Tensor]) -> dict[str, GradientGraph]:
@@ -140,11 +140,9 @@ def recorded_gradients(graph_def: Any) -> dict[str, str]:
 
 def without_registered(graph_def: Any) -> Any:
     """Return a copy of a graph without references to gradients that are registered in one process."""
-    copy = type(graph_def)()
-    copy.CopyFrom(graph_def)
-    for nodes in (copy.node, *(function.node_def for function in copy.library.function)):
-        for node in nodes:
-            node.attr.pop(REGISTERED, None)
+    copy = copied(graph_def)
+    for node in all_nodes(copy):
+        node.attr.pop(REGISTERED, None)
     return copy
 
 

@@ -9,6 +9,8 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 from tensorflow.python.framework.convert_to_constants import _run_inline_graph_optimization
 
+from explaind_tf.runs.graphs.nodes import all_nodes, arguments_and_results, copied
+
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _XLA = "_XlaMustCompile"
 # Numbers the graphs that are made to be expanded.
@@ -36,23 +38,16 @@ def expanded(concrete: Any) -> Expanded:
     """
     graph_def = concrete.graph.as_graph_def()
     if not any(node.op in _CALLS for node in graph_def.node):
-        return Expanded(graph_def, *_names(concrete))
+        return Expanded(graph_def, *arguments_and_results(concrete))
     if not concrete.captured_inputs and _can_leave_xla(graph_def):
         concrete = _without_xla(concrete, graph_def)
     graph_def = _run_inline_graph_optimization(concrete, lower_control_flow=False, aggressive_inlining=True)
-    return Expanded(graph_def, *_names(concrete))
-
-
-def _names(concrete: Any) -> tuple[list[str], list[str]]:
-    return [tensor.name for tensor in concrete.inputs], [tensor.name for tensor in concrete.outputs]
+    return Expanded(graph_def, *arguments_and_results(concrete))
 
 
 def _can_leave_xla(graph_def: Any) -> bool:
     """Return whether a graph has functions that only XLA compiles, and TensorFlow's own kernels could compute them."""
-    nodes = [
-        *graph_def.node,
-        *(node for function in graph_def.library.function for node in function.node_def),
-    ]
+    nodes = list(all_nodes(graph_def))
     only_xla = any(node.op == "Conv3D" and node.attr["data_format"].s == b"NCDHW" for node in nodes)
     return not only_xla and any(_XLA in node.attr for node in nodes)
 
@@ -62,18 +57,13 @@ def _without_xla(concrete: Any, graph_def: Any) -> Any:
 
     Keras compiles grouped convolutions so, because TensorFlow has no gradients of them on processors.
     """
-    copy = type(graph_def)()
-    copy.CopyFrom(graph_def)
-    for owner in (
-        *copy.node,
-        *copy.library.function,
-        *(n for f in copy.library.function for n in f.node_def),
-    ):
+    copy = copied(graph_def)
+    for owner in (*all_nodes(copy), *copy.library.function):
         for attribute in (_XLA, "_noinline"):
             owner.attr.pop(attribute, None)
     # The copies are registered under names that no other function has.
     copy = with_own_functions(copy, f"_{next(_COPIES)}")
-    inputs, outputs = _names(concrete)
+    inputs, outputs = arguments_and_results(concrete)
 
     def call(*arguments: tf.Tensor) -> list[tf.Tensor]:
         found: list[tf.Tensor] = tf.graph_util.import_graph_def(
@@ -96,11 +86,9 @@ def with_own_functions(graph_def: Any, suffix: str) -> Any:
     """
     if not graph_def.library.function:
         return graph_def
-    copy = type(graph_def)()
-    copy.CopyFrom(graph_def)
+    copy = copied(graph_def)
     own = {function.signature.name for function in copy.library.function}
-    nodes = [*copy.node, *(node for function in copy.library.function for node in function.node_def)]
-    for node in nodes:
+    for node in all_nodes(copy):
         if node.op in own:
             node.op += suffix
         for value in node.attr.values():

@@ -13,6 +13,8 @@ import tensorflow as tf
 # TensorFlow has no public API for these.
 from tensorflow.python.framework import kernels, op_def_registry
 
+from explaind_tf.runs.graphs.nodes import all_nodes, copied
+
 _REDUCED = (tf.bfloat16, tf.float16)
 # Operations whose values depend on the type of their numbers, not only on the numbers.
 _BOUND = ("Bitcast", "Quantize", "Dequantize", "FakeQuant", "EncodeProto", "DecodeRaw", "StringFormat")
@@ -58,8 +60,7 @@ def in_precision(graph_def: Any, dtype: tf.DType, kept: Collection[str] = ()) ->
         Names of placeholders that keep their type. What they hold is cast.
     """
     narrower = {t.as_datatype_enum: dtype.as_datatype_enum for t in narrower_than(dtype)}
-    found = type(graph_def)()
-    found.CopyFrom(graph_def)
+    found = copied(graph_def)
     body = _Body(graph_def.node, narrower, kept, in_function=False)
     del found.node[:]
     found.node.extend(body.nodes())
@@ -90,10 +91,9 @@ def eps_of(dtype: tf.DType) -> float:
 
 def computes_in(graph_def: Any) -> set[tf.DType]:
     """Return the floating-point types that a graph computes in, besides those that it only casts."""
-    nodes = [*graph_def.node, *(node for own in graph_def.library.function for node in own.node_def)]
     found = {
         tf.dtypes.as_dtype(number)
-        for node in nodes
+        for node in all_nodes(graph_def)
         if node.op not in _CARRY
         for value in node.attr.values()
         for number in ([value.type] if value.HasField("type") else value.list.type)
