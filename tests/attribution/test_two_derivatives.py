@@ -142,6 +142,15 @@ def test_a_gradient_that_keras_computes_beside_the_loss(tmp_path):
     run.attribute(x[:2], lambda outputs: outputs[:, 5], axes=("sample",), progress=False).explaind.check()
 
 
+def test_what_xla_compiles_within_a_layer_may_read_constants(tmp_path):
+    mean = tf.constant(
+        np.linspace(0, 1, 600).reshape(100, 6), tf.float32
+    )  # too large for a constant of the graph
+    compiled = tf.function(lambda x: tf.tanh(x - tf.reduce_mean(mean, axis=0)), jit_compile=True)
+    run = trained(tmp_path / "run", [Call(compiled)])
+    run.attribute(X[:4], axes=("sample",), tolerance=1e-4, progress=False).explaind.check()
+
+
 def test_measurements_are_functions_too(tmp_path):
     run = trained(tmp_path / "run", [keras.layers.Activation("tanh")])
     stopped = run.attribute(

@@ -44,9 +44,8 @@ def _refuse_calls(name: str, function: Any) -> None:
     if calls:
         raise RefusedError(
             f"The model's {name} calls functions that only XLA can compile ({', '.join(calls[:3])}), such as Conv3D with "
-            f'data_format="channels_first", or a tf.function with jit_compile=True that reads more than its arguments. They '
-            f'cannot be differentiated from the record. Use data_format="channels_last", and set jit_compile=True only in '
-            f"model.compile()."
+            f'data_format="channels_first". They cannot be differentiated from the record. Use data_format="channels_last", '
+            f"and set jit_compile=True only in model.compile()."
         )
 
 

@@ -39,7 +39,7 @@ def expanded(concrete: Any) -> Expanded:
     graph_def = concrete.graph.as_graph_def()
     if not any(node.op in _CALLS for node in graph_def.node):
         return Expanded(graph_def, *arguments_and_results(concrete))
-    if not concrete.captured_inputs and _can_leave_xla(graph_def):
+    if _can_leave_xla(graph_def):
         concrete = _without_xla(concrete, graph_def)
     graph_def = _run_inline_graph_optimization(concrete, lower_control_flow=False, aggressive_inlining=True)
     return Expanded(graph_def, *arguments_and_results(concrete))
@@ -55,7 +55,8 @@ def _can_leave_xla(graph_def: Any) -> bool:
 def _without_xla(concrete: Any, graph_def: Any) -> Any:
     """Return a function whose calls may be expanded: those that XLA has to compile are not.
 
-    Keras compiles grouped convolutions so, because TensorFlow has no gradients of them on processors.
+    What the function captured becomes its last arguments. Keras compiles grouped convolutions so, because TensorFlow has no
+    gradients of them on processors.
     """
     copy = copied(graph_def)
     for owner in (*all_nodes(copy), *copy.library.function):
