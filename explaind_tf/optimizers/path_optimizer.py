@@ -212,6 +212,10 @@ class PathOptimizer(keras.optimizers.Optimizer):
         """
         return iteration // (self.gradient_accumulation_steps or 1)
 
+    def knows(self, variable: Any) -> bool:
+        """Return whether the optimizer was built with a variable."""
+        return self._var_key(variable) in self._trainable_variables_indices
+
     def accumulators(self, variables: list[Any]) -> list[Any]:
         """Return the variables that hold accumulated gradients.
 

@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 SLOTS = 64
+# Name scope of the operations that write the buffers. The training step is the same without them.
+NOTES = "path_notes"
 # Up to this many elements, all slots of a buffer are read faster than one.
 _SMALL = 1024
 
@@ -58,11 +60,12 @@ class RingBuffer:
 
     def write(self, iteration: tf.Tensor, values: Sequence[Any]) -> None:
         """Note the values at a step's counter (graph mode, XLA or eager)."""
-        iteration = tf.cast(iteration, tf.int64)
-        slot = tf.reshape(tf.cast(iteration % self._slots, tf.int32), [1, 1])
-        self._iterations.scatter_nd_update(slot, tf.reshape(iteration, [1]))
-        for buffer, value in zip(self.buffers, values, strict=True):
-            buffer.scatter_nd_update(slot, tf.cast(tf.convert_to_tensor(value), buffer.dtype)[None])
+        with tf.name_scope(NOTES):
+            iteration = tf.cast(iteration, tf.int64)
+            slot = tf.reshape(tf.cast(iteration % self._slots, tf.int32), [1, 1])
+            self._iterations.scatter_nd_update(slot, tf.reshape(iteration, [1]))
+            for buffer, value in zip(self.buffers, values, strict=True):
+                buffer.scatter_nd_update(slot, tf.cast(tf.convert_to_tensor(value), buffer.dtype)[None])
 
     def holds(self, iteration: int) -> bool:
         """Return whether values were noted at that counter and are still there."""

@@ -11,25 +11,21 @@ from explaind_tf.laws.used_gradients import Arithmetic, StepGradient, find_misma
 from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.optimizers.ring_buffer import SLOTS
 from explaind_tf.recording.exporting.pure_functions import PureFunctions, training_argument
-from explaind_tf.recording.observing.tap import Tap, TappedBatch
+from explaind_tf.recording.observing.batches import BatchForm, StepBatch
+from explaind_tf.recording.recording_options import RecordingOptions
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.graphs.loaded import LossFunctions
 from explaind_tf.runs.graphs.precision import eps_of
 
 
-def check_fit(model: keras.Model, tap: Tap | None, params: dict[str, Any]) -> PathOptimizer:
-    """Check model, optimizer and data before training, and return the optimizer.
+def check_fit(model: keras.Model, options: RecordingOptions, params: dict[str, Any]) -> PathOptimizer:
+    """Check model and optimizer before training, and return the optimizer.
 
     Raises
     ------
     RefusedError
         If the training cannot be recorded. The message says what was found, what is needed and what to write instead.
     """
-    if tap is None:
-        raise RefusedError(
-            "fit() was given a PathLogger, but no dataset was tapped, so the logger cannot see which samples a step "
-            "uses. Pass the dataset through the logger: model.fit(logger.tap(train_ds), callbacks=[logger])."
-        )
     optimizer = stepped_optimizer(model)
     if not isinstance(optimizer, PathOptimizer):
         raise RefusedError(
@@ -38,12 +34,12 @@ def check_fit(model: keras.Model, tap: Tap | None, params: dict[str, Any]) -> Pa
             f"explaind_tf.PathAdamW(...) or explaind_tf.PathSGD(...). They take the arguments of keras.optimizers.AdamW "
             f"and SGD, and give the same weights."
         )
-    if params.get("steps") is None:
+    if params.get("steps") is None and options.every != 1:
         raise RefusedError(
-            "The dataset's number of batches is unknown or infinite (as after filter(), from_generator() or repeat()), and "
-            "fit() got no steps_per_epoch. Keras then applies one more weight decay, without data, at the end of each "
-            "epoch. Give the number of batches: ds.apply(tf.data.experimental.assert_cardinality(n)) before the tap, or "
-            "fit(..., steps_per_epoch=n)."
+            f"The number of batches of an epoch is not known (as after filter() or from_generator()), and fit() got no "
+            f"steps_per_epoch. Keras then counts one more step, without data, at the end of an epoch. With "
+            f"every={options.every!r}, that step could not be trained again. Give the number of batches, "
+            f"fit(..., steps_per_epoch=n), or record every step: PathLogger(every=1)."
         )
     if model.steps_per_execution > SLOTS:
         raise RefusedError(
@@ -73,12 +69,12 @@ def stepped_optimizer(model: keras.Model) -> Any:
     return optimizer.inner_optimizer if is_scaled else optimizer
 
 
-def build_model(model: keras.Model, tap: Tap) -> None:
+def build_model(model: keras.Model, form: BatchForm) -> None:
     """Create the variables of a model that Keras would build on its first call. The model is not run."""
     if model.built:
         return
     symbolic = struct.map_leaves(
-        tap.inputs, lambda leaf: keras.KerasTensor((None, *leaf.shape), dtype=leaf.dtype)
+        form.inputs, lambda leaf: keras.KerasTensor((None, *leaf.shape), dtype=leaf.dtype)
     )
     model(symbolic, **training_argument(model, False))
 
@@ -95,6 +91,17 @@ def check_variables(model: keras.Model) -> None:
         raise RefusedError(
             f"The trainable variables have the dtypes {sorted(dtypes)}; this version needs all float32 or all float64. For "
             f"layers that compute in low precision, use a policy with float32 weights: mixed_bfloat16 or mixed_float16."
+        )
+
+
+def check_built_for(optimizer: PathOptimizer, model: keras.Model) -> None:
+    """Check that an optimizer was not built for the variables of another model."""
+    unknown = [v.path for v in model.trainable_variables if optimizer.built and not optimizer.knows(v)]
+    if unknown:
+        raise RefusedError(
+            f"The optimizer was built before, for other variables: it does not know {', '.join(unknown[:3])}. An optimizer "
+            f"holds the moments of one model. Compile each model with an optimizer of its own, and compile again with a new "
+            f"one after layers became trainable: model.compile({type(optimizer).__name__}(...), ...)."
         )
 
 
@@ -123,58 +130,9 @@ def check_clipping(optimizer: PathOptimizer) -> None:
         )
 
 
-class DataCheck:
-    """Compares the data that reach the training step with those of the tap, once, when the step is traced.
-
-    ``fit(class_weight=...)`` adds weights after the tap. They may have no effect on the first gradient, and then the
-    replay of the first step would not notice them.
-
-    Parameters
-    ----------
-    has_weights : bool
-        Whether the tap delivers sample weights.
-    """
-
-    def __init__(self, has_weights: bool) -> None:
-        self._has_weights = has_weights
-        self.is_armed = False  # set at the first recorded step; the function may be traced again later
-
-    def look(self, data: Any) -> None:
-        """Refuse sample weights that the tap does not deliver."""
-        if not self.is_armed:
-            return
-        self.is_armed = False
-        if keras.utils.unpack_x_y_sample_weight(data)[2] is not None and not self._has_weights:
-            raise RefusedError(
-                "The training step got sample weights that the tapped dataset does not have. They come from "
-                "fit(class_weight=...), or were added to the dataset after the tap. Give class weights to the tap, which "
-                "records them: model.fit(logger.tap(train_ds, class_weight={...}), callbacks=[logger]). Add sample weights "
-                "to the dataset before the tap."
-            )
-
-
-def watch_data(model: keras.Model, has_weights: bool) -> DataCheck:
-    """Rebuild the model's train function with a check of its data. The step itself stays as it is."""
-    check, step, own = DataCheck(has_weights), model.train_step, vars(model).get("train_step")
-
-    def watched(data: Any) -> Any:
-        check.look(data)
-        return step(data)
-
-    model.train_step = watched
-    try:
-        model.train_function = None  # the function of an earlier fit would not be traced again
-        model.make_train_function()
-    finally:
-        del model.train_step
-        if own is not None:
-            model.train_step = own
-    return check
-
-
 def check_first_step(
     functions: PureFunctions | LossFunctions,
-    batch: TappedBatch,
+    batch: StepBatch,
     *,
     theta: list[np.ndarray],
     paths: list[str],
@@ -188,9 +146,9 @@ def check_first_step(
     ``theta`` and ``paths`` are values and paths of the trainable variables. ``loss_scale`` is that of the step,
     ``arithmetic`` says what numbers the training computes with.
 
-    This detects everything that changes a step but is not recorded: a train_step that computes another loss, data
-    changed after the tap, random numbers that do not come from a Keras seed generator. When a run is resumed, the
-    functions are those of its recording, and the model must still compute the same.
+    This detects everything that changes a step but is not recorded: a train_step that computes another loss, random numbers
+    that do not come from a Keras seed generator. When a run is resumed, the functions are those of its recording, and the
+    model must still compute the same.
 
     Raises
     ------
@@ -222,11 +180,10 @@ def check_first_step(
             f"The first step was replayed from the record, and its gradient is not the one that Keras used: for "
             f"{paths[mismatch.variable]!r} they differ by {mismatch.difference:.2g}, and rounding explains "
             f"{mismatch.allowed:.2g} (Euclidean norms). Something that is not recorded changed the step. Possible causes: a "
-            f"train_step or compute_loss of your own; data changed after the tap, or weights given to fit() (use "
-            f"tap(ds, class_weight=...)); random numbers that are not from a keras.random.SeedGenerator; a random layer "
-            f"(Dropout, GaussianNoise) under jit_compile=True, where XLA draws other numbers from the same seed (use "
-            f"compile(..., jit_compile=False)); a custom gradient within a loop, a branch or a tf.function; or, when a run "
-            f"is resumed, a model that does not compute what the recorded one did."
+            f"train_step or compute_loss of your own; random numbers that are not from a keras.random.SeedGenerator; a "
+            f"random layer (Dropout, GaussianNoise) under jit_compile=True, where XLA draws other numbers from the same seed "
+            f"(use compile(..., jit_compile=False)); a custom gradient within a loop, a branch or a tf.function; or, when a "
+            f"run is resumed, a model that does not compute what the recorded one did."
         )
 
 
@@ -237,7 +194,7 @@ class _Replay:
     ----------
     functions : PureFunctions or LossFunctions
         The functions.
-    batch : TappedBatch
+    batch : StepBatch
         The batch.
     theta, state : list of np.ndarray
         Values of the variables.
@@ -248,7 +205,7 @@ class _Replay:
     def __init__(
         self,
         functions: PureFunctions | LossFunctions,
-        batch: TappedBatch,
+        batch: StepBatch,
         theta: list[np.ndarray],
         state: list[np.ndarray],
         loss_scale: float,

@@ -7,7 +7,7 @@ import numpy as np
 from rich.filesize import decimal
 
 from explaind_tf.errors import RefusedError
-from explaind_tf.recording.observing.tap import TappedBatch
+from explaind_tf.recording.observing.batches import StepBatch
 from explaind_tf.recording.recording_options import RecordingOptions
 from explaind_tf.runs.estimate import Estimate, Seconds, record_bytes
 from explaind_tf.runs.format.manifest import new_run_id
@@ -30,7 +30,7 @@ class Planned:
 
 
 def estimate_recording(
-    first: StepRecord, batch: TappedBatch, planned: Planned, *, graphs: int, training: int
+    first: StepRecord, batch: StepBatch, planned: Planned, *, graphs: int, training: int
 ) -> Estimate:
     """Return the estimate of a run, with every step a keyframe.
 
@@ -38,7 +38,7 @@ def estimate_recording(
     ----------
     first : StepRecord
         Record of the first step, with its snapshot. Its rows need not be known.
-    batch : TappedBatch
+    batch : StepBatch
         Batch of the first step.
     planned : Planned
         Planned length of the fit. The estimate assumes that the same samples return in each epoch.

@@ -15,7 +15,9 @@ from explaind_tf import constants
 from explaind_tf.errors import RefusedError
 from explaind_tf.recording import checks
 from explaind_tf.recording.forecast import Planned, describe
+from explaind_tf.recording.observing.batches import BatchForm
 from explaind_tf.recording.observing.tap import Tap
+from explaind_tf.recording.observing.watched_step import WatchedStep
 from explaind_tf.recording.recording_options import OnError, RecordingOptions
 from explaind_tf.recording.session import Session
 from explaind_tf.recording.writing.places import refuse_used_directory
@@ -55,6 +57,10 @@ class PathLogger(keras.callbacks.Callback):
         training without recording. In both cases, what was recorded before is kept and can be continued.
     tensorboard : str or Path, optional
         Log directory of TensorBoard, for the learning rate of each step and the length of each layer's displacement.
+    ids : str, optional
+        Key of the samples' ids in a dict of inputs x, beside the inputs. The model is trained without the key. Default: the
+        samples are numbered in the order in which training first used them. Samples are told apart by their content; ids
+        also group augmented views of one sample.
     verbose : bool
         Whether to print after some steps what the run will take, and at the end of training what was written where.
 
@@ -87,7 +93,7 @@ class PathLogger(keras.callbacks.Callback):
     --------
     >>> logger = xtf.PathLogger("runs/mod113")                       # doctest: +SKIP
     >>> model.compile(xtf.PathAdamW(1e-3), loss="mse")               # doctest: +SKIP
-    >>> model.fit(logger.tap(train_ds), epochs=3, callbacks=[logger])  # doctest: +SKIP
+    >>> model.fit(x_train, y_train, epochs=3, callbacks=[logger])    # doctest: +SKIP
     """
 
     def __init__(
@@ -99,13 +105,15 @@ class PathLogger(keras.callbacks.Callback):
         disk_budget: int | None = None,
         on_error: OnError = "raise",
         tensorboard: str | Path | None = None,
+        ids: str | None = None,
         verbose: bool = True,
     ) -> None:
         super().__init__()
         self.run_dir = as_path(run_dir)
         self.verbose = verbose
-        self._options = RecordingOptions(every, disk_budget, resume, on_error, tensorboard)
+        self._options = RecordingOptions(every, disk_budget, resume, on_error, tensorboard, ids)
         self._tap: Tap | None = None
+        self._watched: WatchedStep | None = None
         self._session: Session | None = None
         self._has_failed = False
         self._clock: list[tuple[float, float]] = []  # seconds of training and of recording
@@ -127,24 +135,27 @@ class PathLogger(keras.callbacks.Callback):
         ids: str | None = None,
         class_weight: dict[int, float] | None = None,
     ) -> tf.data.Dataset:
-        """Return the dataset to give to ``fit``. The logger sees which batches training draws from it.
+        """Return the dataset to give to ``fit``: without the ids that it carries, which then label the samples.
+
+        Only a dataset that carries ids needs this. The batches are observed where the training step receives them.
 
         Parameters
         ----------
         dataset : tf.data.Dataset
-            Batched dataset. Shuffle, augment or repeat it before this call. Elements are ``(x, y)``,
-            ``(x, y, sample_weight)``, or ``(id, (x, y[, sample_weight]))``; x, y and sample_weight may be nested. A tuple
-            of targets with an x of shape (batch,) looks like the last form: then give the targets as a dict.
+            Batched dataset. Elements are those that ``fit`` takes, or ``(id, (x, y[, sample_weight]))``; x, y and
+            sample_weight may be nested. A tuple of targets with an x of shape (batch,) looks like the last form: then give
+            the targets as a dict. If there are ids, change the samples (augment, cast, pad) before this call. Shuffle,
+            repeat, cache or prefetch them before or after.
         ids : str, optional
-            Key of the samples' ids in a dict x. The key is removed from x. Without ids, samples are numbered in order
-            of first appearance. Ids also group augmented views of one sample.
+            Key of the samples' ids in a dict x. The key is removed from x.
         class_weight : dict, optional
             Weight of each class (1 for classes left out), in the form of ``fit(class_weight=...)``. Give it here instead.
 
         Returns
         -------
         tf.data.Dataset
-            The same batches in the same order, without ids, with sample weights if ``class_weight`` is given.
+            The same batches in the same order, without ids, with sample weights if ``class_weight`` is given. If there are
+            neither, the dataset itself.
 
         Raises
         ------
@@ -160,26 +171,48 @@ class PathLogger(keras.callbacks.Callback):
         if self._has_failed:
             self._refuse_after_failure()
             return
-        resumes = self._resumes
         if self._session is None:
             self._refuse_used()
-        optimizer = checks.check_fit(self.model, self._tap, self.params)
-        assert self._tap is not None  # checked
+        checks.check_fit(self.model, self._options, self.params)
         if self._session is not None:
             self._session.resume(self.model, self._tap)
-            return
+        else:
+            self._watched = WatchedStep(self.model, self._meet, self._options.ids)
+            # Variables of a model that is not built are made when its first step is traced.
+            if self.model.built:
+                self._begin()
+        assert self._watched is not None  # made with the session
+        self._watched.attach()
+
+    def _meet(self, form: BatchForm) -> None:
+        """Take note of the form of the data, before the first step."""
+        if self._session is None:
+            checks.build_model(self.model, form)
+            self._begin()
+        assert self._session is not None  # just made
+        self._session.meet(form)
+
+    def _begin(self) -> None:
+        assert self._watched is not None  # made before
+        checks.check_variables(self.model)
         per_epoch = self.params["steps"]
-        planned = Planned(per_epoch * self.params["epochs"], per_epoch)
-        run = _cut_short(self.run_dir) if resumes else None
-        self._session = Session(self.model, optimizer, self._tap, self.run_dir, self._options, planned, run)
+        planned = None if per_epoch is None else Planned(per_epoch * self.params["epochs"], per_epoch)
+        run = _cut_short(self.run_dir) if self._resumes else None
+        optimizer = checks.stepped_optimizer(self.model)
+        self._session = Session(
+            self.model, optimizer, self._watched, self._tap, self.run_dir, self._options, planned, run
+        )
         if run is not None and self.verbose:
             self._say(f"continues {self.run_dir} after its {self._session.steps} steps")
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Record what was changed since the previous step."""
-        if self._session is not None and not self._has_failed:
+        if self._watched is None or self._has_failed:
+            return
+        self._watched.open()
+        if self._session is not None:
             self._session.before_step()
-            self._began = time.perf_counter()
+        self._began = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Record the step.
@@ -217,6 +250,8 @@ class PathLogger(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Commit the run."""
+        if self._watched is not None:
+            self._watched.detach()
         if self._session is None or self._has_failed:
             return
         try:
@@ -231,6 +266,8 @@ class PathLogger(keras.callbacks.Callback):
 
     def close(self) -> None:
         """Release the run directory after an interrupted ``fit``. The recorded steps are kept and can be continued."""
+        if self._watched is not None:
+            self._watched.detach()
         if self._session is not None:
             try:
                 self._session.flush()

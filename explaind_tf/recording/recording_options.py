@@ -25,6 +25,8 @@ class RecordingOptions:
         What to do when the record cannot be written.
     tensorboard : str, Path or None
         Log directory for numbers of each step.
+    ids : str or None
+        Key of the samples' ids in a dict of inputs.
     """
 
     every: int | Literal["auto"] = 1
@@ -32,6 +34,7 @@ class RecordingOptions:
     resume: bool = False
     on_error: OnError = "raise"
     tensorboard: str | Path | None = None
+    ids: str | None = None
 
     def __post_init__(self) -> None:
         is_count = type(self.every) is int and self.every > 0

@@ -1,7 +1,8 @@
 """`Session`: a training run that is being recorded, from the check of its first step to the commit."""
 
 import platform
-from dataclasses import asdict
+from collections.abc import Collection
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -16,19 +17,24 @@ from explaind_tf.recording import checks
 from explaind_tf.recording.exporting.pure_functions import PureFunctions, pure_functions, variable_specs
 from explaind_tf.recording.exporting.training_step import TrainingStep
 from explaind_tf.recording.forecast import Planned, choose, estimate_recording
+from explaind_tf.recording.observing.batches import BatchForm, StepBatch
 from explaind_tf.recording.observing.observer import StepObserver, StepOutcome
 from explaind_tf.recording.observing.summaries import StepSummaries
-from explaind_tf.recording.observing.tap import Tap, TappedBatch
+from explaind_tf.recording.observing.tap import Tap
+from explaind_tf.recording.observing.watched_step import WatchedStep
 from explaind_tf.recording.recording_options import RecordingOptions
 from explaind_tf.recording.session_state import Changes, FirstStep, Position
 from explaind_tf.recording.writing.writer import RunWriter
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.estimate import Estimate, Seconds
-from explaind_tf.runs.format.description import OptimizerSettings, RunDescription
+from explaind_tf.runs.format.description import ALL_FIELDS, OptimizerSettings, RunDescription
 from explaind_tf.runs.format.manifest import Manifest
 from explaind_tf.runs.format.step_records import END, STEP, StepRecord
 from explaind_tf.runs.graphs.loaded import LossFunctions
 from explaind_tf.runs.storage.files import AnyPath
+
+# Fields of a description that are known before the first step shows the form of the data.
+_KNOWN_BEFORE_DATA = ("variables", "state", "optimizer", "optimizer_state")
 
 
 class Session:
@@ -40,14 +46,16 @@ class Session:
         Compiled model.
     optimizer : PathOptimizer
         The model's optimizer.
-    tap : Tap
-        The tapped dataset.
+    watched : WatchedStep
+        The model's training step.
+    tap : Tap or None
+        Knows the ids of samples, if the user tapped a dataset.
     run_dir : Path or UPath
         New or empty directory; with ``resumed``, the directory of that run.
     options : RecordingOptions
         The user's options.
-    planned : Planned
-        Planned length of the fit, for estimates.
+    planned : Planned or None
+        Planned length of the fit, for estimates; None if the data do not tell it.
     resumed : RecordedRun, optional
         A run to continue. Model and optimizer are set to the state in which it stopped.
 
@@ -61,33 +69,34 @@ class Session:
         self,
         model: keras.Model,
         optimizer: PathOptimizer,
-        tap: Tap,
+        watched: WatchedStep,
+        tap: Tap | None,
         run_dir: AnyPath,
         options: RecordingOptions,
-        planned: Planned,
+        planned: Planned | None,
         resumed: RecordedRun | None = None,
     ) -> None:
-        checks.build_model(model, tap)
-        checks.check_variables(model)
+        checks.check_built_for(optimizer, model)
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         self._model, self._optimizer, self._tap = model, optimizer, tap
         self._options, self._planned = options, planned
-        self._functions = pure_functions(model, tap.inputs, tap.targets, tap.weights)
         self._observer = StepObserver(model, optimizer)
-        self._data_check = checks.watch_data(model, has_weights=tap.weights is not None)
+        self._watched = watched
+        # The form of the data, and the functions that need it, are known when the first step is traced.
+        self._form: BatchForm | None = None
+        self._functions: PureFunctions | None = None
         self._compiled_loss = model._compile_loss
         self._run_dir = run_dir
         self._every = 1
         self._writer: RunWriter | None = None  # nothing is written before the check of the first step
         self._summaries: StepSummaries | None = None
         self.estimate: Estimate | None = None
-        losses: PureFunctions | LossFunctions = self._functions
-        if resumed is not None:
-            losses = self._go_on_with(resumed)
+        self._given = self._observer.variables.snapshot()
+        losses = None if resumed is None else self._go_on_with(resumed)
         iteration, start = self._observer.iteration(), self._observer.variables.snapshot()
         if resumed is None:
-            self._first, self._at = FirstStep(start, losses), Position(0, iteration, start)
+            self._first, self._at = FirstStep(start), Position(0, iteration, start)
         else:
             self._first = FirstStep(start, losses, resumed.manifest)
             self._at = Position(len(resumed.step_store), iteration, resumed.step_store.last())
@@ -117,7 +126,7 @@ class Session:
         RefusedError
             If model or optimizer are not those of the run.
         """
-        self._refuse_other(run.manifest, with_decay=False)
+        self._refuse_other(run.manifest, _KNOWN_BEFORE_DATA)
         if self._options.every not in ("auto", run.manifest.every):
             raise RefusedError(
                 f"{run.run_dir} was recorded with every={run.manifest.every}, not {self._options.every}. The distance "
@@ -131,16 +140,44 @@ class Session:
         self._observer.variables.restore(run.step_store.final())
         return losses
 
-    def _refuse_other(self, manifest: Manifest, *, with_decay: bool) -> None:
-        """Refuse a model, optimizer or dataset that differs from the recorded one."""
-        others = self._description().differences(manifest, with_decay=with_decay)
+    def meet(self, form: BatchForm) -> None:
+        """Take note of the form of the data, when a step is traced and before it is taken.
+
+        Raises
+        ------
+        RefusedError
+            If the steps to come cannot be recorded. The model is then as it was given.
+        """
+        if self._form is None:
+            try:
+                self._begin_with(form)
+            except RefusedError:
+                self._observer.variables.restore(self._given)
+                raise
+        elif form != self._form:
+            raise RefusedError(
+                f"This PathLogger recorded a fit into {self._run_dir} and was now given data of another form: "
+                f"{form}, where it was {self._form}. Record this fit on its own, with a new PathLogger and directory."
+            )
+
+    def _begin_with(self, form: BatchForm) -> None:
+        self._form = form
+        self._functions = pure_functions(self._model, form.inputs, form.targets, form.weights)
+        if self._first.recorded_as is None:
+            self._first.losses = self._functions
+        else:
+            self._refuse_other(self._first.recorded_as, ALL_FIELDS)
+
+    def _refuse_other(self, manifest: Manifest, fields: Collection[str], *, with_decay: bool = False) -> None:
+        """Refuse a model, optimizer or data that differ in some fields from the recorded ones."""
+        others = self._description().differences(manifest, fields, with_decay=with_decay)
         if others:
             raise RefusedError(
                 f"{self._run_dir} was recorded with another model, optimizer or dataset: they differ in "
                 f"{', '.join(others)}. Resume with the ones of the recording, or record into another directory."
             )
 
-    def resume(self, model: keras.Model, tap: Tap) -> None:
+    def resume(self, model: keras.Model, tap: Tap | None) -> None:
         """Continue with a further fit, after a check that it continues the recorded run.
 
         Changes of weights or state since the last fit are recorded like any change between two steps, as external.
@@ -155,8 +192,6 @@ class Session:
             found = "another model or optimizer"
         elif model._compile_loss is not self._compiled_loss:
             found = "a model that was compiled again"
-        elif tap.form != self._tap.form:
-            found = "a dataset with elements of another form"
         elif self._observer.iteration() != self._at.iteration or not _same(
             self._observer.momentum(), self._at.last.momentum
         ):
@@ -164,7 +199,7 @@ class Session:
         if found is not None:
             raise RefusedError(
                 f"This PathLogger recorded a fit into {self._run_dir} and was now given {found}. To continue a run, the "
-                f"compiled model, the form of the dataset and the optimizer's state must be the same. Record this fit on "
+                f"compiled model and the optimizer's state must be the same. Record this fit on "
                 f"its own, with a new PathLogger and directory. The effect of its present momentum is then the entry "
                 f"`carryover`."
             )
@@ -172,7 +207,8 @@ class Session:
 
     def _description(self) -> RunDescription:
         """Return the manifest's description of model, optimizer and data."""
-        model, optimizer, facts = self._model, self._optimizer, self._functions.facts
+        model, optimizer, form = self._model, self._optimizer, self._form
+        facts = None if self._functions is None else self._functions.facts
         law = optimizer.law()
         decayed = optimizer.decay_mask(model.trainable_variables)
         return RunDescription(
@@ -186,26 +222,30 @@ class Session:
                 clipvalue=optimizer.clipvalue,
             ),
             optimizer_state=variable_specs(self._observer.optimizer_variables),
-            loss={"losses": list(facts.losses), "has_regularizer": facts.has_penalty},
-            inputs=self._tap.inputs,
-            targets=self._tap.targets,
-            weights=self._tap.weights,
-            outputs=facts.outputs,
+            loss={}
+            if facts is None
+            else {"losses": list(facts.losses), "has_regularizer": facts.has_penalty},
+            inputs=() if form is None else form.inputs,
+            targets=() if form is None else form.targets,
+            weights=None if form is None else form.weights,
+            outputs=() if facts is None else facts.outputs,
         )
 
-    def _begin_run(self, first: StepRecord, batch: TappedBatch) -> RunWriter:
+    def _begin_run(self, first: StepRecord, batch: StepBatch) -> RunWriter:
+        assert self._form is not None and self._functions is not None  # a step was taken
         training = None
         if self._options.every != 1:
-            training = TrainingStep(self._model, self._optimizer, self._observer.variables, self._tap)
-        dense = estimate_recording(
-            first,
-            batch,
-            self._planned,
-            graphs=self._functions.byte_count,
-            training=0 if training is None else training.byte_count,
-        )
-        self.estimate = choose(dense, self._options, self._run_dir)
-        self._every = self.estimate.every
+            training = TrainingStep(self._model, self._optimizer, self._observer.variables, self._form)
+        if self._planned is not None:
+            dense = estimate_recording(
+                first,
+                batch,
+                self._planned,
+                graphs=self._functions.byte_count,
+                training=0 if training is None else training.byte_count,
+            )
+            self.estimate = choose(dense, self._options, self._run_dir)
+            self._every = self.estimate.every
         writer = RunWriter.create(self._run_dir, clear_begun=self._options.resume)
         try:
             self._functions.save(str(writer.graphs_dir))
@@ -224,32 +264,41 @@ class Session:
 
     def before_step(self) -> None:
         """Note what was changed since the previous step."""
-        self._tap.open()
-        self._data_check.is_armed = True
         self._notice_changes()
 
     def _notice_changes(self) -> None:
-        last = self._at.last
+        last, iteration = self._at.last, self._observer.iteration()
+        if iteration != self._at.iteration and _same(self._observer.momentum(), last.momentum):
+            # At the end of data of unknown length, Keras runs the operations of a step that need no data: it counts a
+            # step and decays the weights.
+            self._at.iteration = iteration
         self._at.changes = Changes(
             self._observer.changed_weights(last.theta), self._observer.changed_state(last.state)
         )
 
     def after_execution(self) -> None:
         """Record the steps that one execution took."""
-        self._tap.close()
+        batches = self._watched.close()
         taken = self._observer.iteration() - self._at.iteration
-        if taken > self._model.steps_per_execution:
+        if taken == 0 and len(batches) == 1 and self._observer.may_skip:
+            self._record_step(self._with_ids(batches[0]), self._observer.skipped())
+            return
+        if taken != len(batches):
             raise RefusedError(
-                f"The optimizer counted {taken} steps in one execution; {self._model.steps_per_execution} at most were "
-                f"expected. While fit() is being recorded, nothing else may step the optimizer or set its counter."
+                f"In one execution, train_step received {len(batches)} batches and the optimizer counted {taken} steps. "
+                f"While fit() is being recorded, each batch must be one step of the optimizer, and nothing else may step it "
+                f"or set its counter."
             )
-        if taken == 0 and self._observer.may_skip:
-            self._record_step(self._tap.next_batch(), self._observer.skipped())
-        for _ in range(taken):
-            self._record_step(self._tap.next_batch(), self._observer.outcome(self._at.iteration))
+        for batch in batches:
+            self._record_step(self._with_ids(batch), self._observer.outcome(self._at.iteration))
             self._at.iteration += 1
 
-    def _record_step(self, batch: TappedBatch, outcome: StepOutcome) -> None:
+    def _with_ids(self, batch: StepBatch) -> StepBatch:
+        if self._tap is None or batch.ids is not None:
+            return batch
+        return replace(batch, ids=self._tap.ids_of(batch.fingerprints.values.tolist()))
+
+    def _record_step(self, batch: StepBatch, outcome: StepOutcome) -> None:
         after = outcome.snapshot
         if not np.isfinite(after.theta).all():
             kept = f" The {self._at.steps} steps before are in {self._run_dir}." if self._at.steps else ""
@@ -297,11 +346,12 @@ class Session:
         before = self._at.last.theta if record.theta_before is None else record.theta_before
         self._summaries.write(record.step, record.learning_rate, theta - before)
 
-    def _check_first_step(self, batch: TappedBatch, outcome: StepOutcome) -> None:
+    def _check_first_step(self, batch: StepBatch, outcome: StepOutcome) -> None:
         checks.check_clipping(self._optimizer)
         if self._first.recorded_as is not None:
-            self._refuse_other(self._first.recorded_as, with_decay=True)
+            self._refuse_other(self._first.recorded_as, ALL_FIELDS, with_decay=True)
         before = self._at.changes.applied_to(self._at.last)
+        assert self._first.losses is not None  # a step was traced
         variables = self._model.trainable_variables
         pieces = np.split(before.theta, np.cumsum([v.value.shape.num_elements() for v in variables])[:-1])
         iteration = self._optimizer.updates_before(self._at.iteration)

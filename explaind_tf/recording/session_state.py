@@ -64,8 +64,8 @@ class FirstStep:
     ----------
     start : Snapshot
         Model and optimizer before the step.
-    losses : PureFunctions or LossFunctions
-        The exported functions; for a resumed run, those of its recording.
+    losses : PureFunctions, LossFunctions or None
+        The exported functions; for a resumed run, those of its recording. None until the form of the data is known.
     recorded_as : Manifest or None
         Manifest of the resumed run.
     is_checked : bool
@@ -73,6 +73,6 @@ class FirstStep:
     """
 
     start: Snapshot
-    losses: PureFunctions | LossFunctions
+    losses: PureFunctions | LossFunctions | None = None
     recorded_as: Manifest | None = None
     is_checked: bool = False

@@ -8,8 +8,7 @@ import tensorflow as tf
 from explaind_tf.errors import RefusedError
 from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.recording.exporting.pure_functions import save_module
-from explaind_tf.recording.observing.tap import Tap
-from explaind_tf.runs.format import structure as struct
+from explaind_tf.recording.observing.batches import BatchForm
 from explaind_tf.runs.graphs.training_variables import TrainingVariables
 
 _PYTHON_CALLS = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
@@ -29,8 +28,8 @@ class TrainingStep(tf.Module):
         The model's optimizer, built.
     variables : TrainingVariables
         The variables of model and optimizer.
-    tap : Tap
-        Gives the structure of a batch.
+    form : BatchForm
+        The form of a batch.
 
     Raises
     ------
@@ -39,7 +38,7 @@ class TrainingStep(tf.Module):
     """
 
     def __init__(
-        self, model: keras.Model, optimizer: PathOptimizer, variables: TrainingVariables, tap: Tap
+        self, model: keras.Model, optimizer: PathOptimizer, variables: TrainingVariables, form: BatchForm
     ) -> None:
         super().__init__(name="training_step")
         if model.run_eagerly:
@@ -54,7 +53,7 @@ class TrainingStep(tf.Module):
         self.iterations = optimizer._iterations.value
         self.learning_rate = [rate.value] if isinstance(rate, keras.Variable) else []
         self.stepped = optimizer.stepped_buffers(model.trainable_variables)
-        self.step = _traced(model, tap)
+        self.step = _traced(model, form)
         graph = self.step.get_concrete_function().graph
         _refuse_python(graph)
         known = {id(variable) for variable in self.variables}
@@ -72,12 +71,7 @@ class TrainingStep(tf.Module):
         save_module(self, path)
 
 
-def _traced(model: keras.Model, tap: Tap) -> Any:
-    structures = [tap.inputs, tap.targets, *([] if tap.weights is None else [tap.weights])]
-    specs = [
-        [spec for _, _, spec in struct.flatten(structure, part, "element")]
-        for structure, part in zip(structures, tap.dataset.element_spec, strict=True)
-    ]
+def _traced(model: keras.Model, form: BatchForm) -> Any:
     # As in keras/src/backend/tensorflow/trainer.py::_make_function.
     one_step = tf.function(
         tf.autograph.experimental.do_not_convert(model.train_step),
@@ -86,13 +80,9 @@ def _traced(model: keras.Model, tap: Tap) -> Any:
     )
 
     def step(*flat: tf.Tensor) -> list[tf.Tensor]:
-        values, data = list(flat), []
-        for structure, part in zip(structures, specs, strict=True):
-            data.append(struct.pack(structure, values[: len(part)]))
-            values = values[len(part) :]
-        return tf.nest.flatten(one_step(tuple(data)))
+        return tf.nest.flatten(one_step(form.pack(flat)))
 
-    return tf.function(step, input_signature=[spec for part in specs for spec in part], autograph=False)
+    return tf.function(step, input_signature=list(form.specs), autograph=False)
 
 
 def _refuse_python(graph: Any) -> None:

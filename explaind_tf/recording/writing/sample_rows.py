@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from explaind_tf.recording.observing.tap import TappedBatch
+from explaind_tf.recording.observing.batches import StepBatch
 from explaind_tf.runs.fingerprints import NO_NUMBER, ContentTable, Fingerprints
 from explaind_tf.runs.samples import SampleId
 from explaind_tf.runs.storage.tf_example import as_buffer
@@ -45,12 +45,12 @@ class SampleRows:
         else:
             self._by_id[fingerprint, sample_id] = row
 
-    def of_batch(self, batch: TappedBatch, next_row: int) -> BatchRows:
+    def of_batch(self, batch: StepBatch, next_row: int) -> BatchRows:
         """Return the row of each sample of a batch, and which samples are new. New samples are added.
 
         Parameters
         ----------
-        batch : TappedBatch
+        batch : StepBatch
             The batch.
         next_row : int
             The row of the first new sample. The other new samples follow.

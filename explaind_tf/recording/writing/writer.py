@@ -7,7 +7,7 @@ import numpy as np
 
 from explaind_tf import constants
 from explaind_tf.errors import RefusedError
-from explaind_tf.recording.observing.tap import TappedBatch
+from explaind_tf.recording.observing.batches import StepBatch
 from explaind_tf.recording.writing.places import Place, place_at
 from explaind_tf.recording.writing.sample_rows import SampleRows
 from explaind_tf.runs import RecordedRun, SampleStore
@@ -190,7 +190,7 @@ class RunWriter:
         self._manifest = self._manifest.with_shards(shards, RECORDING)
         self._place.commit_manifest(self._manifest)
 
-    def write_samples(self, batch: TappedBatch) -> np.ndarray:
+    def write_samples(self, batch: StepBatch) -> np.ndarray:
         """Store the new samples of a batch, and return the rows of all its samples, shape (batch,)."""
         assert self._manifest is not None, "begin() comes first"
         first, run_id = self.sample_count, self._manifest.run_id

@@ -1,8 +1,9 @@
 """Description of a run: the model's variables, optimizer, loss and data, as frozen dataclasses and JSON."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.expect import expect, is_count, short, text
@@ -119,7 +120,7 @@ class RunDescription:
     weights: Structure | None
     outputs: Structure
 
-    def differences(self, other: "RunDescription", *, with_decay: bool) -> list[str]:
+    def differences(self, other: "RunDescription", names: Collection[str], *, with_decay: bool) -> list[str]:
         """Return the names of the fields in which another description differs.
 
         Names of variables are ignored, since Keras numbers layers anew in each program.
@@ -128,10 +129,11 @@ class RunDescription:
         ----------
         other : RunDescription
             The other description.
+        names : collection of str
+            The fields to compare.
         with_decay : bool
             Whether to compare which variables decay. This is known only after a step.
         """
-        names = [field.name for field in fields(RunDescription)]
         return [
             name
             for name in names
@@ -171,6 +173,9 @@ class RunDescription:
             weights=None if body["weights"] is None else struct.from_json(body["weights"]),
             outputs=struct.from_json(body["outputs"]),
         )
+
+
+ALL_FIELDS: Final = tuple(field.name for field in fields(RunDescription))
 
 
 def _variable_from_json(item: dict[str, Any]) -> VariableSpec:

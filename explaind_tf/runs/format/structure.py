@@ -32,24 +32,31 @@ class Leaf:
         return f"{self.dtype}({sizes})"
 
 
-Structure = Leaf | dict[str, "Structure"] | list["Structure"] | tuple["Structure", ...]
+Structure = Leaf | dict[str | int, "Structure"] | list["Structure"] | tuple["Structure", ...]
 
 
 def from_element_spec(spec: Any) -> Structure:
     """Return the structure of a batched element spec of a ``tf.data.Dataset``."""
     if isinstance(spec, dict):
-        return {str(key): from_element_spec(spec[key]) for key in sorted(spec)}
+        return {key: from_element_spec(spec[key]) for key in sorted(spec)}
     if isinstance(spec, (list, tuple)):
-        return type(spec)(from_element_spec(part) for part in spec)
+        return _like(spec, [from_element_spec(part) for part in spec])
     return Leaf(spec.dtype.name, tuple(spec.shape[1:]))
 
 
+def _like(sequence: Any, parts: list[Any]) -> Any:
+    """Return parts as a sequence of the same type. A namedtuple takes them one by one."""
+    return type(sequence)(*parts) if hasattr(sequence, "_fields") else type(sequence)(parts)
+
+
 def to_json(structure: Structure) -> Any:
-    """Return the structure as JSON values."""
+    """Return the structure as JSON values. A namedtuple becomes a tuple."""
     if isinstance(structure, Leaf):
         return {"leaf": {"dtype": structure.dtype, "shape": list(structure.shape)}}
     if isinstance(structure, dict):
-        return {"dict": {key: to_json(part) for key, part in structure.items()}}
+        if all(isinstance(key, str) for key in structure):
+            return {"dict": {key: to_json(part) for key, part in structure.items()}}
+        return {"items": [[key, to_json(part)] for key, part in structure.items()]}
     kind = "tuple" if isinstance(structure, tuple) else "list"
     return {kind: [to_json(part) for part in structure]}
 
@@ -68,6 +75,8 @@ def from_json(value: Any) -> Structure:
             return _leaf_from_json(body["dtype"], body["shape"])
         if kind == "dict" and isinstance(body, dict):
             return {str(key): from_json(body[key]) for key in sorted(body)}
+        if kind == "items" and isinstance(body, list):
+            return _items_from_json(body)
         if kind == "list" and isinstance(body, list):
             return [from_json(part) for part in body]
         if kind == "tuple" and isinstance(body, list):
@@ -78,8 +87,22 @@ def from_json(value: Any) -> Structure:
     )
 
 
+def _items_from_json(body: list[Any]) -> Structure:
+    """Return a dict whose keys are integers, or integers and strings."""
+    found: dict[str | int, Structure] = {}
+    for item in body:
+        is_pair = isinstance(item, list) and len(item) == 2
+        if not is_pair or type(item[0]) not in (int, str) or item[0] in found:
+            raise RunFormatError(
+                f"The manifest describes a dict by the item {reprlib.repr(item)}. It needs a pair of a key, an integer or a "
+                f"string that no other item has, and a structure."
+            )
+        found[item[0]] = from_json(item[1])
+    return found
+
+
 def _leaf_from_json(dtype: Any, shape: Any) -> Leaf:
-    known = {"bool", "float16", "bfloat16", "float32", "float64"} | {
+    known = {"bool", "float16", "bfloat16", "float32", "float64", "complex64", "complex128"} | {
         f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
     }
     sizes_are_valid = isinstance(shape, list) and all(
@@ -88,7 +111,7 @@ def _leaf_from_json(dtype: Any, shape: Any) -> Leaf:
     if not isinstance(dtype, str) or dtype not in known or not sizes_are_valid:
         raise RunFormatError(
             f"The manifest describes a tensor of dtype {reprlib.repr(dtype)} and shape {reprlib.repr(shape)}. The dtype "
-            f"must be bool, an integer or a float, and each size null or a whole number from 0."
+            f"must be bool, an integer, a float or complex, and each size null or a whole number from 0."
         )
     if len(shape) > _MOST_DIMENSIONS or math.prod(max(1, size or 1) for size in shape) > _MOST_VALUES:
         raise RunFormatError(
@@ -143,7 +166,7 @@ def pack(structure: Structure, flat: list[Any]) -> Any:
             return next(values)
         if isinstance(part, dict):
             return {key: build(part[key]) for key in sorted(part)}
-        return type(part)(build(item) for item in part)
+        return _like(part, [build(item) for item in part])
 
     return build(structure)
 

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from explaind_tf.recording.observing.tap import TappedBatch
+from explaind_tf.recording.observing.batches import StepBatch
 from explaind_tf.recording.writing.sample_rows import SampleRows
 from explaind_tf.runs.fingerprints import BatchFingerprints
 
@@ -20,7 +20,7 @@ class _Stored:
         hashed: Future = Future()
         hashed.set_result(fingerprints([x]))
         before = len(self.expected)
-        found, new = self.rows.of_batch(TappedBatch([x], [], [], hashed, ids), before)
+        found, new = self.rows.of_batch(StepBatch([x], [], [], hashed, ids), before)
         keys = [(value.dtype, value.tobytes(), i) for value, i in zip(x, ids or [None] * len(x), strict=True)]
         for key in keys:
             self.expected.setdefault(key, len(self.expected))
@@ -60,5 +60,5 @@ def test_samples_known_from_before_keep_their_rows():
     for _ in range(3):
         hashed: Future = Future()
         hashed.set_result(of_batch([x[::-1]]))
-        found, new = rows.of_batch(TappedBatch([x], [], [], hashed, None), 50)
+        found, new = rows.of_batch(StepBatch([x], [], [], hashed, None), 50)
         assert found.tolist() == x[::-1].tolist() and not new
