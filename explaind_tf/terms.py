@@ -9,7 +9,8 @@ from typing import Any, Final, Literal
 
 from explaind_tf import constants as names
 
-# Where the entries of a term come from: a recorded run, or a series of checkpoints.
+# What is known of the steps: what moved the weights, or no more than checkpoints show. Runs of the level "path" are like
+# series of checkpoints.
 Source = Literal["recorded", "checkpoints"]
 
 _PARTS: Final = frozenset((names.LAYER, names.PARAMETER))
@@ -94,6 +95,7 @@ _TABLE: dict[str, Term] = {
             "#117733",
             "change by the gradients of loss regularisers",
             "the gradients of penalties that were added to the loss",
+            is_optional=True,
         ),
         Term(
             names.CARRYOVER,
@@ -117,7 +119,7 @@ _TABLE: dict[str, Term] = {
             "trained weights",
             "#44AA99",  # never beside the training data
             "change by the displacement of trained weights, not split by cause",
-            "the displacement of the trained weights from one checkpoint to the next, whatever caused it",
+            "the displacement of the trained weights from one step or checkpoint to the next, whatever caused it",
             sources=("checkpoints",),
         ),
         Term(

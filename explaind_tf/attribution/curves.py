@@ -5,8 +5,10 @@ import tensorflow as tf
 import xarray as xr
 
 from explaind_tf import constants as names
+from explaind_tf.errors import RefusedError
 from explaind_tf.progress import Progress
 from explaind_tf.runs import RecordedRun
+from explaind_tf.runs.graphs.loaded import Graphs
 
 
 def training_curves(run: RecordedRun, progress: Progress) -> xr.Dataset:
@@ -28,6 +30,11 @@ def training_curves(run: RecordedRun, progress: Progress) -> xr.Dataset:
         ``loss`` (Keras' loss of the batch, including ``model.losses``) and ``learning_rate`` (0 if the step updated
         nothing, as when gradients are accumulated), dims (step,).
     """
+    if not isinstance(run.graphs, Graphs):
+        raise RefusedError(
+            f"{run!r} does not hold the losses of its training, so they cannot be computed again: "
+            f"{run.manifest.level_reason}"
+        )
     functions = run.graphs.loss_functions()
     has_penalty = bool(run.manifest.loss.get("has_regularizer"))
     loss, rate = np.zeros(len(run.steps)), np.zeros(len(run.steps))

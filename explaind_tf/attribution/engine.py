@@ -30,7 +30,8 @@ def answer(task: Task, routes: Routes, progress: Progress) -> Result:
             book.add(entry)
     book.close()
     found = sweeps[0].found
-    return Result(book, found.movement, found.node_count, method_of(sweeps))
+    unexplained = tuple(sorted(task.replay.unexplained))
+    return Result(book, found.movement, found.node_count, method_of(sweeps), unexplained)
 
 
 def method_of(sweeps: Sequence[Sweep]) -> str:

@@ -14,16 +14,16 @@ from explaind_tf import constants as names
 from explaind_tf.attribution.checkpoint_run import CheckpointRun
 from explaind_tf.checkpoints.weights import normalizations, read_weights
 from explaind_tf.errors import RefusedError
+from explaind_tf.levels import PATH
 from explaind_tf.recording.checks import check_variables
+from explaind_tf.recording.exporting.declared_inputs import input_structure
 from explaind_tf.recording.exporting.pure_functions import traced_forward, variable_specs
-from explaind_tf.runs.format.description import OptimizerSettings
+from explaind_tf.runs.format.description import UNKNOWN_OPTIMIZER
 from explaind_tf.runs.format.manifest import COMPLETE, Manifest
-from explaind_tf.runs.format.structure import Leaf, Structure
 from explaind_tf.runs.graphs.loaded import ForwardGraph
 from explaind_tf.runs.series import find_checkpoints
 
-# Checkpoints do not show what moved the weights.
-_NO_OPTIMIZER = OptimizerSettings(law="", constants={}, second_moment=False, accumulates=1, clipvalue=None)
+_WAY_ON = "Give some inputs with a batch dimension: open_checkpoints(..., inputs=x[:1])."
 
 
 def open_checkpoints(
@@ -72,22 +72,23 @@ def open_checkpoints(
     """
     paths = find_checkpoints(checkpoints)
     _check_model(model)
-    input_structure = _input_structure(model, inputs)
-    forward, outputs = traced_forward(model, input_structure)
+    of_inputs = input_structure(model, inputs, _WAY_ON)
+    forward, outputs = traced_forward(model, of_inputs)
     manifest = Manifest(
         run_id="",
         created=datetime.now(UTC).isoformat(),
         status=COMPLETE,
         variables=variable_specs(model.trainable_variables),
         state=variable_specs(model.non_trainable_variables),
-        optimizer=_NO_OPTIMIZER,
+        optimizer=UNKNOWN_OPTIMIZER,
         optimizer_state=(),
         every=1,
         loss={},
-        inputs=input_structure,
+        inputs=of_inputs,
         targets=(),
         weights=None,
         outputs=outputs,
+        level=PATH,
         environment={
             "explaind_tf": names.VERSION,
             "tensorflow": tf.__version__,
@@ -132,26 +133,3 @@ def _check_model(model: Any) -> None:
             f"The model {model.name!r} has no weights yet: call it on a batch of inputs once, or call model.build(...)."
         )
     check_variables(model)
-
-
-def _input_structure(model: keras.Model, inputs: Any) -> Structure:
-    if inputs is not None:
-        return _structure(inputs)
-    if isinstance(model, keras.Sequential) and model.inputs:
-        return _structure(model.inputs[0])
-    if isinstance(model, keras.Sequential) or not hasattr(model, "input_shape"):
-        raise RefusedError(
-            f"The model {model.name!r} does not declare its inputs, as subclassed models do not. Give some inputs with a "
-            f"batch dimension: open_checkpoints(..., inputs=x[:1])."
-        )
-    return _structure(model.input)
-
-
-def _structure(value: Any) -> Structure:
-    """Return the structure of a batch, of arrays or symbolic tensors."""
-    if isinstance(value, dict):
-        return {str(key): _structure(value[key]) for key in sorted(value)}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_structure(part) for part in value)
-    tensor = value if isinstance(value, keras.KerasTensor) else np.asarray(value)
-    return Leaf(str(tensor.dtype), tuple(tensor.shape[1:]))

@@ -77,7 +77,7 @@ class _LedgerAccessor:
         explained = sum(self.total(term) for term in self.terms if term != names.RESIDUAL)
         return (self._output(names.INITIAL) + explained).rename("reconstruction")
 
-    def check(self, tolerance: float | None = None) -> None:
+    def check(self, tolerance: float | None = None, *, strict: bool = False) -> None:
         """Raise an error unless the ledger balances; return nothing if it does.
 
         For each input and output, two things must hold. ``final − initial`` is the sum of all terms, up to rounding. And
@@ -92,6 +92,9 @@ class _LedgerAccessor:
         ----------
         tolerance : float, optional
             Largest residual, as a share of the movement. By default the one with which the ledger was made.
+        strict : bool
+            Whether it is an error, too, if the optimizer's law does not explain all steps. What it misses is entered under
+            ``external``, so the ledger balances nevertheless.
 
         Raises
         ------
@@ -120,6 +123,14 @@ class _LedgerAccessor:
                 f"residual is {float(residual.isel(at)):.3g}, with a movement of {moved:.3g}. "
                 f"{float((excess > 0).mean()):.1%} of the residuals exceed the tolerance. Call attribute() again with a "
                 f"smaller tolerance or a larger max_nodes. In float32, rounding sets a limit near 1e-5 of the movement."
+            )
+        unexplained = list(self._root.attrs.get("unexplained_steps", ()))
+        if strict and unexplained:
+            shown = ", ".join(map(str, unexplained[:10])) + (", …" if len(unexplained) > 10 else "")
+            raise UnbalancedLedgerError(
+                f"The optimizer's law does not explain {len(unexplained)} steps of this ledger: {shown}. What it misses is "
+                f"entered under {names.EXTERNAL!r}. Something else set weights within these steps, such as a train_step of "
+                f"your own. Read the entries of {names.EXTERNAL!r}, or call check() without strict=True."
             )
 
 

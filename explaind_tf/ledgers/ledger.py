@@ -30,12 +30,15 @@ class Result:
         Number of quadrature nodes used, over all inputs and steps.
     method : str
         The sweeps, in words.
+    unexplained : tuple of int
+        The steps that the optimizer's law does not explain.
     """
 
     book: Book
     movement: np.ndarray
     nodes: int
     method: str
+    unexplained: tuple[int, ...] = ()
 
 
 def build_ledger(
@@ -147,6 +150,8 @@ def _attributes(
         "quadrature_nodes": result.nodes,
         "first_step": question.first,
         "last_step": question.stop - 1,
+        "unexplained_steps": list(result.unexplained),
+        "level": run.level,
         "data_holds": _what_data_holds(question),
         "precision_of_analysis": question.dtype.name,
         "step_of": question.options.step_of if question.keeps_samples else "effect",

@@ -9,6 +9,7 @@ import tensorflow as tf
 from explaind_tf import constants as names
 from explaind_tf.errors import RefusedError
 from explaind_tf.kernel.contractions import Partition
+from explaind_tf.levels import MEANING
 from explaind_tf.questions.groups import Groups, make_groups
 from explaind_tf.questions.options import Options
 from explaind_tf.runs import WeightPath
@@ -135,11 +136,21 @@ def _refuse_unknown_samples(run: WeightPath, options: Options) -> None:
     missing = [axis for axis in names.AXES if axis in needed and axis not in run.axes]
     if missing:
         raise RefusedError(
-            f"{run!r} has no {' or '.join(map(repr, missing))} axis; it has {run.axes}. Checkpoints hold neither the "
-            f"batches nor the optimizer states between them, and only these tell which samples moved the weights. Record "
-            f"the training: compile with xtf.PathAdamW or xtf.PathSGD, logger = xtf.PathLogger(run_dir), "
-            f"fit(logger.tap(dataset), callbacks=[logger]), then xtf.open_run(run_dir)."
+            f"{run!r} has no {' or '.join(map(repr, missing))} axis; it has {run.axes}. {_why_none(run)}"
         )
+
+
+def _why_none(run: WeightPath) -> str:
+    if run.manifest.level_reason:
+        return (
+            f"It was recorded at the level {run.manifest.level!r}, {MEANING[run.manifest.level]}, since more could not be "
+            f"recorded: {run.manifest.level_reason}"
+        )
+    return (
+        "Checkpoints hold neither the batches nor the optimizer states between them, and only these tell which samples "
+        "moved the weights. Record the training: compile with xtf.PathAdamW or xtf.PathSGD, "
+        "fit(x, y, callbacks=[xtf.PathLogger(run_dir)]), then xtf.open_run(run_dir)."
+    )
 
 
 def _checked_steps(count: int, steps: Iterable[int] | slice | None) -> tuple[int, int]:

@@ -30,7 +30,7 @@ class Planned:
 
 
 def estimate_recording(
-    first: StepRecord, batch: StepBatch, planned: Planned, *, graphs: int, training: int
+    first: StepRecord, batch: StepBatch | None, planned: Planned, *, graphs: int, training: int
 ) -> Estimate:
     """Return the estimate of a run, with every step a keyframe.
 
@@ -38,14 +38,14 @@ def estimate_recording(
     ----------
     first : StepRecord
         Record of the first step, with its snapshot. Its rows need not be known.
-    batch : StepBatch
-        Batch of the first step.
+    batch : StepBatch or None
+        Batch of the first step; None if batches are not recorded.
     planned : Planned
         Planned length of the fit. The estimate assumes that the same samples return in each epoch.
     graphs, training : int
         Bytes of the exported functions, and of the exported training step.
     """
-    run_id, size = new_run_id(), len(batch)
+    run_id, size = new_run_id(), 0 if batch is None else len(batch)
     count = min(planned.steps, planned.steps_per_epoch) * size
     rows = np.linspace(0, max(count - 1, 0), size).astype(np.int64)  # with as many digits as later rows
     first = replace(first, rows=rows, sample_count=count)
@@ -53,7 +53,7 @@ def estimate_recording(
     return Estimate(
         keyframe=record_bytes(encode_step(first, run_id)),
         between=record_bytes(encode_step(first.without_snapshot(), run_id)),
-        samples=count * record_bytes(encode_sample(batch.sample(0), row, run_id)),
+        samples=0 if batch is None else count * record_bytes(encode_sample(batch.sample(0), row, run_id)),
         graphs=graphs,
         training=training,
         steps=planned.steps,

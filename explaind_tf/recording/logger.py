@@ -13,6 +13,7 @@ from rich.console import Console
 
 from explaind_tf import constants
 from explaind_tf.errors import RefusedError
+from explaind_tf.levels import Level
 from explaind_tf.recording import checks
 from explaind_tf.recording.forecast import Planned, describe
 from explaind_tf.recording.observing.batches import BatchForm
@@ -20,6 +21,7 @@ from explaind_tf.recording.observing.tap import Tap
 from explaind_tf.recording.observing.watched_step import WatchedStep
 from explaind_tf.recording.recording_options import OnError, RecordingOptions
 from explaind_tf.recording.session import Session
+from explaind_tf.recording.session_state import Training
 from explaind_tf.recording.writing.places import refuse_used_directory
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.estimate import Seconds
@@ -61,6 +63,14 @@ class PathLogger(keras.callbacks.Callback):
         Key of the samples' ids in a dict of inputs x, beside the inputs. The model is trained without the key. Default: the
         samples are numbered in the order in which training first used them. Samples are told apart by their content; ids
         also group augmented views of one sample.
+    model : keras.Model, optional
+        The model whose predictions to account for, if it is a part of the one that is fitted, such as the generator of a
+        GAN. The run then has the level ``"path"``. Default: the model that is fitted.
+    require : {"sample", "cause", "path"}, optional
+        The least that the run must tell: by training sample; by cause (data, weight decay, …), step, and layer or weight;
+        or by step, and layer or weight. The run tells all that can be known of the training. A training of which less can
+        be known is refused at its first step at the latest. Default: ``"sample"`` with a path optimizer, and ``"path"``
+        with any other.
     verbose : bool
         Whether to print after some steps what the run will take, and at the end of training what was written where.
 
@@ -106,12 +116,16 @@ class PathLogger(keras.callbacks.Callback):
         on_error: OnError = "raise",
         tensorboard: str | Path | None = None,
         ids: str | None = None,
+        model: keras.Model | None = None,
+        require: Level | None = None,
         verbose: bool = True,
     ) -> None:
         super().__init__()
         self.run_dir = as_path(run_dir)
         self.verbose = verbose
-        self._options = RecordingOptions(every, disk_budget, resume, on_error, tensorboard, ids)
+        self._options = RecordingOptions(
+            every, disk_budget, resume, on_error, tensorboard, ids, model, require
+        )
         self._tap: Tap | None = None
         self._watched: WatchedStep | None = None
         self._session: Session | None = None
@@ -174,34 +188,36 @@ class PathLogger(keras.callbacks.Callback):
         if self._session is None:
             self._refuse_used()
         checks.check_fit(self.model, self._options, self.params)
+        checks.check_call(self.model if self._options.model is None else self._options.model)
         if self._session is not None:
             self._session.resume(self.model, self._tap)
         else:
             self._watched = WatchedStep(self.model, self._meet, self._options.ids)
             # Variables of a model that is not built are made when its first step is traced.
-            if self.model.built:
+            if self.model.built or self._options.model is not None:
                 self._begin()
         assert self._watched is not None  # made with the session
         self._watched.attach()
 
-    def _meet(self, form: BatchForm) -> None:
+    def _meet(self, data: Any) -> BatchForm | None:
         """Take note of the form of the data, before the first step."""
         if self._session is None:
-            checks.build_model(self.model, form)
+            if self._options.model is None:
+                checks.build_model(self.model, data)
             self._begin()
         assert self._session is not None  # just made
-        self._session.meet(form)
+        return self._session.meet(data)
 
     def _begin(self) -> None:
         assert self._watched is not None  # made before
-        checks.check_variables(self.model)
+        model = self.model if self._options.model is None else self._options.model
+        checks.check_variables(model)
         per_epoch = self.params["steps"]
         planned = None if per_epoch is None else Planned(per_epoch * self.params["epochs"], per_epoch)
         run = _cut_short(self.run_dir) if self._resumes else None
-        optimizer = checks.stepped_optimizer(self.model)
-        self._session = Session(
-            self.model, optimizer, self._watched, self._tap, self.run_dir, self._options, planned, run
-        )
+        training = Training(self.model, model, checks.known_optimizer(self.model, model), self._watched)
+        standing = checks.standing_of(self.model, training.optimizer, self._options, run)
+        self._session = Session(training, self._tap, self.run_dir, self._options, planned, standing, run)
         if run is not None and self.verbose:
             self._say(f"continues {self.run_dir} after its {self._session.steps} steps")
 

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import keras
+
 from explaind_tf.event_file import check_installed
+from explaind_tf.levels import LEVELS, Level
 
 OnError = Literal["raise", "warn"]
 
@@ -27,6 +30,10 @@ class RecordingOptions:
         Log directory for numbers of each step.
     ids : str or None
         Key of the samples' ids in a dict of inputs.
+    model : keras.Model or None
+        The part of the fitted model to account for; None for all of it.
+    require : {"sample", "cause", "path"} or None
+        The least that the run must tell.
     """
 
     every: int | Literal["auto"] = 1
@@ -35,6 +42,8 @@ class RecordingOptions:
     on_error: OnError = "raise"
     tensorboard: str | Path | None = None
     ids: str | None = None
+    model: keras.Model | None = None
+    require: Level | None = None
 
     def __post_init__(self) -> None:
         is_count = type(self.every) is int and self.every > 0
@@ -46,6 +55,10 @@ class RecordingOptions:
             )
         if self.disk_budget is not None and not self.disk_budget > 0:
             raise ValueError(f"disk_budget must be a positive number of bytes; got {self.disk_budget!r}.")
+        if self.require is not None and self.require not in LEVELS:
+            raise ValueError(f"require must be one of {', '.join(LEVELS)}; got {self.require!r}.")
+        if self.model is not None and not isinstance(self.model, keras.Model):
+            raise ValueError(f"model must be a keras.Model; got {type(self.model).__name__}.")
         if self.on_error not in ("raise", "warn"):
             raise ValueError(f'on_error must be "raise" or "warn"; got {self.on_error!r}.')
         if self.tensorboard is not None:

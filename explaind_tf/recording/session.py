@@ -1,6 +1,5 @@
 """`Session`: a training run that is being recorded, from the check of its first step to the commit."""
 
-import platform
 from collections.abc import Collection
 from dataclasses import asdict, replace
 from functools import partial
@@ -8,29 +7,37 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from explaind_tf import constants
 from explaind_tf.errors import RefusedError
-from explaind_tf.optimizers import PathOptimizer
+from explaind_tf.levels import CAUSE, SAMPLE
 from explaind_tf.recording import checks
-from explaind_tf.recording.exporting.pure_functions import PureFunctions, pure_functions, variable_specs
+from explaind_tf.recording.describing import describe_run, environment_of
+from explaind_tf.recording.exporting.declared_inputs import declares_inputs, input_structure
+from explaind_tf.recording.exporting.pure_functions import (
+    PureFunctions,
+    forward_function,
+    pure_functions,
+    variable_specs,
+)
 from explaind_tf.recording.exporting.training_step import TrainingStep
+from explaind_tf.recording.first_step import check_first_step
 from explaind_tf.recording.forecast import Planned, choose, estimate_recording
 from explaind_tf.recording.observing.batches import BatchForm, StepBatch
-from explaind_tf.recording.observing.observer import StepObserver, StepOutcome
+from explaind_tf.recording.observing.observer import StepObserver
 from explaind_tf.recording.observing.summaries import StepSummaries
 from explaind_tf.recording.observing.tap import Tap
-from explaind_tf.recording.observing.watched_step import WatchedStep
+from explaind_tf.recording.observing.weight_observer import StepOutcome, WeightObserver
 from explaind_tf.recording.recording_options import RecordingOptions
-from explaind_tf.recording.session_state import Changes, FirstStep, Position
+from explaind_tf.recording.session_state import Changes, FirstStep, Position, Standing, Training
 from explaind_tf.recording.writing.writer import RunWriter
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.estimate import Estimate, Seconds
-from explaind_tf.runs.format.description import ALL_FIELDS, OptimizerSettings, RunDescription
+from explaind_tf.runs.format.description import ALL_FIELDS, RunDescription
 from explaind_tf.runs.format.manifest import Manifest
 from explaind_tf.runs.format.step_records import END, STEP, StepRecord
-from explaind_tf.runs.graphs.loaded import LossFunctions
+from explaind_tf.runs.format.structure import Structure
+from explaind_tf.runs.graphs.loaded import Graphs, LossFunctions
 from explaind_tf.runs.storage.files import AnyPath
 
 # Fields of a description that are known before the first step shows the form of the data.
@@ -42,12 +49,8 @@ class Session:
 
     Parameters
     ----------
-    model : keras.Model
-        Compiled model.
-    optimizer : PathOptimizer
-        The model's optimizer.
-    watched : WatchedStep
-        The model's training step.
+    training : Training
+        What is trained.
     tap : Tap or None
         Knows the ids of samples, if the user tapped a dataset.
     run_dir : Path or UPath
@@ -56,6 +59,8 @@ class Session:
         The user's options.
     planned : Planned or None
         Planned length of the fit, for estimates; None if the data do not tell it.
+    standing : Standing
+        The level of the recording, which may become lower.
     resumed : RecordedRun, optional
         A run to continue. Model and optimizer are set to the state in which it stopped.
 
@@ -67,26 +72,29 @@ class Session:
 
     def __init__(
         self,
-        model: keras.Model,
-        optimizer: PathOptimizer,
-        watched: WatchedStep,
+        training: Training,
         tap: Tap | None,
         run_dir: AnyPath,
         options: RecordingOptions,
         planned: Planned | None,
+        standing: Standing,
         resumed: RecordedRun | None = None,
     ) -> None:
-        checks.check_built_for(optimizer, model)
-        if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
-        self._model, self._optimizer, self._tap = model, optimizer, tap
+        model, optimizer = training.model, training.optimizer
+        if optimizer is not None:
+            checks.check_built_for(optimizer, model)
+            if not model.optimizer.built:
+                model.optimizer.build(model.trainable_variables)
+        self._training, self._tap = training, tap
+        self._model, self._optimizer = model, optimizer
         self._options, self._planned = options, planned
-        self._observer = StepObserver(model, optimizer)
-        self._watched = watched
+        self._observer = WeightObserver.of(model) if optimizer is None else StepObserver(model, optimizer)
+        self._standing = standing
         # The form of the data, and the functions that need it, are known when the first step is traced.
         self._form: BatchForm | None = None
+        self._inputs: Structure = ()
         self._functions: PureFunctions | None = None
-        self._compiled_loss = model._compile_loss
+        self._compiled_loss = training.fitted._compile_loss
         self._run_dir = run_dir
         self._every = 1
         self._writer: RunWriter | None = None  # nothing is written before the check of the first step
@@ -114,11 +122,16 @@ class Session:
         return self._writer.step_count - self._writer.pending_steps, self._writer.pending_steps
 
     @property
+    def standing(self) -> Standing:
+        """The level of the recording."""
+        return self._standing
+
+    @property
     def has_steps(self) -> bool:
         """Whether anything was recorded."""
         return self._writer is not None
 
-    def _go_on_with(self, run: RecordedRun) -> LossFunctions:
+    def _go_on_with(self, run: RecordedRun) -> LossFunctions | None:
         """Set model and optimizer to the state in which a run stopped, and return the losses that the run recorded.
 
         Raises
@@ -135,38 +148,80 @@ class Session:
             )
         self._writer = RunWriter.reopen(run)
         self._every = run.manifest.every
-        losses = run.graphs.loss_functions()
+        losses = run.graphs.loss_functions() if isinstance(run.graphs, Graphs) else None
         # Only now, since everything above may still refuse.
         self._observer.variables.restore(run.step_store.final())
         return losses
 
-    def meet(self, form: BatchForm) -> None:
+    def meet(self, data: Any) -> BatchForm | None:
         """Take note of the form of the data, when a step is traced and before it is taken.
+
+        Returns
+        -------
+        BatchForm or None
+            How batches are recorded; None if they are not.
 
         Raises
         ------
         RefusedError
             If the steps to come cannot be recorded. The model is then as it was given.
         """
-        if self._form is None:
+        if self._functions is None:
             try:
-                self._begin_with(form)
+                return self._begin_with(data)
             except RefusedError:
                 self._observer.variables.restore(self._given)
                 raise
-        elif form != self._form:
+        if self._form is None:
+            return None
+        form = BatchForm.of(data)
+        if not self._form.accepts(form):
             raise RefusedError(
                 f"This PathLogger recorded a fit into {self._run_dir} and was now given data of another form: "
                 f"{form}, where it was {self._form}. Record this fit on its own, with a new PathLogger and directory."
             )
+        return self._form
 
-    def _begin_with(self, form: BatchForm) -> None:
-        self._form = form
-        self._functions = pure_functions(self._model, form.inputs, form.targets, form.weights)
+    def _begin_with(self, data: Any) -> BatchForm | None:
+        self._form, standing = self._form_of(data), self._standing
+        way_on = "Give PathLogger(run_dir, model=...) a model that declares its inputs with keras.Input."
+        self._inputs = input_structure(self._model, None, way_on) if self._form is None else self._form.inputs
+        if self._form is not None and standing.level == SAMPLE:
+            try:
+                self._functions = pure_functions(
+                    self._model, self._form.inputs, self._form.targets, self._form.weights
+                )
+            except RefusedError as error:
+                standing.lower_to(CAUSE, error)
+        if standing.level != SAMPLE:
+            self._know_no_samples()
         if self._first.recorded_as is None:
             self._first.losses = self._functions
         else:
             self._refuse_other(self._first.recorded_as, ALL_FIELDS)
+        return self._form
+
+    def _form_of(self, data: Any) -> BatchForm | None:
+        if self._model is not self._training.fitted:
+            return None
+        try:
+            form = BatchForm.of(data)
+            is_open = self._model.run_eagerly and declares_inputs(self._model)
+            return form.with_free_sizes(input_structure(self._model, None, "")) if is_open else form
+        except RefusedError as error:
+            if self._standing.level == SAMPLE:
+                self._standing.lower_to(CAUSE, error)
+            return None
+
+    def _know_no_samples(self) -> None:
+        """Record without losses and batches."""
+        if self._options.every != 1:
+            raise RefusedError(
+                f"Steps between keyframes can be trained again only from batches, and this training cannot be recorded by "
+                f"sample: {self._standing.reason} Record every step: PathLogger(run_dir, every=1, ...)."
+            )
+        self._form = None
+        self._functions = forward_function(self._model, self._inputs)
 
     def _refuse_other(self, manifest: Manifest, fields: Collection[str], *, with_decay: bool = False) -> None:
         """Refuse a model, optimizer or data that differ in some fields from the recorded ones."""
@@ -188,7 +243,10 @@ class Session:
             If the further steps would not belong to the same run.
         """
         found = None
-        if model is not self._model or checks.stepped_optimizer(model) is not self._optimizer:
+        is_other_optimizer = (
+            self._optimizer is not None and checks.stepped_optimizer(model) is not self._optimizer
+        )
+        if model is not self._training.fitted or is_other_optimizer:
             found = "another model or optimizer"
         elif model._compile_loss is not self._compiled_loss:
             found = "a model that was compiled again"
@@ -207,34 +265,21 @@ class Session:
 
     def _description(self) -> RunDescription:
         """Return the manifest's description of model, optimizer and data."""
-        model, optimizer, form = self._model, self._optimizer, self._form
-        facts = None if self._functions is None else self._functions.facts
-        law = optimizer.law()
-        decayed = optimizer.decay_mask(model.trainable_variables)
-        return RunDescription(
-            variables=variable_specs(model.trainable_variables, decayed),
-            state=variable_specs(model.non_trainable_variables),
-            optimizer=OptimizerSettings(
-                law=law.name,
-                constants=law.to_config(),
-                second_moment=law.divides_by_second_moment,
-                accumulates=optimizer.gradient_accumulation_steps or 1,
-                clipvalue=optimizer.clipvalue,
-            ),
-            optimizer_state=variable_specs(self._observer.optimizer_variables),
-            loss={}
-            if facts is None
-            else {"losses": list(facts.losses), "has_regularizer": facts.has_penalty},
-            inputs=() if form is None else form.inputs,
-            targets=() if form is None else form.targets,
-            weights=None if form is None else form.weights,
-            outputs=() if facts is None else facts.outputs,
+        return describe_run(
+            self._model,
+            self._optimizer,
+            self._observer.optimizer_variables,
+            self._standing,
+            inputs=self._inputs,
+            form=self._form,
+            facts=None if self._functions is None else self._functions.facts,
         )
 
-    def _begin_run(self, first: StepRecord, batch: StepBatch) -> RunWriter:
-        assert self._form is not None and self._functions is not None  # a step was taken
+    def _begin_run(self, first: StepRecord, batch: StepBatch | None) -> RunWriter:
+        assert self._functions is not None  # a step was taken
         training = None
         if self._options.every != 1:
+            assert self._form is not None and self._optimizer is not None  # otherwise it was refused
             training = TrainingStep(self._model, self._optimizer, self._observer.variables, self._form)
         if self._planned is not None:
             dense = estimate_recording(
@@ -254,7 +299,7 @@ class Session:
             writer.begin(
                 self._description(),
                 every=self._every,
-                environment=_environment(self._model),
+                environment=environment_of(self._model),
                 start=self._first.start,
             )
         except BaseException:
@@ -278,7 +323,11 @@ class Session:
 
     def after_execution(self) -> None:
         """Record the steps that one execution took."""
-        batches = self._watched.close()
+        batches = self._training.watched.close()
+        if self._optimizer is None:
+            for _ in batches:
+                self._record_step(None, self._observer.outcome(0))
+            return
         taken = self._observer.iteration() - self._at.iteration
         if taken == 0 and len(batches) == 1 and self._observer.may_skip:
             self._record_step(self._with_ids(batches[0]), self._observer.skipped())
@@ -293,12 +342,14 @@ class Session:
             self._record_step(self._with_ids(batch), self._observer.outcome(self._at.iteration))
             self._at.iteration += 1
 
-    def _with_ids(self, batch: StepBatch) -> StepBatch:
+    def _with_ids(self, batch: StepBatch | None) -> StepBatch | None:
+        if batch is None or self._form is None:
+            return None
         if self._tap is None or batch.ids is not None:
             return batch
         return replace(batch, ids=self._tap.ids_of(batch.fingerprints.values.tolist()))
 
-    def _record_step(self, batch: StepBatch, outcome: StepOutcome) -> None:
+    def _record_step(self, batch: StepBatch | None, outcome: StepOutcome) -> None:
         after = outcome.snapshot
         if not np.isfinite(after.theta).all():
             kept = f" The {self._at.steps} steps before are in {self._run_dir}." if self._at.steps else ""
@@ -307,17 +358,16 @@ class Session:
                 f"accounted for.{kept} Look for NaN in the data, or lower the learning rate."
             )
         if not (self._first.is_checked or outcome.is_skipped):
-            self._check_first_step(batch, outcome)
-            self._first.is_checked = True
+            batch = self._checked_first(batch, outcome)
         record = partial(
             StepRecord,
             kind=STEP,
             step=self._at.steps,
             snapshot=after,
             updates=outcome.scalars is not None,
-            iteration=self._optimizer.updates_before(self._at.iteration),
+            iteration=-1 if self._optimizer is None else self._optimizer.updates_before(self._at.iteration),
             learning_rate=0.0 if outcome.scalars is None else outcome.scalars.learning_rate,
-            weights=batch.weights,
+            weights=[] if batch is None else batch.weights,
             clip_factors=outcome.clip_factors,
             theta_stepped=outcome.theta_stepped,
             theta_before=self._at.changes.theta,
@@ -328,7 +378,7 @@ class Session:
             self._writer = self._begin_run(record(), batch)
         elif not self._writer.is_open:
             self._writer.open_shards()
-        rows = self._writer.write_samples(batch)
+        rows = np.zeros(0, np.int64) if batch is None else self._writer.write_samples(batch)
         is_keyframe = (self._at.steps + 1) % self._every == 0
         written = record(rows=rows, sample_count=self._writer.sample_count)
         self._writer.write_step(written if is_keyframe else written.without_snapshot())
@@ -346,25 +396,23 @@ class Session:
         before = self._at.last.theta if record.theta_before is None else record.theta_before
         self._summaries.write(record.step, record.learning_rate, theta - before)
 
-    def _check_first_step(self, batch: StepBatch, outcome: StepOutcome) -> None:
-        checks.check_clipping(self._optimizer)
+    def _checked_first(self, batch: StepBatch | None, outcome: StepOutcome) -> StepBatch | None:
+        """Return the batch of the first step, or None if the check shows that samples do not explain the step."""
         if self._first.recorded_as is not None:
             self._refuse_other(self._first.recorded_as, ALL_FIELDS, with_decay=True)
-        before = self._at.changes.applied_to(self._at.last)
-        assert self._first.losses is not None  # a step was traced
-        variables = self._model.trainable_variables
-        pieces = np.split(before.theta, np.cumsum([v.value.shape.num_elements() for v in variables])[:-1])
-        iteration = self._optimizer.updates_before(self._at.iteration)
-        checks.check_first_step(
-            self._first.losses,
-            batch,
-            theta=[piece.reshape(v.shape) for v, piece in zip(variables, pieces, strict=True)],
-            paths=[v.path for v in variables],
-            state=before.state,
-            found=self._observer.used_gradient(self._first.start, before.theta, outcome, iteration),
-            loss_scale=self._observer.loss_scale_in(self._at.last),
-            arithmetic=checks.arithmetic_of(self._model),
-        )
+        self._first.is_checked = True
+        if batch is None:
+            return None
+        assert isinstance(self._observer, StepObserver)  # otherwise batches are not recorded
+        try:
+            check_first_step(self._training, self._observer, self._first, self._at, batch, outcome)
+        except RefusedError as error:
+            if self._first.recorded_as is not None:
+                raise
+            self._standing.lower_to(CAUSE, error)
+            self._know_no_samples()
+            return None
+        return batch
 
     def finish(self, seconds: Seconds | None) -> str:
         """Commit the run and the seconds per step, and return a summary of what was written."""
@@ -410,15 +458,3 @@ class Session:
 
 def _same(first: np.ndarray | None, second: np.ndarray | None) -> bool:
     return first is second or (first is not None and second is not None and np.array_equal(first, second))
-
-
-def _environment(model: keras.Model) -> dict[str, Any]:
-    return {
-        "explaind_tf": constants.VERSION,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "python": platform.python_version(),
-        "devices": sorted({device.device_type for device in tf.config.list_logical_devices()}),
-        "jit_compile": bool(model.jit_compile),
-        "run_eagerly": bool(model.run_eagerly),
-    }

@@ -3,9 +3,14 @@
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import keras
 import numpy as np
 
+from explaind_tf.errors import RefusedError
+from explaind_tf.levels import Level, allows, way_on
+from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.recording.exporting.pure_functions import PureFunctions
+from explaind_tf.recording.observing.watched_step import WatchedStep
 from explaind_tf.runs.format.manifest import Manifest
 from explaind_tf.runs.format.step_records import Snapshot
 from explaind_tf.runs.graphs.loaded import LossFunctions
@@ -29,6 +34,59 @@ class Changes(NamedTuple):
             theta=last.theta if self.theta is None else self.theta,
             state=last.state if self.state is None else self.state,
         )
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained.
+
+    Attributes
+    ----------
+    fitted : keras.Model
+        The model whose ``fit`` is recorded.
+    model : keras.Model
+        The model whose predictions are accounted for: the same one, or a part of it.
+    optimizer : PathOptimizer or None
+        Its optimizer, if that notes its steps.
+    watched : WatchedStep
+        The training step.
+    """
+
+    fitted: keras.Model
+    model: keras.Model
+    optimizer: PathOptimizer | None
+    watched: WatchedStep
+
+
+@dataclass
+class Standing:
+    """The level of a recording.
+
+    Attributes
+    ----------
+    level : {"sample", "cause", "path"}
+        The level, as far as is known yet.
+    required : {"sample", "cause", "path"}
+        The least that the user accepts.
+    reason : str
+        Why the level is not higher.
+    """
+
+    level: Level
+    required: Level
+    reason: str = ""
+
+    def lower_to(self, level: Level, error: RefusedError) -> None:
+        """Lower the level, since more cannot be recorded.
+
+        Raises
+        ------
+        RefusedError
+            If more is required. The message says how to record with less.
+        """
+        if not allows(self.required, level):
+            raise RefusedError(f"{error} {way_on(level)}") from error
+        self.level, self.reason = level, str(error)
 
 
 @dataclass

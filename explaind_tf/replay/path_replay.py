@@ -88,11 +88,17 @@ class PathReplay(ABC):
         The path.
     dtype : np.dtype, optional
         Precision of the points; by default that of the weights.
+
+    Attributes
+    ----------
+    unexplained : dict of int to float
+        The replayed steps that the optimizer's law does not explain, and the share of the largest step that it misses.
     """
 
     def __init__(self, run: WeightPath, dtype: Any = None) -> None:
         self._path, self._dtype = run, dtype
         self._last: ReplayedStep | None = None
+        self.unexplained: dict[int, float] = {}
 
     def step(self, number: int) -> ReplayedStep:
         """Return a step. The last one is cached, since callers often ask for it again."""

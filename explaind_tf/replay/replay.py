@@ -12,6 +12,7 @@ from explaind_tf.kernel.derivatives.derivatives import Precisions
 from explaind_tf.kernel.path_integrals import PathStep
 from explaind_tf.kernel.use_rows import Update
 from explaind_tf.laws import Law, clip_ratio, law_from_config
+from explaind_tf.levels import SAMPLE
 from explaind_tf.replay.batch_check import BatchCheck
 from explaind_tf.replay.batch_gradients import BatchGradients
 from explaind_tf.replay.changes import changes_of
@@ -21,8 +22,9 @@ from explaind_tf.replay.used import RecordedUpdates
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.steps import Transition
 
-# The law must explain each displacement up to this share of the largest step so far. Rounding is orders of magnitude
-# below, except where AdamW amplifies it: it divides gradients that nearly cancel by their own size.
+# What the law does not explain of a displacement is rounding up to this share of the largest step so far. Beyond it,
+# something else moved the weights. Rounding is orders of magnitude below, except where AdamW amplifies it: it divides
+# gradients that nearly cancel by their own size.
 _LARGEST_UNEXPLAINED = 1e-2
 # Weights are rounded at every step, in float32 by some 1e-5 of the step. If that is more than this share of the tolerance,
 # it is integrated on its own. Otherwise the quadrature would try to refine it away.
@@ -83,6 +85,8 @@ class Replay(PathReplay):
         Tolerance with which the path will be integrated.
     passed : set of int, optional
         The updates whose batches were checked before.
+    is_strict : bool
+        Whether a step that the law does not explain is an error.
 
     Attributes
     ----------
@@ -102,12 +106,14 @@ class Replay(PathReplay):
         precisions: Precisions,
         tolerance: float = 1e-3,
         passed: set[int] | None = None,
+        *,
+        is_strict: bool = False,
     ) -> None:
         self._model = precisions.analysed.model
         super().__init__(run, self._model.dtype.as_numpy_dtype)
         self.run = run
         self.gradients = BatchGradients(run, precisions)
-        self._tolerance = tolerance
+        self._tolerance, self._is_strict = tolerance, is_strict
         self._settings = run.manifest.optimizer
         self.law = _law_of(run)
         self.updates = RecordedUpdates(run, self.law)
@@ -115,7 +121,7 @@ class Replay(PathReplay):
 
     def update(self, step: ReplayedStep) -> Update:
         """Return the coefficients of a step that updates the weights."""
-        if self._settings.clipvalue is None:
+        if self._settings.clipvalue is None or self.run.level != SAMPLE:
             return self._coefficients(step.transition, None)
         return self._coefficients(step.transition, self._waiting_gradient(step))
 
@@ -129,8 +135,8 @@ class Replay(PathReplay):
         scale = np.asarray(1.0 / every)
         if transition.clip_factors is not None:
             scale = scale * np.repeat(transition.clip_factors, self.updates.sizes)
-        elif self._settings.clipvalue is not None:
-            assert waiting is not None  # clipping by value depends on each element
+        elif self._settings.clipvalue is not None and waiting is not None:
+            # Clipping by value depends on each element.
             scale = scale * clip_ratio(tf.constant(waiting / every), self._settings.clipvalue).numpy()
         return Update(factors.gain, factors.direct, factors.pull.numpy(), scale)
 
@@ -167,7 +173,7 @@ class Replay(PathReplay):
         Raises
         ------
         UnbalancedLedgerError
-            If the law does not explain a step, or a batch is not the one that trained.
+            If a batch is not the one that trained; for a strict replay also if the law does not explain a step.
         """
         begin = 0 if self.needs_history(grouping) else first
         flows = self._flows_before(begin, grouping)
@@ -207,7 +213,7 @@ class Replay(PathReplay):
         Raises
         ------
         UnbalancedLedgerError
-            If the law does not explain the step.
+            If the replay is strict and the law does not explain the step.
         """
         assert self.splits_each_alone
         flows = self._flows_before(step.number, None)
@@ -240,7 +246,8 @@ class Replay(PathReplay):
     def _needs_samples(self) -> bool:
         # Without momentum, the gradient is known only up to the rounding of the weights. Clipped elements need the whole
         # gradient, since the factors follow from it.
-        return not self.updates.has_momentum or self._settings.clipvalue is not None
+        has_losses = self.run.level == SAMPLE
+        return has_losses and (not self.updates.has_momentum or self._settings.clipvalue is not None)
 
     def _flows(self, grouping: Grouping | None) -> Flows:
         start = in_dtype(self.run.step_store.start, self._dtype)
@@ -272,11 +279,13 @@ class Replay(PathReplay):
         last = names.ROUNDING if names.ROUNDING in flows else names.DATA
         left = None if transition.momentum is None else transition.momentum.astype(float)
         for name, flow in flows.items():
-            if name != last or transition.momentum is None:
+            if name != last or (transition.momentum is None and self.run.level == SAMPLE):
                 causes[name] = flow.displace(law, update, rate)
                 left = left if left is None else left - total(flow.momentum)
         if left is not None:
             causes[last] = flows[last].reach(left, law, update)
+        elif last not in causes:  # neither momentum nor losses: the gradients moved what decay did not
+            causes[last] = transition.theta_stepped - transition.theta_start - causes[names.WEIGHT_DECAY]
         return causes
 
     def _checked(self, step: ReplayedStep, causes: dict[str, np.ndarray], largest: float) -> PathStep:
@@ -287,8 +296,11 @@ class Replay(PathReplay):
             self._dtype, copy=False
         )
         missed = float(np.linalg.norm(unexplained))
-        self._check_law(step.number, missed, largest)
         causes = causes | changes_of(transition)
+        if missed > _LARGEST_UNEXPLAINED * largest:
+            self._note_unexplained(step.number, missed / largest)
+            causes[names.EXTERNAL] = causes[names.EXTERNAL] + unexplained
+            missed = 0.0
         is_noticeable = missed > _NOTICEABLE * self._tolerance * float(np.linalg.norm(step.path.displacement))
         points = {
             name: self._pad(vector) for name, vector in causes.items() if name == names.DATA or vector.any()
@@ -306,17 +318,17 @@ class Replay(PathReplay):
             theta, [(0, 0)] * (theta.ndim - 1) + [(0, self._model.point_size - self._model.theta_size)]
         )
 
-    def _check_law(self, number: int, unexplained: float, largest: float) -> None:
-        if unexplained > _LARGEST_UNEXPLAINED * largest:
+    def _note_unexplained(self, number: int, share: float) -> None:
+        """Note a step that the law does not explain. Its unexplained displacement is external."""
+        if self._is_strict:
             raise UnbalancedLedgerError(
-                f"Step {number} of {self.run.run_dir} moved the weights in a way that the record does not explain: the "
-                f"optimizer's law misses {unexplained / largest:.1%} of the largest step so far; at most "
-                f"{_LARGEST_UNEXPLAINED:.0%} is accepted. Either the batch that trained was not the recorded one: feed fit "
-                f"with logger.tap(dataset). Or something changed gradients or weights within the step, such as a train_step "
-                f"of your own or a callback that sets weights in on_train_batch_begin: set them in on_epoch_begin or "
-                f"on_epoch_end. Or rounding was amplified: where gradients nearly cancel, as those of a bias before "
-                f"BatchNormalization, AdamW divides them by their own size. Leave such a bias out (use_bias=False)."
+                f"Step {number} of {self.run.run_dir} moved the weights in a way that the optimizer's law does not explain. "
+                f"It misses {share:.1%} of the largest step so far, and rounding explains {_LARGEST_UNEXPLAINED:.0%} at "
+                f"most. Something else set weights within the step, such as a train_step of your own; or the record was changed. "
+                f"attribute() still answers: it enters the unexplained displacement of such steps under "
+                f"{names.EXTERNAL!r}."
             )
+        self.unexplained[number] = share
 
 
 def _size(transition: Transition) -> float:

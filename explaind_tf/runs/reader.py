@@ -8,7 +8,9 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from explaind_tf import constants
+from explaind_tf import constants as names
 from explaind_tf.errors import RunFormatError
+from explaind_tf.levels import AXES, PATH, SAMPLE
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.manifest import (
     COMPLETE,
@@ -20,7 +22,7 @@ from explaind_tf.runs.format.manifest import (
     read_manifest,
 )
 from explaind_tf.runs.format.step_records import Layout
-from explaind_tf.runs.graphs.loaded import Graphs
+from explaind_tf.runs.graphs.loaded import ForwardGraph, Graphs
 from explaind_tf.runs.graphs.training_graph import TrainingGraph
 from explaind_tf.runs.keyframes import KeyframeReplay
 from explaind_tf.runs.samples import SampleStore
@@ -29,6 +31,7 @@ from explaind_tf.runs.storage.digests import FileDigest, checked_tree, require_i
 from explaind_tf.runs.storage.files import AnyPath, as_path
 from explaind_tf.runs.storage.records import RecordFile, file_sha256
 from explaind_tf.runs.weight_path import WeightPath
+from explaind_tf.terms import Source
 
 _SHARD = re.compile(f"({STEPS}|{SAMPLES})-.*[.]tfrecord")
 
@@ -159,10 +162,26 @@ class RecordedRun(WeightPath):
         return self._samples
 
     @cached_property
-    def graphs(self) -> Graphs:
+    def graphs(self) -> Graphs | ForwardGraph:
         """The model as pure functions. They are loaded on first use, after a check of their files."""
         with self._checked_graphs() as directory:
-            return Graphs(directory)
+            return Graphs(directory) if self.level == SAMPLE else ForwardGraph.load(directory)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes that its ledgers can have."""
+        return AXES[self.level]
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The terms of its ledgers. Only losses tell the gradients of samples and regularisers apart."""
+        unknown = () if self.level == SAMPLE else (names.REGULARIZER, names.ROUNDING)
+        return tuple(term for term in super().terms if term not in unknown)
+
+    @property
+    def source(self) -> Source:
+        """What is known of its steps; it determines the terms of its ledgers."""
+        return "checkpoints" if self.level == PATH else "recorded"
 
     def _checked_graphs(self) -> AbstractContextManager[Path]:
         return checked_tree(self.run_dir / constants.GRAPHS_DIR, self.manifest.graphs)
@@ -188,6 +207,8 @@ class RecordedRun(WeightPath):
             self.samples.read(row)
         for step in self.steps:
             rows = self.step_store.rows(int(step))
+            if self.level != SAMPLE and len(rows) == 0:
+                continue
             if len(rows) == 0 or rows.min() < 0 or rows.max() >= len(self.samples):
                 raise RunFormatError(
                     f"{self.run_dir}: step {step} names no samples, or samples that the run does not have "
@@ -197,9 +218,10 @@ class RecordedRun(WeightPath):
     def __repr__(self) -> str:
         state = "complete" if self.is_complete else "cut short"
         weights = self.step_store.layout.size
+        level = "" if self.level == SAMPLE else f", level {self.level}"
         return (
             f"<{type(self).__name__} {str(self.run_dir)!r}: {len(self.step_store)} steps, {len(self.samples)} "
-            f"samples, {weights:,} weights in {len(self.layers)} layers, {state}>"
+            f"samples, {weights:,} weights in {len(self.layers)} layers, {state}{level}>"
         )
 
 

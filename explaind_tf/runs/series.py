@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from explaind_tf import constants as names
 from explaind_tf.errors import RefusedError, RunFormatError
+from explaind_tf.levels import AXES, PATH
 from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.manifest import Manifest
 from explaind_tf.runs.format.step_records import Layout
@@ -20,6 +20,7 @@ from explaind_tf.runs.graphs.loaded import ForwardGraph
 from explaind_tf.runs.samples import SampleStore
 from explaind_tf.runs.steps import Transition
 from explaind_tf.runs.weight_path import WeightPath
+from explaind_tf.terms import Source
 
 # The two ends of a step. No more are held, since one checkpoint may fill much of the memory.
 _HELD = 2
@@ -205,8 +206,8 @@ class CheckpointSeries(WeightPath):
         Step s leads from ``checkpoints[s]`` to ``checkpoints[s + 1]``.
     """
 
-    axes = (names.STEP, names.LAYER, names.PARAMETER)
-    source = "checkpoints"
+    axes = AXES[PATH]
+    source: Source = "checkpoints"
 
     def __init__(
         self, paths: Sequence[Path], read: ReadCheckpoint, manifest: Manifest, graph: ForwardGraph

@@ -1,12 +1,12 @@
 """`WeightPath`: the common interface of a recorded run and a series of checkpoints."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from explaind_tf import constants as names
+from explaind_tf.levels import Level
 from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.manifest import Manifest
 from explaind_tf.runs.format.step_records import Layout
@@ -50,11 +50,23 @@ class WeightPath(ABC):
         The weights.
     """
 
-    axes: ClassVar[tuple[str, ...]] = names.AXES
-    source: ClassVar[Source] = "recorded"
-
     manifest: Manifest
     step_store: Steps
+
+    @property
+    def level(self) -> Level:
+        """What can be asked of the path: ``"sample"``, ``"cause"`` or ``"path"``, each less than the one before."""
+        return self.manifest.level
+
+    @property
+    @abstractmethod
+    def axes(self) -> tuple[str, ...]:
+        """The axes that its ledgers can have."""
+
+    @property
+    @abstractmethod
+    def source(self) -> Source:
+        """The kind of path."""
 
     @property
     @abstractmethod

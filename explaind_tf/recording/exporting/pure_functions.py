@@ -77,7 +77,8 @@ class PureFunctions(tf.Module):
     @property
     def byte_count(self) -> int:
         """Approximate bytes of the functions."""
-        found = [self.forward, self.sample_losses, self.loss_scales, self.penalty]
+        names = (FORWARD, SAMPLE_LOSSES, LOSS_SCALES, PENALTY)
+        found = [getattr(self, name) for name in names if hasattr(self, name)]
         return sum(f.get_concrete_function().graph.as_graph_def().ByteSize() for f in found)
 
     def save(self, path: str) -> None:
@@ -125,6 +126,26 @@ def pure_functions(
         gradients |= own
     facts = ModelFacts(outputs, found.losses, has_batch_penalty or bodies.regularized > 0)
     return PureFunctions({FORWARD: without_gradients(forward)} | of_losses, gradients, facts)
+
+
+def forward_function(model: keras.Model, inputs: Structure) -> PureFunctions:
+    """Trace only the forward pass of a model, whose losses are not known by sample.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Built.
+    inputs : Structure
+        Structure of one input.
+
+    Raises
+    ------
+    RefusedError
+        If the pass depends on variables that are not the model's, or cannot be differentiated.
+    """
+    forward = traced_forward(model, inputs)
+    facts = ModelFacts(forward.outputs, (), has_penalty=False)
+    return PureFunctions({FORWARD: without_gradients(forward.function)}, {}, facts)
 
 
 @dataclass(frozen=True)

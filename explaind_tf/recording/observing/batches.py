@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -99,6 +99,32 @@ class BatchForm:
         specs = tuple(tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in form.flatten(data))
         return cls(inputs, targets, weights, form.is_tuple, specs)
 
+    def with_free_sizes(self, declared: Structure) -> "BatchForm":
+        """Return the form with the sizes left open that a model declares as open, such as the length of a sequence.
+
+        The tensors of an eager step have all sizes. If an input has an open one, those of targets and weights are open, too.
+        """
+        pairs = list(zip(struct.leaves(self.inputs), struct.leaves(declared), strict=False))
+        if len(pairs) != len(struct.leaves(self.inputs)) or all(None not in leaf.shape for _, leaf in pairs):
+            return self
+        opened = [
+            struct.Leaf(own.dtype, known.shape) if len(own.shape) == len(known.shape) else own
+            for own, known in pairs
+        ]
+        return replace(
+            self,
+            inputs=struct.pack(self.inputs, opened),
+            targets=struct.map_leaves(self.targets, _with_open_sizes),
+            weights=None if self.weights is None else struct.map_leaves(self.weights, _with_open_sizes),
+        )
+
+    def accepts(self, other: "BatchForm") -> bool:
+        """Return whether batches of another form have this one, too. They may have sizes where this one leaves them open."""
+        return self.is_tuple == other.is_tuple and all(
+            (ours is None) == (theirs is None) and (ours is None or theirs is None or _accepts(ours, theirs))
+            for ours, theirs in zip(self._structures, other._structures, strict=True)
+        )
+
     def flatten(self, data: Any) -> list[Any]:
         """Return the tensors of a batch in flattening order."""
         parts = zip(self._structures, keras.utils.unpack_x_y_sample_weight(data), strict=True)
@@ -138,7 +164,23 @@ class BatchForm:
         return self.inputs, self.targets, self.weights
 
 
-Meet = Callable[[BatchForm], None]
+# What looks at the data of a step, see WatchedStep.
+Meet = Callable[[Any], BatchForm | None]
+
+
+def _with_open_sizes(leaf: struct.Leaf) -> struct.Leaf:
+    return struct.Leaf(leaf.dtype, (None,) * len(leaf.shape))
+
+
+def _accepts(ours: Structure, theirs: Structure) -> bool:
+    wide, narrow = struct.leaves(ours), struct.leaves(theirs)
+    is_nested_alike = struct.map_leaves(ours, type) == struct.map_leaves(theirs, type)
+    return is_nested_alike and all(
+        a.dtype == b.dtype
+        and len(a.shape) == len(b.shape)
+        and all(size in (None, found) for size, found in zip(a.shape, b.shape, strict=True))
+        for a, b in zip(wide, narrow, strict=True)
+    )
 
 
 def _refuse_odd(spec: Any) -> None:

@@ -59,9 +59,9 @@ class EarlierSteps:
         earlier = [_operations(step.graph) for step in self._steps if _takes(step, data)]
         if earlier and _operations(graph) not in earlier:
             raise RefusedError(
-                "The model was trained before, and Keras goes on with the training step that it compiled then. Compiled now, "
-                "the step would be another one: something that it depends on was changed since, such as layer.trainable. "
-                "Call model.compile(...) again before fit(), so that the change takes effect; or undo the change."
+                "The model was trained before, and Keras goes on with the training step that it compiled then. Compiled "
+                "now, the step would be another one: something that it depends on was changed since, such as "
+                "layer.trainable. Call model.compile(...) again before fit(), so that the change takes effect; or undo the change."
             )
 
 

@@ -1,6 +1,4 @@
-"""The outcome of a step for model and optimizer, read between steps or from the optimizer's ring buffers."""
-
-from dataclasses import dataclass
+"""The outcome of a step for model and path optimizer, read between steps or from the optimizer's ring buffers."""
 
 import keras
 import numpy as np
@@ -8,37 +6,12 @@ import numpy as np
 from explaind_tf.laws import Moments, UsedGradient
 from explaind_tf.laws.used_gradients import Preparation, StepGradient
 from explaind_tf.optimizers import PathOptimizer
-from explaind_tf.optimizers.ring_buffer import StepScalars
+from explaind_tf.recording.observing.weight_observer import StepOutcome, WeightObserver, flat, unless_equal
 from explaind_tf.runs.format.step_records import LOSS_SCALE, Snapshot
-from explaind_tf.runs.graphs.training_variables import TrainingVariables, flat_or_none, views_of
+from explaind_tf.runs.graphs.training_variables import TrainingVariables, views_of
 
 
-@dataclass(frozen=True)
-class StepOutcome:
-    """The model and its optimizer after a step.
-
-    Attributes
-    ----------
-    snapshot : Snapshot
-        All variables after the step.
-    scalars : StepScalars or None
-        Scalars that the update used; None if the step only accumulated its gradient.
-    clip_factors : np.ndarray or None
-        Clipping factor of each trainable variable of the model.
-    theta_stepped : np.ndarray or None
-        Weights after the update, shape (D,), if something else changed them within the step.
-    is_skipped : bool
-        Whether the optimizer left the batch out because a gradient was not finite.
-    """
-
-    snapshot: Snapshot
-    scalars: StepScalars | None
-    clip_factors: np.ndarray | None
-    theta_stepped: np.ndarray | None
-    is_skipped: bool = False
-
-
-class StepObserver:
+class StepObserver(WeightObserver):
     """Reads the variables of a model in training.
 
     Most steps can be read from outside, after they end. If one execution takes several steps, or something besides the
@@ -54,8 +27,6 @@ class StepObserver:
 
     Attributes
     ----------
-    variables : TrainingVariables
-        Variables of model and optimizer.
     optimizer_variables : list of keras.Variable
         The optimizer's variables other than its moments and accumulated gradients, also those of a LossScaleOptimizer.
     may_skip : bool
@@ -77,7 +48,7 @@ class StepObserver:
             accumulated,
             self.optimizer_variables,
         ]
-        self.variables = TrainingVariables(*([v.value for v in group] for group in groups))
+        super().__init__(TrainingVariables(*([v.value for v in group] for group in groups)))
         self._indices = [optimizer._get_variable_index(v) for v in model.trainable_variables]
         if _must_watch(model, optimizer):
             optimizer.watch([v for group in groups for v in group], slots=model.steps_per_execution)
@@ -87,21 +58,6 @@ class StepObserver:
     def iteration(self) -> int:
         """Return the optimizer's raw counter."""
         return int(views_of([self._optimizer._iterations.value])[0])
-
-    def changed_weights(self, known: np.ndarray) -> np.ndarray | None:
-        """Return the current θ, shape (D,), or None if it equals ``known``."""
-        return _unless_equal(_flat(views_of(self.variables.parameters)), known)
-
-    def changed_state(self, known: list[np.ndarray]) -> list[np.ndarray] | None:
-        """Return the current non-trainable variables, or None if they equal ``known``."""
-        values = views_of(self.variables.state)
-        if _all_equal(values, known):
-            return None
-        return [np.array(value) for value in values]
-
-    def momentum(self) -> np.ndarray | None:
-        """Return the current m, or None if the optimizer has none."""
-        return flat_or_none(views_of(self.variables.momentum))
 
     def outcome(self, iteration: int) -> StepOutcome:
         """Return the outcome of the step at a raw counter value.
@@ -118,18 +74,14 @@ class StepObserver:
             snapshot = self.variables.pack(values)
         else:
             snapshot = self.variables.snapshot()
-        theta_stepped = None if stepped is None else _flat([stepped[i] for i in self._indices])
+        theta_stepped = None if stepped is None else flat([stepped[i] for i in self._indices])
         factors = None if scalars is None else scalars.clip_factors
         return StepOutcome(
             snapshot=snapshot,
             scalars=scalars,
             clip_factors=None if factors is None else factors[self._indices],
-            theta_stepped=_unless_equal(theta_stepped, snapshot.theta),
+            theta_stepped=unless_equal(theta_stepped, snapshot.theta),
         )
-
-    def skipped(self) -> StepOutcome:
-        """Return the outcome of a step that the optimizer left out."""
-        return StepOutcome(self.variables.snapshot(), None, None, None, is_skipped=True)
 
     def loss_scale_in(self, snapshot: Snapshot) -> float:
         """Return the loss scale at a snapshot; 1 if the loss is not scaled."""
@@ -144,7 +96,7 @@ class StepObserver:
         """Return for each weight whether weight decay applies (1 or 0), shape (D,)."""
         trainable = self._model.trainable_variables
         flags = self._optimizer.decay_mask(trainable)
-        return _flat([np.full(v.shape, f, v.dtype) for v, f in zip(trainable, flags, strict=True)])
+        return flat([np.full(v.shape, f, v.dtype) for v, f in zip(trainable, flags, strict=True)])
 
     def used_gradient(
         self, start: Snapshot, theta_before: np.ndarray, outcome: StepOutcome, iteration: int
@@ -185,15 +137,3 @@ def _must_watch(model: keras.Model, optimizer: PathOptimizer) -> bool:
     constrained = any(v.constraint is not None for v in model.trainable_variables)
     overwritten = optimizer.use_ema and optimizer.ema_overwrite_frequency
     return bool(model.steps_per_execution > 1 or constrained or overwritten)
-
-
-def _unless_equal(vector: np.ndarray | None, other: np.ndarray) -> np.ndarray | None:
-    return None if vector is None or np.array_equal(vector, other) else vector
-
-
-def _all_equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-def _flat(arrays: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate([array.reshape(-1) for array in arrays])

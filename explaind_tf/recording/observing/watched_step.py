@@ -26,7 +26,8 @@ class WatchedStep:
     model : keras.Model
         Built and compiled.
     meet : callable
-        Called with the form of the data when a step is traced, before it is taken. It may refuse.
+        Called with the data when a step is traced, before it is taken. It returns their form, or None if batches are not
+        to be noted. It may refuse.
     ids : str or None
         Key of the samples' ids in a dict of inputs. The step gets the inputs without them.
     """
@@ -34,7 +35,7 @@ class WatchedStep:
     def __init__(self, model: keras.Model, meet: Meet, ids: str | None = None) -> None:
         self._model, self._meet, self._ids = model, meet, ids
         self._lock = threading.Lock()
-        self._queue: deque[StepBatch] = deque()
+        self._queue: deque[StepBatch | None] = deque()
         self._is_open = False
         self._fingerprints = BatchFingerprints()
         self._hashing = ThreadPoolExecutor(1, thread_name_prefix="fingerprints")
@@ -76,10 +77,9 @@ class WatchedStep:
 
     def _seen(self, data: Any) -> Any:
         ids, data = (None, data) if self._ids is None else without_ids(data, self._ids)
-        form = BatchForm.of(data)
         with tf.init_scope():
-            self._meet(form)
-        tensors = [*form.flatten(data), *([] if ids is None else [ids])]
+            form = self._meet(data)
+        tensors = [] if form is None else [*form.flatten(data), *([] if ids is None else [ids])]
         if tf.executing_eagerly():
             self._enqueue(form, [tensor.numpy() for tensor in tensors], ids is not None)
         else:
@@ -89,8 +89,11 @@ class WatchedStep:
             )
         return data
 
-    def _enqueue(self, form: BatchForm, arrays: list[np.ndarray], with_ids: bool) -> None:
+    def _enqueue(self, form: BatchForm | None, arrays: list[np.ndarray], with_ids: bool) -> None:
         if not self._is_open:
+            return
+        if form is None:
+            self._queue.append(None)
             return
         ids = [plain_id(value) for value in arrays.pop()] if with_ids else None
         # Copied, since the arrays are views of buffers that TensorFlow reuses.
@@ -123,8 +126,8 @@ class WatchedStep:
             self._queue.clear()
             self._is_open = True
 
-    def close(self) -> list[StepBatch]:
-        """Note no more batches, since the execution has ended. Return those of its steps, in order."""
+    def close(self) -> list[StepBatch | None]:
+        """Note no more batches, since the execution has ended. Return those of its steps, in order; None without a form."""
         with self._lock:
             self._is_open = False
             return list(self._queue)

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
+from explaind_tf.levels import LEVELS, SAMPLE, Level
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.expect import expect, is_count, short, text
 from explaind_tf.runs.format.structure import Structure
@@ -86,6 +87,12 @@ class OptimizerSettings:
         return cls(law, constants, body["second_moment"], accumulates, clipvalue)
 
 
+# Where nothing shows what moved the weights.
+UNKNOWN_OPTIMIZER: Final = OptimizerSettings(
+    law="", constants={}, second_moment=False, accumulates=1, clipvalue=None
+)
+
+
 @dataclass(frozen=True)
 class RunDescription:
     """Model, optimizer, loss and data of a run. They are the same in all fits that continue the run.
@@ -108,6 +115,10 @@ class RunDescription:
         Structure of the sample weights of one sample; None if the dataset has none.
     outputs : Structure
         Structure of the model's output for one input.
+    level : {"sample", "cause", "path"}
+        What can be asked of the run.
+    level_reason : str
+        Why it is not more; empty if it is all.
     """
 
     variables: tuple[VariableSpec, ...]
@@ -119,6 +130,8 @@ class RunDescription:
     targets: Structure
     weights: Structure | None
     outputs: Structure
+    level: Level = field(default=SAMPLE, kw_only=True)
+    level_reason: str = field(default="", kw_only=True)
 
     def differences(self, other: "RunDescription", names: Collection[str], *, with_decay: bool) -> list[str]:
         """Return the names of the fields in which another description differs.
@@ -172,10 +185,20 @@ class RunDescription:
             targets=struct.from_json(body["targets"]),
             weights=None if body["weights"] is None else struct.from_json(body["weights"]),
             outputs=struct.from_json(body["outputs"]),
+            **_level_from_json(body),
         )
 
 
-ALL_FIELDS: Final = tuple(field.name for field in fields(RunDescription))
+# All that must be the same in each fit of a run.
+ALL_FIELDS: Final = tuple(field.name for field in fields(RunDescription) if field.name != "level_reason")
+
+
+def _level_from_json(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the level and its reason. Before version 9, all runs were of the level of samples."""
+    if "level" not in body:
+        return {}
+    expect(body["level"] in LEVELS, f"level={short(body['level'])} must be one of {', '.join(LEVELS)}")
+    return {"level": body["level"], "level_reason": text(body, "level_reason")}
 
 
 def _variable_from_json(item: dict[str, Any]) -> VariableSpec:

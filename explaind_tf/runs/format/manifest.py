@@ -32,6 +32,7 @@ _KEYS = (
     *("run_id", "created", "status"),
     *("variables", "state", "optimizer", "optimizer_state", "every", "loss"),
     *("inputs", "targets", "weights", "outputs"),
+    *("level", "level_reason"),
     *("environment", "graphs", "shards"),
 )
 

@@ -203,18 +203,7 @@ class Graphs:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._module: Any = tf.saved_model.load(str(path))
-        except Exception as error:  # TensorFlow raises many kinds of errors for a file that is no SavedModel
-            raise RunFormatError(
-                f"{path} cannot be loaded as a SavedModel: {error}. Restore it from a copy."
-            ) from error
-        names = (FORWARD, SAMPLE_LOSSES, LOSS_SCALES, PENALTY)
-        missing = [name for name in names if not hasattr(self._module, name)]
-        if missing:
-            raise RunFormatError(
-                f"{path} lacks the functions {missing}, which a PathLogger always writes. Restore it from a copy."
-            )
+        self._module = _loaded(path, (FORWARD, SAMPLE_LOSSES, LOSS_SCALES, PENALTY))
         try:
             self._take_functions()
         except (AttributeError, IndexError, TypeError, ValueError) as error:
@@ -250,7 +239,7 @@ class Graphs:
 
 
 class ForwardGraph:
-    """Only the forward pass, of a model that was never recorded. Otherwise it is used like :class:`Graphs`.
+    """Only the forward pass, of checkpoints or of a run without losses. Otherwise it is used like :class:`Graphs`.
 
     Parameters
     ----------
@@ -263,6 +252,38 @@ class ForwardGraph:
     def __init__(self, forward: Any) -> None:
         self.functions = RunFunctions(InlinedFunction.of(forward).seen_through())
         self.forward_bytes_per_input = _float_bytes_per_row(forward)
+
+    @classmethod
+    def load(cls, path: Path) -> "ForwardGraph":
+        """Return the forward pass of a SavedModel directory.
+
+        Raises
+        ------
+        RunFormatError
+            If the directory does not hold one.
+        """
+        module = _loaded(path, (FORWARD,))
+        try:
+            return cls(module.forward.concrete_functions[0])
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            raise RunFormatError(
+                f"{path} holds functions of another form than a PathLogger writes: {error}. Restore it from a copy."
+            ) from error
+
+
+def _loaded(path: Path, names: tuple[str, ...]) -> Any:
+    try:
+        module: Any = tf.saved_model.load(str(path))
+    except Exception as error:  # TensorFlow raises many kinds of errors for a file that is no SavedModel
+        raise RunFormatError(
+            f"{path} cannot be loaded as a SavedModel: {error}. Restore it from a copy."
+        ) from error
+    missing = [name for name in names if not hasattr(module, name)]
+    if missing:
+        raise RunFormatError(
+            f"{path} lacks the functions {missing}, which a PathLogger always writes. Restore it from a copy."
+        )
+    return module
 
 
 def _float_bytes_per_row(concrete: Any) -> int:

@@ -1,0 +1,174 @@
+"""The check of the first step: what the record of samples does not explain is refused."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from explaind_tf.errors import RefusedError
+from explaind_tf.laws.used_gradients import Arithmetic, find_mismatch, measured_rounding
+from explaind_tf.optimizers import PathOptimizer
+from explaind_tf.recording.exporting.pure_functions import PureFunctions
+from explaind_tf.recording.observing.batches import StepBatch
+from explaind_tf.recording.observing.observer import StepObserver
+from explaind_tf.recording.observing.weight_observer import StepOutcome
+from explaind_tf.recording.session_state import FirstStep, Position, Training
+from explaind_tf.runs.graphs.loaded import LossFunctions
+from explaind_tf.runs.graphs.precision import eps_of
+
+
+def _arithmetic_of(model: keras.Model) -> Arithmetic:
+    """Return the numbers that the training of a model computes with."""
+    names = {layer.compute_dtype for layer in model._flatten_layers()} - {None}
+    layers = [dtype for dtype in map(tf.dtypes.as_dtype, names) if dtype.is_floating]
+    weights_eps = eps_of(tf.dtypes.as_dtype(model.trainable_variables[0].dtype))
+    coarsest = max([weights_eps, *map(eps_of, layers)])
+    return Arithmetic.of(weights_eps, coarsest, with_xla=bool(model.jit_compile))
+
+
+def _check_clipping(optimizer: PathOptimizer) -> None:
+    """Check that the clipping of the first step can be accounted for.
+
+    Raises
+    ------
+    RefusedError
+        If ``clipvalue`` was applied to a sparse gradient.
+    """
+    if optimizer.clips_slices:
+        raise RefusedError(
+            "The optimizer has clipvalue set, and the model has a sparse gradient, such as that of an Embedding. Keras "
+            "clips each slice (the occurrence of a token) by itself, so the clipped gradient is not a function of the "
+            "batch's gradient. This version cannot account for that: use clipnorm or global_clipnorm."
+        )
+
+
+def check_first_step(
+    training: Training,
+    observer: StepObserver,
+    first: FirstStep,
+    at: Position,
+    batch: StepBatch,
+    outcome: StepOutcome,
+) -> None:
+    """Check that the recorded batch, replayed through the exported functions, gives Keras' own gradient.
+
+    This detects everything that changes a step but is not recorded: a train_step that computes another loss, random numbers
+    that do not come from a Keras seed generator. When a run is resumed, the functions are those of its recording, and the
+    model must still compute the same.
+
+    Parameters
+    ----------
+    training : Training
+        What is trained.
+    observer : StepObserver
+        Reads the optimizer's variables.
+    first : FirstStep
+        The state before the step, and the exported functions.
+    at : Position
+        The position of the recording, before the step.
+    batch : StepBatch
+        The batch of the step.
+    outcome : StepOutcome
+        What the step left.
+
+    Raises
+    ------
+    RefusedError
+        If the gradient that the optimizer used is not the replayed one, up to rounding.
+    """
+    model, optimizer = training.model, training.optimizer
+    assert optimizer is not None and first.losses is not None  # otherwise batches are not recorded
+    _check_clipping(optimizer)
+    before, variables = at.changes.applied_to(at.last), model.trainable_variables
+    updates = optimizer.updates_before(at.iteration)
+    found = observer.used_gradient(first.start, before.theta, outcome, updates)
+    if found is None:
+        return
+    pieces = np.split(before.theta, np.cumsum([v.value.shape.num_elements() for v in variables])[:-1])
+    theta = [piece.reshape(v.shape) for piece, v in zip(pieces, variables, strict=True)]
+    replay = _Replay(first.losses, batch, theta, before.state, observer.loss_scale_in(at.last))
+    loss_shape = replay.loss_shape()
+    if loss_shape != (len(batch),):
+        raise RefusedError(
+            f"The loss has values of shape {loss_shape} for a batch of {len(batch)} samples, so it cannot be split over the "
+            f"samples. Return per-sample values of shape (batch,), as keras.losses do."
+        )
+    if not np.isfinite(found.used.value).all():
+        raise RefusedError(
+            "The gradient of the first step is NaN or infinite. Look for NaN or infinite values in the first batch, or "
+            "for a loss that is not finite there. Nothing was written."
+        )
+    mismatch = find_mismatch(
+        found.used,
+        found.preparation(replay.gradient() + found.waiting),
+        [value.size for value in theta],
+        lambda: found.preparation.scaled(replay.rounding(_arithmetic_of(model))),
+    )
+    if mismatch is not None:
+        raise RefusedError(
+            f"The first step was replayed from the record, and its gradient is not the one that Keras used: for "
+            f"{variables[mismatch.variable].path!r} they differ by {mismatch.difference:.2g}, and rounding explains "
+            f"{mismatch.allowed:.2g} (Euclidean norms). Something that is not recorded changed the step. Possible causes: "
+            f"a train_step or compute_loss of your own; random numbers that are not from a keras.random.SeedGenerator; a "
+            f"random layer (Dropout, GaussianNoise) under jit_compile=True, where XLA draws other numbers from the same "
+            f"seed (use compile(..., jit_compile=False)); a custom gradient within a loop, a branch or a tf.function; or, "
+            f"when a run is resumed, a model that does not compute what the recorded one did."
+        )
+
+
+class _Replay:
+    """The first batch, computed again from exported functions.
+
+    Parameters
+    ----------
+    functions : PureFunctions or LossFunctions
+        The functions.
+    batch : StepBatch
+        The batch.
+    theta, state : list of np.ndarray
+        Values of the variables.
+    loss_scale : float
+        What the loss is multiplied by before its gradient is taken.
+    """
+
+    def __init__(
+        self,
+        functions: PureFunctions | LossFunctions,
+        batch: StepBatch,
+        theta: list[np.ndarray],
+        state: list[np.ndarray],
+        loss_scale: float,
+    ) -> None:
+        self._functions, self._theta, self._count = functions, theta, len(batch)
+        self._loss_scale = loss_scale
+        self._inputs = [*state, *batch.inputs]
+        self._samples = [*self._inputs, *batch.targets, *batch.weights]
+        self._scales = functions.loss_scales(*theta, *self._samples)[0]
+
+    def loss_shape(self) -> tuple[int, ...]:
+        """Return the shape of the losses: (batch,) if they can be split over samples."""
+        return tuple(self._functions.sample_losses(*self._theta, *self._samples, self._scales)[0].shape)
+
+    def gradient(
+        self, of_weights: np.ndarray | None = None, of_samples: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return the gradient of losses and penalties, shape (D,), for factors of weights (D,) and losses (batch,)."""
+        theta = self._theta
+        if of_weights is not None:
+            pieces = np.split(of_weights, np.cumsum([value.size for value in theta])[:-1])
+            theta = [v * p.reshape(v.shape).astype(v.dtype) for v, p in zip(theta, pieces, strict=True)]
+        parameters = [tf.constant(value) for value in theta]
+        with tf.GradientTape() as tape:
+            tape.watch(parameters)
+            losses = self._functions.sample_losses(*parameters, *self._samples, self._scales)[0]
+            if of_samples is not None:
+                losses = losses * tf.constant(of_samples, losses.dtype)
+            total = tf.reduce_sum(losses) + self._functions.penalty(*parameters, *self._inputs)[0]
+            total = total * tf.constant(self._loss_scale, total.dtype)
+        gradients = tape.gradient(total, parameters, unconnected_gradients="zero")
+        flat = np.concatenate([tf.convert_to_tensor(g).numpy().reshape(-1) for g in gradients])
+        return flat / flat.dtype.type(self._loss_scale)
+
+    def rounding(self, arithmetic: Arithmetic) -> np.ndarray:
+        """Return how far rounding may change the gradient, shape (D,)."""
+        size = sum(value.size for value in self._theta)
+        return arithmetic.gamma * measured_rounding(self.gradient, self._count, size, 0, arithmetic.eps)

@@ -1,0 +1,103 @@
+"""The outcome of a step for the model alone, which any training has."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from explaind_tf.optimizers.ring_buffer import StepScalars
+from explaind_tf.runs.format.step_records import Snapshot
+from explaind_tf.runs.graphs.training_variables import TrainingVariables, flat_or_none, views_of
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """The model and its optimizer after a step.
+
+    Attributes
+    ----------
+    snapshot : Snapshot
+        All variables after the step.
+    scalars : StepScalars or None
+        Scalars that the update used; None if the step only accumulated its gradient.
+    clip_factors : np.ndarray or None
+        Clipping factor of each trainable variable of the model.
+    theta_stepped : np.ndarray or None
+        Weights after the update, shape (D,), if something else changed them within the step.
+    is_skipped : bool
+        Whether the optimizer left the batch out because a gradient was not finite.
+    """
+
+    snapshot: Snapshot
+    scalars: StepScalars | None
+    clip_factors: np.ndarray | None
+    theta_stepped: np.ndarray | None
+    is_skipped: bool = False
+
+
+class WeightObserver:
+    """Reads the weights and the state of a model between steps.
+
+    Parameters
+    ----------
+    variables : TrainingVariables
+        The variables to read.
+
+    Attributes
+    ----------
+    variables : TrainingVariables
+        The variables that are read.
+    """
+
+    optimizer_variables: list[Any] = []  # noqa: RUF012 - none, and never changed
+    may_skip = False
+
+    def __init__(self, variables: TrainingVariables) -> None:
+        self.variables = variables
+
+    @classmethod
+    def of(cls, model: keras.Model) -> "WeightObserver":
+        """Return the observer of a model whose optimizer is not known."""
+        groups = (
+            [v.value for v in group] for group in (model.trainable_variables, model.non_trainable_variables)
+        )
+        parameters, state = groups
+        return cls(TrainingVariables(parameters, state, [], [], [], []))
+
+    def iteration(self) -> int:
+        """Return the optimizer's raw counter; 0 if it is not known."""
+        return 0
+
+    def outcome(self, iteration: int) -> StepOutcome:
+        """Return the outcome of the last step."""
+        return StepOutcome(self.variables.snapshot(), None, None, None)
+
+    def skipped(self) -> StepOutcome:
+        """Return the outcome of a step that the optimizer left out."""
+        return StepOutcome(self.variables.snapshot(), None, None, None, is_skipped=True)
+
+    def changed_weights(self, known: np.ndarray) -> np.ndarray | None:
+        """Return the current θ, shape (D,), or None if it equals ``known``."""
+        return unless_equal(flat(views_of(self.variables.parameters)), known)
+
+    def changed_state(self, known: list[np.ndarray]) -> list[np.ndarray] | None:
+        """Return the current non-trainable variables, or None if they equal ``known``."""
+        values = views_of(self.variables.state)
+        if all(np.array_equal(a, b) for a, b in zip(values, known, strict=True)):
+            return None
+        return [np.array(value) for value in values]
+
+    def momentum(self) -> np.ndarray | None:
+        """Return the current m, or None if the optimizer has none."""
+        return flat_or_none(views_of(self.variables.momentum))
+
+
+def unless_equal(vector: np.ndarray | None, other: np.ndarray) -> np.ndarray | None:
+    """Return a vector, or None if it equals another one."""
+    return None if vector is None or np.array_equal(vector, other) else vector
+
+
+def flat(arrays: list[np.ndarray]) -> np.ndarray:
+    """Return arrays as one vector."""
+    return np.concatenate([array.reshape(-1) for array in arrays])
