@@ -11,7 +11,8 @@ import tensorflow as tf
 from explaind_tf.errors import RefusedError
 from explaind_tf.recording.exporting.exported_gradients import with_own_gradients, without_gradients
 from explaind_tf.recording.exporting.losses import LossPart, have_tokens, loss_parts
-from explaind_tf.recording.exporting.purity import refuse_impure, refuse_without_derivative
+from explaind_tf.recording.exporting.pruned import pruned
+from explaind_tf.recording.exporting.purity import LAYER_METRICS, refuse_impure, refuse_without_derivative
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.structure import Structure
@@ -324,7 +325,8 @@ def traced_forward(model: keras.Model, inputs: Structure) -> TracedForward:
         values = struct.flatten(structure, outputs, "")
         return [tf.convert_to_tensor(value) for _, _, value in values], structure
 
-    traced = TracedForward(*_trace(FORWARD, forward, [*parameters, *state, *x_specs]))
+    found = _trace(FORWARD, forward, [*parameters, *state, *x_specs])
+    traced = TracedForward(pruned(found.function), found.found)
     refuse_impure(FORWARD, traced.function)
     refuse_without_derivative(traced.function, len(parameters) + len(state))
     return traced
@@ -345,11 +347,22 @@ def _call(
     """
     variables = [*model.trainable_variables, *model.non_trainable_variables]
     mapping = list(zip(variables, [*p, *u], strict=True))
+    if training:
+        # Metrics within layers are updated, but losses may not depend on them.
+        with tf.name_scope(LAYER_METRICS):
+            mapping += [(v, tf.zeros(v.shape, v.dtype)) for v in _metrics_of_layers(model)]
     with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
         outputs = model(x, **training_argument(model, training))
         penalties = list(model.losses)
     state = [tf.convert_to_tensor(scope.get_current_value(v)) for v in model.non_trainable_variables]
     return outputs, state, penalties
+
+
+def _metrics_of_layers(model: keras.Model) -> list[keras.Variable]:
+    """Return the variables of metrics that layers of the model update when they are called."""
+    return [
+        v for layer in model._flatten_layers(include_self=False) for m in layer._metrics for v in m.variables
+    ]
 
 
 class _Traced(NamedTuple):

@@ -1,13 +1,16 @@
 """Refusals of functions that cannot be replayed from the record."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
 
 from explaind_tf.errors import RefusedError
 from explaind_tf.kernel.operations.reverse_mode import has_gradient
+from explaind_tf.recording.exporting.pruned import operations_behind
 from explaind_tf.runs.graphs.expanded import has_calls
+
+# Name scope of the values of metrics that layers hold.
+LAYER_METRICS = "metrics_of_layers"
 
 
 def refuse_impure(name: str, function: Any) -> None:
@@ -26,6 +29,7 @@ def refuse_impure(name: str, function: Any) -> None:
         If it is one.
     """
     _refuse_captured_variables(name, function)
+    _refuse_metrics(name, function)
     _refuse_calls(name, function)
 
 
@@ -35,7 +39,19 @@ def _refuse_captured_variables(name: str, function: Any) -> None:
         raise RefusedError(
             f"The model's {name} reads {len(captured)} variable(s) or table(s) that are neither in "
             f"model.trainable_variables nor in model.non_trainable_variables, so the record would not hold "
-            f"them. Create variables with self.add_weight(...) in a layer, and give loss weights as numbers."
+            f"them. Create variables with "
+            f"self.add_weight(..., trainable=False) in a layer, or give loss weights as numbers."
+        )
+
+
+def _refuse_metrics(name: str, function: Any) -> None:
+    if any(
+        LAYER_METRICS in operation
+        for operation in operations_behind(function.get_concrete_function().outputs[:1])
+    ):
+        raise RefusedError(
+            f"The model's {name} depends on a metric within a layer, and the record does not hold metrics. Keep what the "
+            f"loss needs in a variable of the layer: self.add_weight(..., trainable=False)."
         )
 
 
@@ -66,7 +82,7 @@ def refuse_without_derivative(function: Any, variables: int) -> None:
     """
     concrete = function.get_concrete_function()
     reached = {tensor.name for tensor in concrete.inputs[:variables]}
-    needed = _behind(concrete.outputs)
+    needed = operations_behind(concrete.outputs)
     for operation in concrete.graph.get_operations():
         read = {tensor.name for tensor in operation.inputs if tensor.dtype.is_floating}
         made = {tensor.name for tensor in operation.outputs if tensor.dtype.is_floating}
@@ -79,15 +95,3 @@ def refuse_without_derivative(function: Any, variables: int) -> None:
                 f"TensorFlow has no derivative of it, so how the weights moved the prediction could not be told. Replace it "
                 f"by operations that have one (docs/operations.md lists them), or apply it to the inputs before the model."
             )
-
-
-def _behind(tensors: Iterable[tf.Tensor]) -> set[str]:
-    """Return the names of the operations on which tensors depend."""
-    found: set[str] = set()
-    left = [tensor.op for tensor in tensors]
-    while left:
-        operation = left.pop()
-        if operation.name not in found:
-            found.add(operation.name)
-            left.extend(tensor.op for tensor in operation.inputs)
-    return found

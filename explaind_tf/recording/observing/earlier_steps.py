@@ -61,7 +61,7 @@ class EarlierSteps:
             raise RefusedError(
                 "The model was trained before, and Keras goes on with the training step that it compiled then. Compiled "
                 "now, the step would be another one: something that it depends on was changed since, such as "
-                "layer.trainable. Call model.compile(...) again before fit(), so that the change takes effect; or undo the change."
+                "layer.trainable. Call model.compile(...) again before fit(), so that the change takes effect; or undo it."
             )
 
 
