@@ -90,7 +90,7 @@ def standing_of(
     if optimizer is not None:
         return Standing(SAMPLE, options.require or SAMPLE)
     standing = Standing(SAMPLE, options.require or PATH)
-    if options.model is not None:
+    if options.model not in (None, fitted):
         found = "Only a part of the fitted model is accounted for, so what moved its weights is not known."
     else:
         found = (
@@ -108,7 +108,7 @@ def stepped_optimizer(model: keras.Model) -> Any:
 
     Keras wraps the optimizer into one under the mixed_float16 policy.
     """
-    optimizer = model.optimizer
+    optimizer: Any = getattr(model, "optimizer", None)  # a model that was not compiled has none
     is_scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     return optimizer.inner_optimizer if is_scaled else optimizer
 

@@ -4,6 +4,8 @@ import errno
 import statistics
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +15,7 @@ from rich.console import Console
 
 from explaind_tf import constants
 from explaind_tf.errors import RefusedError
-from explaind_tf.levels import Level
+from explaind_tf.levels import MEANING, SAMPLE, Level
 from explaind_tf.recording import checks
 from explaind_tf.recording.forecast import Planned, describe
 from explaind_tf.recording.observing.batches import BatchForm
@@ -199,6 +201,57 @@ class PathLogger(keras.callbacks.Callback):
         assert self._watched is not None  # made with the session
         self._watched.attach()
 
+    @contextmanager
+    def step(self, x: Any = None, y: Any = None, sample_weight: Any = None) -> Iterator[None]:
+        """Record one step of a training loop of one's own: what happens to the weights within the ``with`` block.
+
+        The logger needs to know the model, ``PathLogger(run_dir, model=model)``, and the end of the training:
+        ``with PathLogger(...) as logger:`` around the loop, or ``logger.on_train_end()``.
+
+        Parameters
+        ----------
+        x, y, sample_weight : array or nested structure of arrays, optional
+            The batch of the step. With it, and a model that was compiled with a path optimizer and the loss that the loop
+            uses, steps are recorded by sample.
+
+        Raises
+        ------
+        RefusedError
+            If the step cannot be recorded.
+
+        Examples
+        --------
+        >>> with xtf.PathLogger("runs/policy", model=actor) as logger:   # doctest: +SKIP
+        ...     for observations, rewards in episodes:
+        ...         with logger.step():
+        ...             train(actor, observations, rewards)
+        """
+        if self.model is None:
+            if self._options.model is None:
+                raise RefusedError(
+                    "The logger does not know which model the loop trains. Give it: PathLogger(run_dir, model=model)."
+                )
+            self.set_model(self._options.model)
+        if self._watched is None:
+            self._refuse_used()
+            self._watched = WatchedStep(self.model, self._meet, self._options.ids)
+            self._begin()
+        self.on_train_batch_begin(self._session.steps if self._session is not None else 0)
+        self._watched.see(_as_tensors(x, y, sample_weight))
+        yield
+        self.on_train_batch_end(0)
+
+    def __enter__(self) -> "PathLogger":
+        """Return the logger, for a training loop of one's own."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Commit the run; after an error, keep the steps that were recorded before it."""
+        if kind is None:
+            self.on_train_end()
+        else:
+            self.close()
+
     def _meet(self, data: Any) -> BatchForm | None:
         """Take note of the form of the data, before the first step."""
         if self._session is None:
@@ -212,7 +265,7 @@ class PathLogger(keras.callbacks.Callback):
         assert self._watched is not None  # made before
         model = self.model if self._options.model is None else self._options.model
         checks.check_variables(model)
-        per_epoch = self.params["steps"]
+        per_epoch = (self.params or {}).get("steps")  # a loop of one's own has no parameters
         planned = None if per_epoch is None else Planned(per_epoch * self.params["epochs"], per_epoch)
         run = _cut_short(self.run_dir) if self._resumes else None
         training = Training(self.model, model, checks.known_optimizer(self.model, model), self._watched)
@@ -247,6 +300,11 @@ class PathLogger(keras.callbacks.Callback):
             raise
         except _CANNOT_WRITE as error:
             self._fail(error)
+        standing = self._session.standing
+        if before == 0 and self._session.steps and standing.level != SAMPLE and self.verbose:
+            self._say(
+                f"records at the level {standing.level!r}, {MEANING[standing.level]}. {standing.reason}"
+            )
         if len(self._clock) < _STEPS_TIMED:
             taken = max(1, self._session.steps - before)  # in one execution
             self._clock.append(((trained - self._began) / taken, (time.perf_counter() - trained) / taken))
@@ -319,6 +377,12 @@ class PathLogger(keras.callbacks.Callback):
 
     def _say(self, line: str) -> None:
         Console().print(f"PathLogger: {line}", highlight=False, soft_wrap=True)
+
+
+def _as_tensors(x: Any, y: Any, sample_weight: Any) -> Any:
+    """Return a batch in the form in which ``train_step`` receives it."""
+    data = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+    return tf.nest.map_structure(lambda part: None if part is None else tf.convert_to_tensor(part), data)
 
 
 def _cut_short(run_dir: AnyPath) -> RecordedRun:

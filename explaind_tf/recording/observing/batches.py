@@ -92,7 +92,7 @@ class BatchForm:
         if inputs is None or not struct.leaves(inputs):
             raise RefusedError(
                 "The training step gets no inputs x, so there is no sample to account for. Give fit() data of the form x, "
-                "(x, y) or (x, y, sample_weight)."
+                "(x, y) or (x, y, sample_weight), and logger.step() the batch."
             )
         targets = () if targets is None else targets
         form = cls(inputs, targets, weights, isinstance(data, (tuple, list)), ())

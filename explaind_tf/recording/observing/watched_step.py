@@ -40,7 +40,7 @@ class WatchedStep:
         self._fingerprints = BatchFingerprints()
         self._hashing = ThreadPoolExecutor(1, thread_name_prefix="fingerprints")
         self._unwatched: Any = None
-        self._function = self._made()
+        self._function: Any = None
 
     def _made(self) -> Any:
         """Return Keras' train function, made of the watched step."""
@@ -60,7 +60,7 @@ class WatchedStep:
         earlier = EarlierSteps(before)
 
         def watched(data: Any) -> Any:
-            results = step(self._seen(data))
+            results = step(self.see(data))
             if not tf.executing_eagerly():
                 earlier.refuse_other(data, tf.compat.v1.get_default_graph())
             return results
@@ -75,7 +75,8 @@ class WatchedStep:
                 model.train_step = own
             model.jit_compile, model.train_function = is_compiled, before
 
-    def _seen(self, data: Any) -> Any:
+    def see(self, data: Any) -> Any:
+        """Note the data of a step, and return them without ids."""
         ids, data = (None, data) if self._ids is None else without_ids(data, self._ids)
         with tf.init_scope():
             form = self._meet(data)
@@ -112,12 +113,14 @@ class WatchedStep:
 
     def attach(self) -> None:
         """Have the model train with the watched step."""
+        if self._function is None:
+            self._function = self._made()
         self._unwatched = self._model.train_function
         self._model.train_function = self._function
 
     def detach(self) -> None:
         """Give the model its own train function back, unless something else has replaced the watched one."""
-        if self._model.train_function is self._function:
+        if self._function is not None and self._model.train_function is self._function:
             self._model.train_function = self._unwatched
 
     def open(self) -> None:
