@@ -113,12 +113,12 @@ def stepped_optimizer(model: keras.Model) -> Any:
     return optimizer.inner_optimizer if is_scaled else optimizer
 
 
-def build_model(model: keras.Model, data: Any) -> None:
+def build_model(model: keras.Model, form: BatchForm) -> None:
     """Create the variables of a model that Keras would build on its first call. The model is not run."""
     if model.built:
         return
     symbolic = struct.map_leaves(
-        BatchForm.of(data).inputs, lambda leaf: keras.KerasTensor((None, *leaf.shape), dtype=leaf.dtype)
+        form.inputs, lambda leaf: keras.KerasTensor((None, *leaf.shape), dtype=leaf.dtype)
     )
     model(symbolic, **training_argument(model, False))
 

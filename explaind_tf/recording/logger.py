@@ -195,7 +195,9 @@ class PathLogger(keras.callbacks.Callback):
             self._session.resume(self.model, self._tap)
         else:
             self._watched = WatchedStep(self.model, self._meet, self._options.ids)
-            # Variables of a model that is not built are made when its first step is traced.
+            # Variables of a model that is not built are made when its first step is traced, unless its inputs are known.
+            if self._tap is not None and self._options.model is None:
+                checks.build_model(self.model, self._tap.form)
             if self.model.built or self._options.model is not None:
                 self._begin()
         assert self._watched is not None  # made with the session
@@ -256,7 +258,7 @@ class PathLogger(keras.callbacks.Callback):
         """Take note of the form of the data, before the first step."""
         if self._session is None:
             if self._options.model is None:
-                checks.build_model(self.model, data)
+                checks.build_model(self.model, BatchForm.of(data))
             self._begin()
         assert self._session is not None  # just made
         return self._session.meet(data)

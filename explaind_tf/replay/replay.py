@@ -324,8 +324,8 @@ class Replay(PathReplay):
             raise UnbalancedLedgerError(
                 f"Step {number} of {self.run.run_dir} moved the weights in a way that the optimizer's law does not explain. "
                 f"It misses {share:.1%} of the largest step so far, and rounding explains {_LARGEST_UNEXPLAINED:.0%} at "
-                f"most. Something else set weights within the step, such as a train_step of your own; or the record was "
-                f"changed. "
+                f"most. Something else set weights within the step, such as a train_step of your own, or a callback that "
+                f"sets weights in on_train_batch_begin; or the record was changed. "
                 f"attribute() still answers: it enters the unexplained displacement of such steps under "
                 f"{names.EXTERNAL!r}."
             )

@@ -266,18 +266,6 @@ class TestOptimizerWithAPast:
     def test_momentum_of_a_fresh_optimizer_is_zero(self, training: Training):
         assert not training.run.step_store.start.momentum.any()
 
-    def test_layers_frozen_since_the_last_fit_stay_as_they_are(self, run_dir: Path):
-        """The training step of the earlier fit would update them. It is not used again."""
-        model = dense_model(keras.layers.Dense(3), keras.layers.Dense(2))
-        model.compile(xtf.PathAdamW(0.01), loss="mse")
-        fit(model, batches())
-        model.layers[0].trainable = False
-        frozen = model.layers[0].get_weights()
-        run = record_model(run_dir, model)
-        for before, after in zip(frozen, model.layers[0].get_weights(), strict=True):
-            np.testing.assert_array_equal(before, after)
-        run.verify(progress=False)
-
     def test_gradients_that_wait_for_an_update_are_in_the_start_record(self, run_dir: Path):
         model = dense_model()
         model.compile(xtf.PathAdamW(0.01, gradient_accumulation_steps=2), loss="mse", run_eagerly=True)

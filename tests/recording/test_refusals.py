@@ -132,20 +132,6 @@ ATTEMPTS = {
             ]
         ),
     ),
-    "plain keras AdamW": Attempt(
-        r"compiled with keras\..*\.AdamW\..*compile with explaind_tf\.PathAdamW\(.*same weights",
-        compile={"optimizer": keras.optimizers.AdamW},
-    ),
-    "SGD": Attempt(
-        r"compiled with keras\..*\.SGD\..*compile with explaind_tf\.PathAdamW",
-        compile={"optimizer": keras.optimizers.SGD},
-    ),
-    "unknown cardinality": Attempt(
-        r"number of batches is unknown.*assert_cardinality\(n\).*steps_per_epoch=n", dataset=filtered
-    ),
-    "infinite dataset": Attempt(
-        r"number of batches is unknown.*steps_per_epoch=n", dataset=lambda: batches().repeat()
-    ),
     "loss without per-sample values": Attempt(
         r"loss 'whole_mean' returns .* shape \(\).*not one for each sample.*axis=-1",
         compile={"loss": whole_mean},
@@ -158,19 +144,6 @@ ATTEMPTS = {
         r"compiled without a loss.*`loss=` to compile\(\)",
         model=lambda: OwnLoss([keras.Input((FEATURES,)), Dense(CLASSES)]),
         compile={"loss": None},
-    ),
-    "class weights": Attempt(
-        r"sample weights that the tapped dataset does not have.*logger\.tap\(train_ds, class_weight=",
-        compile={"loss": CROSSENTROPY},
-        dataset=lambda: batches(X, LABELS),
-        fit={"class_weight": {0: 1.0, 1: 3.0}},
-    ),
-    "class weights without an effect": Attempt(
-        # The replay of the first step cannot distinguish them from no weights.
-        r"sample weights that the tapped dataset does not have.*class_weight",
-        compile={"loss": CROSSENTROPY, "run_eagerly": False},
-        dataset=lambda: batches(X, LABELS),
-        fit={"class_weight": {0: 1.0, 1: 1.0}},
     ),
     "class weights at the tap and sample weights": Attempt(
         r"given class_weight and a dataset with sample weights.*Multiply them in the dataset",
@@ -296,20 +269,11 @@ def test_training_that_cannot_be_accounted_for_is_refused(
     assert not run_dir.exists()
 
 
-class TestTapAndFit:
-    def test_fit_without_a_tap_is_refused(self, run_dir: Path):
-        logger = xtf.PathLogger(run_dir, verbose=False)
-        with pytest.raises(RefusedError, match=r"no dataset was tapped.*model\.fit\(logger\.tap\(train_ds\)"):
-            fit(compiled(), batches(), logger)
-        assert not run_dir.exists()
-
-    def test_fit_with_another_dataset_than_the_tapped_one_is_refused(self, run_dir: Path):
-        logger = xtf.PathLogger(run_dir, verbose=False)
-        logger.tap(batches())
-        with pytest.raises(
-            RefusedError, match=r"no batch went through the tap.*same dataset object that tap"
-        ):
-            fit(compiled(), batches(), logger)
+class TestDataOfUnknownLength:
+    def test_steps_between_keyframes_are_refused(self, run_dir: Path):
+        logger = xtf.PathLogger(run_dir, every=2, verbose=False)
+        with pytest.raises(RefusedError, match=r"number of batches .* not known.*steps_per_epoch=n.*every=1"):
+            fit(compiled(), filtered(), logger)
         assert not run_dir.exists()
 
     def test_filter_is_accepted_once_its_cardinality_is_asserted(self, run_dir: Path):

@@ -49,6 +49,8 @@ class Tap:
     ----------
     dataset : tf.data.Dataset
         The dataset for ``fit``.
+    form : BatchForm
+        The form of its elements.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Tap:
                 f"they are: model.fit(x, y, callbacks=[logger])."
             )
         self._form = _element_form(dataset.element_spec, ids)
+        self.form = self._form.batch
         if class_weight is not None:
             dataset = _with_class_weights(dataset, self._form, class_weight)
         self._lock = threading.Lock()
