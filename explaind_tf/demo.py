@@ -320,6 +320,7 @@ def _proponents_table(section: Section) -> Table:
     table.add_column("held-out input")
     table.add_column("log-probability\nbefore → after")
     table.add_column("training sample and influence (nats)")
+    assert section.samples is not None  # the demo records samples
     ranking = section.samples.explaind.proponents(3).isel(output=0)
     for position, (example, verdict) in enumerate(zip(section.inputs, section.predictions, strict=True)):
         ledger = section.samples.isel(input=position, output=0)

@@ -63,6 +63,8 @@ def run_facts(run: Run) -> Facts:
         "inputs": _tensors(manifest.inputs, "x"),
         "targets": _tensors(manifest.targets, "y"),
         "outputs": _tensors(manifest.outputs, "output"),
+        "level": run.level,
+        "level_reason": run.manifest.level_reason,
         "axes": possible_axes(run),
         "bytes": total_bytes(run.run_dir),
         "environment": manifest.environment,
@@ -79,7 +81,7 @@ def possible_axes(run: Run) -> list[str]:
     if not len(run.steps):
         return []
     has_tokens = run.graphs.functions.token_losses is not None
-    return [axis for axis in names.AXES if axis != names.GROUP and (axis != names.TOKEN or has_tokens)]
+    return [axis for axis in run.axes if axis != names.GROUP and (axis != names.TOKEN or has_tokens)]
 
 
 def estimate_facts(run: Run, estimate: Estimate, free: int | None) -> Facts:

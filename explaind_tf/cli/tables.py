@@ -6,6 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from explaind_tf import constants as names
+from explaind_tf.levels import MEANING
 from explaind_tf.terms import all_terms
 
 Facts = dict[str, Any]
@@ -41,17 +42,22 @@ def run_table(facts: Facts) -> Table:
         "samples": f"{facts['samples']:,} ({facts['contents']:,} different contents)",
         "weights": weights,
         "layers": "\n".join(facts["layers"]),
-        "optimizer": f"{facts['optimizer'].get('law')}({constants})",
+        "optimizer": f"{facts['optimizer']['law']}({constants})"
+        if facts["optimizer"]["law"]
+        else "not known",
         "loss": losses + (" and regularisers" if facts["loss"].get("has_regularizer") else ""),
         "inputs": "\n".join(map(_tensor, facts["inputs"])),
         "targets": "\n".join(map(_tensor, facts["targets"])),
         "outputs": "\n".join(map(_tensor, facts["outputs"])),
+        "level": f"{facts['level']}: {MEANING[facts['level']]}",
+        "why no more": facts["level_reason"],
         "axes": ", ".join(facts["axes"]) or "none: the run has no complete step",
         "size on disk": f"{facts['bytes']:,} bytes",
         "environment": ", ".join(_fact(key, value) for key, value in facts["environment"].items()),
     }
     for what, value in rows.items():
-        table.add_row(what, escape(str(value)))
+        if value:
+            table.add_row(what, escape(str(value)))
     return table
 
 

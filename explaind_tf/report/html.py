@@ -12,6 +12,7 @@ import xarray as xr
 from explaind_tf import constants as names
 from explaind_tf.analysis import fidelity
 from explaind_tf.ledgers.conditioning import DOUBTFUL
+from explaind_tf.levels import MEANING
 from explaind_tf.report import calls, figures, reductions
 from explaind_tf.report.elements import figure, folded, number, picture, signed, table
 from explaind_tf.report.page import page
@@ -168,7 +169,19 @@ def _balance(section: Section, element_id: str) -> str:
         f"near the line, and equal predictions, restate that the residual is small.{_difference(ledger, unit)}",
         call=calls.kernel_machine(section),
     )
-    return f"<p>{escape(text)}</p>{bars}<dl class='terms'>{meanings}</dl>{points}{compared}"
+    return f"<p>{escape(text)}</p>{_unexplained(ledger)}{bars}<dl class='terms'>{meanings}</dl>{points}{compared}"
+
+
+def _unexplained(ledger: xr.Dataset) -> str:
+    """Say which steps the optimizer's law does not explain, if any."""
+    found = list(ledger.attrs.get("unexplained_steps", ()))
+    if not found:
+        return ""
+    steps = ", ".join(map(str, found[:10])) + (", …" if len(found) > 10 else "")
+    return (
+        f"<p class='note'>The optimizer’s law does not explain {len(found)} of the steps ({steps}): something else set "
+        f"weights within them. What it misses is entered under “{escape(term(names.EXTERNAL).label)}”.</p>"
+    )
 
 
 def _difference(ledger: xr.Dataset, unit: str) -> str:
@@ -261,6 +274,8 @@ def _rows_by_layer(path: xr.Dataset) -> list[tuple[str, str]]:
 
 
 def _which(section: Section, element_id: str) -> str:
+    if section.samples is None:
+        return _why_no_samples(section)
     strongest = {
         "up": section.samples.explaind.proponents(section.top),
         "down": section.samples.explaind.opponents(section.top),
@@ -277,10 +292,19 @@ def _which(section: Section, element_id: str) -> str:
 <a href="#limits">what a ledger is not</a>.</p>"""
 
 
+def _why_no_samples(section: Section) -> str:
+    run = section.run
+    return (
+        f"<p>This run was recorded at the level “{run.level}”: it tells changes {escape(MEANING[run.level])}, and not which "
+        f"training samples made them.</p><p class='caption'>{escape(run.manifest.level_reason)}</p>"
+    )
+
+
 _SIDES: Final = {"up": "made this prediction more likely", "down": "made this prediction less likely"}
 
 
 def _input(section: Section, position: int, strongest: Mapping[str, xr.Dataset], element_id: str) -> str:
+    assert section.samples is not None  # the caller looked
     example, ledger = section.inputs[position], section.samples.isel(input=position, output=0)
     before, after = float(ledger[names.INITIAL]), float(ledger[names.FINAL])
     entries = {name: float(ledger[name].sum()) for name in section.samples.explaind.terms}

@@ -39,15 +39,15 @@ class Section:
         Plain text.
     run : RecordedRun
         The recorded training.
-    curves : xarray.Dataset
-        Its loss and learning rate: ``run.curves()``.
+    curves : xarray.Dataset or None
+        Its loss and learning rate: ``run.curves()``. None for a run below the level ``"sample"``.
     balance : xarray.Dataset
         Ledger of ``measurements.outputs()`` for held-out inputs; it needs no axis.
     unit : str
         Unit of the model's outputs, such as ``"logits"`` or ``"nats"``.
     path : xarray.Dataset
         Ledger of the predicted class' log-probability (nats) for held-out inputs, by layer and step.
-    samples : xarray.Dataset
+    samples : xarray.Dataset or None
         The same for a few inputs, by sample.
     weights : xarray.DataTree
         The same for these few inputs, by parameter.
@@ -70,11 +70,11 @@ class Section:
     title: str
     introduction: str
     run: RecordedRun
-    curves: xr.Dataset
+    curves: xr.Dataset | None
     balance: xr.Dataset
     unit: str
     path: xr.Dataset
-    samples: xr.Dataset
+    samples: xr.Dataset | None
     weights: xr.DataTree
     inputs: Sequence[Example]
     predictions: Sequence[str]

@@ -11,6 +11,7 @@ from explaind_tf import constants as names
 from explaind_tf import measurements
 from explaind_tf.attribution import Run
 from explaind_tf.attribution.predictions import are_probabilities, final_outputs
+from explaind_tf.levels import SAMPLE
 from explaind_tf.pictures import find_picture
 from explaind_tf.questions.options import GroupLabels
 from explaind_tf.report.section import Example, Section
@@ -112,15 +113,18 @@ def account_for(
         np.arange(min(asked.shown, count)) if isinstance(asked.shown, int) else np.asarray(asked.shown)
     )
     shown = _predictions(run, flat, predicted, positions, position)
-    samples = account.by(shown, "training sample", names.SAMPLE, conditioning=True)
+    samples = curves = None
+    if run.level == SAMPLE:
+        samples = account.by(shown, "training sample", names.SAMPLE, conditioning=True)
     weights = account.by(shown, "weight", names.PARAMETER)
-    groups = _classes_of_ids(run) if asked.groups is None else asked.groups
+    groups = _classes_of_ids(run) if asked.groups is None and run.level == SAMPLE else asked.groups
     by_group = None
     if groups is not None:
         what = f"{asked.grouped_by} and step"
         by_group = account.by(followed, what, names.GROUP, names.STEP, groups=groups)
-    with stage("Training curves"):
-        curves = run.curves(progress=options.get("progress", True))
+    if run.level == SAMPLE:
+        with stage("Training curves"):
+            curves = run.curves(progress=options.get("progress", True))
 
     truth = _truth(asked.y, count, positions, position)
     return Section(

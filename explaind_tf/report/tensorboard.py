@@ -32,13 +32,15 @@ def write_tensorboard(directory: str | Path, section: Section) -> None:
         If a ledger does not balance. Nothing is written then.
     """
     for ledger in (section.path, section.samples):
-        ledger.explaind.check()
+        if ledger is not None:
+            ledger.explaind.check()
     file = EventFile(directory)
     by_layer = reductions.stacks_by_step(section.path, names.LAYER).parts
     by_cause = reductions.stacks_by_step(section.path, "term").terms
     curves = {f"by layer/{name}": values for name, values in by_layer.items()}
     curves |= {f"by cause/{name}": values for name, values in by_cause.items()}
-    curves |= {f"training/{name}": array.values for name, array in section.curves.items()}
+    if section.curves is not None:
+        curves |= {f"training/{name}": array.values for name, array in section.curves.items()}
     for i, step in enumerate(section.path[names.STEP].values.tolist()):
         file.scalars({name: float(values[i]) for name, values in curves.items()}, step)
     _write_samples(file, section, step)
@@ -46,6 +48,8 @@ def write_tensorboard(directory: str | Path, section: Section) -> None:
 
 
 def _write_samples(file: EventFile, section: Section, step: int) -> None:
+    if section.samples is None:
+        return
     found = section.samples.explaind.to_pandas(section.top)
     for i, example in enumerate(section.inputs):
         rows = found[found[names.INPUT] == section.samples[names.INPUT].values[i]]

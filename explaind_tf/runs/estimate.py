@@ -128,7 +128,7 @@ def estimate_from(run: RecordedRun, steps: int, samples: int | None = None) -> E
     return Estimate(
         keyframe=keyframe,
         between=record_bytes(encode_step(step.without_snapshot(), run.run_id)),
-        samples=round(run.samples.records.size / len(run.samples) * (samples or len(run.samples))),
+        samples=round(run.samples.records.size / max(len(run.samples), 1) * (samples or len(run.samples))),
         graphs=graphs + (run.run_dir / constants.MANIFEST_FILE).stat().st_size,
         training=training or keyframe + graphs,  # roughly, if the run has no training step
         steps=steps,

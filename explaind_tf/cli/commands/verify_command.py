@@ -9,6 +9,7 @@ from explaind_tf.cli import asking
 from explaind_tf.cli.printing import print_facts
 from explaind_tf.cli.shared_arguments import AsJson, RunDir
 from explaind_tf.errors import RunFormatError, UnbalancedLedgerError
+from explaind_tf.levels import PATH
 
 
 def verify(
@@ -30,5 +31,7 @@ def verify(
         if as_json:
             typer.echo(json.dumps(found | {"message": str(error)}))
         raise
-    how = "every byte read, every step replayed" if replay else "every byte read, no step replayed"
+    # The path of the weights alone leaves nothing to replay.
+    is_replayed = replay and opened.level != PATH
+    how = "every byte read, every step replayed" if is_replayed else "every byte read, no step replayed"
     print_facts(found, as_json, lambda: [f"{run} is fine: {found['steps']:,} steps; {how}."])
