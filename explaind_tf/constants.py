@@ -46,6 +46,9 @@ CANCELLED: Final = "cancelled"
 # Coordinate of a ledger: the farthest that an input's outputs got from their start. The tolerance is relative to it.
 MOVEMENT: Final = "movement"
 
+# Attribute of a ledger that does not balance: why.
+DIAGNOSIS: Final = "diagnosis"
+
 # Label of all layers that were not asked for. Without them the ledger would not balance.
 OTHER_LAYERS: Final = "(other layers)"
 

@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import xarray as xr
+
 from explaind_tf import constants as names
+from explaind_tf.attribution.diagnosis import diagnose
 from explaind_tf.ledgers.book import Book
-from explaind_tf.ledgers.ledger import Result
+from explaind_tf.ledgers.ledger import Result, build_ledger
+from explaind_tf.measurements import Measurement
 from explaind_tf.progress import Progress
 from explaind_tf.sweeps.choose import sweeps_of
 from explaind_tf.sweeps.routes import Routes
@@ -13,8 +17,10 @@ from explaind_tf.sweeps.sweep import Sweep
 from explaind_tf.sweeps.task import Task
 
 
-def answer(task: Task, routes: Routes, progress: Progress) -> Result:
-    """Run the sweeps and add up their entries.
+def answer(
+    task: Task, measurement: Measurement, routes: Routes, progress: Progress
+) -> xr.Dataset | xr.DataTree:
+    """Run the sweeps and return the ledger of their entries.
 
     Raises
     ------
@@ -30,8 +36,10 @@ def answer(task: Task, routes: Routes, progress: Progress) -> Result:
             book.add(entry)
     book.close()
     found = sweeps[0].found
+    diagnosis = diagnose(task, measurement, found, book.total(names.RESIDUAL))
     unexplained = tuple(sorted(task.replay.unexplained))
-    return Result(book, found.movement, found.node_count, method_of(sweeps), unexplained)
+    result = Result(book, found.movement, found.node_count, method_of(sweeps), unexplained, diagnosis)
+    return build_ledger(task.run, task.question, measurement, result)
 
 
 def method_of(sweeps: Sequence[Sweep]) -> str:

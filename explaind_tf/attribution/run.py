@@ -17,7 +17,6 @@ from explaind_tf.attribution.streaming import attribute_to
 from explaind_tf.kernel.derivatives.derivatives import Derivatives, Precisions
 from explaind_tf.kernel.functions import Block
 from explaind_tf.ledgers import accessor  # noqa: F401 - registers the accessor
-from explaind_tf.ledgers.ledger import build_ledger
 from explaind_tf.levels import PATH, SAMPLE
 from explaind_tf.measurements import Measurement, as_measurement
 from explaind_tf.progress import Progress
@@ -170,8 +169,7 @@ class Attributable(WeightPath):
         if out is not None:
             ledger = attribute_to(out, task, chosen, Progress(progress))
         else:
-            result = answer(task, choose_routes(task), Progress(progress))
-            ledger = build_ledger(self, task.question, chosen, result)
+            ledger = answer(task, chosen, choose_routes(task), Progress(progress))
         if task.question.options.conditioning:
             warn_of_ranking(ledger)
         return ledger

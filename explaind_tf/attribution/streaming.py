@@ -12,7 +12,6 @@ import numpy as np
 import xarray as xr
 
 from explaind_tf.attribution.engine import answer, ledger_bytes
-from explaind_tf.ledgers.ledger import build_ledger
 from explaind_tf.ledgers.store import LedgerStore
 from explaind_tf.measurements import Measurement
 from explaind_tf.progress import Progress
@@ -39,8 +38,7 @@ def attribute_to(
     store = LedgerStore(path, fingerprint(task, measurement))
     routes = choose_routes(task)
     for part in _parts(task, routes, store.inputs_done):
-        result = answer(part, routes, progress)
-        store.append(build_ledger(task.run, task.question, measurement, result))
+        store.append(answer(part, measurement, routes, progress))
     store.finish()
     return store.open()
 

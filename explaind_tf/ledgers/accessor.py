@@ -14,6 +14,11 @@ from explaind_tf.ledgers.conditioning import share_of_cancelled
 from explaind_tf.terms import terms_in
 
 _KEPT = (names.INPUT, names.OUTPUT)
+# For a ledger that balances to its own tolerance: nobody looked for a cause.
+_ADVICE = (
+    "Call attribute() again with a smaller tolerance or a larger max_nodes. In float32, rounding sets a limit near 1e-5 of "
+    "the movement."
+)
 
 
 class _LedgerAccessor:
@@ -99,8 +104,8 @@ class _LedgerAccessor:
         Raises
         ------
         UnbalancedLedgerError
-            If either does not hold. The message names the worst input and output, and what to do. The ledger itself
-            is unchanged and can still be read.
+            If either does not hold. The message names the worst input and output, the likely cause if the ledger exceeds
+            its own tolerance, and what to do. The ledger is unchanged.
         """
         tolerance = float(self._root.attrs["tolerance"]) if tolerance is None else tolerance
         scale = self._output(names.MOVEMENT)
@@ -121,8 +126,8 @@ class _LedgerAccessor:
             raise UnbalancedLedgerError(
                 f"The ledger does not balance to {tolerance:g}: for input {at[names.INPUT]}, output {at[names.OUTPUT]} the "
                 f"residual is {float(residual.isel(at)):.3g}, with a movement of {moved:.3g}. "
-                f"{float((excess > 0).mean()):.1%} of the residuals exceed the tolerance. Call attribute() again with a "
-                f"smaller tolerance or a larger max_nodes. In float32, rounding sets a limit near 1e-5 of the movement."
+                f"{float((excess > 0).mean()):.1%} of the residuals exceed the tolerance. "
+                f"{self._root.attrs.get(names.DIAGNOSIS, _ADVICE)}"
             )
         unexplained = list(self._root.attrs.get("unexplained_steps", ()))
         if strict and unexplained:

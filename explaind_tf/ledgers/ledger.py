@@ -32,6 +32,8 @@ class Result:
         The sweeps, in words.
     unexplained : tuple of int
         The steps that the optimizer's law does not explain.
+    diagnosis : str or None
+        Why it does not balance, in words; None if it does.
     """
 
     book: Book
@@ -39,6 +41,7 @@ class Result:
     nodes: int
     method: str
     unexplained: tuple[int, ...] = ()
+    diagnosis: str | None = None
 
 
 def build_ledger(
@@ -142,6 +145,7 @@ def _labels(values: Any) -> np.ndarray:
 def _attributes(
     run: WeightPath, question: Question, measurement: Measurement, result: Result
 ) -> dict[str, Any]:
+    diagnosis = {} if result.diagnosis is None else {names.DIAGNOSIS: result.diagnosis}
     return {
         "run_id": run.run_id,
         "measurement": measurement.name,
@@ -158,6 +162,7 @@ def _attributes(
         "explaind_tf": names.VERSION,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
+        **diagnosis,
     }
 
 

@@ -83,7 +83,8 @@ class LedgerStore:
         ----------
         ledger : xarray.Dataset or xarray.DataTree
             Its inputs are numbered from 0 or from ``inputs_done``. Variables without the dimension ``input`` must equal
-            those of the first block. The attributes of the first block are kept; ``quadrature_nodes`` adds up.
+            those of the first block. The attributes of the first block are kept, and the first ``diagnosis``.
+            ``quadrature_nodes`` adds up.
 
         Raises
         ------
@@ -96,6 +97,8 @@ class LedgerStore:
         if done:
             self._check_continues(blocks)
             own = zarr.open_group(self._store, mode="r").attrs.asdict()
+            if names.DIAGNOSIS in ledger.attrs:
+                own.setdefault(names.DIAGNOSIS, ledger.attrs[names.DIAGNOSIS])
         nodes = own[_NODES] + ledger.attrs[_NODES]
         self._is_appending = True
         for group, block in blocks.items():

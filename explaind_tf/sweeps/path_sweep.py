@@ -35,6 +35,11 @@ class Integrated:
         The outputs of the model as it is, less those in the precision of the analysis, at the last step, (inputs, O).
     movement : np.ndarray
         Farthest that any output of an input got from its initial value, shape (inputs,).
+    residual : np.ndarray
+        What the integrals of all steps missed, shape (inputs, O).
+    worst_step, worst_residual, worst_jump : np.ndarray
+        For each output the step whose integral missed most, what it missed, and how far the output jumped in this step,
+        shape (inputs, O).
     quadratures : dict
         The nodes and weights of each (step, block).
     largest : dict
@@ -44,13 +49,27 @@ class Integrated:
     initial: np.ndarray
     lost: np.ndarray
     movement: np.ndarray
+    residual: np.ndarray
+    worst_step: np.ndarray
+    worst_residual: np.ndarray
+    worst_jump: np.ndarray
     quadratures: dict[tuple[int, int], Quadrature] = field(default_factory=dict)
     largest: dict[int, float] = field(default_factory=dict)
 
     @classmethod
     def nothing(cls, inputs: int, outputs: int) -> "Integrated":
         """Return the state before the first step."""
-        return cls(np.zeros((inputs, outputs)), np.zeros((inputs, outputs)), np.zeros(inputs))
+        initial, lost, residual, worst, jump = np.zeros((5, inputs, outputs))
+        return cls(initial, lost, np.zeros(inputs), residual, np.zeros((inputs, outputs), int), worst, jump)
+
+    def note_residual(self, rows: slice, integral: StepIntegral) -> None:
+        """Note what the integral of a step missed for some inputs."""
+        residual = integral.residual
+        self.residual[rows] += residual
+        is_larger = np.abs(residual) > np.abs(self.worst_residual[rows])
+        self.worst_step[rows][is_larger] = integral.step.number
+        self.worst_residual[rows][is_larger] = residual[is_larger]
+        self.worst_jump[rows][is_larger] = integral.jumps[is_larger]
 
     @property
     def node_count(self) -> int:
@@ -185,6 +204,7 @@ class PathSweep:
         found.lost[rows] = lost
         if task.derivatives.measurement.may_jump:
             yield Entry(names.JUMPS, rows, number, integral.jumps)
+        found.note_residual(rows, integral)
         yield Entry(names.RESIDUAL, rows, number, integral.residual)
 
     def _lost_at(

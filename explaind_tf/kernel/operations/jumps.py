@@ -4,7 +4,7 @@ A function with jumps is not the integral of its derivative. What it jumped in a
 :mod:`explaind_tf.kernel.quadrature.refinement` closes in on it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -42,6 +42,28 @@ def may_jump(output: tf.Tensor, point: tf.Tensor) -> bool:
         if jumping & read or _jumps(operation):
             jumping.update(made)
     return output.name in jumping
+
+
+def that_jump(operations: Sequence[tf.Operation], moving: Collection[str]) -> list[tf.Operation]:
+    """Return the operations whose own value may jump while what they read moves on: those that round, or obey a choice.
+
+    Parameters
+    ----------
+    operations : sequence of tf.Operation
+        In an order in which they can run.
+    moving : collection of str
+        Names of the floating-point tensors that move.
+    """
+    chosen: set[str] = set()
+    found = []
+    for operation in operations:
+        read = {tensor.name for tensor in operation.inputs}
+        if operation.type in _OF_SHAPE or not (read & chosen or read.intersection(moving)):
+            continue
+        chosen.update(tensor.name for tensor in operation.outputs if tensor.name not in moving)
+        if read & chosen or _jumps(operation):
+            found.append(operation)
+    return found
 
 
 def _jumps(operation: tf.Operation) -> bool:

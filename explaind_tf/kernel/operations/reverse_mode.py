@@ -9,7 +9,7 @@ A few operations have no gradient at all, ``Lu`` for instance. They are given on
 Operations whose gradient TensorFlow takes to be zero keep it: the gradients of a loss must be those that training used.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -33,7 +33,7 @@ def gradients(outputs: Any, inputs: Sequence[tf.Tensor], upstream: Any = None) -
     """Return ``tf.gradients(outputs, inputs, upstream)``, None for inputs without influence."""
     # Within a loop, what is differentiated may be in the graph around it.
     for graph in {tf.compat.v1.get_default_graph(), *(output.graph for output in tf.nest.flatten(outputs))}:
-        _give_gradients(graph)
+        _give_gradients(graph.get_operations())
     found: list[tf.Tensor | None] = tf.gradients(outputs, inputs, grad_ys=upstream)
     return found
 
@@ -49,16 +49,68 @@ def has_gradient(operation: tf.Operation) -> bool:
     return True
 
 
-def _give_gradients(graph: tf.Graph) -> None:
-    """Give the operations of a graph their gradients, and those of the loops and branches that TensorFlow built in it."""
-    for operation in graph.get_operations():
+def operation_jvp(operation: tf.Operation, tangents: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+    """Return the derivative of one operation alone, as :func:`gradients` takes it: a VJP of its VJP.
+
+    Parameters
+    ----------
+    operation : tf.Operation
+        An operation of the graph that is being built.
+    tangents : sequence of tf.Tensor or None
+        How each of its inputs moves, None for one that does not.
+
+    Returns
+    -------
+    list of tf.Tensor or None
+        How each of its outputs moves, None for one that does not.
+    """
+    graph = operation.graph
+    before = len(graph.get_operations())
+    _give_gradients([operation])
+    own = get_gradient_function(operation)
+    if own is None:
+        return [None] * len(operation.outputs)
+    dummies = [tf.zeros_like(made) if moves(made.dtype) else None for made in operation.outputs]
+    found = own(operation, *dummies)
+    pulled = [found] if tf.is_tensor(found) else list(found)
+    pairs = [
+        (tf.convert_to_tensor(gradient), tangent)
+        for gradient, tangent in zip(pulled[: len(tangents)], tangents, strict=True)
+        if gradient is not None and tangent is not None
+    ]
+    if not pairs:
+        return [None] * len(operation.outputs)
+    _give_gradients(graph.get_operations()[before:])
+    products = iter(
+        tf.gradients(
+            [gradient for gradient, _ in pairs],
+            [dummy for dummy in dummies if dummy is not None],
+            [tangent for _, tangent in pairs],
+        )
+    )
+    return [None if dummy is None else next(products) for dummy in dummies]
+
+
+def moves(dtype: tf.DType) -> bool:
+    """Return whether numbers of a type have derivatives."""
+    return bool(dtype.is_floating or dtype.is_complex)
+
+
+def has_inner_graph(operation: tf.Operation) -> bool:
+    """Return whether an operation is a loop or a branch."""
+    return operation.type in _INNER
+
+
+def _give_gradients(operations: Iterable[tf.Operation]) -> None:
+    """Give operations their gradients, and those of the loops and branches that TensorFlow built in them."""
+    for operation in operations:
         # An operation may have one already: that of its kink, or one that was recorded.
         if operation._gradient_function is None and operation.type in _GRADIENTS:
             operation._gradient_function = _GRADIENTS[operation.type]
         for name in _INNER.get(operation.type, ()):
             inner = getattr(operation, name, None)  # only operations built in this process have one
             if inner is not None:
-                _give_gradients(inner)
+                _give_gradients(inner.get_operations())
 
 
 def _softsign_grad(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor]:

@@ -24,6 +24,8 @@ LOSS_SCALES = "loss_scales"
 PENALTY = "penalty"
 CUSTOM_GRADIENTS = "custom_gradients"
 
+# The scope of a function's operations in the graph that calls it.
+INLINED = "inlined"
 # Numbers the copies of graphs made in this process.
 _COPIES = itertools.count()
 
@@ -117,7 +119,7 @@ class InlinedFunction:
         graph = tf.compat.v1.get_default_graph()
         before = len(graph.get_operations())
         obeyed = recorded_gradients(self._graph_def) if self._gradients else {}
-        made = tf.graph_util.import_graph_def(copy, input_map, [*self._outputs, *obeyed], name="inlined")
+        made = tf.graph_util.import_graph_def(copy, input_map, [*self._outputs, *obeyed], name=INLINED)
         outputs, operations = made[: len(self._outputs)], made[len(self._outputs) :]
         for operation, name in zip(operations, obeyed.values(), strict=True):
             obey(operation, self._gradients[name])
