@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from explaind_tf.kernel.operations.reverse_mode import gradients
+from explaind_tf.kernel.operations.reverse_mode import gradients, has_symbolic_gradient
 
 # Iterations of a map_fn that may run at once. Each holds the activations of one backward pass.
 PARALLEL_EXAMPLES = 16
@@ -61,7 +61,15 @@ def vjp(outputs: tf.Tensor, point: tf.Tensor, cotangent: tf.Tensor | None) -> tf
 
 
 def jvp_many(outputs: tf.Tensor, point: tf.Tensor, directions: tf.Tensor) -> tf.Tensor:
-    """Return the derivatives of ``outputs`` in K directions (K, Z), shape (K, *outputs)."""
+    """Return the derivatives of ``outputs`` in K directions (K, Z), shape (K, *outputs).
+
+    Where an operation of the backward pass has no gradient, they take a backward pass for each output.
+
+    Raises
+    ------
+    LookupError
+        If an operation has no gradient, or only one that cannot be trusted.
+    """
     dummy = tf.zeros_like(outputs)
     gradient = vjp(outputs, point, dummy)
 
@@ -69,6 +77,30 @@ def jvp_many(outputs: tf.Tensor, point: tf.Tensor, directions: tf.Tensor) -> tf.
         (derivative,) = gradients(gradient, [dummy], direction)
         return tf.zeros_like(outputs) if derivative is None else derivative
 
-    if directions.shape[0] is not None:
-        return tf.stack([one(direction) for direction in tf.unstack(directions)])
-    return tf.map_fn(one, directions, parallel_iterations=PARALLEL_DIRECTIONS)
+    try:
+        if directions.shape[0] is not None:
+            return tf.stack([one(direction) for direction in tf.unstack(directions)])
+        return tf.map_fn(one, directions, parallel_iterations=PARALLEL_DIRECTIONS)
+    except LookupError:  # raised by tf.gradients for an operation without gradient
+        if has_symbolic_gradient(gradient.graph):
+            raise
+        return _jvp_by_rows(outputs, point, directions)
+
+
+def _jvp_by_rows(outputs: tf.Tensor, point: tf.Tensor, directions: tf.Tensor) -> tf.Tensor:
+    """Return the same as :func:`jvp_many`: the products of the directions with the gradient of each output."""
+    count, shape = tf.size(outputs), tf.shape(outputs)
+
+    def products(place: tf.Tensor) -> tf.Tensor:
+        cotangent = tf.reshape(tf.one_hot(place, count, dtype=outputs.dtype), shape)
+        return tf.linalg.matvec(directions, vjp(outputs, point, cotangent))
+
+    found = tf.map_fn(
+        products,
+        tf.range(count),
+        fn_output_signature=tf.TensorSpec(directions.shape[:1], outputs.dtype),
+        parallel_iterations=PARALLEL_EXAMPLES,
+    )
+    derivatives = tf.reshape(tf.transpose(found), tf.concat([tf.shape(directions)[:1], shape], axis=0))
+    derivatives.set_shape([directions.shape[0], *outputs.shape])
+    return derivatives

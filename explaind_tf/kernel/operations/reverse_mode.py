@@ -96,6 +96,16 @@ def moves(dtype: tf.DType) -> bool:
     return bool(dtype.is_floating or dtype.is_complex)
 
 
+def has_symbolic_gradient(graph: tf.Graph) -> bool:
+    """Return whether a graph has gradients of called functions that TensorFlow's runtime makes.
+
+    They know other rules than those of Python. In TensorFlow 2.21 that of a loaded CTC loss is zero.
+    """
+    definition = graph.as_graph_def()
+    functions = (function.node_def for function in definition.library.function)
+    return any(node.op == "SymbolicGradient" for nodes in (definition.node, *functions) for node in nodes)
+
+
 def has_inner_graph(operation: tf.Operation) -> bool:
     """Return whether an operation is a loop or a branch."""
     return operation.type in _INNER
@@ -217,12 +227,21 @@ def _bitcast(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor]:
     return [upstream]
 
 
+def _missing(operation: tf.Operation, *_: tf.Tensor | None) -> list[tf.Tensor]:
+    """Of an operation whose derivative is not zero, though TensorFlow says so."""
+    raise LookupError(
+        f"TensorFlow takes the derivative of {operation.name} ({operation.type}) to be zero, which is wrong."
+    )
+
+
 _GRADIENTS: dict[str, Gradient] = {
     "SoftsignGrad": _softsign_grad,
     "ResizeBilinearGrad": _resize_grad(tf.raw_ops.ResizeBilinear),
     "ResizeBicubicGrad": _resize_grad(tf.raw_ops.ResizeBicubic),
+    "ResizeNearestNeighborGrad": _resize_grad(tf.raw_ops.ResizeNearestNeighbor),
     "ScaleAndTranslateGrad": _scale_and_translate_grad,
     "LRNGrad": _lrn_grad,
+    "SparseAddGrad": _missing,
     # These have no first derivative either, or not in all types.
     "ScaleAndTranslate": _scale_and_translate,
     "Bitcast": _bitcast,
