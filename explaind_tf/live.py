@@ -62,7 +62,7 @@ class Explain(keras.callbacks.Callback):
     Examples
     --------
     >>> explain = xtf.Explain(logger, x_test[:3], xtf.measurements.log_prob(y_test[:3]), every=5)  # doctest: +SKIP
-    >>> model.fit(logger.tap(train_ds), epochs=50, callbacks=[logger, explain])  # doctest: +SKIP
+    >>> model.fit(train_ds, epochs=50, callbacks=[logger, explain])  # doctest: +SKIP
     """
 
     def __init__(

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.progress import track
 
 from explaind_tf import RefusedError
+from tests.contract.level_cases import CASES
 from tests.contract.rows import ROWS, Row
 from tests.contract.rows.row import DOUBLE
 from tests.contract.test_contract import TABLE, hold_in_a_process, hold_to_the_contract
@@ -48,6 +49,12 @@ _LOOSER = """## Exact, but less closely
 
 Outputs in float32 are rounded. Max-pooling has [non-smooth points](theory.md#non-smooth-points).
 """
+_LEVELS = """## At a lower level
+
+Trainings whose samples cannot be told apart. Each is recorded at the [level](how-to/own-training.md) named, its weights are
+those of plain Keras, and its ledgers balance. With a path optimizer the level must be asked for, as `require="cause"`;
+otherwise `fit` refuses. A step that the law does not explain is entered under `external`.
+"""
 _EXACT = f"## Exact to {DOUBLE:.0e}\n"
 
 
@@ -75,6 +82,8 @@ def page(outcomes: dict[str, str]) -> str:
         _table(refused, outcomes),
         _LOOSER,
         _table(looser, outcomes),
+        _LEVELS,
+        _table_of_levels(),
         _EXACT,
     ]
     order = {family: number for number, family in enumerate(dict.fromkeys(row.family for row in ROWS))}
@@ -87,6 +96,11 @@ def page(outcomes: dict[str, str]) -> str:
 def _table(rows: Iterable[Row], outcomes: dict[str, str]) -> str:
     lines = [f"| {row.name} | {outcomes[row.name]} |" for row in rows]
     return "\n".join(["| row | outcome |", "| --- | --- |", *lines, ""])
+
+
+def _table_of_levels() -> str:
+    lines = [f"| {name} | {case.level} |" for name, case in CASES.items()]
+    return "\n".join(["| training | level |", "| --- | --- |", *lines, ""])
 
 
 def main() -> None:

@@ -63,6 +63,9 @@ def batches() -> Iterator[Row]:
     }
     weights = {0: 0.5, 1: 3.0}
     yield Row("batches", "class weights, given to tap()", dense, **labelled, tap={"class_weight": weights})
+    yield Row(
+        "batches", "class weights, given to fit()", dense, **labelled, fit=lambda: {"class_weight": weights}
+    )
     for count in (1, 4):
         spe = {"compile": lambda count=count: {"loss": "mse", "steps_per_execution": count}}
         yield Row("batches", f"steps_per_execution={count}", dense, **spe)
