@@ -29,6 +29,7 @@ from explaind_tf.recording.observing.summaries import StepSummaries
 from explaind_tf.recording.observing.tap import Tap
 from explaind_tf.recording.observing.weight_observer import StepOutcome, WeightObserver
 from explaind_tf.recording.recording_options import RecordingOptions
+from explaind_tf.recording.resuming import resume_again, resume_at, rewind_to, same
 from explaind_tf.recording.session_state import Changes, FirstStep, Position, Standing, Training
 from explaind_tf.recording.writing.writer import RunWriter
 from explaind_tf.runs import RecordedRun
@@ -37,7 +38,7 @@ from explaind_tf.runs.format.description import ALL_FIELDS, RunDescription
 from explaind_tf.runs.format.manifest import Manifest
 from explaind_tf.runs.format.step_records import END, STEP, StepRecord
 from explaind_tf.runs.format.structure import Structure
-from explaind_tf.runs.graphs.loaded import Graphs, LossFunctions
+from explaind_tf.runs.graphs.loaded import Graphs
 from explaind_tf.runs.storage.files import AnyPath
 
 # Fields of a description that are known before the first step shows the form of the data.
@@ -101,13 +102,12 @@ class Session:
         self._summaries: StepSummaries | None = None
         self.estimate: Estimate | None = None
         self._given = self._observer.variables.snapshot()
-        losses = None if resumed is None else self._go_on_with(resumed)
-        iteration, start = self._observer.iteration(), self._observer.variables.snapshot()
+        self._resumed: RecordedRun | None = None
         if resumed is None:
-            self._first, self._at = FirstStep(start), Position(0, iteration, start)
+            start = self._observer.variables.snapshot()
+            self._first, self._at = FirstStep(start), Position(0, self._observer.iteration(), start)
         else:
-            self._first = FirstStep(start, losses, resumed.manifest)
-            self._at = Position(len(resumed.step_store), iteration, resumed.step_store.last())
+            self._go_on_with(resumed)
 
     @property
     def steps(self) -> int:
@@ -131,8 +131,8 @@ class Session:
         """Whether anything was recorded."""
         return self._writer is not None
 
-    def _go_on_with(self, run: RecordedRun) -> LossFunctions | None:
-        """Set model and optimizer to the state in which a run stopped, and return the losses that the run recorded.
+    def _go_on_with(self, run: RecordedRun) -> None:
+        """Continue a run where it stopped, or where a callback has taken the model back to.
 
         Raises
         ------
@@ -150,8 +150,8 @@ class Session:
         self._every = run.manifest.every
         losses = run.graphs.loss_functions() if isinstance(run.graphs, Graphs) else None
         # Only now, since everything above may still refuse.
-        self._observer.variables.restore(run.step_store.final())
-        return losses
+        self._at, self._resumed = resume_at(run, self._observer), run
+        self._first = FirstStep(self._observer.variables.snapshot(), losses, run.manifest)
 
     def meet(self, data: Any) -> BatchForm | None:
         """Take note of the form of the data, when a step is traced and before it is taken.
@@ -250,7 +250,7 @@ class Session:
             found = "another model or optimizer"
         elif model._compile_loss is not self._compiled_loss:
             found = "a model that was compiled again"
-        elif self._observer.iteration() != self._at.iteration or not _same(
+        elif self._observer.iteration() != self._at.iteration or not same(
             self._observer.momentum(), self._at.last.momentum
         ):
             found = "an optimizer that was stepped or set since, outside of what is recorded"
@@ -309,11 +309,16 @@ class Session:
 
     def before_step(self) -> None:
         """Note what was changed since the previous step."""
+        run = self._resumed
+        if run is not None and self._observer.iteration() != self._at.iteration:
+            # A callback restored an earlier state after the logger's turn.
+            self._at = resume_again(run, self._observer)
+            self._first.start = self._observer.variables.snapshot()
         self._notice_changes()
 
     def _notice_changes(self) -> None:
         last, iteration = self._at.last, self._observer.iteration()
-        if iteration != self._at.iteration and _same(self._observer.momentum(), last.momentum):
+        if iteration != self._at.iteration and same(self._observer.momentum(), last.momentum):
             # At the end of data of unknown length, Keras runs the operations of a step that need no data: it counts a
             # step and decays the weights.
             self._at.iteration = iteration
@@ -378,6 +383,8 @@ class Session:
             self._writer = self._begin_run(record(), batch)
         elif not self._writer.is_open:
             self._writer.open_shards()
+            if self._at.steps < self._writer.step_count:
+                self._writer.rewind(rewind_to(self._at, self._writer.sample_count))
         rows = np.zeros(0, np.int64) if batch is None else self._writer.write_samples(batch)
         is_keyframe = (self._at.steps + 1) % self._every == 0
         written = record(rows=rows, sample_count=self._writer.sample_count)
@@ -401,6 +408,7 @@ class Session:
         if self._first.recorded_as is not None:
             self._refuse_other(self._first.recorded_as, ALL_FIELDS, with_decay=True)
         self._first.is_checked = True
+        self._resumed = None
         if batch is None:
             return None
         assert isinstance(self._observer, StepObserver)  # otherwise batches are not recorded
@@ -454,7 +462,3 @@ class Session:
         self._end_summaries()
         if self._writer is not None:
             self._writer.close()
-
-
-def _same(first: np.ndarray | None, second: np.ndarray | None) -> bool:
-    return first is second or (first is not None and second is not None and np.array_equal(first, second))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from explaind_tf.errors import RunFormatError
-from explaind_tf.runs.format.step_records import END, START, STEP, Layout, Snapshot, StepRecord
+from explaind_tf.runs.format.step_records import END, REWIND, START, STEP, Layout, Snapshot, StepRecord
 from explaind_tf.runs.keyframes import KeyframeReplay
 from explaind_tf.runs.storage.records import RecordFile, RecordSeries
 
@@ -124,12 +124,41 @@ class StepStore:
             raise RunFormatError(
                 f"{files[0].path} holds no record: the run was cut short before its first step. Record it again."
             )
-        # A fit that was continued may have an end record. The step after it holds the same data, and more.
-        closings = self.records.last_of_files()[:-1]
-        ends = {index for index in closings if self._decode(index).kind == END}
-        self._indices = [index for index in range(len(self.records)) if index not in ends]
+        self._indices = self._joined()
         self.start: Snapshot = self._record(0).known
         self._has_end = len(self._indices) > 1 and self._read(len(self._indices) - 1).kind == END
+
+    def _joined(self) -> list[int]:
+        """Return the records of the path, in order: the start, the steps, and the end if there is one."""
+        # A fit that was continued may have an end record. The step after it holds the same data, and more.
+        closings = self.records.last_of_files()[:-1]
+        left_out = {index for index in closings if self._decode(index).kind == END}
+        # A fit that went on from an earlier step begins with a rewind.
+        openings = {index: self._decode(index) for index in self.records.first_of_files()[1:]}
+        found: list[int] = []
+        for index in range(len(self.records)):
+            opening = openings.get(index)
+            if opening is not None and opening.kind == REWIND:
+                if not 0 <= opening.step < len(found):
+                    raise RunFormatError(
+                        f"{self.records.where(index)} goes back to step {opening.step}, but there are {len(found) - 1} "
+                        f"steps before it. Restore the file from a copy."
+                    )
+                del found[opening.step + 1 :]
+            elif index not in left_out:
+                found.append(index)
+        return found
+
+    def find(self, theta: np.ndarray, state: list[np.ndarray]) -> int | None:
+        """Return the last step before which weights and state had these values, or None.
+
+        The number of steps stands for the end. Counters and seeds may differ: Keras does not restore all of them.
+        """
+        for step in range(len(self), -1, -1):
+            pairs = [(self.theta(step), theta), *zip(self.state(step), state, strict=True)]
+            if all(a.dtype.kind != "f" or np.array_equal(a, b) for a, b in pairs):
+                return step
+        return None
 
     def __len__(self) -> int:
         """Return the number of whole steps."""

@@ -190,6 +190,12 @@ class RunWriter:
         self._manifest = self._manifest.with_shards(shards, RECORDING)
         self._place.commit_manifest(self._manifest)
 
+    def rewind(self, record: StepRecord) -> None:
+        """Go back to an earlier step. The steps from there on stay in the files, but are no longer part of the run."""
+        assert self._manifest is not None, "begin() comes first"
+        self._writers[STEPS].write(encode_step(record, self._manifest.run_id))
+        self.step_count = record.step
+
     def write_samples(self, batch: StepBatch) -> np.ndarray:
         """Store the new samples of a batch, and return the rows of all its samples, shape (batch,)."""
         assert self._manifest is not None, "begin() comes first"

@@ -16,6 +16,7 @@ from explaind_tf.runs.storage.tf_example import Buffers, Feature, Integers, as_b
 START = "start"
 STEP = "step"
 END = "end"
+REWIND = "rewind"
 
 # How the path of the variable ends that holds the loss scale of keras.optimizers.LossScaleOptimizer.
 LOSS_SCALE = "dynamic_scale"
@@ -64,9 +65,10 @@ class StepRecord:
     Attributes
     ----------
     kind : str
-        ``"start"`` (before training, step −1), ``"step"``, or ``"end"`` (after the last step and any change that followed).
+        ``"start"`` (before training, step −1), ``"step"``, ``"end"`` (after the last step and any change that followed), or
+        ``"rewind"`` (training went on from an earlier step; the steps from there on are not part of the run).
     step : int
-        Number of the step, from 0.
+        Number of the step, from 0. For a rewind, the number of steps before it that are kept.
     snapshot : Snapshot or None
         The state after the step; None between keyframes.
     digest : bytes or None
@@ -201,7 +203,7 @@ class Layout:
         if run_id != self.run_id.encode():
             raise RunFormatError(f"it belongs to the run {run_id!r}, not to {self.run_id!r}")
         kind = self._blobs(features, "kind", 1)[0].decode(errors="replace")
-        if kind not in (START, STEP, END):
+        if kind not in (START, STEP, END, REWIND):
             raise RunFormatError(f"the kind of record {kind!r} is unknown")
         rows = np.array(features["rows"].int64_list.value, np.int64)
         return StepRecord(

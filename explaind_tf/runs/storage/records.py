@@ -298,6 +298,10 @@ class RecordSeries:
         file, local = self.locate(index)
         return file.read_example(local)
 
+    def first_of_files(self) -> list[int]:
+        """Return the number of the first record of each file that holds records."""
+        return [start for start, stop in itertools.pairwise(self._starts) if stop > start]
+
     def last_of_files(self) -> list[int]:
         """Return the number of the last record of each file that holds records."""
         return [stop - 1 for start, stop in itertools.pairwise(self._starts) if stop > start]
