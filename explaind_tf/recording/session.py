@@ -10,19 +10,15 @@ import numpy as np
 
 from explaind_tf import constants
 from explaind_tf.errors import RefusedError
-from explaind_tf.levels import CAUSE, SAMPLE
 from explaind_tf.recording import checks
 from explaind_tf.recording.describing import describe_run, environment_of
-from explaind_tf.recording.exporting.declared_inputs import declares_inputs, input_structure
 from explaind_tf.recording.exporting.pure_functions import (
-    PureFunctions,
-    forward_function,
-    pure_functions,
     variable_specs,
 )
 from explaind_tf.recording.exporting.training_step import TrainingStep
 from explaind_tf.recording.first_step import check_first_step
 from explaind_tf.recording.forecast import Planned, choose, estimate_recording
+from explaind_tf.recording.knowledge import Knowledge
 from explaind_tf.recording.observing.batches import BatchForm, StepBatch
 from explaind_tf.recording.observing.observer import StepObserver
 from explaind_tf.recording.observing.summaries import StepSummaries
@@ -37,7 +33,6 @@ from explaind_tf.runs.estimate import Estimate, Seconds
 from explaind_tf.runs.format.description import ALL_FIELDS, RunDescription
 from explaind_tf.runs.format.manifest import Manifest
 from explaind_tf.runs.format.step_records import END, STEP, StepRecord
-from explaind_tf.runs.format.structure import Structure
 from explaind_tf.runs.graphs.loaded import Graphs
 from explaind_tf.runs.storage.files import AnyPath
 
@@ -90,16 +85,12 @@ class Session:
         self._model, self._optimizer = model, optimizer
         self._options, self._planned = options, planned
         self._observer = WeightObserver.of(model) if optimizer is None else StepObserver(model, optimizer)
-        self._standing = standing
-        # The form of the data, and the functions that need it, are known when the first step is traced.
-        self._form: BatchForm | None = None
-        self._inputs: Structure = ()
-        self._functions: PureFunctions | None = None
+        self._known = Knowledge(training, standing, options.every)
         self._compiled_loss = training.fitted._compile_loss
         self._run_dir = run_dir
         self._every = 1
         self._writer: RunWriter | None = None  # nothing is written before the check of the first step
-        self._summaries: StepSummaries | None = None
+        self._summaries = StepSummaries(options.tensorboard, variable_specs(model.trainable_variables))
         self.estimate: Estimate | None = None
         self._given = self._observer.variables.snapshot()
         self._resumed: RecordedRun | None = None
@@ -124,7 +115,7 @@ class Session:
     @property
     def standing(self) -> Standing:
         """The level of the recording."""
-        return self._standing
+        return self._known.standing
 
     @property
     def has_steps(self) -> bool:
@@ -166,62 +157,23 @@ class Session:
         RefusedError
             If the steps to come cannot be recorded. The model is then as it was given.
         """
-        if self._functions is None:
+        known = self._known
+        if known.functions is None:
             try:
-                return self._begin_with(data)
+                known.learn(data)
+                if self._first.recorded_as is not None:
+                    self._refuse_other(self._first.recorded_as, ALL_FIELDS)
             except RefusedError:
                 self._observer.variables.restore(self._given)
                 raise
-        if self._form is None:
-            return None
-        form = BatchForm.of(data)
-        if not self._form.accepts(form):
+            if self._first.recorded_as is None:
+                self._first.losses = known.functions
+        elif known.form is not None and not known.form.accepts(found := BatchForm.of(data)):
             raise RefusedError(
                 f"This PathLogger recorded a fit into {self._run_dir} and was now given data of another form: "
-                f"{form}, where it was {self._form}. Record this fit on its own, with a new PathLogger and directory."
+                f"{found}, where it was {known.form}. Record this fit on its own, with a new PathLogger and directory."
             )
-        return self._form
-
-    def _begin_with(self, data: Any) -> BatchForm | None:
-        self._form, standing = self._form_of(data), self._standing
-        way_on = "Give PathLogger(run_dir, model=...) a model that declares its inputs with keras.Input."
-        self._inputs = input_structure(self._model, None, way_on) if self._form is None else self._form.inputs
-        if self._form is not None and standing.level == SAMPLE:
-            try:
-                self._functions = pure_functions(
-                    self._model, self._form.inputs, self._form.targets, self._form.weights
-                )
-            except RefusedError as error:
-                standing.lower_to(CAUSE, error)
-        if standing.level != SAMPLE:
-            self._know_no_samples()
-        if self._first.recorded_as is None:
-            self._first.losses = self._functions
-        else:
-            self._refuse_other(self._first.recorded_as, ALL_FIELDS)
-        return self._form
-
-    def _form_of(self, data: Any) -> BatchForm | None:
-        if self._model is not self._training.fitted:
-            return None
-        try:
-            form = BatchForm.of(data)
-            is_open = self._model.run_eagerly and declares_inputs(self._model)
-            return form.with_free_sizes(input_structure(self._model, None, "")) if is_open else form
-        except RefusedError as error:
-            if self._standing.level == SAMPLE:
-                self._standing.lower_to(CAUSE, error)
-            return None
-
-    def _know_no_samples(self) -> None:
-        """Record without losses and batches."""
-        if self._options.every != 1:
-            raise RefusedError(
-                f"Steps between keyframes can be trained again only from batches, and this training cannot be recorded by "
-                f"sample: {self._standing.reason} Record every step: PathLogger(run_dir, every=1, ...)."
-            )
-        self._form = None
-        self._functions = forward_function(self._model, self._inputs)
+        return known.form
 
     def _refuse_other(self, manifest: Manifest, fields: Collection[str], *, with_decay: bool = False) -> None:
         """Refuse a model, optimizer or data that differ in some fields from the recorded ones."""
@@ -265,35 +217,37 @@ class Session:
 
     def _description(self) -> RunDescription:
         """Return the manifest's description of model, optimizer and data."""
+        known = self._known
         return describe_run(
             self._model,
             self._optimizer,
             self._observer.optimizer_variables,
-            self._standing,
-            inputs=self._inputs,
-            form=self._form,
-            facts=None if self._functions is None else self._functions.facts,
+            known.standing,
+            inputs=known.inputs,
+            form=known.form,
+            facts=None if known.functions is None else known.functions.facts,
         )
 
     def _begin_run(self, first: StepRecord, batch: StepBatch | None) -> RunWriter:
-        assert self._functions is not None  # a step was taken
+        known = self._known
+        assert known.functions is not None  # a step was taken
         training = None
         if self._options.every != 1:
-            assert self._form is not None and self._optimizer is not None  # otherwise it was refused
-            training = TrainingStep(self._model, self._optimizer, self._observer.variables, self._form)
+            assert known.form is not None and self._optimizer is not None  # otherwise it was refused
+            training = TrainingStep(self._model, self._optimizer, self._observer.variables, known.form)
         if self._planned is not None:
             dense = estimate_recording(
                 first,
                 batch,
                 self._planned,
-                graphs=self._functions.byte_count,
+                graphs=known.functions.byte_count,
                 training=0 if training is None else training.byte_count,
             )
             self.estimate = choose(dense, self._options, self._run_dir)
             self._every = self.estimate.every
         writer = RunWriter.create(self._run_dir, clear_begun=self._options.resume)
         try:
-            self._functions.save(str(writer.graphs_dir))
+            known.functions.save(str(writer.graphs_dir))
             if training is not None and self._every > 1:
                 training.save(str(writer.graphs_dir / constants.TRAINING_DIR))
             writer.begin(
@@ -348,7 +302,7 @@ class Session:
             self._at.iteration += 1
 
     def _with_ids(self, batch: StepBatch | None) -> StepBatch | None:
-        if batch is None or self._form is None:
+        if batch is None or self._known.form is None:
             return None
         if self._tap is None or batch.ids is not None:
             return batch
@@ -389,19 +343,11 @@ class Session:
         is_keyframe = (self._at.steps + 1) % self._every == 0
         written = record(rows=rows, sample_count=self._writer.sample_count)
         self._writer.write_step(written if is_keyframe else written.without_snapshot())
-        if self._options.tensorboard is not None:
-            self._summarise(written, after.theta)
+        start = self._at.changes.applied_to(self._at.last).theta
+        self._summaries.write(written, start, after.theta)
         self._at.last, self._at.is_keyframe = after, is_keyframe
         self._at.steps += 1
         self._at.changes = Changes()
-
-    def _summarise(self, record: StepRecord, theta: np.ndarray) -> None:
-        if self._summaries is None:
-            assert self._options.tensorboard is not None  # asked for
-            specs = variable_specs(self._model.trainable_variables)
-            self._summaries = StepSummaries(self._options.tensorboard, specs)
-        before = self._at.last.theta if record.theta_before is None else record.theta_before
-        self._summaries.write(record.step, record.learning_rate, theta - before)
 
     def _checked_first(self, batch: StepBatch | None, outcome: StepOutcome) -> StepBatch | None:
         """Return the batch of the first step, or None if the check shows that samples do not explain the step."""
@@ -417,14 +363,13 @@ class Session:
         except RefusedError as error:
             if self._first.recorded_as is not None:
                 raise
-            self._standing.lower_to(CAUSE, error)
-            self._know_no_samples()
+            self._known.lower(error)
             return None
         return batch
 
     def finish(self, seconds: Seconds | None) -> str:
         """Commit the run and the seconds per step, and return a summary of what was written."""
-        self._end_summaries()
+        self._summaries.close()
         if self._writer is None:
             return f"no step was taken; {self._run_dir} was not written"
         if not self._writer.is_open:
@@ -452,13 +397,8 @@ class Session:
         if self._writer is not None:
             self._writer.flush()
 
-    def _end_summaries(self) -> None:
-        if self._summaries is not None:
-            self._summaries.close()
-            self._summaries = None
-
     def close(self) -> None:
         """Release the directory without committing. The run can be read and continued up to its last whole step."""
-        self._end_summaries()
+        self._summaries.close()
         if self._writer is not None:
             self._writer.close()
