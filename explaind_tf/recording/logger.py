@@ -274,9 +274,9 @@ class PathLogger(keras.callbacks.Callback):
         standing = checks.standing_of(self.model, training.optimizer, self._options, run)
         self._session = Session(training, self._tap, self.run_dir, self._options, planned, standing, run)
         if run is not None and self.verbose:
-            self._say(
-                f"continues {self.run_dir} after {self._session.steps} of its {len(run.step_store)} steps"
-            )
+            kept, recorded = self._session.steps, len(run.step_store)
+            of_all = "its" if kept == recorded else f"{kept} of its"
+            self._say(f"continues {self.run_dir} after {of_all} {recorded} steps")
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Record what was changed since the previous step."""
