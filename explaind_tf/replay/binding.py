@@ -14,9 +14,8 @@ from explaind_tf.runs import WeightPath
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.manifest import Manifest
-from explaind_tf.runs.graphs.loaded import RunFunctions
+from explaind_tf.runs.graphs.loaded import InlinedFunction, RunFunctions
 from explaind_tf.runs.graphs.precision import eps_of, narrower_than
-from explaind_tf.runs.graphs.seen_through import see_through
 
 
 def pure_model(run: WeightPath, measurement: Measurement, dtype: tf.DType | None = None) -> PureModel:
@@ -42,11 +41,7 @@ def pure_model(run: WeightPath, measurement: Measurement, dtype: tf.DType | None
         # What is measured of bfloat16 outputs is computed in the precision of the weights.
         narrow = narrower_than(weights_dtype)
         wide = [tf.cast(value, weights_dtype) if value.dtype in narrow else value for value in flat]
-        outputs, graph = struct.pack(manifest.outputs, wide), tf.compat.v1.get_default_graph()
-        before = len(graph.get_operations())
-        measured = measurement(outputs, *targets)
-        see_through(graph.get_operations()[before:])
-        return tf.cast(measured, weights_dtype)
+        return tf.cast(_measured(measurement, struct.pack(manifest.outputs, wide), targets), weights_dtype)
 
     def losses_of(function: Callable[..., list[tf.Tensor]] | None) -> Losses:
         if function is None:
@@ -78,6 +73,27 @@ def pure_model(run: WeightPath, measurement: Measurement, dtype: tf.DType | None
         measure_key=_measure_key(run, functions, measurement, model),
         losses_key=_losses_key(run, functions, model),
     )
+
+
+def _measured(measurement: Measurement, outputs: Any, targets: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Return a measurement, whose derivative is that of the function that it computes.
+
+    A user's function may call others, as Keras' losses do. As a graph of its own they are seen through, too.
+    """
+    if measurement.is_of_library:
+        return measurement(outputs, *targets)
+    arguments = (outputs, list(targets))
+    flat = tf.nest.flatten(arguments)
+
+    def measured(*values: tf.Tensor) -> list[tf.Tensor]:
+        outputs, targets = tf.nest.pack_sequence_as(arguments, values)
+        return [measurement(outputs, *targets)]
+
+    specs = [tf.TensorSpec(value.shape, value.dtype) for value in flat]
+    traced = tf.function(measured, autograph=False).get_concrete_function(*specs)
+    (found,) = InlinedFunction.of(traced).seen_through()(*flat)
+    found.set_shape(traced.outputs[0].shape)
+    return found
 
 
 def _arguments_of(

@@ -11,6 +11,7 @@ from tensorflow.python.framework import ops
 
 import explaind_tf as xtf
 from explaind_tf import constants as names
+from explaind_tf.measurements import Measurement
 from tests.attribution.test_processes import _python
 from tests.helpers import LABELS, X, batches, fit, initialised
 from tests.nightly import sweep
@@ -140,6 +141,25 @@ def test_a_gradient_that_keras_computes_beside_the_loss(tmp_path):
     run = xtf.open_run(tmp_path / "run")
     run.verify(progress=False)
     run.attribute(x[:2], lambda outputs: outputs[:, 5], axes=("sample",), progress=False).explaind.check()
+
+
+def test_a_ctc_loss_as_a_measurement(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 6, 3)).astype("float32"), rng.integers(1, 4, (8, 2)).astype("int32")
+    model = keras.Sequential([keras.Input((6, 3)), keras.layers.Dense(5, activation="tanh")])
+    model.compile(xtf.PathAdamW(0.03), loss=keras.losses.CTC())
+    logger = xtf.PathLogger(tmp_path / "run", verbose=False)
+    fit(model, logger.tap(batches(x, y)), logger, epochs=2)
+
+    def loss(outputs, labels):
+        lengths = [tf.fill(tf.shape(labels)[:1], length) for length in (2, 6)]
+        return keras.ops.ctc_loss(labels, outputs, *lengths)[:, None]
+
+    run, measure = xtf.open_run(tmp_path / "run"), Measurement("CTC", loss, (y[:2],))
+    for axes in ((), ("sample",)):
+        ledger = run.attribute(x[:2], measure, axes=axes, tolerance=1e-4, progress=False)
+        ledger.explaind.check()
+        assert float(ledger.movement.min()) > 0
 
 
 def test_what_xla_compiles_within_a_layer_may_read_constants(tmp_path):

@@ -9,17 +9,16 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 from tensorflow.python.framework.convert_to_constants import _run_inline_graph_optimization
 
+from explaind_tf.runs.graphs.inlined_calls import CALLS, XLA, with_inlined_calls
 from explaind_tf.runs.graphs.nodes import all_nodes, arguments_and_results, copied
 
-_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
-_XLA = "_XlaMustCompile"
 # Numbers the graphs that are made to be expanded.
 _COPIES = itertools.count()
 
 
 def has_calls(concrete: Any) -> list[str]:
     """Return the function calls that cannot be expanded and therefore cannot be differentiated."""
-    return [node.name for node in expanded(concrete).graph_def.node if node.op in _CALLS]
+    return [node.name for node in expanded(concrete).graph_def.node if node.op in CALLS]
 
 
 class Expanded(NamedTuple):
@@ -34,22 +33,23 @@ def expanded(concrete: Any) -> Expanded:
     """Return the graph of a function, with the functions that it calls expanded into it.
 
     A ``tf.function`` within a model is a call. Once it was loaded from a file, it cannot be differentiated. Loops and
-    branches stay as they are.
+    branches stay as they are, but call nothing either.
     """
     graph_def = concrete.graph.as_graph_def()
-    if not any(node.op in _CALLS for node in graph_def.node):
-        return Expanded(graph_def, *arguments_and_results(concrete))
-    if _can_leave_xla(graph_def):
-        concrete = _without_xla(concrete, graph_def)
-    graph_def = _run_inline_graph_optimization(concrete, lower_control_flow=False, aggressive_inlining=True)
-    return Expanded(graph_def, *arguments_and_results(concrete))
+    if any(node.op in CALLS for node in graph_def.node):
+        if _can_leave_xla(graph_def):
+            concrete = _without_xla(concrete, graph_def)
+        graph_def = _run_inline_graph_optimization(
+            concrete, lower_control_flow=False, aggressive_inlining=True
+        )
+    return Expanded(with_inlined_calls(graph_def), *arguments_and_results(concrete))
 
 
 def _can_leave_xla(graph_def: Any) -> bool:
     """Return whether a graph has functions that only XLA compiles, and TensorFlow's own kernels could compute them."""
     nodes = list(all_nodes(graph_def))
     only_xla = any(node.op == "Conv3D" and node.attr["data_format"].s == b"NCDHW" for node in nodes)
-    return not only_xla and any(_XLA in node.attr for node in nodes)
+    return not only_xla and any(XLA in node.attr for node in nodes)
 
 
 def _without_xla(concrete: Any, graph_def: Any) -> Any:
@@ -60,7 +60,7 @@ def _without_xla(concrete: Any, graph_def: Any) -> Any:
     """
     copy = copied(graph_def)
     for owner in (*all_nodes(copy), *copy.library.function):
-        for attribute in (_XLA, "_noinline"):
+        for attribute in (XLA, "_noinline"):
             owner.attr.pop(attribute, None)
     # The copies are registered under names that no other function has.
     copy = with_own_functions(copy, f"_{next(_COPIES)}")

@@ -25,3 +25,16 @@ def arguments_and_results(function: Any) -> tuple[list[str], list[str]]:
         return [tensor.name for tensor in tensors]
 
     return named(function.inputs), named(function.outputs)
+
+
+def argument_types(node: Any, arguments: Iterable[Any]) -> list[tuple[str, int]]:
+    """Return argument and type of each tensor of an operation's inputs or outputs."""
+    found: list[tuple[str, int]] = []
+    for argument in arguments:
+        if argument.type_list_attr:
+            types = list(node.attr[argument.type_list_attr].list.type)
+        else:
+            count = node.attr[argument.number_attr].i if argument.number_attr else 1
+            types = [argument.type or node.attr[argument.type_attr].type] * count
+        found += [(argument.name, number) for number in types]
+    return found

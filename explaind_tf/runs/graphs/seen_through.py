@@ -1,8 +1,8 @@
 """The function that a graph computes, without what it tells automatic differentiation to do instead.
 
 A ledger's identity is about the function itself: how far its value moved along the path. There, ``stop_gradient`` is the
-identity, and a custom gradient is that of the operations under it. Only the gradients of losses obey both, since training
-did (docs/theory.md, "Two derivatives").
+identity, and a custom gradient is that of the operations under it. Loops of which TensorFlow gets the gradient wrong have
+the right one. Only the gradients of losses obey all that, since training did (docs/theory.md, "Two derivatives").
 """
 
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from explaind_tf.runs.graphs.counted_loops import with_counted_loops
 from explaind_tf.runs.graphs.custom_gradients import REGISTERED, without_registered
 
 # Operations that are the identity, and stop derivatives.
@@ -19,14 +20,15 @@ _STOPS = ("StopGradient", "PreventGradient")
 def seen_through(graph_def: Any) -> Any:
     """Return a graph of the same function whose custom gradients, and stops within loops and branches, are taken out.
 
-    :func:`see_through` does the rest for the operations that are made of it. So these still show where training stopped.
+    Its loops count their rounds; see :func:`with_counted_loops`. :func:`see_through` does the rest for the operations that
+    are made of it. So these still show where training stopped.
 
     Parameters
     ----------
     graph_def : tf.compat.v1.GraphDef
         The graph, with the functions that its loops and branches are made of.
     """
-    found = without_registered(graph_def)
+    found = with_counted_loops(without_registered(graph_def))
     for function in found.library.function:
         for node in function.node_def:
             if node.op in _STOPS:
