@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 # TensorFlow has no public API for this.
-from tensorflow.python.framework.ops import get_gradient_function
+from tensorflow.python.framework.ops import gradient_registry
 
 # Where TensorFlow keeps the graphs of loops and branches, whose gradients it builds from them.
 _BRANCHES = ("_true_graph", "_false_graph")
@@ -38,12 +38,12 @@ def gradients(outputs: Any, inputs: Sequence[tf.Tensor], upstream: Any = None) -
     return found
 
 
-def has_gradient(operation: tf.Operation) -> bool:
-    """Return whether an operation has a gradient of TensorFlow's or of ours, be it zero."""
-    if operation.type in _GRADIENTS:
+def has_gradient(operation_type: str) -> bool:
+    """Return whether operations of a type have a gradient of TensorFlow's or of ours, be it zero."""
+    if operation_type in _GRADIENTS:
         return True
     try:
-        get_gradient_function(operation)
+        gradient_registry.lookup(operation_type)
     except LookupError:
         return False
     return True

@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from explaind_tf.errors import RefusedError
-from explaind_tf.kernel.operations.reverse_mode import has_gradient
+from explaind_tf.recording.exporting.derivatives_lacking import Lacking, first_lacking
 from explaind_tf.recording.exporting.pruned import operations_behind
 from explaind_tf.runs.graphs.expanded import has_calls
 
@@ -66,7 +66,7 @@ def _refuse_calls(name: str, function: Any) -> None:
 
 
 def refuse_without_derivative(function: Any, variables: int) -> None:
-    """Refuse a forward pass in which something of the variables goes through an operation that has no derivative.
+    """Refuse a forward pass that weights move through an operation whose derivative is unknown.
 
     Parameters
     ----------
@@ -80,18 +80,19 @@ def refuse_without_derivative(function: Any, variables: int) -> None:
     RefusedError
         If there is such an operation. The message names it, and its layer.
     """
-    concrete = function.get_concrete_function()
-    reached = {tensor.name for tensor in concrete.inputs[:variables]}
-    needed = operations_behind(concrete.outputs)
-    for operation in concrete.graph.get_operations():
-        read = {tensor.name for tensor in operation.inputs if tensor.dtype.is_floating}
-        made = {tensor.name for tensor in operation.outputs if tensor.dtype.is_floating}
-        if not read & reached:
-            continue
-        reached |= made
-        if made and operation.name in needed and not has_gradient(operation):
-            raise RefusedError(
-                f"The model's prediction goes through {operation.name!r}, an operation of the type {operation.type}. "
-                f"TensorFlow has no derivative of it, so how the weights moved the prediction could not be told. Replace it "
-                f"by operations that have one (docs/operations.md lists them), or apply it to the inputs before the model."
-            )
+    lacking = first_lacking(function.get_concrete_function(), variables)
+    if lacking is not None:
+        raise RefusedError(f"The model's prediction goes through {_told(lacking)}")
+
+
+def _told(lacking: Lacking) -> str:
+    where = f" within {lacking.within!r}" if lacking.within else ""
+    if lacking.argument is None:
+        reason = "TensorFlow has no derivative of it"
+    else:
+        reason = f"TensorFlow takes its derivative by its argument {lacking.argument!r} to be zero, which it is not"
+    return (
+        f"{lacking.name!r}{where}, an operation of the type {lacking.type}. {reason}, so how the weights moved the "
+        f"prediction could not be told. Replace it by operations that have a derivative (docs/operations.md lists them), or "
+        f"apply it to the inputs before the model."
+    )
