@@ -13,7 +13,7 @@ import tensorflow as tf
 # TensorFlow has no public API for these.
 from tensorflow.python.framework import kernels, op_def_registry
 
-from explaind_tf.runs.graphs.nodes import all_nodes, copied
+from explaind_tf.runs.graphs.nodes import all_nodes, argument_types, copied
 
 _REDUCED = (tf.bfloat16, tf.float16)
 # Operations whose values depend on the type of their numbers, not only on the numbers.
@@ -55,11 +55,13 @@ def in_precision(graph_def: Any, dtype: tf.DType, kept: Collection[str] = ()) ->
     graph_def : tf.compat.v1.GraphDef
         The graph, with the functions that its loops and branches are made of.
     dtype : tf.DType
-        float32 or float64. Narrower types become this one.
+        float32 or float64. Narrower types become this one, and complex numbers of two float32 those of two float64.
     kept : collection of str
         Names of placeholders that keep their type. What they hold is cast.
     """
     narrower = {t.as_datatype_enum: dtype.as_datatype_enum for t in narrower_than(dtype)}
+    if dtype == tf.float64:
+        narrower[tf.complex64.as_datatype_enum] = tf.complex128.as_datatype_enum
     found = copied(graph_def)
     body = _Body(graph_def.node, narrower, kept, in_function=False)
     del found.node[:]
@@ -139,7 +141,7 @@ class _Body:
 
     def _casts_before(self, node: Any) -> Iterator[Any]:
         """Yield casts of what an operation reads, and let it read them."""
-        types = _argument_types(node, op_def_registry.get(node.op).input_arg)
+        types = argument_types(node, op_def_registry.get(node.op).input_arg)
         for place, (_, number) in enumerate(types):
             if number in self._narrower:
                 name = f"{node.name}/input_{place}"
@@ -148,7 +150,7 @@ class _Body:
 
     def _casts_behind(self, node: Any) -> Iterator[Any]:
         """Yield casts of what an operation returns, and note that they take its place."""
-        types = _argument_types(node, op_def_registry.get(node.op).output_arg)
+        types = argument_types(node, op_def_registry.get(node.op).output_arg)
         of_argument: dict[str, int] = {}
         for place, (argument, number) in enumerate(types):
             index = of_argument[argument] = of_argument.get(argument, -1) + 1
@@ -209,19 +211,6 @@ def _has_kernel(operation: str, attribute: str, number: int) -> bool:
     limits = [[c.allowed_values.list.type for c in k.constraint if c.name == attribute] for k in own]
     # Some operations, such as those of control flow, have no kernels of their own, or none that names the type.
     return not own or any(not of_kernel or number in of_kernel[0] for of_kernel in limits)
-
-
-def _argument_types(node: Any, arguments: Iterable[Any]) -> list[tuple[str, int]]:
-    """Return argument and type of each tensor of an operation's inputs or outputs."""
-    found: list[tuple[str, int]] = []
-    for argument in arguments:
-        if argument.type_list_attr:
-            types = list(node.attr[argument.type_list_attr].list.type)
-        else:
-            count = node.attr[argument.number_attr].i if argument.number_attr else 1
-            types = [argument.type or node.attr[argument.type_attr].type] * count
-        found += [(argument.name, number) for number in types]
-    return found
 
 
 def _cast(beside: Any, name: str, source: str, given: int, wanted: int) -> Any:

@@ -66,10 +66,16 @@ def always_float(kernel: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     return tf.image.resize(convolution(kernel, x), (5, 5)) + tf.reduce_sum(kernel)
 
 
+def spectrum(kernel: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    turned = tf.signal.fft(tf.complex(convolution(kernel, x), tf.reduce_sum(kernel))) * 1j
+    return tf.concat([tf.math.real(turned), tf.abs(tf.signal.rfft(convolution(kernel, x), [4]))], axis=-1)
+
+
 BODIES: dict[str, Body] = {
     "convolution": convolution,
     "loop": loop,
     "branch": branch,
+    "spectrum": spectrum,
     "operation without a kernel for float64": without_a_double_kernel,
     "operation that returns float32": always_float,
 }
@@ -86,7 +92,7 @@ def test_the_twin_of_a_low_precision_graph_is_the_float32_graph(dtype):
     assert not np.array_equal(values(low, tf.float32), right)
 
 
-@pytest.mark.parametrize("name", sweep(BODIES, core=("loop", "operation that returns float32")))
+@pytest.mark.parametrize("name", sweep(BODIES, core=("loop", "spectrum", "operation that returns float32")))
 def test_graphs_in_float64(name):
     found = values(inlined(BODIES[name]).in_precision(tf.float64, slice(1, None)), tf.float64)
     assert found.dtype == np.float64
@@ -96,6 +102,12 @@ def test_graphs_in_float64(name):
 def test_float64_is_what_the_same_code_computes_in_float64():
     found = values(inlined(convolution).in_precision(tf.float64, slice(1, None)), tf.float64)
     np.testing.assert_allclose(found, values(inlined(convolution, tf.float64), tf.float64), rtol=1e-14)
+
+
+def test_complex_numbers_are_those_of_two_float64():
+    found = values(inlined(spectrum).in_precision(tf.float64, slice(1, None)), tf.float64)
+    with_double = inlined(lambda kernel, x: spectrum(kernel, tf.cast(x, tf.float64)), tf.float64)
+    np.testing.assert_allclose(found, values(with_double, tf.float64), rtol=1e-13, atol=1e-14)
 
 
 def test_random_numbers_stay_those_that_were_drawn():
