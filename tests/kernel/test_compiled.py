@@ -5,8 +5,11 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
+from explaind_tf.kernel.derivatives.compiled import jvp_many
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from tests.kernel.dense import SIZE, model
@@ -31,6 +34,15 @@ def test_functions_are_traced_once_whatever_the_batch_size(problem):
         for function in attribute.values() if isinstance(attribute, dict) else [attribute]:
             if hasattr(function, "experimental_get_tracing_count"):
                 assert function.experimental_get_tracing_count() <= 1
+
+
+def test_many_directions_of_outputs_in_another_precision():
+    @tf.function(input_signature=[tf.TensorSpec((2,)), tf.TensorSpec((None, 2))], autograph=False)
+    def products(point, directions):
+        return jvp_many(tf.cast(point, tf.float64) ** 2, point, directions)
+
+    found = products(tf.constant([1.0, 3.0]), tf.constant([[1.0, 0.0], [0.5, 1.0], [0.0, 2.0]]))
+    np.testing.assert_allclose(found, [[2.0, 0.0], [1.0, 6.0], [0.0, 12.0]])
 
 
 def test_broadcasting_matmuls_do_not_abort_the_process_with_onednn_on():

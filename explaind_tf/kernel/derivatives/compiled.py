@@ -80,7 +80,9 @@ def jvp_many(outputs: tf.Tensor, point: tf.Tensor, directions: tf.Tensor) -> tf.
     try:
         if directions.shape[0] is not None:
             return tf.stack([one(direction) for direction in tf.unstack(directions)])
-        return tf.map_fn(one, directions, parallel_iterations=PARALLEL_DIRECTIONS)
+        return tf.map_fn(
+            one, directions, parallel_iterations=PARALLEL_DIRECTIONS, fn_output_signature=outputs.dtype
+        )
     except LookupError:  # raised by tf.gradients for an operation without gradient
         if has_symbolic_gradient(gradient.graph):
             raise
@@ -93,7 +95,7 @@ def _jvp_by_rows(outputs: tf.Tensor, point: tf.Tensor, directions: tf.Tensor) ->
 
     def products(place: tf.Tensor) -> tf.Tensor:
         cotangent = tf.reshape(tf.one_hot(place, count, dtype=outputs.dtype), shape)
-        return tf.linalg.matvec(directions, vjp(outputs, point, cotangent))
+        return tf.cast(tf.linalg.matvec(directions, vjp(outputs, point, cotangent)), outputs.dtype)
 
     found = tf.map_fn(
         products,
