@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from explaind_tf.runs.graphs.counted_loops import with_counted_loops
 from explaind_tf.runs.graphs.custom_gradients import REGISTERED, without_registered
+from explaind_tf.runs.graphs.empty_sums import with_derivative_of_empty_sums
 
 # Operations that are the identity, and stop derivatives.
 _STOPS = ("StopGradient", "PreventGradient")
@@ -20,8 +21,9 @@ _STOPS = ("StopGradient", "PreventGradient")
 def seen_through(graph_def: Any) -> Any:
     """Return a graph of the same function whose custom gradients, and stops within loops and branches, are taken out.
 
-    Its loops count their rounds; see :func:`with_counted_loops`. :func:`see_through` does the rest for the operations that
-    are made of it. So these still show where training stopped.
+    Its loops count their rounds (:func:`with_counted_loops`), and sums of exponentials may be empty
+    (:func:`with_derivative_of_empty_sums`). :func:`see_through` does the rest for the operations that are made of it. So
+    these still show where training stopped.
 
     Parameters
     ----------
@@ -29,6 +31,7 @@ def seen_through(graph_def: Any) -> Any:
         The graph, with the functions that its loops and branches are made of.
     """
     found = with_counted_loops(without_registered(graph_def))
+    with_derivative_of_empty_sums(found)
     for function in found.library.function:
         for node in function.node_def:
             if node.op in _STOPS:
