@@ -4,7 +4,9 @@ No code of the models is needed here. Neither can gradients be used that Keras r
 """
 
 import json
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.compiled import jvp_many, vjp
+from explaind_tf.recording.exporting.derivatives_lacking import first_lacking
 from explaind_tf.runs.graphs.loaded import InlinedFunction
 from explaind_tf.runs.graphs.precision import narrower_than
 
@@ -34,12 +37,17 @@ SINGLE = Tolerance(5e-3, 1e-5, (1e-2, 1e-3, 3e-4))
 _DIRECTIONS = 2
 
 
-def outcome_of(function: InlinedFunction, point: np.ndarray) -> tuple[str, str]:
-    """Return the outcome for a function of a flat point, and what there is to say of it.
+def outcome_of(concrete: Any, point: np.ndarray) -> tuple[str, str]:
+    """Return the outcome for a loaded function of a flat point, and what there is to say of it.
 
-    What Keras computes in float32 is computed in float64, as the ledgers of such a model are. What cannot be is held to the
-    tolerance of float32.
+    What ``fit`` would refuse is not differentiated. What Keras computes in float32 is computed in float64, as the ledgers of
+    such a model are. What cannot be is held to the tolerance of float32.
     """
+    lacking = first_lacking(concrete, 1)
+    if lacking is not None:
+        by = f"by {lacking.argument!r} " if lacking.argument else ""
+        return "refused", f"{lacking.type} has no derivative {by}in TensorFlow"
+    function = InlinedFunction.of(concrete).seen_through()
     if function.computes_in & set(narrower_than(tf.float64)):
         try:
             wider = function.in_precision(tf.float64, slice(None))
@@ -64,15 +72,20 @@ def _has_single(function: InlinedFunction) -> bool:
 def _measured(function: InlinedFunction, point: np.ndarray, tolerance: Tolerance) -> tuple[str, str]:
     rng = np.random.default_rng(0)
     directions = rng.normal(size=(_DIRECTIONS, len(point)))
-    value = tf.function(lambda z: function(z)[0], autograph=False)
-    start = tf.constant(point)
-    cotangent = rng.normal(size=value(start).shape)
+    products = _products(function, len(point))
     try:
-        jvps, back = _products(function, start, tf.constant(directions), tf.constant(cotangent))
+        size = len(products(point, directions[0], None)[0])
+        cotangent = rng.normal(size=size)
+        jvps = np.array([products(point, way, cotangent)[1] for way in directions])
+        back = products(point, directions[0], cotangent)[2]
     except _LACKS as error:
         return "refused", _sentence(error)
     scale = np.abs(jvps).max() or 1.0
     apart = np.abs(jvps @ cotangent - directions @ back).max() / (scale * np.abs(cotangent).sum())
+
+    def value(moved: np.ndarray) -> np.ndarray:
+        return products(moved, directions[0], cotangent)[0]
+
     error = max(_error(value, point, *pair, tolerance) for pair in zip(directions, jvps, strict=True))
     if not error <= tolerance.of_differences:
         return "wrong", f"the JVP is {error:.0e} off differences" + ("" if jvps.any() else ": it is zero")
@@ -83,16 +96,26 @@ def _measured(function: InlinedFunction, point: np.ndarray, tolerance: Tolerance
     return "exact", ""
 
 
-def _products(function: InlinedFunction, *arguments: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return JVPs in directions, and the VJP of a cotangent."""
+def _products(function: InlinedFunction, size: int) -> Callable[..., tuple[np.ndarray, ...]]:
+    """Return a function of a point, a direction and a cotangent: the values there, a JVP and a VJP.
 
-    @tf.function(autograph=False)
-    def build(point: tf.Tensor, directions: tf.Tensor, cotangent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    They share one graph, since tracing takes most of the time. Without a cotangent, that of ones is taken.
+    """
+    spec = tf.TensorSpec((size,), tf.float64)
+
+    @tf.function(input_signature=[spec, spec, tf.TensorSpec((None,), tf.float64)], autograph=False)
+    def build(point: tf.Tensor, direction: tf.Tensor, cotangent: tf.Tensor) -> tuple[tf.Tensor, ...]:
         outputs = function(point)[0]
-        return jvp_many(outputs, point, directions), vjp(outputs, point, cotangent)
+        cotangent = tf.cond(tf.size(cotangent) > 0, lambda: cotangent, lambda: tf.ones_like(outputs))
+        return outputs, jvp_many(outputs, point, direction[None])[0], vjp(outputs, point, cotangent)
 
-    jvps, back = build(*arguments)
-    return jvps.numpy(), back.numpy()
+    def products(
+        point: np.ndarray, direction: np.ndarray, cotangent: np.ndarray | None
+    ) -> tuple[np.ndarray, ...]:
+        found = build(point, direction, np.zeros(0) if cotangent is None else cotangent)
+        return tuple(tensor.numpy() for tensor in found)
+
+    return products
 
 
 def _error(value: Any, point: np.ndarray, way: np.ndarray, jvp: np.ndarray, tolerance: Tolerance) -> float:
@@ -115,14 +138,17 @@ def _difference(value: Any, point: np.ndarray, direction: np.ndarray, distance: 
     """Return the derivative in a direction by central differences, extrapolated from two distances (Richardson)."""
 
     def central(h: float) -> np.ndarray:
-        ends = (value(tf.constant(point + step * direction)).numpy() for step in (h, -h))
+        ends = (value(point + step * direction) for step in (h, -h))
         return np.subtract(*ends) / (2 * h)
 
     return (4 * central(distance / 2) - central(distance)) / 3
 
 
 def _sentence(error: Exception) -> str:
-    """Return what an error says in one line."""
+    """Return what an error says of a type of operations; names of single ones differ from process to process."""
+    found = re.search(r"op type: (\w+)", str(error))
+    if found is not None:
+        return f"TensorFlow has no derivative of {found[1]}, an operation of its gradient"
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
@@ -132,8 +158,7 @@ def measure(directory: Path) -> None:
     module = tf.saved_model.load(str(directory))
     outcomes = {}
     for number, (name, point) in enumerate(points.items()):
-        function = InlinedFunction.of(getattr(module, f"f{number}")).seen_through()
-        outcomes[name] = outcome_of(function, np.array(point))
+        outcomes[name] = outcome_of(getattr(module, f"f{number}"), np.array(point))
     (directory / MEASURED).write_text(json.dumps(outcomes), encoding="utf-8")
 
 

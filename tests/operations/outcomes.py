@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +14,8 @@ from tests.operations.measuring import MEASURED
 from tests.operations.names import distinct_names
 
 ROOT = Path(__file__).parents[2]
-# How many names are measured together.
-CHUNK = 60
+# How many processes measure at once. Each takes half a minute of processor time before it begins.
+PROCESSES = 2
 
 
 class Outcome(NamedTuple):
@@ -24,11 +25,14 @@ class Outcome(NamedTuple):
     reason: str
 
 
-def chunks() -> list[list[str]]:
-    """Return the distinct names in chunks, each with names of all modules."""
+def all_outcomes(directory: Path) -> dict[str, Outcome]:
+    """Return the outcomes of all distinct names."""
     names = distinct_names()
-    count = -(-len(names) // CHUNK)
-    return [names[start::count] for start in range(count)]
+    parts = [names[start::PROCESSES] for start in range(PROCESSES)]
+    directories = [directory / str(number) for number in range(PROCESSES)]
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        found = list(pool.map(outcomes_of, parts, directories))
+    return {name: outcome for part in found for name, outcome in part.items()}
 
 
 def outcomes_of(names: Sequence[str], directory: Path) -> dict[str, Outcome]:

@@ -2,7 +2,9 @@
 
 import inspect
 import itertools
+import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +19,10 @@ from tests.operations.arguments import TENSORS, Floats, Fresh, candidates, is_wo
 # Values of inputs are drawn from these intervals; to the last, four times the identity is added.
 DOMAINS = ((-1.0, 1.0), (0.1, 0.9), (1.1, 2.0), (-1.0, 1.0))
 _OF_IMAGES, _DOMINANT = 1, 3
-# How many combinations of arguments are tried, and how many more once one has run.
-_TRIES, _MORE = 600, 300
+# How many combinations of arguments are tried, how many more once one has run, and how many if all fail in the same way.
+_TRIES, _MORE, _ALIKE = 600, 100, 100
+# How many more once one has run that cannot be traced.
+_UNTRACED = 30
 # Numbers of a long signal.
 _LONG = 1000
 # How many points of each domain are tried.
@@ -61,7 +65,7 @@ def synthesised(name: str, value: Any) -> Found | NotFound:
                         break
                     search.attempt(attempt)
             found = search.result()
-            if isinstance(found, Found) or found.reason == NO_OUTPUT:
+            if isinstance(found, Found) or found.reason == NO_OUTPUT or search.is_untraced:
                 return found
     return found
 
@@ -75,7 +79,13 @@ class _Search:
         self._dependent: Found | None = None
         self._without: str | None = None
         self._error = self._untraced = ""
+        self._errors: Counter[str] = Counter()
         self.tries_left = 2 * _TRIES
+
+    @property
+    def is_untraced(self) -> bool:
+        """Whether it ran, but was never traced."""
+        return bool(self._untraced) and self._constant is None
 
     def attempt(self, attempt: "Attempt") -> None:
         """Run an attempt at points of all domains, until it is finite and does not jump."""
@@ -83,16 +93,25 @@ class _Search:
         try:
             leaves = attempt.leaves()
         except Exception as error:
-            self._error = self._error or _sentence(error)
+            self._failed(error)
             return
         for domain in [*range(len(DOMAINS))] * _ROUNDS:
             try:
                 if self._run(attempt, leaves, domain):
                     return
             except Exception as error:
-                self._error = self._error or _sentence(error)
+                self._failed(error)
                 if not any(leaf.is_square for leaf in leaves):
                     return
+
+    def _failed(self, error: Exception) -> None:
+        """Remember what the first error says, and give up if many say the same."""
+        told = _sentence(error)
+        self._error = self._error or told
+        alike = re.sub(r"_\d+", "", told)  # layers are numbered
+        self._errors[alike] += 1
+        if self._errors[alike] == _ALIKE:
+            self.tries_left = 0
 
     def _run(self, attempt: "Attempt", leaves: list[Floats], domain: int) -> bool:
         point = np.concatenate([np.zeros(0), *(_drawn(leaf, domain, self._rng) for leaf in leaves)])
@@ -114,6 +133,7 @@ class _Search:
                 traced = traced.get_concrete_function()
             except Exception as error:
                 self._untraced = self._untraced or f"it runs, but Keras cannot trace it. {_sentence(error)}"
+                self.tries_left = min(self.tries_left, _UNTRACED)
                 return True
             found = Found(traced, point, attempt)
             self._constant, self._dependent = found, found if depends else None
