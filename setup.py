@@ -29,6 +29,8 @@ TEST = [
     # Drives Debian's Chromium, which opens the report.
     "playwright>=1.49",
     *TENSORBOARD,
+    # Its models, with random weights, are trained and accounted for.
+    "keras-hub>=0.32",
 ]
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.6", "mkdocstrings[python]>=1", "griffelib>=2"]
 

@@ -253,10 +253,17 @@ def main() -> None:
     Console().print(f"Written: {RESULTS_FILE}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _provenance() -> dict[str, Any]:
+def code_state() -> dict[str, Any]:
+    """Return the commit of the code, and whether the code is that of the commit."""
     return {
         "commit": _git("rev-parse", "HEAD"),
         "is_clean": not _git("status", "--porcelain", "--", ".", *_OWN_FILES),
+    }
+
+
+def _provenance() -> dict[str, Any]:
+    return {
+        **code_state(),
         "command": _command(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {

@@ -1,13 +1,15 @@
 """Train, record and account for one architecture.
 
-``python -m experiments.architectures.accounting NAME STEPS RUN_DIR`` prints what was found as a JSON object, its last line.
+``python -m experiments.architectures.accounting NAME STEPS RUN_DIR`` prints what was found as a JSON object: after the
+training, and again after each question. The last line has all of it.
 """
 
+import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,27 @@ import keras
 
 import explaind_tf as xtf
 from experiments.architectures.example import Example
-from experiments.architectures.registry import ARCHITECTURES
+from experiments.architectures.registry import example_of
 from experiments.classifiers import balanced_ledger, compiled
 
 QUESTIONS: tuple[tuple[str, ...], ...] = ((), ("layer",), ("sample",))
 TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds that something took, with tracing.
+
+    Attributes
+    ----------
+    wall : float
+        By the clock.
+    cpu : float
+        Of all threads of the process, user and system. Less than ``wall`` if others used the machine.
+    """
+
+    wall: float
+    cpu: float
 
 
 @dataclass(frozen=True)
@@ -28,15 +46,15 @@ class Answer:
 
     Attributes
     ----------
-    seconds : float
-        Wall time, with tracing.
+    spent : Spent
+        Time.
     residual : float or None
         Largest residual as a share of the movement; None if there is no ledger that balances.
     error : str
         The error if there is none; otherwise empty.
     """
 
-    seconds: float
+    spent: Spent
     residual: float | None
     error: str = ""
 
@@ -49,38 +67,45 @@ class Account:
     ----------
     name : str
         The architecture.
+    steps : int
+        Training steps.
     parameters, layers : int
         Size of the model.
-    training : float
-        Seconds of the recorded training, with tracing.
-    verifying : float
-        Seconds of ``verify``.
-    answers : list of Answer
-        One for each question.
+    training : Spent
+        Time of the recorded training.
+    verifying : Spent
+        Time of ``verify``.
+    answers : tuple of Answer
+        One for each question that was asked so far.
     """
 
     name: str
+    steps: int
     parameters: int
     layers: int
-    training: float
-    verifying: float
-    answers: list[Answer]
+    training: Spent
+    verifying: Spent
+    answers: tuple[Answer, ...] = ()
 
 
-def account_for(name: str, steps: int, run_dir: Path) -> Account:
-    """Train and record an architecture, verify the record, and ask each question."""
+def accounts(name: str, steps: int, run_dir: Path) -> Iterator[Account]:
+    """Train and record an architecture, verify the record, and ask each question; yield what is known each time."""
     keras.utils.set_random_seed(0)
-    example = ARCHITECTURES[name]()
+    example = example_of(name)
     training, run = _timed(lambda: record(example, steps, run_dir))
     verifying, _ = _timed(lambda: run.verify(progress=False))
-    return Account(
+    account = Account(
         name=name,
+        steps=steps,
         parameters=example.model.count_params(),
         layers=len(example.model._flatten_layers(include_self=False)),
         training=training,
         verifying=verifying,
-        answers=[_answer(run, example, axes) for axes in QUESTIONS],
     )
+    yield account
+    for axes in QUESTIONS:
+        account = dataclasses.replace(account, answers=(*account.answers, _answer(run, example, axes)))
+        yield account
 
 
 def record(example: Example, steps: int, run_dir: Path) -> xtf.Run:
@@ -108,20 +133,24 @@ def ask(run: xtf.Run, example: Example, axes: tuple[str, ...]) -> float:
 
 def _answer(run: xtf.Run, example: Example, axes: tuple[str, ...]) -> Answer:
     """Ask one question; an error is an answer, too."""
-    start = time.perf_counter()
-    try:
-        residual = ask(run, example, axes)
-    except Exception as error:  # must not lose the other answers
-        return Answer(time.perf_counter() - start, None, f"{type(error).__name__}: {error}")
-    return Answer(time.perf_counter() - start, residual)
+
+    def answer() -> tuple[float | None, str]:
+        try:
+            return ask(run, example, axes), ""
+        except Exception as error:  # must not lose the other answers
+            return None, f"{type(error).__name__}: {error}"
+
+    spent, (residual, error) = _timed(answer)
+    return Answer(spent, residual, error)
 
 
-def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
+def _timed(call: Callable[[], Any]) -> tuple[Spent, Any]:
     """Return the seconds that a call took, and its result."""
-    start = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     result = call()
-    return time.perf_counter() - start, result
+    return Spent(time.perf_counter() - wall, time.process_time() - cpu), result
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(account_for(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])))))
+    for found in accounts(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])):
+        print(json.dumps(dataclasses.asdict(found)), flush=True)

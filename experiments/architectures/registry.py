@@ -1,15 +1,40 @@
-"""All architectures, by name. Those of KerasHub are there only if it is installed."""
+"""All architectures, by name."""
 
-import importlib.util
-from collections.abc import Callable
+import importlib
 
 from experiments.architectures.applications import APPLICATIONS
 from experiments.architectures.example import Example
 
-HAS_HUB = importlib.util.find_spec("keras_hub") is not None
+# Named here as well, since to import KerasHub takes seconds: only what builds one of its models needs it.
+HUB = (
+    "GPT-2",
+    "Llama",
+    "Gemma",
+    "Gemma 2",
+    "Mistral",
+    "Qwen",
+    "BERT",
+    "T5",
+    "Whisper",
+    "ViT",
+    "ResNet",
+    "EfficientNet",
+)
+NAMES = (*HUB, *APPLICATIONS)
+# Those that take more than ten minutes of CPU time.
+SLOW = ("EfficientNetV2B0", "ResNet50V2", "DenseNet121", "ConvNeXtTiny", "NASNetMobile")
 
-ARCHITECTURES: dict[str, Callable[[], Example]] = dict(APPLICATIONS)
-if HAS_HUB:
-    from experiments.architectures.hub import HUB
 
-    ARCHITECTURES |= HUB
+def example_of(name: str) -> Example:
+    """Build an architecture with its data.
+
+    Raises
+    ------
+    KeyError
+        If there is no such architecture.
+    ImportError
+        If it is one of KerasHub, which is not installed.
+    """
+    if name not in HUB:
+        return APPLICATIONS[name]()
+    return importlib.import_module("experiments.architectures.hub").HUB[name]()
