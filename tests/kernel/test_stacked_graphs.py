@@ -78,17 +78,13 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", sweep(MODELS, core=("positions", "lookup")))
-def test_rows_products_and_integrals_equal_those_of_a_loop(name):
-    call, shapes = MODELS[name]
-    rng = np.random.default_rng(0)
-    specs = tuple(tf.TensorSpec(shape, tf.float64) for shape in shapes)
-    model = PureModel(
+def _model(call, shapes) -> PureModel:
+    return PureModel(
         measure=lambda variables, constants, inputs, targets: call(variables, inputs[0]),
         losses=lambda variables, constants, inputs, *_: tf.reduce_sum(call(variables, inputs[0]), axis=1),
         loss_scales=lambda *_: tf.ones(1, tf.float64),
         regularizer=None,
-        trained=specs,
+        trained=tuple(tf.TensorSpec(shape, tf.float64) for shape in shapes),
         state=(),
         constants=(),
         inputs=(tf.TensorSpec((None, SIDE, SIDE, CHANNELS), tf.float64),),
@@ -96,6 +92,13 @@ def test_rows_products_and_integrals_equal_those_of_a_loop(name):
         loss_targets=(),
         loss_weights=(),
     )
+
+
+@pytest.mark.parametrize("name", sweep(MODELS, core=("positions", "lookup")))
+def test_rows_products_and_integrals_equal_those_of_a_loop(name):
+    call, shapes = MODELS[name]
+    rng = np.random.default_rng(0)
+    model = _model(call, shapes)
     size = sum(int(np.prod(shape)) for shape in shapes)
     start, displacement = rng.normal(size=(2, size))
     path = StepPath(start, start + displacement, displacement, [])
@@ -119,3 +122,22 @@ def test_rows_products_and_integrals_equal_those_of_a_loop(name):
         np.testing.assert_allclose(
             products.sum(axis=-1), np.einsum("boz,kz->bok", expected, directions), atol=1e-11
         )
+
+
+def test_the_model_is_traced_once():
+    # What is traced a second time only tells shapes, but takes as long: half a minute for a large model.
+    traced = []
+
+    def counted(variables, x):
+        traced.append(x)
+        return _normalised(variables, x)
+
+    model = _model(counted, MODELS["BatchNorm in inference"][1])
+    measurement = Derivatives(model).measurement
+    assert measurement.width == OUTPUTS
+    before = len(traced)
+    point, images = np.ones(model.point_size), np.ones((2, SIDE, SIDE, CHANNELS))
+    measurement.path_rows(
+        StepPath(point, point + 1, point, []), Quadrature.same(2), Block([images], []), by_rule=True
+    )
+    assert len(traced) == before + 1

@@ -48,7 +48,11 @@ class ExampleGradients:
         self._places: list[Rearrangement | None] = [rearrangement(use.source, variables) for use in uses]
         by_output = {use.output.name: use.output for use in uses}
         found = gradients(outputs, list(by_output.values()), cotangent) if uses else []
-        self._deltas = dict(zip(by_output, found, strict=True))
+        self._deltas = {
+            name: None if delta is None else tf.convert_to_tensor(delta)
+            for name, delta in zip(by_output, found, strict=True)
+        }
+        self._mixed = self._mixed_variables()
 
     def taps(self) -> list[tf.Tensor]:
         """Return the taps, from which the gradients are computed, each of shape (K, rows, ...).
@@ -61,17 +65,20 @@ class ExampleGradients:
             if place is not None and (delta := self._delta(use)) is not None
             for tap in rule.taps(delta, self._count)
         ]
-        return found + [rows[:, None] for _, rows in self._from_mixtures()]
+        return found + [rows[:, None] for rows in self._from_mixtures()]
 
-    def gradients(self, taps: Sequence[tf.Tensor] | None = None) -> tf.Tensor:
+    def gradients(self, taps: Sequence[tf.Tensor] | None = None, count: tf.Tensor | None = None) -> tf.Tensor:
         """Return the gradients, flat, in the order of the variables, shape (K, Z).
 
         Parameters
         ----------
         taps : sequence of tf.Tensor, optional
-            By default those of these examples.
+            By default those of these examples. Given taps may be in another graph: no value of the graph of these
+            examples is read.
+        count : tf.Tensor, optional
+            K of given taps.
         """
-        terms, mixtures, count = self._assigned(taps)
+        terms, mixtures, count = self._assigned(taps, count)
         parts: list[list[tf.Tensor]] = [[] for _ in self._variables]
         for variable, rows in mixtures:
             parts[variable].append(tf.reduce_sum(rows, axis=1))
@@ -85,17 +92,22 @@ class ExampleGradients:
         ]
         return tf.concat(whole, axis=1)
 
-    def contract(self, rows: Sequence[tf.Tensor], taps: Sequence[tf.Tensor] | None = None) -> tf.Tensor:
+    def contract(
+        self,
+        rows: Sequence[tf.Tensor],
+        taps: Sequence[tf.Tensor] | None = None,
+        count: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Return the scalar products with rows, variable by variable, shape (F, K, V).
 
         Parameters
         ----------
         rows : sequence of tf.Tensor
             Ψ for each variable, shape (F, *variable).
-        taps : sequence of tf.Tensor, optional
+        taps, count : optional
             As in :meth:`gradients`.
         """
-        terms, mixtures, count = self._assigned(taps)
+        terms, mixtures, count = self._assigned(taps, count)
         found: list[list[tf.Tensor]] = [[] for _ in self._variables]
         for index, mixed in mixtures:
             own = tf.cast(tf.reduce_sum(mixed, axis=1), rows[index].dtype)
@@ -108,20 +120,18 @@ class ExampleGradients:
         return tf.stack([tf.add_n(products) if products else zeros for products in found], axis=-1)
 
     def _delta(self, use: Use) -> tf.Tensor | None:
-        delta = self._deltas[use.output.name]
-        return None if delta is None else tf.convert_to_tensor(delta)
+        return self._deltas[use.output.name]
 
     def _assigned(
-        self, taps: Sequence[tf.Tensor] | None
+        self, taps: Sequence[tf.Tensor] | None, count: tf.Tensor | None
     ) -> tuple[list[tuple[Rule, Rearrangement, list[tf.Tensor]]], list[tuple[int, tf.Tensor]], tf.Tensor]:
         """Return the taps by rule and those of mixtures by variable, and the number of examples."""
         left = list(self.taps() if taps is None else taps)
-        count = tf.shape(left[0])[0] if left else self._count
         terms = []
         for (use, rule), place in zip(self._rules, self._places, strict=True):
             if place is not None and self._delta(use) is not None:
                 terms.append((rule, place, [left.pop(0) for _ in range(rule.tap_count)]))
-        return terms, list(zip(self._mixed_variables(), left, strict=True)), count
+        return terms, list(zip(self._mixed, left, strict=True)), self._count if count is None else count
 
     def _flat(self, rows: tf.Tensor, variable: int) -> tf.Tensor:
         return tf.reshape(rows, (-1, self._variables[variable].shape.num_elements()))
@@ -134,14 +144,15 @@ class ExampleGradients:
         ]
 
     def _mixed_variables(self) -> list[int]:
+        """Return the variables that mixtures are made of."""
         sources = [use.source for use, _, _ in self._mixtures()]
         if not sources:
             return []
         found = gradients(sources, self._variables)
         return [index for index, gradient in enumerate(found) if gradient is not None]
 
-    def _from_mixtures(self) -> list[tuple[int, tf.Tensor]]:
-        """Return the gradients (K, size) through sources that are no single rearranged variable, with the variable.
+    def _from_mixtures(self) -> list[tf.Tensor]:
+        """Return the gradients (K, size) by mixed variables through sources that are no single rearranged variable.
 
         BatchNorm in inference, for example, computes a scale and an offset from four variables. Such sources are small,
         and so is the graph from the variables to them. It is differentiated one example at a time.
@@ -150,17 +161,15 @@ class ExampleGradients:
         if not mixtures:
             return []
         sources = [use.source for use, _, _ in mixtures]
-        reached = self._mixed_variables()
-        variables = [self._variables[index] for index in reached]
+        variables = [self._variables[index] for index in self._mixed]
 
         def pull_back(own: list[tf.Tensor]) -> list[tf.Tensor]:
             found = gradients(sources, variables, own)
             return [tf.reshape(tf.convert_to_tensor(g), (-1,)) for g in found]
 
-        pulled = tf.map_fn(
+        return tf.map_fn(
             pull_back,
             [rule.gradients(rule.taps(delta, self._count)) for _, rule, delta in mixtures],
             fn_output_signature=[tf.TensorSpec((v.shape.num_elements(),), v.dtype) for v in variables],
             parallel_iterations=16,
         )
-        return list(zip(reached, pulled, strict=True))

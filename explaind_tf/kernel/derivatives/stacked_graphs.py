@@ -15,8 +15,8 @@ from explaind_tf.kernel.functions import PureModel
 
 def stacked_rows(model: PureModel, stack: Stack, measured: Measured, width: int) -> tf.Tensor:
     """Return the weighted gradients, summed over the nodes of each input, shape (batch, O, Z); O is the width."""
-    examples, taps = _stacked_examples(model, stack, measured, width)
-    return tf.reshape(examples.gradients(taps), (-1, width, model.point_size))
+    examples, taps, count = _stacked_examples(model, stack, measured, width)
+    return tf.reshape(examples.gradients(taps, count), (-1, width, model.point_size))
 
 
 def stacked_products(
@@ -28,18 +28,19 @@ def stacked_products(
         tf.reshape(piece, (-1, *spec.shape))
         for piece, spec in zip(pieces, (*model.trained, *model.state), strict=True)
     ]
-    examples, taps = _stacked_examples(model, stack, measured, width)
-    products = tf.transpose(examples.contract(shaped, taps), (1, 0, 2))
+    examples, taps, count = _stacked_examples(model, stack, measured, width)
+    products = tf.transpose(examples.contract(shaped, taps, count), (1, 0, 2))
     return tf.reshape(products, (-1, width, tf.shape(directions)[0], len(shaped)))
 
 
 def _stacked_examples(
     model: PureModel, stack: Stack, measured: Measured, width: int
-) -> tuple[ExampleGradients, list[tf.Tensor]]:
-    """Return one example for each input and output, and the taps of their gradients at all nodes."""
+) -> tuple[ExampleGradients, list[tf.Tensor], tf.Tensor]:
+    """Return examples at one node, the taps at all nodes with one example for each input and output, and their number."""
     pairs = stack.pairs
+    built: list[ExampleGradients] = []
 
-    def examples_at(node: tf.Tensor) -> ExampleGradients:
+    def taps_at(node: tf.Tensor) -> list[tf.Tensor]:
         members = pairs.inputs_at(node)
         # Each output has a cotangent of its own.
         repeated = _repeated(members, width)
@@ -48,24 +49,29 @@ def _stacked_examples(
         outputs = averaged_outputs(model, variables, pairs.line, pairs.pieces[node], own)
         shares = _repeated(stack.weights[pairs.splits[node] : pairs.splits[node + 1]], width)
         cotangent = tf.tile(tf.eye(width, dtype=outputs.dtype), [tf.size(members), 1]) * shares[:, None]
-        return ExampleGradients(outputs, cotangent, variables, [*own.inputs, *own.targets], tf.size(repeated))
+        samples = [*own.inputs, *own.targets]
+        built.append(ExampleGradients(outputs, cotangent, variables, samples, tf.size(repeated)))
+        return built[-1].taps()
+
+    # Before the loop, arrays need the types and shapes of the taps. As a function of its own the model is traced once for
+    # both; to trace takes much of the first question about a large model.
+    node_taps = tf.function(taps_at, input_signature=[tf.TensorSpec((), tf.int32)], autograph=False)
+    traced = node_taps.get_concrete_function()
 
     def add_node(node: tf.Tensor, found: list[tf.TensorArray]) -> list[Any]:
-        taps = examples_at(node).taps()
-        return [node + 1, [array.write(node, tap) for array, tap in zip(found, taps, strict=True)]]
+        return [node + 1, [array.write(node, tap) for array, tap in zip(found, traced(node), strict=True)]]
 
-    pattern = examples_at(tf.constant(0))
     empty = [
         tf.TensorArray(
             tap.dtype, tf.size(pairs.nodes), infer_shape=False, element_shape=(None, *tap.shape[1:])
         )
-        for tap in pattern.taps()
+        for tap in traced.structured_outputs
     ]
     _, found = tf.while_loop(
         lambda node, _: node < tf.size(pairs.nodes), add_node, [0, empty], parallel_iterations=1
     )
     count = tf.shape(stack.places)[0] * width
-    return pattern, [_by_input(array.concat(), stack.places, width, count) for array in found]
+    return built[-1], [_by_input(array.concat(), stack.places, width, count) for array in found], count
 
 
 def _repeated(values: tf.Tensor, times: int) -> tf.Tensor:
