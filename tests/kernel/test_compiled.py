@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from explaind_tf.kernel.derivatives.compiled import jvp_many
+from explaind_tf.kernel.derivatives import compiled
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from tests.kernel.dense import SIZE, model
@@ -39,10 +39,21 @@ def test_functions_are_traced_once_whatever_the_batch_size(problem):
 def test_many_directions_of_outputs_in_another_precision():
     @tf.function(input_signature=[tf.TensorSpec((2,)), tf.TensorSpec((None, 2))], autograph=False)
     def products(point, directions):
-        return jvp_many(tf.cast(point, tf.float64) ** 2, point, directions)
+        return compiled.jvp_many(tf.cast(point, tf.float64) ** 2, point, directions)
 
     found = products(tf.constant([1.0, 3.0]), tf.constant([[1.0, 0.0], [0.5, 1.0], [0.0, 2.0]]))
     np.testing.assert_allclose(found, [[2.0, 0.0], [1.0, 6.0], [0.0, 12.0]])
+
+
+def test_a_derivative_is_traced_once_whatever_the_number_of_directions(problem, monkeypatch):
+    path, block, _, _ = problem
+    traced, known = [], compiled.gradients
+    monkeypatch.setattr(compiled, "gradients", lambda *args: traced.append(args) or known(*args))
+    table, derivatives = Quadrature.same(len(block)).by_node()[0], Derivatives(model())
+    for count in (1, 3):
+        traced.clear()
+        derivatives.measurement.path_jvp(path, table, np.stack([path.displacement] * count), block)
+        assert len(traced) == 2  # the gradient, and its derivative
 
 
 def test_broadcasting_matmuls_do_not_abort_the_process_with_onednn_on():

@@ -79,7 +79,10 @@ def jvp_many(outputs: tf.Tensor, point: tf.Tensor, directions: tf.Tensor) -> tf.
 
     try:
         if directions.shape[0] is not None:
-            return tf.stack([one(direction) for direction in tf.unstack(directions)])
+            # Traced once and inlined for each direction: to trace it takes as long as all the rest.
+            spec = tf.TensorSpec(directions.shape[1:], directions.dtype)
+            traced = tf.function(one, input_signature=[spec], autograph=False).get_concrete_function()
+            return tf.stack([traced(direction) for direction in tf.unstack(directions)])
         return tf.map_fn(
             one, directions, parallel_iterations=PARALLEL_DIRECTIONS, fn_output_signature=outputs.dtype
         )
