@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 # TensorFlow has no public API for this.
-from tensorflow.python.framework.ops import gradient_registry
+from tensorflow.python.framework.ops import get_gradient_function, gradient_registry
 
 # Where TensorFlow keeps the graphs of loops and branches, whose gradients it builds from them.
 _BRANCHES = ("_true_graph", "_false_graph")
