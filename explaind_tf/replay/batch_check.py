@@ -76,8 +76,8 @@ class BatchCheck:
         return (
             f"Step {update.number} of {self._run.run_dir} used another gradient than its recorded batch gives: for {path!r} "
             f"they differ by {mismatch.difference:.2g}, and rounding explains {mismatch.allowed:.2g} (Euclidean norms). So "
-            f"the batch, a sample weight or a target is not the one that trained: feed fit with logger.tap(dataset), as the "
-            f"last step of the pipeline. Or something changed weights or gradient within the step: a train_step of your "
-            f"own, or a callback that sets weights in on_train_batch_begin (set them in on_epoch_begin or on_epoch_end). "
+            f"the batch, a sample weight or a target is not the one that trained: the record was changed. Or something "
+            f"changed weights or gradient within the step: a train_step of your own, or a callback that sets weights in "
+            f"on_train_batch_begin (set them in on_epoch_begin or on_epoch_end). "
             f"Ledgers that keep no samples, tokens or groups do not use the batches."
         )
