@@ -115,11 +115,23 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
         ),
         conclusions=[
             f"{len(residuals)} of {len(QUESTIONS) * len(found)} ledgers balance to {TOLERANCE:g}; their largest residual is "
-            f"{max(residuals, default=0.0):.1e} of the movement."
+            f"{max(residuals, default=0.0):.1e} of the movement.",
+            *_remarks(settings),
         ],
         tables=tables,
         values={"architectures": found},
     )
+
+
+def _remarks(settings: Settings) -> list[str]:
+    """Return what the table does not show of itself."""
+    left_out = [name for name in NAMES if name not in settings.architectures]
+    remarks = [f"Not run: {'; '.join(left_out)}."] if left_out else []
+    if settings.keep:
+        remarks.append(
+            "Rows that were kept of earlier calls were not made again. The time below is that of the last call."
+        )
+    return remarks
 
 
 def _answer_cells(answer: dict[str, Any]) -> tuple[str, str]:
