@@ -1,6 +1,7 @@
 """The nested structure of inputs: round trips, and errors for arrays that do not fit."""
 
 import json
+from collections import namedtuple
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,18 @@ from explaind_tf import RunFormatError
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.structure import Leaf
 
-DTYPES = ["bool", "uint8", "int32", "int64", "uint64", "float16", "bfloat16", "float32", "float64"]
+DTYPES = [
+    "bool",
+    "uint8",
+    "int32",
+    "int64",
+    "uint64",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+    "complex64",
+]
 
 leaves = st.builds(
     Leaf,
@@ -25,12 +37,14 @@ structures = st.recursive(
     leaves,
     lambda parts: (
         st.dictionaries(st.text(max_size=3), parts, max_size=3)
+        | st.dictionaries(st.integers(-9, 9), parts, max_size=3)
         | st.lists(parts, max_size=3)
         | st.lists(parts, max_size=3).map(tuple)
     ),
     max_leaves=6,
 )
 
+LEAF = {"leaf": {"dtype": "float32", "shape": []}}
 VECTOR = Leaf("float32", (3,))
 TOKENS = Leaf("int32", (4,))
 
@@ -88,11 +102,23 @@ class TestForeignJson:
             struct.from_json(value)
 
     @pytest.mark.parametrize(
+        "items", [[3], [["a"]], [[1.5, LEAF]], [["a", LEAF], ["a", LEAF]], [[True, LEAF]]]
+    )
+    def test_dict_by_items_that_are_no_pairs_is_refused(self, items: Any):
+        with pytest.raises(RunFormatError, match=r"describes a dict by the item .* pair of a key"):
+            struct.from_json({"items": items})
+
+    def test_namedtuple_becomes_a_tuple(self):
+        pair = namedtuple("Pair", "left right")(VECTOR, TOKENS)
+        assert struct.from_json(struct.to_json(pair)) == (VECTOR, TOKENS)
+        assert struct.pack(pair, [1, 2]) == type(pair)(1, 2)
+
+    @pytest.mark.parametrize(
         ("dtype", "shape"),
         [
             ("object", []),
             ("string", []),
-            ("complex64", []),
+            ("complex256", []),
             (3, []),
             ("float32", 3),
             ("float32", [-1]),
