@@ -1,7 +1,6 @@
 """The base of all path optimizers, which note what only an optimizer sees in a step."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -10,13 +9,7 @@ import tensorflow as tf
 
 from explaind_tf.laws import Law
 from explaind_tf.optimizers.ring_buffer import RingBuffer, StepScalars
-
-
-@dataclass(frozen=True)
-class _Watched:
-    """Variables that an optimizer reads. Keras would take those in a list or tuple of the optimizer for its own."""
-
-    variables: tuple[Any, ...]
+from explaind_tf.optimizers.untracked import Untracked
 
 
 class PathOptimizer(keras.optimizers.Optimizer):
@@ -33,7 +26,7 @@ class PathOptimizer(keras.optimizers.Optimizer):
     _used: RingBuffer | None = None
     _stepped: RingBuffer | None = None
     _left: RingBuffer | None = None
-    _watched: "_Watched | None" = None
+    _watched: Untracked = Untracked([])
     _updated: frozenset[int] = frozenset()
     _clip_factors: tf.Tensor | None = None
     clips_slices: bool = False
@@ -109,7 +102,6 @@ class PathOptimizer(keras.optimizers.Optimizer):
         iteration = tf.convert_to_tensor(self._iterations)
         super().apply(grads, trainable_variables)
         if self._left is not None:
-            assert self._watched is not None  # set together
             self._left.write(iteration, self._watched.variables)
 
     def watch(self, variables: Sequence[Any], slots: int) -> None:
@@ -125,13 +117,13 @@ class PathOptimizer(keras.optimizers.Optimizer):
         slots : int
             How many steps to keep.
         """
-        self._watched = _Watched(tuple(variables))
+        self._watched = Untracked(list(variables))
         self._stepped = RingBuffer([_spec(v) for v in self._trainable_variables], slots)
         self._left = RingBuffer([_spec(v) for v in variables], slots)
 
     def unwatch(self) -> None:
         """Undo :meth:`watch`."""
-        self._watched, self._stepped, self._left = None, None, None
+        self._watched, self._stepped, self._left = Untracked([]), None, None
 
     @property
     def is_watching(self) -> bool:
