@@ -7,6 +7,7 @@ large as the model times the number of measurements, so only those that the recu
 
 from collections import deque
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
@@ -21,8 +22,9 @@ class Update:
 
     Attributes
     ----------
-    gain, direct : float
-        What a unit of gradient adds to the momentum, and how far it moves a weight without the momentum.
+    gain, direct : float or np.ndarray
+        What a unit of gradient adds to the momentum, and how far it moves a weight without the momentum. An array of shape
+        (D,) where this differs from weight to weight.
     pull : np.ndarray
         How far a unit of momentum moves a weight, shape (D,) or ().
     scale : np.ndarray
@@ -30,10 +32,24 @@ class Update:
         the update's gradient.
     """
 
-    gain: float
-    direct: float
+    gain: float | np.ndarray
+    direct: float | np.ndarray
     pull: np.ndarray
     scale: np.ndarray
+
+    @cached_property
+    def is_direct(self) -> bool:
+        """Whether a gradient also moves weights without the momentum."""
+        return bool(np.any(self.direct))
+
+    def direct_of_gained(self) -> float | np.ndarray:
+        """Return how far a unit that a gradient adds to the momentum moves a weight without the momentum: direct / gain.
+
+        A gradient that adds nothing to the momentum, a gain of 0, cannot be told from it: the result is then 0.
+        """
+        if np.ndim(self.gain) == 0:
+            return self.direct / self.gain if self.gain else 0.0
+        return np.divide(self.direct, self.gain, out=np.zeros_like(self.gain), where=self.gain != 0)
 
 
 @dataclass(frozen=True)
@@ -92,22 +108,23 @@ class EffectRows:
     def of_gradient(self) -> UseRows:
         """Return how far a unit of the gradient of one of the update's batches moves the measurements."""
         coefficients = self.update.update
-        if coefficients.scale.ndim == 0 and not self._adds_direct:
-            return UseRows(self.psi, self.share * coefficients.gain * float(coefficients.scale))
-        rows = self._times(self.psi, self.share * coefficients.gain * coefficients.scale)
+        gained = self.share * coefficients.gain * coefficients.scale
+        if gained.ndim == 0 and not self._adds_direct:
+            return UseRows(self.psi, float(gained))
+        rows = self._times(self.psi, gained)
         return UseRows(self._with_direct(rows, coefficients.direct * coefficients.scale))
 
     def of_momentum(self) -> UseRows:
         """Return how far a unit that the update adds to the momentum moves the measurements."""
         coefficients = self.update.update
-        if not self._adds_direct or coefficients.gain == 0:  # a gain of 0 adds nothing
+        if not self._adds_direct:
             return UseRows(self.psi, self.share)
         rows = self._times(self.psi, np.asarray(self.share))
-        return UseRows(self._with_direct(rows, np.asarray(coefficients.direct / coefficients.gain)))
+        return UseRows(self._with_direct(rows, np.asarray(coefficients.direct_of_gained())))
 
     @property
     def _adds_direct(self) -> bool:
-        return self.is_direct and self.update.update.direct != 0
+        return self.is_direct and self.update.update.is_direct
 
     def _with_direct(self, rows: tf.Tensor, factor: np.ndarray) -> tf.Tensor:
         if not self._adds_direct:
@@ -128,10 +145,12 @@ class RowsByUse:
     ----------
     memory : float
         Share of the momentum that survives an update (β₁).
+    forgets : bool
+        Whether what is left of a gradient in the momentum may become negligible.
     """
 
-    def __init__(self, memory: float) -> None:
-        self._memory = memory
+    def __init__(self, memory: float, *, forgets: bool = True) -> None:
+        self._memory, self._forgets = memory, forgets
         self._psi: tf.Tensor | None = None
         self._left = 1.0  # share of Ψ, since the last update that is accounted for
 
@@ -145,7 +164,7 @@ class RowsByUse:
             self._psi, self._left = _recall(self._psi, update, self._memory * self._left), 1.0
         elif self._psi is not None:
             self._left *= self._memory
-            if self._left < np.finfo(self._psi.dtype.as_numpy_dtype).eps:
+            if self._forgets and self._left < np.finfo(self._psi.dtype.as_numpy_dtype).eps:
                 return None
         if self._psi is None:
             return {}
@@ -155,16 +174,16 @@ class RowsByUse:
 class RowsByEffect:
     """The rows of each effect step s ≥ i on its own: memory^(updates between) · gain_i · Φ_s ⊙ pull_s.
 
-    Holds the rows of all effect steps until their weight falls below rounding.
+    Holds the rows of all effect steps until their weight falls below rounding, if it may.
 
     Parameters
     ----------
-    memory : float
+    memory, forgets
         As in :class:`RowsByUse`.
     """
 
-    def __init__(self, memory: float) -> None:
-        self._memory = memory
+    def __init__(self, memory: float, *, forgets: bool = True) -> None:
+        self._memory, self._forgets = memory, forgets
         self._position = -1
         self._window: deque[tuple[int, int, tf.Tensor]] = deque()
 
@@ -185,7 +204,7 @@ class RowsByEffect:
         return self._memory ** (self._position - later)
 
     def _is_forgotten(self, later: int, effect: int, pulled: tf.Tensor) -> bool:
-        return bool(self._share(later) < np.finfo(pulled.dtype.as_numpy_dtype).eps)
+        return self._forgets and bool(self._share(later) < np.finfo(pulled.dtype.as_numpy_dtype).eps)
 
 
 def _recall(psi: tf.Tensor | None, update: UpdateRows, memory: float) -> tf.Tensor:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import tensorflow as tf
 
-from explaind_tf.laws.law import Law, StepFactors, decoupled_decay, exact_cast
+from explaind_tf.laws.law import Law, Moments, StepFactors, decoupled_decay, exact_cast
 
 
 @dataclass(frozen=True)
@@ -45,28 +46,15 @@ class AdamWLaw(Law):
         """Share β₁ of the momentum that survives a step."""
         return self.beta_1
 
-    @property
-    def looks_ahead(self) -> bool:
-        """False: gradients move the weights only through the momentum."""
-        return False
-
-    def momentum(self, momentum: tf.Tensor, gradient: tf.Tensor, learning_rate: float) -> tf.Tensor:
+    def momentum(
+        self, momentum: tf.Tensor, gradient: tf.Tensor, gain: float | np.ndarray | tf.Tensor
+    ) -> tf.Tensor:
         """Return m_s = m_{s−1} + (1 − β₁)(g_s − m_{s−1}), shape (D,)."""
         return momentum + (gradient - momentum) * (1 - self.beta_1)
 
-    def factors(self, second_moment: tf.Tensor | None, learning_rate: float, iteration: int) -> StepFactors:
-        """Return gain 1 − β₁ and pull −P_s.
-
-        Parameters
-        ----------
-        second_moment : tf.Tensor
-            v_s, shape (D,), as the optimizer left it *after* the step.
-        learning_rate : float
-            η_s: the value that Keras used in the step.
-        iteration : int
-            The optimizer's ``iterations`` before the step (0 for the first one).
-        """
-        assert second_moment is not None  # as divides_by_second_moment says
+    def factors(self, before: Moments, after: Moments, learning_rate: float, iteration: int) -> StepFactors:
+        """Return gain 1 − β₁ and pull −P_s, with v_s as the optimizer left it *after* the step."""
+        second_moment = tf.constant(after.second_moment)
         dtype = second_moment.dtype
         # Keras casts a Python float to float32 before float64, and so does tf.cast.
         step = tf.cast(iteration + 1, dtype)
@@ -75,9 +63,9 @@ class AdamWLaw(Law):
         rate = exact_cast(learning_rate, dtype) * tf.sqrt(correction_2) / correction_1
         return StepFactors(1 - self.beta_1, -rate / (tf.sqrt(second_moment) + self.epsilon), 0.0)
 
-    def divisor(self, second_moment: tf.Tensor | None, iteration: int) -> tf.Tensor | None:
+    def divisor(self, before: Moments, after: Moments, iteration: int) -> tf.Tensor | None:
         """Return (√v_s + ε) / √(1 − β₂ᵗ), shape (D,): the size of recent gradients, and ε."""
-        assert second_moment is not None
+        second_moment = tf.constant(after.second_moment)
         dtype = second_moment.dtype
         correction = 1 - tf.pow(tf.cast(self.beta_2, dtype), tf.cast(iteration + 1, dtype))
         return (tf.sqrt(second_moment) + self.epsilon) / tf.sqrt(correction)

@@ -2,18 +2,18 @@
 
 Every law here is linear in the gradients. Its momentum m and its displacement are sums over causes::
 
-    m_s  = memory · m_{s−1} + gain_s · g_s
-    Δθ_s = decay_s + pull_s ⊙ m_s + direct_s · g_s + rounding
+    m_s  = memory · m_{s−1} + gain_s ⊙ g_s
+    Δθ_s = decay_s + pull_s ⊙ m_s + direct_s ⊙ g_s + rounding
 
 g_s is the gradient that the update used: clipped, and averaged over accumulated batches if there are any. All vectors
 are flat, of shape (D,), where D is the number of trainable weights. Quantities that are not linear in the gradients (the
-second moment, clipping factors) have their values from training.
+second moment, clipping factors, the size of a momentum of which only the sign is used) have their values from training.
 """
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -25,21 +25,21 @@ _ROUNDINGS = 4
 
 @dataclass(frozen=True)
 class StepFactors:
-    """The coefficients of one step of a law.
+    """The coefficients of one step of a law. Those that are the same for all weights are numbers.
 
     Attributes
     ----------
-    gain : float
-        What a unit of gradient adds to the momentum.
+    gain : float or tf.Tensor
+        What a unit of gradient adds to the momentum, a tensor of shape (D,) where it differs.
     pull : tf.Tensor
         How far a unit of momentum moves a weight, shape (D,) or ().
-    direct : float
-        How far a unit of gradient moves a weight without the momentum (Nesterov).
+    direct : float or tf.Tensor
+        How far a unit of gradient moves a weight without the momentum (Nesterov), a tensor of shape (D,) where it differs.
     """
 
-    gain: float
+    gain: float | tf.Tensor
     pull: tf.Tensor
-    direct: float
+    direct: float | tf.Tensor
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,14 @@ class Moments:
         θ.
     momentum, second_moment : np.ndarray or None
         m and v, None where the optimizer keeps none.
+    further : dict of str to np.ndarray
+        What else the law reads, by the names in :attr:`Law.vectors`, of shape (D,), and :attr:`Law.scalars`, of shape ().
     """
 
     theta: np.ndarray
     momentum: np.ndarray | None
     second_moment: np.ndarray | None
+    further: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,10 +83,26 @@ class Law(Protocol):
 
     A law is a frozen dataclass with this class as a base. Its fields are its constants, floats or bools. It does not
     import Keras.
+
+    Attributes
+    ----------
+    name : str
+        The name under which manifests store the law.
+    divides_by_second_moment : bool
+        Whether the optimizer keeps a second moment.
+    scalars, vectors : tuple of str
+        Names of the optimizer's variables that the law reads besides the moments: a number for all weights, or one
+        variable for each variable of the model. They are the first ones in ``Snapshot.optimizer``, in this order.
+    forgets : bool
+        Whether a gradient moves the weights the less the less the momentum remembers of it. It does not if only the sign
+        of the momentum counts.
     """
 
     name: ClassVar[str]
     divides_by_second_moment: ClassVar[bool]
+    scalars: ClassVar[tuple[str, ...]] = ()
+    vectors: ClassVar[tuple[str, ...]] = ()
+    forgets: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -91,21 +110,50 @@ class Law(Protocol):
         """Share of the momentum that survives a step."""
 
     @property
-    @abstractmethod
     def looks_ahead(self) -> bool:
         """Whether a gradient also moves the weights directly, not only through the momentum."""
+        return False
+
+    def momentum(
+        self, momentum: tf.Tensor, gradient: tf.Tensor, gain: float | np.ndarray | tf.Tensor
+    ) -> tf.Tensor:
+        """Return m_s = memory · m_{s−1} + gain ⊙ g_s, shape (D,), from m_{s−1} and g_s, both of shape (D,)."""
+        dtype = gradient.dtype
+        return momentum * exact_cast(self.memory, dtype) + gradient * exact_cast(gain, dtype)
 
     @abstractmethod
-    def momentum(self, momentum: tf.Tensor, gradient: tf.Tensor, learning_rate: float) -> tf.Tensor:
-        """Return m_s of shape (D,) from m_{s−1} and g_s, both of shape (D,)."""
+    def factors(self, before: Moments, after: Moments, learning_rate: float, iteration: int) -> StepFactors:
+        """Return the coefficients of a step from its recorded values.
 
-    @abstractmethod
-    def factors(self, second_moment: tf.Tensor | None, learning_rate: float, iteration: int) -> StepFactors:
-        """Return the coefficients of a step from its recorded values."""
+        Parameters
+        ----------
+        before, after : Moments
+            Around the update, as the optimizer left them.
+        learning_rate : float
+            η_s: the value that Keras used in the step.
+        iteration : int
+            The optimizer's ``iterations`` before the step (0 for the first one).
+        """
 
-    def divisor(self, second_moment: tf.Tensor | None, iteration: int) -> tf.Tensor | None:
+    def divisor(self, before: Moments, after: Moments, iteration: int) -> tf.Tensor | None:
         """Return what a step divides a steady gradient by, shape (D,), or None if it depends on no gradient."""
         return None
+
+    def further(self, arrays: Sequence[np.ndarray], sizes: Sequence[int]) -> dict[str, np.ndarray]:
+        """Return what the law reads besides the moments, from the values of the optimizer's other variables.
+
+        Parameters
+        ----------
+        arrays : sequence of np.ndarray
+            The values. Those that the law reads are the first ones.
+        sizes : sequence of int
+            Number of weights of each variable of the model.
+        """
+        left = iter(arrays)
+        found = {name: next(left) for name in self.scalars}
+        for name in self.vectors:
+            found[name] = np.concatenate([np.broadcast_to(next(left).reshape(-1), size) for size in sizes])
+        return found
 
     @abstractmethod
     def decay(self, theta: tf.Tensor, mask: tf.Tensor, learning_rate: float) -> tf.Tensor:
@@ -154,19 +202,19 @@ class Law(Protocol):
             None if the update left no trace of its gradient, as SGD with a learning rate of 0 does.
         """
         theta, dtype = before.theta, before.theta.dtype
-        second_moment = None if after.second_moment is None else tf.constant(after.second_moment)
-        factors = self.factors(second_moment, learning_rate, iteration)
+        factors = self.factors(before, after, learning_rate, iteration)
+        gain = np.asarray(factors.gain)
         if after.momentum is None:
             # Without momentum, the whole gradient is in the displacement.
-            unit = np.asarray(factors.gain * factors.pull.numpy() + factors.direct)
+            unit = np.asarray(gain * factors.pull.numpy() + np.asarray(factors.direct))
             start, reached = theta, after.theta
             decay = self.decay(tf.constant(theta), tf.constant(mask), learning_rate)
             kept = theta + decay.numpy()
         else:
-            unit = np.asarray(factors.gain)
+            unit = gain
             start = np.zeros_like(theta) if before.momentum is None else before.momentum
             reached = after.momentum
-            kept = self.momentum(tf.constant(start), tf.constant(np.zeros_like(theta)), learning_rate).numpy()
+            kept = self.momentum(tf.constant(start), tf.constant(np.zeros_like(theta)), gain).numpy()
         if not unit.all():
             return None
         value = (reached - kept) / unit.astype(dtype)
@@ -200,8 +248,10 @@ def clip_ratio(gradient: tf.Tensor, limit: float) -> tf.Tensor:
 
 
 def exact_cast(value: Any, dtype: tf.DType) -> tf.Tensor:
-    """Return a recorded number in a dtype, without the cast through float32 that a Python float takes."""
-    return tf.cast(tf.convert_to_tensor(value, tf.float64), dtype)
+    """Return a number or vector in a dtype, without the cast through float32 that a Python float takes."""
+    if not tf.is_tensor(value) and not isinstance(value, np.ndarray):
+        value = tf.convert_to_tensor(value, tf.float64)
+    return tf.cast(value, dtype)
 
 
 def _fields(law: Any) -> tuple[dataclasses.Field[Any], ...]:

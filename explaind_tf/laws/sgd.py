@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from explaind_tf.laws.law import Law, StepFactors, decoupled_decay, exact_cast
+from explaind_tf.laws.law import Law, Moments, StepFactors, decoupled_decay
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,7 @@ class SGDLaw(Law):
         """Whether momentum is Nesterov's."""
         return self.nesterov and self.momentum_share > 0
 
-    def momentum(self, momentum: tf.Tensor, gradient: tf.Tensor, learning_rate: float) -> tf.Tensor:
-        """Return m_s = μ m_{s−1} − η_s g_s, shape (D,)."""
-        dtype = gradient.dtype
-        return momentum * exact_cast(self.memory, dtype) - gradient * exact_cast(learning_rate, dtype)
-
-    def factors(self, second_moment: tf.Tensor | None, learning_rate: float, iteration: int) -> StepFactors:
+    def factors(self, before: Moments, after: Moments, learning_rate: float, iteration: int) -> StepFactors:
         """Return gain −η_s, pull 1 (Nesterov: μ) and direct 0 (Nesterov: −η_s)."""
         if self.looks_ahead:
             return StepFactors(-learning_rate, tf.constant(self.memory, tf.float64), -learning_rate)

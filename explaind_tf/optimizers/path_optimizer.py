@@ -65,6 +65,42 @@ class PathOptimizer(keras.optimizers.Optimizer):
         """
         raise NotImplementedError
 
+    def _of(self, kept: list[Any], variables: list[Any] | None) -> list[Any]:
+        """Return those of the optimizer's variables, one for each that it was built with, that belong to some (or all)."""
+        variables = self._trainable_variables if variables is None else variables
+        return [kept[self._get_variable_index(variable)] for variable in variables]
+
+    def further(self, variables: list[Any]) -> dict[str, list[Any]]:
+        """Return the variables that the law reads besides the moments, by the names in its ``scalars`` and ``vectors``.
+
+        Parameters
+        ----------
+        variables : list of keras.Variable
+            Trainable variables that the optimizer was built with.
+
+        Returns
+        -------
+        dict of str to list of keras.Variable
+            For each scalar one variable. For each vector one for each of ``variables``, of its shape or with one element.
+        """
+        return {}
+
+    def read_by_law(self, variables: list[Any]) -> list[Any]:
+        """Return the variables of :meth:`further` in the order in which the law reads them.
+
+        Parameters
+        ----------
+        variables : list of keras.Variable
+            Trainable variables that the optimizer was built with.
+
+        Returns
+        -------
+        list of keras.Variable
+            The scalars, then the vectors.
+        """
+        law, found = self.law(), self.further(variables)
+        return [variable for name in (*law.scalars, *law.vectors) for variable in found[name]]
+
     @property
     def _clips_by_norm(self) -> bool:
         return bool(self.clipnorm or self.global_clipnorm)
@@ -214,7 +250,18 @@ class PathOptimizer(keras.optimizers.Optimizer):
         return iteration // (self.gradient_accumulation_steps or 1)
 
     def knows(self, variable: Any) -> bool:
-        """Return whether the optimizer was built with a variable."""
+        """Return whether the optimizer was built with a variable.
+
+        Parameters
+        ----------
+        variable : keras.Variable
+            A trainable variable.
+
+        Returns
+        -------
+        bool
+            True if it was.
+        """
         return self._var_key(variable) in self._trainable_variables_indices
 
     def accumulators(self, variables: list[Any]) -> list[Any]:

@@ -74,7 +74,4 @@ class PathSGD(PathOptimizer, keras.optimizers.SGD):
         tuple of list of keras.Variable
             Velocities in the order and shapes of the variables.
         """
-        variables = self._trainable_variables if variables is None else variables
-        if not self.momentums:
-            return [], []
-        return [self.momentums[self._get_variable_index(variable)] for variable in variables], []
+        return self._of(self.momentums, variables) if self.momentums else [], []

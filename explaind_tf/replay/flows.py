@@ -34,25 +34,29 @@ class Flow:
         """Add the gradient of a batch."""
         self.waiting = self.waiting + gradient
 
-    def displace(self, law: Law, update: Update, learning_rate: float) -> np.ndarray:
+    def displace(self, law: Law, update: Update) -> np.ndarray:
         """Apply an update to this source and return its displacement, of the momentum's shape."""
         dtype = self.momentum.dtype
         gradient = self.waiting * update.scale.astype(dtype)
-        self.momentum = law.momentum(tf.constant(self.momentum), tf.constant(gradient), learning_rate).numpy()
+        self.momentum = law.momentum(tf.constant(self.momentum), tf.constant(gradient), update.gain).numpy()
         self.waiting = np.zeros_like(self.waiting)
         displacement = self.momentum * update.pull.astype(dtype)
-        return displacement + gradient * dtype.type(update.direct) if update.direct else displacement
+        return displacement + gradient * _in(dtype, update.direct) if update.is_direct else displacement
 
     def reach(self, momentum: np.ndarray, law: Law, update: Update) -> np.ndarray:
         """Apply an update after which the momentum is known, and return the displacement, shape (D,)."""
         dtype = momentum.dtype
         displacement = momentum * update.pull.astype(dtype)
-        if update.direct:  # acts on the gradient: what the momentum gained, divided by `gain`
+        if update.is_direct:  # acts on the gradient: what the momentum gained, divided by `gain`
             gained = momentum - self.momentum * dtype.type(law.memory)
-            displacement = displacement + gained * dtype.type(update.direct / update.gain)
+            displacement = displacement + gained * _in(dtype, update.direct_of_gained())
         self.momentum = momentum
         self.waiting = np.zeros_like(self.waiting)
         return displacement
+
+
+def _in(dtype: np.dtype, value: float | np.ndarray) -> np.ndarray:
+    return np.asarray(value).astype(dtype)
 
 
 # Flows by term. The samples (`data`) are always one of them.

@@ -126,19 +126,14 @@ class Replay(PathReplay):
         return self._coefficients(step.transition, self._waiting_gradient(step))
 
     def _coefficients(self, transition: Transition, waiting: np.ndarray | None) -> Update:
-        second_moment, every = transition.second_moment, self._settings.accumulates
-        factors = self.law.factors(
-            None if second_moment is None else tf.constant(second_moment.astype(self._dtype, copy=False)),
-            transition.learning_rate,
-            transition.iteration,
-        )
+        every, factors = self._settings.accumulates, self.updates.factors(transition, self._dtype)
         scale = np.asarray(1.0 / every)
         if transition.clip_factors is not None:
             scale = scale * np.repeat(transition.clip_factors, self.updates.sizes)
         elif self._settings.clipvalue is not None and waiting is not None:
             # Clipping by value depends on each element.
             scale = scale * clip_ratio(tf.constant(waiting / every), self._settings.clipvalue).numpy()
-        return Update(factors.gain, factors.direct, factors.pull.numpy(), scale)
+        return Update(_plain(factors.gain), _plain(factors.direct), factors.pull.numpy(), scale)
 
     def _waiting_gradient(self, step: ReplayedStep) -> np.ndarray:
         """Return the sum of the gradients that an update receives, over all causes, shape (D,)."""
@@ -280,7 +275,7 @@ class Replay(PathReplay):
         left = None if transition.momentum is None else transition.momentum.astype(float)
         for name, flow in flows.items():
             if name != last or (transition.momentum is None and self.run.level == SAMPLE):
-                causes[name] = flow.displace(law, update, rate)
+                causes[name] = flow.displace(law, update)
                 left = left if left is None else left - total(flow.momentum)
         if left is not None:
             causes[last] = flows[last].reach(left, law, update)
@@ -330,6 +325,10 @@ class Replay(PathReplay):
                 f"{names.EXTERNAL!r}."
             )
         self.unexplained[number] = share
+
+
+def _plain(factor: float | tf.Tensor) -> float | np.ndarray:
+    return factor if isinstance(factor, float) else np.asarray(factor)
 
 
 def _size(transition: Transition) -> float:

@@ -1,9 +1,10 @@
 """What each update of a recorded run used and added to the momentum, from the record alone."""
 
-import numpy as np
-import tensorflow as tf
+from dataclasses import replace
 
-from explaind_tf.laws import Law, Moments, UsedGradient
+import numpy as np
+
+from explaind_tf.laws import Law, Moments, StepFactors, UsedGradient
 from explaind_tf.laws.used_gradients import Preparation
 from explaind_tf.replay.path_replay import ReplayedStep
 from explaind_tf.runs import RecordedRun
@@ -51,19 +52,33 @@ class RecordedUpdates:
         """Return the gradient that an update used, or None if it left no trace."""
         transition = step.transition
         return self._law.used_gradient(
-            Moments(transition.theta_start, transition.momentum_start, None),
-            Moments(transition.theta_stepped, transition.momentum, transition.second_moment),
-            self.decay_mask,
-            transition.learning_rate,
-            transition.iteration,
+            *self._moments(transition), self.decay_mask, transition.learning_rate, transition.iteration
+        )
+
+    def factors(self, transition: Transition, dtype: np.dtype) -> StepFactors:
+        """Return the coefficients of an update, from a second moment in the precision of the analysis."""
+        before, after = self._moments(transition)
+        if after.second_moment is not None:
+            after = replace(after, second_moment=after.second_moment.astype(dtype, copy=False))
+        return self._law.factors(before, after, transition.learning_rate, transition.iteration)
+
+    def _moments(self, transition: Transition) -> tuple[Moments, Moments]:
+        """Return weights and moments on either side of an update."""
+        read = self._law.further
+        before, after = transition.optimizer_start, transition.optimizer
+        return (
+            Moments(transition.theta_start, transition.momentum_start, None, read(before, self.sizes)),
+            Moments(
+                transition.theta_stepped,
+                transition.momentum,
+                transition.second_moment,
+                read(after, self.sizes),
+            ),
         )
 
     def divisor(self, step: ReplayedStep) -> np.ndarray | None:
         """Return what an update divided its gradient by, shape (D,), or None if the law divides by no gradients."""
-        transition = step.transition
-        if transition.second_moment is None:
-            return None
-        divisor = self._law.divisor(tf.constant(transition.second_moment), transition.iteration)
+        divisor = self._law.divisor(*self._moments(step.transition), step.transition.iteration)
         return None if divisor is None else divisor.numpy()
 
     def preparation(self, transition: Transition) -> Preparation:

@@ -4,7 +4,7 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class Transition:
     """Everything recorded about one step, joined from the records on either side.
 
     ``loss_scale`` is that of the gradient. A step that ``is_skipped`` used no gradient.
+    ``optimizer_start`` and ``optimizer`` are the optimizer's other variables before and after it, as in :class:`Snapshot`.
     ``theta_start`` → (optimizer) → ``theta_stepped`` → (other changes: callbacks, set_weights) → ``theta_end``.
     """
 
@@ -40,6 +41,8 @@ class Transition:
     state_start: list[np.ndarray]
     state_end: list[np.ndarray]
     momentum_start: np.ndarray | None = None
+    optimizer_start: list[np.ndarray] = field(default_factory=list)
+    optimizer: list[np.ndarray] = field(default_factory=list)
     loss_scale: float = 1.0
     is_skipped: bool = False
 
@@ -310,6 +313,8 @@ class StepStore:
             state_start=state_start,
             state_end=state_end,
             momentum_start=before.momentum,
+            optimizer_start=before.optimizer,
+            optimizer=after.optimizer,
             loss_scale=1.0 if place is None else float(before.optimizer[place]),
             is_skipped=record.is_skipped,
         )

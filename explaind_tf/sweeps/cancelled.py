@@ -7,11 +7,11 @@ share τ of what the update divides by::
 
     N_d > τ (√v_d + ε) / √(1 − β₂ᵗ)
 
-N_d is measured, as :mod:`explaind_tf.laws.used_gradients` says, and scaled as the update scales the gradient. It is about
-the unit roundoff times the sum of the sizes of all parts that were added, be they of several samples or of several
-positions of one. So in float32, a weight whose gradients are below 1e-5 of their parts counts as cancelled. One small
-gradient among larger ones does not count, since v remembers those. SGD divides by no gradients, so it has no such
-weights.
+Other laws have other divisors, see :meth:`explaind_tf.laws.Law.divisor`. N_d is measured, as
+:mod:`explaind_tf.laws.used_gradients` says, and scaled as the update scales the gradient. It is about the unit roundoff
+times the sum of the sizes of all parts that were added, be they of several samples or of several positions of one. So
+in float32, a weight whose gradients are below 1e-5 of their parts counts as cancelled. One small gradient among larger
+ones does not count, since v remembers those. SGD divides by no gradients, so it has no such weights.
 """
 
 import numpy as np

@@ -77,7 +77,8 @@ class ReverseSweep:
                 yield from self._back(pieces, advance)
 
     def _back(self, pieces: list[Piece], advance: Callable[[], None]) -> Iterator[Entry]:
-        window = RowsByUse(self._memory) if self._by_use else RowsByEffect(self._memory)
+        kind = RowsByUse if self._by_use else RowsByEffect
+        window = kind(self._memory, forgets=self._task.recorded.law.forgets)
         update: UpdateRounding | None = None
         for number in range(self._task.question.stop - 1, -1, -1):
             step = self._task.replay.step(number)

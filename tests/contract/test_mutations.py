@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 import explaind_tf as xtf
-from explaind_tf.laws import AdamWLaw, StepFactors
+from explaind_tf.laws import AdamWLaw, Moments, StepFactors
 from explaind_tf.replay.replay import Replay
 from tests.helpers import batches, dense_model, double_precision, fit
 
@@ -45,8 +45,10 @@ def wrong_bias_correction(patch: pytest.MonkeyPatch) -> None:
     """Corrects the bias for one step too few, and not at all in the first step."""
     right = AdamWLaw.factors
 
-    def factors(self: AdamWLaw, second_moment: Any, learning_rate: float, iteration: int) -> StepFactors:
-        return right(self, second_moment, learning_rate, max(iteration - 1, 0))
+    def factors(
+        self: AdamWLaw, before: Moments, after: Moments, learning_rate: float, iteration: int
+    ) -> StepFactors:
+        return right(self, before, after, learning_rate, max(iteration - 1, 0))
 
     patch.setattr(AdamWLaw, "factors", factors)
 
@@ -55,8 +57,11 @@ def epsilon_inside_the_root(patch: pytest.MonkeyPatch) -> None:
     """Divides by √(v + ε) instead of √v + ε."""
     right = AdamWLaw.factors
 
-    def factors(self: AdamWLaw, second_moment: Any, learning_rate: float, iteration: int) -> StepFactors:
-        found = right(self, second_moment, learning_rate, iteration)
+    def factors(
+        self: AdamWLaw, before: Moments, after: Moments, learning_rate: float, iteration: int
+    ) -> StepFactors:
+        found = right(self, before, after, learning_rate, iteration)
+        second_moment = tf.constant(after.second_moment)
         wrong = (tf.sqrt(second_moment) + self.epsilon) / tf.sqrt(second_moment + self.epsilon)
         return StepFactors(found.gain, found.pull * wrong, found.direct)
 
@@ -67,8 +72,10 @@ def decay_after_the_step(patch: pytest.MonkeyPatch) -> None:
     """Decays the weights after the Adam step: −ηλ(θ − P m) instead of −ηλθ."""
     right = AdamWLaw.factors
 
-    def factors(self: AdamWLaw, second_moment: Any, learning_rate: float, iteration: int) -> StepFactors:
-        found = right(self, second_moment, learning_rate, iteration)
+    def factors(
+        self: AdamWLaw, before: Moments, after: Moments, learning_rate: float, iteration: int
+    ) -> StepFactors:
+        found = right(self, before, after, learning_rate, iteration)
         return StepFactors(found.gain, found.pull * (1 - learning_rate * self.weight_decay), found.direct)
 
     patch.setattr(AdamWLaw, "factors", factors)

@@ -10,48 +10,49 @@ import tensorflow as tf
 
 import explaind_tf as xtf
 from explaind_tf import laws
-from explaind_tf.laws import StepFactors, decoupled_decay
+from explaind_tf.laws import Moments, StepFactors, decoupled_decay
 from explaind_tf.optimizers import PathOptimizer
 from tests.helpers import X, batches, dense_model, fit
 
 pytestmark = pytest.mark.slow
 
 
+class CubeRoot(keras.optimizers.Adagrad):
+    """An optimizer of one's own: as Adagrad, but it divides by the cube root."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        accumulator = self._accumulators[self._get_variable_index(variable)]
+        self.assign_add(accumulator, tf.square(gradient))
+        self.assign_sub(variable, learning_rate * gradient / (accumulator + self.epsilon) ** (1 / 3))
+
+
 @dataclass(frozen=True)
-class AdagradLaw(laws.Law):
-    """Δθ_s = −η_s g_s / √(a_s + ε) with a_s = a_{s−1} + g_s² (keras/src/optimizers/adagrad.py): no momentum."""
+class CubeRootLaw(laws.Law):
+    """Δθ_s = −η_s g_s / ∛(a_s + ε) with a_s = a_{s−1} + g_s²: no momentum."""
 
     epsilon: float
     weight_decay: float
 
-    name: ClassVar[str] = "Adagrad"
+    name: ClassVar[str] = "CubeRoot"
     divides_by_second_moment: ClassVar[bool] = True
 
     @property
     def memory(self) -> float:
         return 0.0
 
-    @property
-    def looks_ahead(self) -> bool:
-        return False
-
-    def momentum(self, momentum: tf.Tensor, gradient: tf.Tensor, learning_rate: float) -> tf.Tensor:
-        return gradient
-
-    def factors(self, second_moment: tf.Tensor | None, learning_rate: float, iteration: int) -> StepFactors:
-        assert second_moment is not None
-        rate = tf.cast(learning_rate, second_moment.dtype)
-        return StepFactors(1.0, -rate / tf.sqrt(second_moment + self.epsilon), 0.0)
+    def factors(self, before: Moments, after: Moments, learning_rate: float, iteration: int) -> StepFactors:
+        sums = tf.constant(after.second_moment)
+        return StepFactors(1.0, -tf.cast(learning_rate, sums.dtype) / (sums + self.epsilon) ** (1 / 3), 0.0)
 
     def decay(self, theta: tf.Tensor, mask: tf.Tensor, learning_rate: float) -> tf.Tensor:
         return decoupled_decay(theta, mask, self.weight_decay, learning_rate)
 
 
-class PathAdagrad(PathOptimizer, keras.optimizers.Adagrad):
-    """Keras' Adagrad with its law and its moments, which the ledger needs."""
+class PathCubeRoot(PathOptimizer, CubeRoot):
+    """The optimizer with its law and its moments, which the ledger needs."""
 
-    def law(self) -> AdagradLaw:
-        return AdagradLaw(epsilon=float(self.epsilon), weight_decay=float(self.weight_decay or 0.0))
+    def law(self) -> CubeRootLaw:
+        return CubeRootLaw(epsilon=float(self.epsilon), weight_decay=float(self.weight_decay or 0.0))
 
     def moments(self, variables: list[Any] | None = None) -> tuple[list[Any], list[Any]]:
         variables = self._trainable_variables if variables is None else variables
@@ -61,9 +62,9 @@ class PathAdagrad(PathOptimizer, keras.optimizers.Adagrad):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.setattr(laws, "_LAWS", dict(laws._LAWS))
-    laws.register(AdagradLaw)
+    laws.register(CubeRootLaw)
     model = dense_model()
-    model.compile(PathAdagrad(0.05, weight_decay=0.1), "mse")
+    model.compile(PathCubeRoot(0.05, weight_decay=0.1), "mse")
     logger = xtf.PathLogger(tmp_path / "run", verbose=False)
     fit(model, logger.tap(batches()), logger, epochs=2)
     return xtf.open_run(tmp_path / "run")

@@ -34,13 +34,14 @@ def test_momentum_is_linear_so_that_causes_add_up(
     law = AdamWLaw(memory, 0.99, 1e-7, 0.1) if is_adam else SGDLaw(memory, False, 0.0)
     rate = 0.3
     m_1, m_2, g_1, g_2 = (tf.constant(column, tf.float64) for column in zip(*vectors, strict=True))
-    whole = law.momentum(m_1 + m_2, g_1 + g_2, rate)
-    parts = law.momentum(m_1, g_1, rate) + law.momentum(m_2, g_2, rate)
+    after = Moments(np.zeros(len(vectors)), None, np.ones(len(vectors)))
+    gain = law.factors(after, after, rate, 0).gain
+    whole = law.momentum(m_1 + m_2, g_1 + g_2, gain)
+    parts = law.momentum(m_1, g_1, gain) + law.momentum(m_2, g_2, gain)
     # Sums of at most 8 products of numbers up to 1e3, rounded to 1e-16 each.
     np.testing.assert_allclose(whole, parts, rtol=0, atol=1e-11)
-    gain = law.factors(tf.ones(len(vectors), tf.float64), rate, 0).gain
     np.testing.assert_allclose(
-        law.momentum(m_1, g_1, rate), law.memory * m_1 + gain * g_1, rtol=0, atol=1e-11
+        law.momentum(m_1, g_1, gain), law.memory * m_1 + gain * g_1, rtol=0, atol=1e-11
     )
 
 
@@ -75,14 +76,9 @@ class ScaledLaw(Law):
     name: ClassVar[str] = "scaled"
     divides_by_second_moment: ClassVar[bool] = True
     memory: ClassVar[float] = 0.0
-    looks_ahead: ClassVar[bool] = False
 
-    def momentum(self, momentum: tf.Tensor, gradient: tf.Tensor, learning_rate: float) -> tf.Tensor:
-        return gradient
-
-    def factors(self, second_moment: tf.Tensor | None, learning_rate: float, iteration: int) -> StepFactors:
-        assert second_moment is not None
-        return StepFactors(1.0, -learning_rate / tf.sqrt(second_moment), 0.0)
+    def factors(self, before: Moments, after: Moments, learning_rate: float, iteration: int) -> StepFactors:
+        return StepFactors(1.0, -learning_rate / tf.sqrt(after.second_moment), 0.0)
 
     def decay(self, theta: tf.Tensor, mask: tf.Tensor, learning_rate: float) -> tf.Tensor:
         return -theta * mask * self.weight_decay * learning_rate
@@ -94,8 +90,9 @@ class ScaledLaw(Law):
 def test_the_gradient_is_recovered_from_what_an_update_led_to(law: Law):
     has_momentum = law.memory > 0
     rate, start = 0.3, np.array([1.0, -0.5, 0.0]) if has_momentum else np.zeros(3)
-    momentum = law.momentum(tf.constant(start), tf.constant(GRADIENT), rate).numpy()
-    factors = law.factors(tf.constant(SECOND), rate, 0)
+    end = Moments(THETA, None, SECOND)
+    factors = law.factors(end, end, rate, 0)
+    momentum = law.momentum(tf.constant(start), tf.constant(GRADIENT), factors.gain).numpy()
     decay = law.decay(tf.constant(THETA), tf.constant(MASK), rate).numpy()
     theta = THETA + decay + factors.pull.numpy() * momentum + factors.direct * GRADIENT
     before = Moments(THETA, start if has_momentum else None, SECOND)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from explaind_tf.laws import SGDLaw
+from explaind_tf.laws import Moments, SGDLaw
 from explaind_tf.optimizers import PathSGD
 
 # Weights of order 1 are rounded to 1e-16, and move by 1e-2 or more per step in all cases below.
@@ -34,8 +34,9 @@ def test_twenty_steps_of_sgd_on_their_own(case: str):
         gradient = rng.normal(size=8)
         rate = float(schedule(step))
         optimizer.apply([tf.constant(gradient)], [variable])
-        velocity = law.momentum(tf.constant(velocity), tf.constant(gradient), rate).numpy()
-        factors = law.factors(None, rate, step)
+        end = Moments(theta, None, None)
+        factors = law.factors(end, end, rate, step)
+        velocity = law.momentum(tf.constant(velocity), tf.constant(gradient), factors.gain).numpy()
         decay = law.decay(tf.constant(theta), tf.ones(8, tf.float64), rate).numpy()
         theta = theta + decay + factors.pull.numpy() * velocity + factors.direct * gradient
         np.testing.assert_allclose(theta, variable.numpy(), rtol=0, atol=RELATIVE)

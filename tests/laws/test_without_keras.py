@@ -39,8 +39,9 @@ import tensorflow as tf
 import explaind_tf.laws
 
 law = explaind_tf.laws.law_from_config("SGD", {"momentum_share": 0.5, "nesterov": 0.0, "weight_decay": 0.0})
-momentum = law.momentum(tf.constant([2.0]), tf.constant([1.0]), 0.25)
-print(float(momentum[0]) * float(law.factors(None, 0.25, 0).pull))
+end = explaind_tf.laws.Moments(None, None, None)
+momentum = law.momentum(tf.constant([2.0]), tf.constant([1.0]), law.factors(end, end, 0.25, 0).gain)
+print(float(momentum[0]) * float(law.factors(end, end, 0.25, 0).pull))
 
 adam = explaind_tf.laws.AdamWLaw(0.9, 0.98, 1e-7, 0.5)
 print(float(adam.decay(tf.constant([4.0]), tf.constant([1.0]), 0.25)[0]))

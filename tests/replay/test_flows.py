@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from explaind_tf.kernel.use_rows import Update
-from explaind_tf.laws import AdamWLaw, SGDLaw
+from explaind_tf.laws import AdamWLaw, Moments, SGDLaw
 from explaind_tf.replay.flows import Flow, flows_at_start, total
 from explaind_tf.replay.path_replay import Grouping
 from explaind_tf.runs.format.step_records import Snapshot
@@ -14,7 +14,8 @@ RATE = 0.1
 
 
 def update_of(law, size=4):
-    factors = law.factors(np.abs(RNG.normal(size=size)) + 0.1, RATE, 3)
+    after = Moments(np.zeros(size), None, np.abs(RNG.normal(size=size)) + 0.1)
+    factors = law.factors(after, after, RATE, 3)
     return Update(factors.gain, factors.direct, np.asarray(factors.pull), np.asarray(0.5))
 
 
@@ -34,8 +35,8 @@ def test_what_sources_do_apart_adds_up_to_what_they_do_together(law):
     for flow, gradient in zip(apart, gradients, strict=True):
         flow.receive(gradient)
     together.receive(gradients.sum(axis=0))
-    moved = sum(flow.displace(law, update, RATE) for flow in apart)
-    np.testing.assert_allclose(moved, together.displace(law, update, RATE), rtol=1e-12)
+    moved = sum(flow.displace(law, update) for flow in apart)
+    np.testing.assert_allclose(moved, together.displace(law, update), rtol=1e-12)
     np.testing.assert_allclose(sum(flow.momentum for flow in apart), together.momentum, rtol=1e-12)
 
 
@@ -44,7 +45,7 @@ def test_a_known_momentum_tells_the_displacement_without_the_gradient():
     update, start, gradient = update_of(law), RNG.normal(size=4), RNG.normal(size=4)
     first = Flow(np.zeros(4), start)
     first.receive(gradient)
-    moved = first.displace(law, update, RATE)
+    moved = first.displace(law, update)
     second = Flow(np.zeros(4), start)
     np.testing.assert_allclose(second.reach(first.momentum, law, update), moved, rtol=1e-12)
 

@@ -28,7 +28,8 @@ class StepObserver(WeightObserver):
     Attributes
     ----------
     optimizer_variables : list of keras.Variable
-        The optimizer's variables other than its moments and accumulated gradients, also those of a LossScaleOptimizer.
+        The optimizer's variables other than its moments and accumulated gradients, also those of a LossScaleOptimizer. Those
+        that its law reads come first.
     may_skip : bool
         Whether a LossScaleOptimizer may leave batches out.
     """
@@ -37,8 +38,9 @@ class StepObserver(WeightObserver):
         self._model, self._optimizer = model, optimizer
         momentum, second_moment = optimizer.moments(model.trainable_variables)
         accumulated = optimizer.accumulators(model.trainable_variables)
-        taken = {id(variable) for variable in (*momentum, *second_moment, *accumulated)}
-        self.optimizer_variables = [v for v in model.optimizer.variables if id(v) not in taken]
+        read = optimizer.read_by_law(model.trainable_variables)
+        taken = {id(variable) for variable in (*momentum, *second_moment, *accumulated, *read)}
+        self.optimizer_variables = [*read, *(v for v in model.optimizer.variables if id(v) not in taken)]
         self.may_skip = model.optimizer is not optimizer
         groups = [
             model.trainable_variables,
@@ -114,9 +116,11 @@ class StepObserver(WeightObserver):
             used = UsedGradient(after.accumulated - waiting, rounding)
             return StepGradient(used, Preparation(), np.zeros_like(waiting))
         stepped = after.theta if outcome.theta_stepped is None else outcome.theta_stepped
-        found = self._optimizer.law().used_gradient(
-            Moments(theta_before, start.momentum, start.second_moment),
-            Moments(stepped, after.momentum, after.second_moment),
+        law, sizes = self._optimizer.law(), [int(np.prod(v.shape)) for v in self.variables.parameters]
+        read = [law.further(snapshot.optimizer, sizes) for snapshot in (start, after)]
+        found = law.used_gradient(
+            Moments(theta_before, start.momentum, start.second_moment, read[0]),
+            Moments(stepped, after.momentum, after.second_moment, read[1]),
             self.decay_mask(),
             outcome.scalars.learning_rate,
             iteration,
@@ -124,7 +128,6 @@ class StepObserver(WeightObserver):
         if found is None:
             return None
         factors = outcome.clip_factors
-        sizes = [int(np.prod(v.shape)) for v in self.variables.parameters]
         preparation = Preparation(
             accumulates=self._optimizer.gradient_accumulation_steps or 1,
             clip_factors=None if factors is None else np.repeat(factors, sizes),

@@ -37,7 +37,7 @@ class Snapshot:
     accumulated
         The sum of gradients that wait for an update, None if none wait.
     optimizer
-        The optimizer's other variables: counters, the learning rate, moving averages.
+        The optimizer's other variables: those that its law reads, then counters, the learning rate, moving averages.
     """
 
     theta: np.ndarray
