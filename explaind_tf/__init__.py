@@ -9,11 +9,16 @@ from explaind_tf.constants import VERSION as __version__
 from explaind_tf.errors import RefusedError, RunFormatError, UnbalancedLedgerError
 from explaind_tf.ledgers import plotting
 from explaind_tf.live import Explain
-from explaind_tf.optimizers import PathAdamW, PathSGD
+from explaind_tf.optimizers import (
+    PathAdam,
+    PathAdamW,
+    PathSGD,
+)
 from explaind_tf.recording import PathLogger
 
 __all__ = [
     "Explain",
+    "PathAdam",
     "PathAdamW",
     "PathLogger",
     "PathSGD",
