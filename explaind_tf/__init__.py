@@ -10,6 +10,7 @@ from explaind_tf.errors import RefusedError, RunFormatError, UnbalancedLedgerErr
 from explaind_tf.ledgers import plotting
 from explaind_tf.live import Explain
 from explaind_tf.optimizers import (
+    PathAdagrad,
     PathAdam,
     PathAdamW,
     PathSGD,
@@ -18,6 +19,7 @@ from explaind_tf.recording import PathLogger
 
 __all__ = [
     "Explain",
+    "PathAdagrad",
     "PathAdam",
     "PathAdamW",
     "PathLogger",

@@ -6,11 +6,13 @@ A new law needs one new file and one line of registration.
 from collections.abc import Mapping
 from typing import Any
 
+from explaind_tf.laws.adagrad import AdagradLaw
 from explaind_tf.laws.adamw import AdamWLaw
 from explaind_tf.laws.law import Law, Moments, StepFactors, UsedGradient, clip_ratio, decoupled_decay
 from explaind_tf.laws.sgd import SGDLaw
 
 __all__ = [
+    "AdagradLaw",
     "AdamWLaw",
     "Law",
     "Moments",
@@ -52,5 +54,6 @@ def law_from_config(name: str, constants: Mapping[str, Any]) -> Law:
     return _LAWS[name].from_config(constants)
 
 
+register(AdagradLaw)
 register(AdamWLaw)
 register(SGDLaw)

@@ -1,6 +1,7 @@
 """Path optimizers: Keras optimizers that also note what only they see in a step."""
 
 from explaind_tf.laws import AdamWLaw, Law, SGDLaw
+from explaind_tf.optimizers.path_adagrad import PathAdagrad
 from explaind_tf.optimizers.path_adam import PathAdam
 from explaind_tf.optimizers.path_adamw import PathAdamW
 from explaind_tf.optimizers.path_optimizer import PathOptimizer
@@ -9,6 +10,7 @@ from explaind_tf.optimizers.path_sgd import PathSGD
 __all__ = [
     "AdamWLaw",
     "Law",
+    "PathAdagrad",
     "PathAdam",
     "PathAdamW",
     "PathOptimizer",
