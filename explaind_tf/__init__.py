@@ -13,6 +13,7 @@ from explaind_tf.optimizers import (
     PathAdagrad,
     PathAdam,
     PathAdamW,
+    PathRMSprop,
     PathSGD,
 )
 from explaind_tf.recording import PathLogger
@@ -23,6 +24,7 @@ __all__ = [
     "PathAdam",
     "PathAdamW",
     "PathLogger",
+    "PathRMSprop",
     "PathSGD",
     "RefusedError",
     "Run",

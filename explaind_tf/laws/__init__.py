@@ -9,13 +9,16 @@ from typing import Any
 from explaind_tf.laws.adagrad import AdagradLaw
 from explaind_tf.laws.adamw import AdamWLaw
 from explaind_tf.laws.law import Law, Moments, StepFactors, UsedGradient, clip_ratio, decoupled_decay
+from explaind_tf.laws.rmsprop import CenteredRMSpropLaw, RMSpropLaw
 from explaind_tf.laws.sgd import SGDLaw
 
 __all__ = [
     "AdagradLaw",
     "AdamWLaw",
+    "CenteredRMSpropLaw",
     "Law",
     "Moments",
+    "RMSpropLaw",
     "SGDLaw",
     "StepFactors",
     "UsedGradient",
@@ -56,4 +59,6 @@ def law_from_config(name: str, constants: Mapping[str, Any]) -> Law:
 
 register(AdagradLaw)
 register(AdamWLaw)
+register(CenteredRMSpropLaw)
+register(RMSpropLaw)
 register(SGDLaw)

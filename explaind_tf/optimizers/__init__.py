@@ -5,6 +5,7 @@ from explaind_tf.optimizers.path_adagrad import PathAdagrad
 from explaind_tf.optimizers.path_adam import PathAdam
 from explaind_tf.optimizers.path_adamw import PathAdamW
 from explaind_tf.optimizers.path_optimizer import PathOptimizer
+from explaind_tf.optimizers.path_rmsprop import PathRMSprop
 from explaind_tf.optimizers.path_sgd import PathSGD
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "PathAdam",
     "PathAdamW",
     "PathOptimizer",
+    "PathRMSprop",
     "PathSGD",
     "SGDLaw",
 ]
