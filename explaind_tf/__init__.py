@@ -13,6 +13,7 @@ from explaind_tf.optimizers import (
     PathAdagrad,
     PathAdam,
     PathAdamW,
+    PathNadam,
     PathRMSprop,
     PathSGD,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "PathAdam",
     "PathAdamW",
     "PathLogger",
+    "PathNadam",
     "PathRMSprop",
     "PathSGD",
     "RefusedError",

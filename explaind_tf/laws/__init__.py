@@ -9,6 +9,7 @@ from typing import Any
 from explaind_tf.laws.adagrad import AdagradLaw
 from explaind_tf.laws.adamw import AdamWLaw
 from explaind_tf.laws.law import Law, Moments, StepFactors, UsedGradient, clip_ratio, decoupled_decay
+from explaind_tf.laws.nadam import NadamLaw
 from explaind_tf.laws.rmsprop import CenteredRMSpropLaw, RMSpropLaw
 from explaind_tf.laws.sgd import SGDLaw
 
@@ -18,6 +19,7 @@ __all__ = [
     "CenteredRMSpropLaw",
     "Law",
     "Moments",
+    "NadamLaw",
     "RMSpropLaw",
     "SGDLaw",
     "StepFactors",
@@ -60,5 +62,6 @@ def law_from_config(name: str, constants: Mapping[str, Any]) -> Law:
 register(AdagradLaw)
 register(AdamWLaw)
 register(CenteredRMSpropLaw)
+register(NadamLaw)
 register(RMSpropLaw)
 register(SGDLaw)

@@ -4,6 +4,7 @@ from explaind_tf.laws import AdamWLaw, Law, SGDLaw
 from explaind_tf.optimizers.path_adagrad import PathAdagrad
 from explaind_tf.optimizers.path_adam import PathAdam
 from explaind_tf.optimizers.path_adamw import PathAdamW
+from explaind_tf.optimizers.path_nadam import PathNadam
 from explaind_tf.optimizers.path_optimizer import PathOptimizer
 from explaind_tf.optimizers.path_rmsprop import PathRMSprop
 from explaind_tf.optimizers.path_sgd import PathSGD
@@ -14,6 +15,7 @@ __all__ = [
     "PathAdagrad",
     "PathAdam",
     "PathAdamW",
+    "PathNadam",
     "PathOptimizer",
     "PathRMSprop",
     "PathSGD",
