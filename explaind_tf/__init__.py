@@ -12,6 +12,7 @@ from explaind_tf.live import Explain
 from explaind_tf.optimizers import (
     PathAdagrad,
     PathAdam,
+    PathAdamax,
     PathAdamW,
     PathNadam,
     PathRMSprop,
@@ -24,6 +25,7 @@ __all__ = [
     "PathAdagrad",
     "PathAdam",
     "PathAdamW",
+    "PathAdamax",
     "PathLogger",
     "PathNadam",
     "PathRMSprop",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from explaind_tf.laws.adagrad import AdagradLaw
+from explaind_tf.laws.adamax import AdamaxLaw
 from explaind_tf.laws.adamw import AdamWLaw
 from explaind_tf.laws.law import Law, Moments, StepFactors, UsedGradient, clip_ratio, decoupled_decay
 from explaind_tf.laws.nadam import NadamLaw
@@ -16,6 +17,7 @@ from explaind_tf.laws.sgd import SGDLaw
 __all__ = [
     "AdagradLaw",
     "AdamWLaw",
+    "AdamaxLaw",
     "CenteredRMSpropLaw",
     "Law",
     "Moments",
@@ -61,6 +63,7 @@ def law_from_config(name: str, constants: Mapping[str, Any]) -> Law:
 
 register(AdagradLaw)
 register(AdamWLaw)
+register(AdamaxLaw)
 register(CenteredRMSpropLaw)
 register(NadamLaw)
 register(RMSpropLaw)

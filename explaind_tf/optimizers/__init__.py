@@ -3,6 +3,7 @@
 from explaind_tf.laws import AdamWLaw, Law, SGDLaw
 from explaind_tf.optimizers.path_adagrad import PathAdagrad
 from explaind_tf.optimizers.path_adam import PathAdam
+from explaind_tf.optimizers.path_adamax import PathAdamax
 from explaind_tf.optimizers.path_adamw import PathAdamW
 from explaind_tf.optimizers.path_nadam import PathNadam
 from explaind_tf.optimizers.path_optimizer import PathOptimizer
@@ -15,6 +16,7 @@ __all__ = [
     "PathAdagrad",
     "PathAdam",
     "PathAdamW",
+    "PathAdamax",
     "PathNadam",
     "PathOptimizer",
     "PathRMSprop",
