@@ -10,6 +10,7 @@ from explaind_tf.errors import RefusedError, RunFormatError, UnbalancedLedgerErr
 from explaind_tf.ledgers import plotting
 from explaind_tf.live import Explain
 from explaind_tf.optimizers import (
+    PathAdadelta,
     PathAdagrad,
     PathAdam,
     PathAdamax,
@@ -22,6 +23,7 @@ from explaind_tf.recording import PathLogger
 
 __all__ = [
     "Explain",
+    "PathAdadelta",
     "PathAdagrad",
     "PathAdam",
     "PathAdamW",

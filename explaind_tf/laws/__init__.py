@@ -6,6 +6,7 @@ A new law needs one new file and one line of registration.
 from collections.abc import Mapping
 from typing import Any
 
+from explaind_tf.laws.adadelta import AdadeltaLaw
 from explaind_tf.laws.adagrad import AdagradLaw
 from explaind_tf.laws.adamax import AdamaxLaw
 from explaind_tf.laws.adamw import AdamWLaw
@@ -15,6 +16,7 @@ from explaind_tf.laws.rmsprop import CenteredRMSpropLaw, RMSpropLaw
 from explaind_tf.laws.sgd import SGDLaw
 
 __all__ = [
+    "AdadeltaLaw",
     "AdagradLaw",
     "AdamWLaw",
     "AdamaxLaw",
@@ -61,6 +63,7 @@ def law_from_config(name: str, constants: Mapping[str, Any]) -> Law:
     return _LAWS[name].from_config(constants)
 
 
+register(AdadeltaLaw)
 register(AdagradLaw)
 register(AdamWLaw)
 register(AdamaxLaw)

@@ -1,6 +1,7 @@
 """Path optimizers: Keras optimizers that also note what only they see in a step."""
 
 from explaind_tf.laws import AdamWLaw, Law, SGDLaw
+from explaind_tf.optimizers.path_adadelta import PathAdadelta
 from explaind_tf.optimizers.path_adagrad import PathAdagrad
 from explaind_tf.optimizers.path_adam import PathAdam
 from explaind_tf.optimizers.path_adamax import PathAdamax
@@ -13,6 +14,7 @@ from explaind_tf.optimizers.path_sgd import PathSGD
 __all__ = [
     "AdamWLaw",
     "Law",
+    "PathAdadelta",
     "PathAdagrad",
     "PathAdam",
     "PathAdamW",
