@@ -11,6 +11,7 @@ from explaind_tf.laws.adagrad import AdagradLaw
 from explaind_tf.laws.adamax import AdamaxLaw
 from explaind_tf.laws.adamw import AdamWLaw
 from explaind_tf.laws.law import Law, Moments, StepFactors, UsedGradient, clip_ratio, decoupled_decay
+from explaind_tf.laws.lion import LionLaw
 from explaind_tf.laws.nadam import NadamLaw
 from explaind_tf.laws.rmsprop import CenteredRMSpropLaw, RMSpropLaw
 from explaind_tf.laws.sgd import SGDLaw
@@ -22,6 +23,7 @@ __all__ = [
     "AdamaxLaw",
     "CenteredRMSpropLaw",
     "Law",
+    "LionLaw",
     "Moments",
     "NadamLaw",
     "RMSpropLaw",
@@ -68,6 +70,7 @@ register(AdagradLaw)
 register(AdamWLaw)
 register(AdamaxLaw)
 register(CenteredRMSpropLaw)
+register(LionLaw)
 register(NadamLaw)
 register(RMSpropLaw)
 register(SGDLaw)

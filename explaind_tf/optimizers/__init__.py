@@ -6,6 +6,7 @@ from explaind_tf.optimizers.path_adagrad import PathAdagrad
 from explaind_tf.optimizers.path_adam import PathAdam
 from explaind_tf.optimizers.path_adamax import PathAdamax
 from explaind_tf.optimizers.path_adamw import PathAdamW
+from explaind_tf.optimizers.path_lion import PathLion
 from explaind_tf.optimizers.path_nadam import PathNadam
 from explaind_tf.optimizers.path_optimizer import PathOptimizer
 from explaind_tf.optimizers.path_rmsprop import PathRMSprop
@@ -19,6 +20,7 @@ __all__ = [
     "PathAdam",
     "PathAdamW",
     "PathAdamax",
+    "PathLion",
     "PathNadam",
     "PathOptimizer",
     "PathRMSprop",
