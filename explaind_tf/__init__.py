@@ -11,6 +11,7 @@ from explaind_tf.ledgers import plotting
 from explaind_tf.live import Explain
 from explaind_tf.optimizers import (
     PathAdadelta,
+    PathAdafactor,
     PathAdagrad,
     PathAdam,
     PathAdamax,
@@ -25,6 +26,7 @@ from explaind_tf.recording import PathLogger
 __all__ = [
     "Explain",
     "PathAdadelta",
+    "PathAdafactor",
     "PathAdagrad",
     "PathAdam",
     "PathAdamW",

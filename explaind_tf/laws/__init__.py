@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from explaind_tf.laws.adadelta import AdadeltaLaw
+from explaind_tf.laws.adafactor import AdafactorLaw
 from explaind_tf.laws.adagrad import AdagradLaw
 from explaind_tf.laws.adamax import AdamaxLaw
 from explaind_tf.laws.adamw import AdamWLaw
@@ -18,6 +19,7 @@ from explaind_tf.laws.sgd import SGDLaw
 
 __all__ = [
     "AdadeltaLaw",
+    "AdafactorLaw",
     "AdagradLaw",
     "AdamWLaw",
     "AdamaxLaw",
@@ -66,6 +68,7 @@ def law_from_config(name: str, constants: Mapping[str, Any]) -> Law:
 
 
 register(AdadeltaLaw)
+register(AdafactorLaw)
 register(AdagradLaw)
 register(AdamWLaw)
 register(AdamaxLaw)

@@ -2,6 +2,7 @@
 
 from explaind_tf.laws import AdamWLaw, Law, SGDLaw
 from explaind_tf.optimizers.path_adadelta import PathAdadelta
+from explaind_tf.optimizers.path_adafactor import PathAdafactor
 from explaind_tf.optimizers.path_adagrad import PathAdagrad
 from explaind_tf.optimizers.path_adam import PathAdam
 from explaind_tf.optimizers.path_adamax import PathAdamax
@@ -16,6 +17,7 @@ __all__ = [
     "AdamWLaw",
     "Law",
     "PathAdadelta",
+    "PathAdafactor",
     "PathAdagrad",
     "PathAdam",
     "PathAdamW",
