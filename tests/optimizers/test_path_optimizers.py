@@ -8,15 +8,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import explaind_tf as xtf
 from explaind_tf import PathAdamW, PathSGD
 from explaind_tf.optimizers.ring_buffer import SLOTS
 from tests.helpers import CLASSES, FEATURES, batches, dense_model, fit
 
 pytestmark = pytest.mark.slow
 
-# Optimizers of either family with every option that changes a step, as (Keras class, ours), arguments.
-ADAMW = (keras.optimizers.AdamW, PathAdamW)
-SGD = (keras.optimizers.SGD, PathSGD)
+# Optimizers of each family with every option that changes a step, as (Keras class, ours), arguments.
+FAMILIES = {
+    name.lower(): (getattr(keras.optimizers, name), getattr(xtf, f"Path{name}"))
+    for name in (
+        *("AdamW", "SGD", "Adam", "Adagrad", "RMSprop"),
+        *("Nadam", "Adamax", "Adadelta", "Lion", "Adafactor"),
+    )
+}
+ADAMW, SGD, RMSPROP = FAMILIES["adamw"], FAMILIES["sgd"], FAMILIES["rmsprop"]
 OPTIONS: dict[str, tuple[tuple[type, type], dict[str, Any]]] = {
     "adamw": (ADAMW, {"weight_decay": 0.3, "beta_1": 0.8, "beta_2": 0.98, "epsilon": 1e-6}),
     "amsgrad": (ADAMW, {"amsgrad": True}),
@@ -24,11 +31,25 @@ OPTIONS: dict[str, tuple[tuple[type, type], dict[str, Any]]] = {
     "sgd": (SGD, {}),
     "momentum": (SGD, {"momentum": 0.9}),
     "nesterov": (SGD, {"momentum": 0.9, "nesterov": True}),
-    "sgd decay": (SGD, {"momentum": 0.9, "weight_decay": 0.1}),
+    "sgd momentum decay": (SGD, {"momentum": 0.9, "weight_decay": 0.1}),
+    "adam": (FAMILIES["adam"], {}),
+    "adam amsgrad": (FAMILIES["adam"], {"amsgrad": True}),
+    "adagrad": (FAMILIES["adagrad"], {}),
+    "rmsprop": (RMSPROP, {}),
+    "rmsprop momentum": (RMSPROP, {"momentum": 0.9}),
+    "rmsprop centered": (RMSPROP, {"centered": True}),
+    "rmsprop centered momentum": (RMSPROP, {"centered": True, "momentum": 0.9}),
+    "nadam": (FAMILIES["nadam"], {}),
+    "adamax": (FAMILIES["adamax"], {}),
+    "adadelta": (FAMILIES["adadelta"], {}),
+    "lion": (FAMILIES["lion"], {}),
+    "adafactor": (FAMILIES["adafactor"], {}),
+    "adafactor absolute": (FAMILIES["adafactor"], {"relative_step": False, "clip_threshold": 0.5}),
 } | {
     f"{name} {option}": (family, arguments)
-    for name, family in (("adamw", ADAMW), ("sgd", SGD))
+    for name, family in FAMILIES.items()
     for option, arguments in {
+        "decay": {"weight_decay": 0.1},
         "clipnorm": {"clipnorm": 0.1},
         "global_clipnorm": {"global_clipnorm": 0.1},
         "clipvalue": {"clipvalue": 0.05},
@@ -39,7 +60,7 @@ OPTIONS: dict[str, tuple[tuple[type, type], dict[str, Any]]] = {
     }.items()
 }
 # Those that run every time; the others run at night.
-CORE = ("adamw", "amsgrad", "nesterov", "sgd decay")
+CORE = ("adamw", "amsgrad", "nesterov", "sgd momentum decay")
 
 
 def cosine() -> keras.optimizers.schedules.LearningRateSchedule:
@@ -88,6 +109,11 @@ class TestTrajectory:
             ("adamw", cosine, True),
             pytest.param("nesterov", cosine, True, marks=pytest.mark.nightly),
             pytest.param("adamw clipnorm", cosine, True, marks=pytest.mark.nightly),
+            *(
+                pytest.param(family, cosine, True, marks=pytest.mark.nightly(daily=False))
+                for family in FAMILIES
+                if family != "adamw"
+            ),
         ],
     )
     def test_fifty_steps_give_the_bits_of_keras(self, option: str, learning_rate: Any, jit_compile: bool):
@@ -108,19 +134,25 @@ class TestTrajectory:
         for theirs, ours in zip(expected, found, strict=True):
             np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=theirs.path)
 
-    @pytest.mark.parametrize("classes", [ADAMW, SGD], ids=["adamw", "sgd"])
-    def test_taking_notes_does_not_change_a_step(self, classes: tuple[type, type]):
-        variables, counts = [weights(), weights()], []
-        for optimizer_class, variable in zip(classes, variables, strict=True):
-            optimizer = optimizer_class(cosine())
-            optimizer.build([variable])
+    @pytest.mark.parametrize(
+        "option", [name for name in OPTIONS if " " not in name] + ["rmsprop centered momentum"]
+    )
+    def test_taking_notes_does_not_change_a_step(self, option: str):
+        classes, arguments = OPTIONS[option]
+        rng = np.random.default_rng(0)
+        gradients = rng.normal(size=(50, 3, 4)).astype("float32")
+        pairs = []
+        for optimizer_class in classes:
+            matrix = keras.Variable(np.linspace(-1, 1, 12, dtype="float32").reshape(3, 4), name="matrix")
+            optimizer = optimizer_class(cosine(), **{"weight_decay": 0.1} | arguments)
+            optimizer.build([matrix])
             if optimizer_class is classes[1]:
-                optimizer.watch([variable], slots=2)
-            for _ in range(5):
-                step_once(optimizer, variable)
-            counts.append(len(optimizer.variables))
-        assert counts[0] == counts[1]  # otherwise Keras would skip all when it loads a saved optimizer
-        np.testing.assert_array_equal(variables[0].numpy(), variables[1].numpy())
+                optimizer.watch([matrix], slots=2)
+            for gradient in gradients:
+                optimizer.apply([tf.constant(gradient)], [matrix])
+            pairs.append([matrix, *optimizer.variables])
+        for theirs, ours in zip(*pairs, strict=True):
+            np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=theirs.path)
 
     def test_excluded_variables_are_masked(self):
         optimizer = PathAdamW(0.01)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from explaind_tf.kernel.use_rows import Update
-from explaind_tf.laws import AdamWLaw, Moments, SGDLaw
+from explaind_tf.laws import AdamWLaw, LionLaw, Moments, RMSpropLaw, SGDLaw
 from explaind_tf.replay.flows import Flow, flows_at_start, total
 from explaind_tf.replay.path_replay import Grouping
 from explaind_tf.runs.format.step_records import Snapshot
@@ -14,9 +14,10 @@ RATE = 0.1
 
 
 def update_of(law, size=4):
-    after = Moments(np.zeros(size), None, np.abs(RNG.normal(size=size)) + 0.1)
+    after = Moments(np.zeros(size), RNG.normal(size=size), np.abs(RNG.normal(size=size)) + 0.1)
     factors = law.factors(after, after, RATE, 3)
-    return Update(factors.gain, factors.direct, np.asarray(factors.pull), np.asarray(0.5))
+    gain, direct = (np.asarray(x) if np.ndim(x) else x for x in (factors.gain, factors.direct))
+    return Update(gain, direct, np.asarray(factors.pull), np.asarray(0.5))
 
 
 @pytest.mark.parametrize(
@@ -24,8 +25,10 @@ def update_of(law, size=4):
     [
         AdamWLaw(beta_1=0.9, beta_2=0.99, epsilon=1e-7, weight_decay=0.0),
         SGDLaw(momentum_share=0.9, nesterov=True, weight_decay=0.0),
+        RMSpropLaw(momentum_share=0.9, epsilon=1e-7, weight_decay=0.0),
+        LionLaw(beta_1=0.9, beta_2=0.99, weight_decay=0.0),
     ],
-    ids=["AdamW", "Nesterov"],
+    ids=["AdamW", "Nesterov", "RMSprop", "Lion"],
 )
 def test_what_sources_do_apart_adds_up_to_what_they_do_together(law):
     update, gradients = update_of(law), RNG.normal(size=(3, 4))
@@ -40,8 +43,16 @@ def test_what_sources_do_apart_adds_up_to_what_they_do_together(law):
     np.testing.assert_allclose(sum(flow.momentum for flow in apart), together.momentum, rtol=1e-12)
 
 
-def test_a_known_momentum_tells_the_displacement_without_the_gradient():
-    law = SGDLaw(momentum_share=float(np.float32(0.9)), nesterov=True, weight_decay=0.0)
+@pytest.mark.parametrize(
+    "law",
+    [
+        SGDLaw(momentum_share=0.9, nesterov=True, weight_decay=0.0),
+        RMSpropLaw(momentum_share=0.9, epsilon=1e-7, weight_decay=0.0),
+        LionLaw(beta_1=0.9, beta_2=0.99, weight_decay=0.0),
+    ],
+    ids=["Nesterov", "RMSprop", "Lion"],
+)
+def test_a_known_momentum_tells_the_displacement_without_the_gradient(law):
     update, start, gradient = update_of(law), RNG.normal(size=4), RNG.normal(size=4)
     first = Flow(np.zeros(4), start)
     first.receive(gradient)
