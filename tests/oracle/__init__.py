@@ -21,6 +21,19 @@ from tests.oracle.networks import (
     convolutional_network,
     dense_network,
 )
+from tests.oracle.optimizers import (
+    Steps,
+    WrittenOut,
+    adadelta,
+    adafactor,
+    adagrad,
+    adam,
+    adamax,
+    lion,
+    nadam,
+    rmsprop,
+    train_by,
+)
 from tests.oracle.training import AdamW, Batch, Training, cosine_decay, train
 
 __all__ = [
@@ -29,8 +42,15 @@ __all__ = [
     "Batch",
     "Ledger",
     "Network",
+    "Steps",
     "Training",
     "Variable",
+    "WrittenOut",
+    "adadelta",
+    "adafactor",
+    "adagrad",
+    "adam",
+    "adamax",
     "attention_network",
     "convolutional_network",
     "cosine_decay",
@@ -38,9 +58,13 @@ __all__ = [
     "dense_network",
     "derivative",
     "ledger",
+    "lion",
     "log_prob",
     "log_softmax",
+    "nadam",
     "path_gradient",
+    "rmsprop",
     "squared_error",
     "train",
+    "train_by",
 ]

@@ -6,6 +6,7 @@ import numpy as np
 
 from tests.oracle.derivatives import derivative
 from tests.oracle.losses import Measure
+from tests.oracle.optimizers import WrittenOut
 from tests.oracle.training import Training
 
 # Gauss–Legendre nodes for each step. The models are analytic and steps are short, so this is exact to rounding.
@@ -13,7 +14,7 @@ NODES = 8
 
 
 def path_gradient(
-    training: Training, x: np.ndarray, measure: Measure, step: int, nodes: int = NODES
+    training: Training | WrittenOut, x: np.ndarray, measure: Measure, step: int, nodes: int = NODES
 ) -> np.ndarray:
     """Return Φ_s(x) = ∫₀¹ ∂f/∂θ (x; θ_s + tΔθ_s) dt, shape (inputs, O, D), by Gauss–Legendre."""
     start, end = training.theta[step], training.theta[step + 1]
@@ -60,12 +61,12 @@ class Ledger:
         return Ledger(initial, final, data, weight_decay, self.phi[:, :, columns])
 
 
-def ledger(training: Training, rows: int, x: np.ndarray, measure: Measure) -> Ledger:
+def ledger(training: Training | WrittenOut, rows: int, x: np.ndarray, measure: Measure) -> Ledger:
     """Return every entry of the ledger of ``measure(outputs)`` on the inputs x.
 
     Parameters
     ----------
-    training : Training
+    training : Training or WrittenOut
         The run.
     rows : int
         Number of training samples.
@@ -74,7 +75,7 @@ def ledger(training: Training, rows: int, x: np.ndarray, measure: Measure) -> Le
     measure : callable
         ``outputs (inputs, ...) -> (inputs, O)``, analytic.
     """
-    network, law, steps = training.network, training.law, len(training)
+    network, steps = training.network, len(training)
     initial = measure(network.outputs(training.theta[0], x))
     final = measure(network.outputs(training.theta[-1], x))
     layers = [network.weights_of(layer) for layer in network.layers]
@@ -84,11 +85,9 @@ def ledger(training: Training, rows: int, x: np.ndarray, measure: Measure) -> Le
     for effect in range(steps):
         for layer, own in enumerate(layers):
             weight_decay[:, :, layer, effect] = phi[effect][:, :, own] @ training.decay[effect][own]
-        pushed = phi[effect] * training.preconditioner[effect]
         for use in range(effect + 1):
-            left = (1 - law.beta_1) * law.beta_1 ** (effect - use)
+            pushed = phi[effect] * training.influence(use, effect)
             for row, gradient in zip(training.batches[use].rows, training.gradients[use], strict=True):
                 for layer, own in enumerate(layers):
-                    influence = -left * (pushed[:, :, own] @ gradient[own])
-                    data[:, :, row, layer, use, effect] += influence
+                    data[:, :, row, layer, use, effect] += pushed[:, :, own] @ gradient[own]
     return Ledger(initial, final, data, weight_decay, phi)

@@ -74,6 +74,11 @@ class Training:
     def __len__(self) -> int:
         return len(self.batches)
 
+    def influence(self, use: int, effect: int) -> np.ndarray:
+        """Return how far a unit of the gradient of one step moves the weights in another, shape (D,)."""
+        share = (1 - self.law.beta_1) * self.law.beta_1 ** (effect - use)
+        return -share * self.preconditioner[effect]
+
 
 def sample_gradient(
     network: Network, loss: Loss, theta: np.ndarray, x: np.ndarray, y: np.ndarray
