@@ -8,7 +8,7 @@ from tests.contract.rows.change_rows import changed_by_others
 from tests.contract.rows.execution_rows import continuation, precision_and_devices
 from tests.contract.rows.loss_rows import keras_losses, own_and_several, reductions, token_losses
 from tests.contract.rows.model_rows import kinds_of_layers, models
-from tests.contract.rows.optimizer_rows import accumulation, adamw, clipping, sgd
+from tests.contract.rows.optimizer_rows import accumulation, adamw, clipping, others, sgd
 from tests.contract.rows.row import Row, optimizer_class
 from tests.contract.rows.state_rows import regularisation_and_state
 from tests.contract.rows.step_rows import batches, learning_rates
@@ -21,6 +21,7 @@ ROWS: tuple[Row, ...] = tuple(
     for rows in (
         adamw,
         sgd,
+        others,
         clipping,
         accumulation,
         learning_rates,

@@ -1,6 +1,7 @@
-"""Rows for both optimizers and their options, clipping and gradient accumulation."""
+"""Rows for all optimizers and their options, clipping and gradient accumulation."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -44,6 +45,60 @@ def sgd() -> Iterator[Row]:
             optimizer="SGD",
             options=options_of(0.05, **options),
             terms=terms,
+        )
+
+
+def others() -> Iterator[Row]:
+    """The other optimizers, with decay and the options that change their law."""
+    clip, accumulate = {"clipvalue": 0.05}, {"gradient_accumulation_steps": 2}
+    cases: list[tuple[str, str, float, dict[str, Any]]] = [
+        ("Adam", "defaults", 0.05, {}),
+        ("Adam", "amsgrad", 0.05, {"amsgrad": True}),
+        ("Adagrad", "defaults", 0.05, {}),
+        ("Adagrad", "gradient accumulation, clipvalue", 0.05, clip | accumulate),
+        ("RMSprop", "defaults", 0.05, {}),
+        ("RMSprop", "momentum", 0.05, {"momentum": 0.9}),
+        ("RMSprop", "centered", 0.05, {"centered": True}),
+        (
+            "RMSprop",
+            "centered with momentum, clipnorm",
+            0.05,
+            {"centered": True, "momentum": 0.9, "clipnorm": 0.05},
+        ),
+        (
+            "RMSprop",
+            "momentum, gradient accumulation, clipvalue",
+            0.05,
+            {"momentum": 0.9} | clip | accumulate,
+        ),
+        ("Nadam", "defaults", 0.05, {}),
+        ("Nadam", "gradient accumulation, clipvalue", 0.05, clip | accumulate),
+        ("Adamax", "defaults", 0.05, {}),
+        ("Adadelta", "defaults", 2.0, {}),
+        ("Adadelta", "clipnorm", 2.0, {"clipnorm": 0.05}),
+        ("Lion", "defaults", 0.05, {}),
+        ("Lion", "gradient accumulation, clipvalue", 0.05, clip | accumulate),
+        ("Adafactor", "defaults", 0.05, {}),
+        ("Adafactor", "gradient accumulation, clipvalue", 0.05, clip | accumulate),
+        ("Adafactor", "clipnorm", 0.05, {"clipnorm": 0.05}),
+    ]
+    for optimizer, name, rate, options in cases:
+        decayed = {"weight_decay": 0.005 / rate} | options
+        yield Row(
+            "optimizers",
+            f"Path{optimizer}, {name}",
+            dense,
+            optimizer=optimizer,
+            options=options_of(rate, **decayed),
+        )
+    table = {
+        "model": lambda: over((4,), layers.Embedding(5, 2), dtype="int32"),
+        "arrays": lambda: (TOKENS, Y),
+    }
+    for optimizer in ("Adagrad", "RMSprop", "Nadam", "Adamax", "Adadelta", "Lion", "Adafactor"):
+        options = options_of(0.05, weight_decay=0.1)
+        yield Row(
+            "optimizers", f"Path{optimizer}, sparse gradients", **table, optimizer=optimizer, options=options
         )
 
 

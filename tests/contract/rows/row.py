@@ -30,7 +30,7 @@ class Row:
     arrays : callable
         Returns the arrays of the training set.
     optimizer : str
-        ``"AdamW"`` or ``"SGD"``.
+        Its name in Keras, such as ``"AdamW"``.
     options, compile, fit : callable
         Return the arguments of the optimizer (including the learning rate), of ``compile`` and of ``fit``.
     callbacks : callable
@@ -107,6 +107,4 @@ def options_of(learning_rate: Any, **others: Any) -> Callable[[], dict[str, Any]
 
 def optimizer_class(row: Row, *, recorded: bool) -> type[keras.optimizers.Optimizer]:
     """Return the row's path optimizer, or the Keras optimizer that it corresponds to."""
-    ours = {"AdamW": xtf.PathAdamW, "SGD": xtf.PathSGD}
-    theirs = {"AdamW": keras.optimizers.AdamW, "SGD": keras.optimizers.SGD}
-    return (ours if recorded else theirs)[row.optimizer]
+    return getattr(xtf, f"Path{row.optimizer}") if recorded else getattr(keras.optimizers, row.optimizer)
