@@ -49,7 +49,8 @@ class Options:
     step_of : {"use", "effect"}
         With samples and steps: what the step of an entry is. ``"use"`` is the step whose batch held the sample.
         ``"effect"`` is the step in which the prediction moved, which momentum may delay. ``"effect"`` holds the rows of
-        a whole momentum window, which takes up to log(eps)/log(β₁) times the memory and time.
+        a whole momentum window, which takes up to log(eps)/log(β₁) times the memory and time. Lion forgets no gradient: its
+        window is the whole run.
     tolerance : float
         Largest residual, as a share of the input's movement. The movement is the farthest that any output of the input
         got from its initial value during training, which may be more than |final − initial|. The tolerance bounds the

@@ -148,8 +148,8 @@ def _why_none(run: WeightPath) -> str:
         )
     return (
         "Checkpoints hold neither the batches nor the optimizer states between them, and only these tell which samples "
-        "moved the weights. Record the training: compile with xtf.PathAdamW or xtf.PathSGD, "
-        "fit(x, y, callbacks=[xtf.PathLogger(run_dir)]), then xtf.open_run(run_dir)."
+        "moved the weights. Record the training: compile with xtf.PathAdamW or the like of another "
+        "optimizer, fit(x, y, callbacks=[xtf.PathLogger(run_dir)]), then xtf.open_run(run_dir)."
     )
 
 

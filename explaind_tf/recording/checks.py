@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from explaind_tf import optimizers
 from explaind_tf.errors import RefusedError
 from explaind_tf.levels import PATH, SAMPLE
 from explaind_tf.optimizers import PathOptimizer
@@ -31,7 +32,8 @@ def check_fit(model: keras.Model, options: RecordingOptions, params: dict[str, A
     ):
         raise RefusedError(
             f"The model was compiled with steps_per_execution={model.steps_per_execution} and {_name_of(optimizer)}. Only "
-            f"xtf.PathAdamW and xtf.PathSGD note each step of an execution. Use compile(..., steps_per_execution=1)."
+            f"optimizers of explaind_tf, such as xtf.PathAdamW, note each step of an execution. Use "
+            f"compile(..., steps_per_execution=1)."
         )
     if params.get("steps") is None and options.every != 1:
         raise RefusedError(
@@ -59,6 +61,21 @@ def check_fit(model: keras.Model, options: RecordingOptions, params: dict[str, A
 
 def _name_of(optimizer: Any) -> str:
     return "no optimizer" if optimizer is None else f"{type(optimizer).__module__}.{type(optimizer).__name__}"
+
+
+def _counterpart_of(optimizer: Any) -> str:
+    """Return what to compile with instead of an optimizer, in words."""
+    name = type(optimizer).__name__
+    if type(optimizer) is getattr(keras.optimizers, name, None) and f"Path{name}" in optimizers.__all__:
+        return (
+            f"compile with explaind_tf.Path{name}(...). It takes the arguments of keras.optimizers.{name}, and gives the "
+            f"same weights."
+        )
+    ours = [found for found in optimizers.__all__ if found.startswith("Path") and found != "PathOptimizer"]
+    return (
+        f"compile with one of explaind_tf ({', '.join(ours)}). Each takes the arguments of the Keras optimizer of its name, "
+        f"and gives the same weights."
+    )
 
 
 def known_optimizer(fitted: keras.Model, model: keras.Model) -> PathOptimizer | None:
@@ -95,9 +112,7 @@ def standing_of(
     else:
         found = (
             f"The model was compiled with {_name_of(stepped_optimizer(fitted))}. To know causes and samples takes an "
-            f"optimizer that notes what it used in each step: compile with explaind_tf.PathAdamW(...) or "
-            f"explaind_tf.PathSGD(...). They take the arguments of keras.optimizers.AdamW and SGD, and give the same "
-            f"weights."
+            f"optimizer that notes what it used in each step: {_counterpart_of(stepped_optimizer(fitted))}"
         )
     standing.lower_to(PATH, RefusedError(found))
     return standing
