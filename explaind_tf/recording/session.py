@@ -272,7 +272,8 @@ class Session:
 
     def _notice_changes(self) -> None:
         last, iteration = self._at.last, self._observer.iteration()
-        if iteration != self._at.iteration and same(self._observer.momentum(), last.momentum):
+        is_open_ended = self._planned is None and same(self._observer.momentum(), last.momentum)
+        if iteration != self._at.iteration and is_open_ended:
             # At the end of data of unknown length, Keras runs the operations of a step that need no data: it counts a
             # step and decays the weights.
             self._at.iteration = iteration

@@ -293,7 +293,7 @@ class TestDataOfUnknownLength:
                 self.model.optimizer.iterations.assign_add(1)
 
         logger = xtf.PathLogger(run_dir, verbose=False)
-        with pytest.raises(RefusedError, match="counted 2 steps in one execution; 1 at most"):
+        with pytest.raises(RefusedError, match="received 1 batches and the optimizer counted 2 steps"):
             fit(compiled(), logger.tap(batches()), logger, ExtraStep())
 
 

@@ -23,7 +23,7 @@ class TestManifest:
         assert list(json.loads(written)) == [
             *("format_version", "run_id", "created", "status"),
             *("variables", "state", "optimizer", "optimizer_state", "every", "loss"),
-            *("inputs", "targets", "weights", "outputs"),
+            *("inputs", "targets", "weights", "outputs", "level", "level_reason"),
             *("environment", "graphs", "shards", SEAL),
         ]
 
@@ -65,7 +65,7 @@ class TestManifest:
         edit_manifest(copied, lambda body: body.update(format_version=version))
         with pytest.raises(
             RunFormatError,
-            match=rf"version {version!r} was written by another.*reads 6 and 7 and {FORMAT_VERSION}",
+            match=rf"version {version!r} was written by another.*reads 6 and 7 and 8 and {FORMAT_VERSION}",
         ):
             xtf.open_run(copied)
 
