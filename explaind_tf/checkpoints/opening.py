@@ -17,7 +17,8 @@ from explaind_tf.errors import RefusedError
 from explaind_tf.levels import PATH
 from explaind_tf.recording.checks import check_variables
 from explaind_tf.recording.exporting.declared_inputs import input_structure
-from explaind_tf.recording.exporting.pure_functions import traced_forward, variable_specs
+from explaind_tf.recording.exporting.pure_functions import traced_forward
+from explaind_tf.recording.exporting.variable_specs import variable_specs
 from explaind_tf.runs.format.description import UNKNOWN_OPTIMIZER
 from explaind_tf.runs.format.manifest import COMPLETE, Manifest
 from explaind_tf.runs.graphs.loaded import ForwardGraph

@@ -11,6 +11,7 @@ from explaind_tf import constants as names
 from explaind_tf.errors import UnbalancedLedgerError
 from explaind_tf.ledgers import plotting
 from explaind_tf.ledgers.conditioning import share_of_cancelled
+from explaind_tf.ledgers.unexplained import refuse_unexplained
 from explaind_tf.terms import terms_in
 
 _KEPT = (names.INPUT, names.OUTPUT)
@@ -129,14 +130,8 @@ class _LedgerAccessor:
                 f"{float((excess > 0).mean()):.1%} of the residuals exceed the tolerance. "
                 f"{self._root.attrs.get(names.DIAGNOSIS, _ADVICE)}"
             )
-        unexplained = list(self._root.attrs.get("unexplained_steps", ()))
-        if strict and unexplained:
-            shown = ", ".join(map(str, unexplained[:10])) + (", …" if len(unexplained) > 10 else "")
-            raise UnbalancedLedgerError(
-                f"The optimizer's law does not explain {len(unexplained)} steps of this ledger: {shown}. What it misses is "
-                f"entered under {names.EXTERNAL!r}. Something else set weights within these steps, such as a train_step of "
-                f"your own. Read the entries of {names.EXTERNAL!r}, or call check() without strict=True."
-            )
+        if strict:
+            refuse_unexplained(self._root)
 
 
 @xr.register_dataset_accessor("explaind")

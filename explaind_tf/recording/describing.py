@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from explaind_tf import constants
 from explaind_tf.optimizers import PathOptimizer
-from explaind_tf.recording.exporting.pure_functions import ModelFacts, variable_specs
+from explaind_tf.recording.exporting.pure_functions import ModelFacts
+from explaind_tf.recording.exporting.variable_specs import variable_specs
 from explaind_tf.recording.observing.batches import BatchForm
 from explaind_tf.recording.session_state import Standing
 from explaind_tf.runs.format.description import UNKNOWN_OPTIMIZER, OptimizerSettings, RunDescription

@@ -12,10 +12,8 @@ from explaind_tf import constants
 from explaind_tf.errors import RefusedError
 from explaind_tf.recording import checks
 from explaind_tf.recording.describing import describe_run, environment_of
-from explaind_tf.recording.exporting.pure_functions import (
-    variable_specs,
-)
 from explaind_tf.recording.exporting.training_step import TrainingStep
+from explaind_tf.recording.exporting.variable_specs import variable_specs
 from explaind_tf.recording.first_step import check_first_step
 from explaind_tf.recording.forecast import Planned, choose, estimate_recording
 from explaind_tf.recording.knowledge import Knowledge
@@ -30,14 +28,11 @@ from explaind_tf.recording.session_state import Changes, FirstStep, Position, St
 from explaind_tf.recording.writing.writer import RunWriter
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.estimate import Estimate, Seconds
-from explaind_tf.runs.format.description import ALL_FIELDS, RunDescription
+from explaind_tf.runs.format.description import ALL_FIELDS, KNOWN_BEFORE_DATA, RunDescription
 from explaind_tf.runs.format.manifest import Manifest
 from explaind_tf.runs.format.step_records import END, STEP, StepRecord
 from explaind_tf.runs.graphs.loaded import Graphs
 from explaind_tf.runs.storage.files import AnyPath
-
-# Fields of a description that are known before the first step shows the form of the data.
-_KNOWN_BEFORE_DATA = ("variables", "state", "optimizer", "optimizer_state")
 
 
 class Session:
@@ -130,7 +125,7 @@ class Session:
         RefusedError
             If model or optimizer are not those of the run.
         """
-        self._refuse_other(run.manifest, _KNOWN_BEFORE_DATA)
+        self._refuse_other(run.manifest, KNOWN_BEFORE_DATA)
         if self._options.every not in ("auto", run.manifest.every):
             raise RefusedError(
                 f"{run.run_dir} was recorded with every={run.manifest.every}, not {self._options.every}. The distance "

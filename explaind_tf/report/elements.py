@@ -8,8 +8,12 @@ from html import escape
 import numpy as np
 import plotly.graph_objects as go
 import tensorflow as tf
+import xarray as xr
 
+from explaind_tf import constants as names
+from explaind_tf.ledgers.unexplained import unexplained_steps
 from explaind_tf.report.section import Example
+from explaind_tf.terms import term
 
 
 def figure(
@@ -93,3 +97,14 @@ def number(value: float) -> str:
 def signed(value: float) -> str:
     """Return a change with its sign and three significant digits."""
     return f"{value:+#.3g}".replace("-", "−")
+
+
+def unexplained(ledger: xr.Dataset) -> str:
+    """Say which steps the optimizer's law does not explain, if any."""
+    count, steps = unexplained_steps(ledger)
+    if not count:
+        return ""
+    return (
+        f"<p class='note'>The optimizer’s law does not explain {count} of the steps ({steps}): something else set "
+        f"weights within them. What it misses is entered under “{escape(term(names.EXTERNAL).label)}”.</p>"
+    )

@@ -14,7 +14,7 @@ from explaind_tf.analysis import fidelity
 from explaind_tf.ledgers.conditioning import DOUBTFUL
 from explaind_tf.levels import MEANING
 from explaind_tf.report import calls, figures, reductions
-from explaind_tf.report.elements import figure, folded, number, picture, signed, table
+from explaind_tf.report.elements import figure, folded, number, picture, signed, table, unexplained
 from explaind_tf.report.page import page
 from explaind_tf.report.section import Example, Section
 from explaind_tf.terms import term
@@ -169,18 +169,8 @@ def _balance(section: Section, element_id: str) -> str:
         f"near the line, and equal predictions, restate that the residual is small.{_difference(ledger, unit)}",
         call=calls.kernel_machine(section),
     )
-    return f"<p>{escape(text)}</p>{_unexplained(ledger)}{bars}<dl class='terms'>{meanings}</dl>{points}{compared}"
-
-
-def _unexplained(ledger: xr.Dataset) -> str:
-    """Say which steps the optimizer's law does not explain, if any."""
-    found = list(ledger.attrs.get("unexplained_steps", ()))
-    if not found:
-        return ""
-    steps = ", ".join(map(str, found[:10])) + (", …" if len(found) > 10 else "")
     return (
-        f"<p class='note'>The optimizer’s law does not explain {len(found)} of the steps ({steps}): something else set "
-        f"weights within them. What it misses is entered under “{escape(term(names.EXTERNAL).label)}”.</p>"
+        f"<p>{escape(text)}</p>{unexplained(ledger)}{bars}<dl class='terms'>{meanings}</dl>{points}{compared}"
     )
 
 

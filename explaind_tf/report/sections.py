@@ -116,16 +116,14 @@ def account_for(
     samples = curves = None
     if run.level == SAMPLE:
         samples = account.by(shown, "training sample", names.SAMPLE, conditioning=True)
+        with stage("Training curves"):
+            curves = run.curves(progress=options.get("progress", True))
     weights = account.by(shown, "weight", names.PARAMETER)
     groups = _classes_of_ids(run) if asked.groups is None and run.level == SAMPLE else asked.groups
     by_group = None
     if groups is not None:
         what = f"{asked.grouped_by} and step"
         by_group = account.by(followed, what, names.GROUP, names.STEP, groups=groups)
-    if run.level == SAMPLE:
-        with stage("Training curves"):
-            curves = run.curves(progress=options.get("progress", True))
-
     truth = _truth(asked.y, count, positions, position)
     return Section(
         title=title,

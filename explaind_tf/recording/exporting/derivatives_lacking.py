@@ -15,7 +15,7 @@ from tensorflow.python.framework import op_def_registry
 
 from explaind_tf.kernel.operations.reverse_mode import has_gradient
 from explaind_tf.runs.graphs.expanded import expanded
-from explaind_tf.runs.graphs.nodes import argument_types
+from explaind_tf.runs.graphs.graph_nodes import argument_types
 from explaind_tf.runs.graphs.seen_through import seen_through
 
 # Inputs by which TensorFlow takes the derivative to be zero, though values move with them; None stands for all.

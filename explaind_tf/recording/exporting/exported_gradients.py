@@ -13,8 +13,8 @@ from explaind_tf.runs.graphs.custom_gradients import (
     with_recorded_gradients,
     without_registered,
 )
+from explaind_tf.runs.graphs.graph_nodes import arguments_and_results
 from explaind_tf.runs.graphs.loaded import InlinedFunction
-from explaind_tf.runs.graphs.nodes import arguments_and_results
 
 
 def with_own_gradients(

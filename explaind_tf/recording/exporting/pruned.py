@@ -5,8 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from explaind_tf.runs.graphs.graph_nodes import arguments_and_results, copied
 from explaind_tf.runs.graphs.loaded import InlinedFunction
-from explaind_tf.runs.graphs.nodes import arguments_and_results, copied
 
 
 def pruned(function: Any) -> Any:

@@ -14,7 +14,6 @@ from explaind_tf.recording.exporting.losses import LossPart, have_tokens, loss_p
 from explaind_tf.recording.exporting.pruned import pruned
 from explaind_tf.recording.exporting.purity import LAYER_METRICS, refuse_impure, refuse_without_derivative
 from explaind_tf.runs.format import structure as struct
-from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.structure import Structure
 from explaind_tf.runs.graphs.loaded import (
     CUSTOM_GRADIENTS,
@@ -269,20 +268,6 @@ def save_module(module: tf.Module, path: str) -> None:
         tf.saved_model.save(module, path, options=options)
 
 
-def variable_specs(variables: list[Any], decayed: list[bool] | None = None) -> tuple[VariableSpec, ...]:
-    """Return path, shape and dtype of variables, and whether weight decay applies to them."""
-    flags = decayed if decayed is not None else [False] * len(variables)
-    taken: dict[str, int] = {}
-    specs = []
-    for variable, decay in zip(variables, flags, strict=True):
-        # Two layers of the same name give two variables of the same path. Ledgers need distinct paths.
-        count = taken[variable.path] = taken.get(variable.path, 0) + 1
-        layer, name = variable.path.rsplit("/", 1) if "/" in variable.path else ("", variable.path)
-        path = "/".join(part for part in (layer if count == 1 else f"{layer}~{count}", name) if part)
-        specs.append(VariableSpec(path, tuple(variable.shape), variable.dtype, decay))
-    return tuple(specs)
-
-
 class TracedForward(NamedTuple):
     """The forward pass in inference mode, and the structure of its output.
 
@@ -360,9 +345,8 @@ def _call(
 
 def _metrics_of_layers(model: keras.Model) -> list[keras.Variable]:
     """Return the variables of metrics that layers of the model update when they are called."""
-    return [
-        v for layer in model._flatten_layers(include_self=False) for m in layer._metrics for v in m.variables
-    ]
+    layers = model._flatten_layers(include_self=False)
+    return [v for layer in layers for metric in layer._metrics for v in metric.variables]
 
 
 class _Traced(NamedTuple):

@@ -192,6 +192,9 @@ class RunDescription:
 # All that must be the same in each fit of a run.
 ALL_FIELDS: Final = tuple(field.name for field in fields(RunDescription) if field.name != "level_reason")
 
+# Those of them that are known before the first step shows the form of the data.
+KNOWN_BEFORE_DATA: Final = ("variables", "state", "optimizer", "optimizer_state")
+
 
 def _level_from_json(body: dict[str, Any]) -> dict[str, Any]:
     """Return the level and its reason. Before version 9, all runs were of the level of samples."""

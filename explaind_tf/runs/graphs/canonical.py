@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from explaind_tf.runs.graphs.nodes import all_nodes
+from explaind_tf.runs.graphs.graph_nodes import all_nodes
 
 # Attributes that name something outside of the graph: a registered gradient, a Python function, a shared resource.
 _OUTSIDE = ("_gradient_op_type", "token", "shared_name", "container")

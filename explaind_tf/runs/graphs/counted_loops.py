@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from explaind_tf.runs.graphs.nodes import copied
+from explaind_tf.runs.graphs.graph_nodes import copied
 
 _LOOPS = ("While", "StatelessWhile")
 # Names of what is added to a loop's functions, and to the names of functions and loops.

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 from tensorflow.python.framework.ops import get_gradient_function
 
-from explaind_tf.runs.graphs.nodes import all_nodes, copied
+from explaind_tf.runs.graphs.graph_nodes import all_nodes, copied
 
 # Attributes of a node: the name of its recorded gradient, the inputs whose gradients that gives, and the number of inputs
 # that the operation had before it was given what its gradient reads.

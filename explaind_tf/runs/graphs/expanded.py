@@ -9,8 +9,8 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 from tensorflow.python.framework.convert_to_constants import _run_inline_graph_optimization
 
+from explaind_tf.runs.graphs.graph_nodes import all_nodes, arguments_and_results, copied
 from explaind_tf.runs.graphs.inlined_calls import CALLS, XLA, with_inlined_calls
-from explaind_tf.runs.graphs.nodes import all_nodes, arguments_and_results, copied
 
 # Numbers the graphs that are made to be expanded.
 _COPIES = itertools.count()

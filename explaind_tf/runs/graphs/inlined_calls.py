@@ -7,7 +7,7 @@ the gradient of a body from its operations, and has none for a call of a functio
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from explaind_tf.runs.graphs.nodes import copied
+from explaind_tf.runs.graphs.graph_nodes import copied
 
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 XLA = "_XlaMustCompile"

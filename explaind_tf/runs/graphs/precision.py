@@ -13,7 +13,7 @@ import tensorflow as tf
 # TensorFlow has no public API for these.
 from tensorflow.python.framework import kernels, op_def_registry
 
-from explaind_tf.runs.graphs.nodes import all_nodes, argument_types, copied
+from explaind_tf.runs.graphs.graph_nodes import all_nodes, argument_types, copied
 
 _REDUCED = (tf.bfloat16, tf.float16)
 # Operations whose values depend on the type of their numbers, not only on the numbers.

@@ -9,9 +9,9 @@ import tensorflow as tf
 from explaind_tf.kernel.derivatives.compiled import jvp_many, vjp
 from explaind_tf.runs.graphs.counted_loops import with_counted_loops
 from explaind_tf.runs.graphs.expanded import expanded
+from explaind_tf.runs.graphs.graph_nodes import all_nodes
 from explaind_tf.runs.graphs.inlined_calls import CALLS
 from explaind_tf.runs.graphs.loaded import InlinedFunction
-from explaind_tf.runs.graphs.nodes import all_nodes
 
 POINT = np.random.default_rng(0).normal(size=(3,))
 SPEC = tf.TensorSpec(POINT.shape, tf.float64)
