@@ -23,7 +23,7 @@ import tensorflow as tf
 
 import explaind_tf as xtf
 from explaind_tf import measurements
-from explaind_tf.laws import Law, law_from_config
+from explaind_tf.laws import Law, Moments, StepFactors, law_from_config
 from explaind_tf.replay.binding import constants_of, pure_model
 from explaind_tf.runs.steps import Transition
 
@@ -74,10 +74,10 @@ class PaperProcedure:
         displacement = transition.theta_end - transition.theta_start
         constants = constants_of(self._run, transition.state_start)
         self._update_features(transition, start, constants)
-        pull, decay = _factors(self._law, self._mask, transition)
+        factors, decay = _factors(self._law, self._mask, transition)
         found = [
             self._contract(
-                self._mean_jacobian(start, displacement, constants, x), pull, decay, self._features
+                self._mean_jacobian(start, displacement, constants, x), factors.pull, decay, self._features
             )
             for x in self._inputs
         ]
@@ -217,9 +217,9 @@ def completeness_error(run: xtf.Run, inputs: list[np.ndarray], nodes: int = 100)
         constants = constants_of(run, transition.state_start)
         samples = (*run.samples.take_flat(transition.rows), transition.weights)
         gradient = batch_gradient(start, constants, *samples)
-        momentum = law.momentum(momentum, gradient, transition.learning_rate)
-        pull, decay = _factors(law, mask, transition)
-        total = total + explained(start, end - start, pull * momentum + decay, constants).numpy()
+        factors, decay = _factors(law, mask, transition)
+        momentum = law.momentum(momentum, gradient, factors.gain)
+        total = total + explained(start, end - start, factors.pull * momentum + decay, constants).numpy()
         if step in (run.steps[0], run.steps[-1]):
             values += [measure(point, constants).numpy().astype(np.float64) for point in (start, end)]
     return float(np.abs(values[-1] - values[0] - total).max())
@@ -235,11 +235,12 @@ def _decay_mask(run: xtf.Run) -> tf.Tensor:
     return tf.concat([tf.fill([v.size], tf.cast(v.decay, dtype)) for v in run.variables], axis=0)
 
 
-def _factors(law: Law, mask: tf.Tensor, transition: Transition) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return by how much a unit of momentum moves each weight, −P_s, and by how much weight decay moves it."""
+def _factors(law: Law, mask: tf.Tensor, transition: Transition) -> tuple[StepFactors, tf.Tensor]:
+    """Return the coefficients of a step, whose pull is −P_s, and by how much weight decay moves each weight."""
     rate = transition.learning_rate
-    factors = law.factors(tf.constant(transition.second_moment), rate, transition.iteration)
-    return factors.pull, law.decay(tf.constant(transition.theta_start), mask, rate)
+    after = Moments(transition.theta_stepped, transition.momentum, transition.second_moment)
+    factors = law.factors(after, after, rate, transition.iteration)
+    return factors, law.decay(tf.constant(transition.theta_start), mask, rate)
 
 
 def _check(run: xtf.Run, model: Any) -> None:
