@@ -1,7 +1,7 @@
 """Writes docs/operations.md: ``python -m tests.operations.table``, or another file that is named.
 
-Every public name is measured. Nothing stops the writing: the page says what is wrong. It exits non-zero if a derivative that was
-exact on the page is not any more. ``.ci/run`` calls it.
+Every public name is measured. Nothing stops the writing: the page says what is wrong. It exits non-zero if a derivative that
+was exact on the page is not any more. ``.ci/run`` calls it.
 """
 
 import re
