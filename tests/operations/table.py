@@ -87,7 +87,8 @@ def _cell(outcome: Outcome) -> str:
     """Return an outcome as it is written in the table."""
     if not outcome.reason:
         return outcome.outcome
-    reason = re.sub(r"[|`<>*_\[\]]", " ", outcome.reason)
+    reason = re.sub(r"0x[0-9a-f]+", "", outcome.reason)  # addresses
+    reason = re.sub(r"[|`<>*_\[\]]", " ", reason)
     return f"{outcome.outcome}: {' '.join(reason.split())[:300]}"
 
 
