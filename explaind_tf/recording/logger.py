@@ -216,6 +216,11 @@ class PathLogger(keras.callbacks.Callback):
             The batch of the step. With it, and a model that was compiled with a path optimizer and the loss that the loop
             uses, steps are recorded by sample.
 
+        Returns
+        -------
+        context manager
+            Take the step within it.
+
         Raises
         ------
         RefusedError
