@@ -116,12 +116,12 @@ def learning_rate_of_the_step_before(patch: pytest.MonkeyPatch) -> None:
 
 def account(run: Any) -> None:
     recorded, x = run
-    recorded.attribute(x, tolerance=TOLERANCE, progress=False).explaind.check()
+    recorded.attribute(x, tolerance=TOLERANCE, progress=False).explaind.check(strict=True)
 
 
 def account_for_samples(run: Any) -> None:
     recorded, x = run
-    recorded.attribute(x, axes=("sample",), tolerance=TOLERANCE, progress=False).explaind.check()
+    recorded.attribute(x, axes=("sample",), tolerance=TOLERANCE, progress=False).explaind.check(strict=True)
 
 
 def verify(run: Any) -> None:
