@@ -5,6 +5,7 @@ Keras cuts into batches. What the step itself receives is the batch that trained
 """
 
 import threading
+import weakref
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -25,7 +26,7 @@ class WatchedStep:
     ----------
     model : keras.Model
         Built and compiled.
-    meet : callable
+    meet : method
         Called with the data when a step is traced, before it is taken. It returns their form, or None if batches are not
         to be noted. It may refuse.
     ids : str or None
@@ -33,7 +34,9 @@ class WatchedStep:
     """
 
     def __init__(self, model: keras.Model, meet: Meet, ids: str | None = None) -> None:
-        self._model, self._meet, self._ids = model, meet, ids
+        self._model, self._ids = model, ids
+        # The logger's method. A circle of references would keep its files until the garbage collector runs.
+        self._meet = weakref.WeakMethod(meet)
         self._lock = threading.Lock()
         self._queue: deque[StepBatch | None] = deque()
         self._is_open = False
@@ -78,8 +81,9 @@ class WatchedStep:
     def see(self, data: Any) -> Any:
         """Note the data of a step, and return them without ids."""
         ids, data = (None, data) if self._ids is None else without_ids(data, self._ids)
+        meet = self._meet()
         with tf.init_scope():
-            form = self._meet(data)
+            form = None if meet is None else meet(data)
         tensors = [] if form is None else [*form.flatten(data), *([] if ids is None else [ids])]
         if tf.executing_eagerly():
             self._enqueue(form, [tensor.numpy() for tensor in tensors], ids is not None)
