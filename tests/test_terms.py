@@ -35,10 +35,9 @@ def test_terms_of_a_source_end_with_the_residual():
 
 
 def test_a_ledger_must_have_the_terms_of_its_source():
-    assert terms_in({"data", "rounding", "precision", "jumps"}) == terms_of("recorded")
-    assert "rounding" not in terms_in(
-        {"data"}
-    )  # ledgers without samples lack it, and those of earlier versions
+    assert terms_in({"data", "rounding", "regularizer", "precision", "jumps"}) == terms_of("recorded")
+    # Ledgers without samples lack the one, and those of earlier versions. Runs of the level "cause" do not know the other.
+    assert not {"rounding", "regularizer"} & set(terms_in({"data"}))
     assert terms_in({"weights", "precision", "jumps"}) == terms_of("checkpoints")
 
 
