@@ -266,7 +266,12 @@ class PathLogger(keras.callbacks.Callback):
                 checks.build_model(self.model, BatchForm.of(data))
             self._begin()
         assert self._session is not None  # just made
-        return self._session.meet(data)
+        try:
+            return self._session.meet(data)
+        except RefusedError:
+            if not self._session.has_steps:  # the next fit begins anew
+                self._session = None
+            raise
 
     def _begin(self) -> None:
         assert self._watched is not None  # made before

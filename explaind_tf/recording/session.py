@@ -165,7 +165,7 @@ class Session:
                 self._first.losses = known.functions
         elif known.form is not None and not known.form.accepts(found := BatchForm.of(data)):
             raise RefusedError(
-                f"This PathLogger recorded a fit into {self._run_dir} and was now given data of another form: "
+                f"This PathLogger recorded a fit into {self._run_dir} and was now given elements of another form: "
                 f"{found}, where it was {known.form}. Record this fit on its own, with a new PathLogger and directory."
             )
         return known.form

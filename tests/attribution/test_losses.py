@@ -135,18 +135,20 @@ def test_recording_does_not_change_training(tmp_path: Path, model: Any):
     xtf.open_run(tmp_path / "run").verify(progress=False)
 
 
-def test_class_weights_of_fit_are_refused_after_an_earlier_fit_with_them(tmp_path: Path):
-    """The training function of that fit exists already and would not be traced again."""
+def test_class_weights_of_fit_are_recorded_after_an_earlier_fit_with_them(tmp_path: Path):
+    """The training function of that fit exists already. It is used again after the recording."""
     model = initialised(one_output())
     model.compile(xtf.PathAdamW(0.01), loss=crossentropy())
     dataset = tf.data.Dataset.from_tensor_slices((X.astype("float32"), LABELS)).batch(5)
-    weights = {0: 1.0, 2: 1.0}
+    weights = {0: 1.0, 2: 3.0}
     fit(model, dataset, class_weight=weights)
-    logger = xtf.PathLogger(tmp_path / "run", verbose=False)
-    with pytest.raises(xtf.RefusedError, match=r"class_weight=\{"):
-        fit(model, logger.tap(dataset), logger, class_weight=weights)
-    fit(model, dataset, class_weight=weights)  # and the model is as it was
-    assert "train_step" not in vars(model)
+    known = model.train_function
+    fit(model, dataset, xtf.PathLogger(tmp_path / "run", verbose=False), class_weight=weights)
+    run = xtf.open_run(tmp_path / "run")
+    expected = np.where(LABELS[:5] == 2, 3.0, 1.0)
+    np.testing.assert_array_equal(np.ravel(run.step_store.transition(0).weights[0]), expected)
+    run.verify(progress=False)
+    assert model.train_function is known and "train_step" not in vars(model)
 
 
 def test_class_weights_at_the_tap_train_as_those_of_fit(tmp_path: Path):

@@ -15,10 +15,11 @@ from tests.helpers import (
     X,
     Y,
     batches,
+    dense_model,
     digest,
     fit,
 )
-from tests.recording.fits import compiled, filtered
+from tests.recording.fits import compiled
 
 
 class TestUsedDirectory:
@@ -93,7 +94,9 @@ class TestUsedDirectory:
 
     def test_refused_training_can_be_repaired_with_the_same_logger(self, run_dir: Path):
         logger = xtf.PathLogger(run_dir, verbose=False)
-        with pytest.raises(RefusedError, match="unknown"):
-            fit(compiled(), logger.tap(filtered()), logger)
+        unreduced = dense_model()
+        unreduced.compile(xtf.PathAdamW(0.01), loss=keras.losses.MeanSquaredError(reduction=None))
+        with pytest.raises(RefusedError, match="reduction=None"):
+            fit(unreduced, batches(), logger)
         fit(compiled(), logger.tap(batches()), logger)
         assert len(xtf.open_run(run_dir).steps) == 3
