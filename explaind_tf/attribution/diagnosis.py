@@ -156,7 +156,7 @@ def _of_derivatives(errors: DerivativeErrors, at: _Place, task: Task, left: floa
             f"{worst.found.relative:.2g} of its size, which explains {worst.found.error:.3g} of the residual. Please report "
             f"it, and write the layer with other operations. docs/operations.md lists those whose derivatives are right."
         )
-    some = ", ".join(errors.left_out[:_NAMED])
+    some = ", ".join(map(_own_name, errors.left_out[:_NAMED]))
     unknown = f" Loops, branches and operations that jump or have no JVP were not compared: {some}." * bool(
         some
     )
@@ -191,3 +191,9 @@ def _is_scope_of(scope: Sequence[str], layer: str) -> bool:
     return len(names) == len(scope) and all(
         re.fullmatch(rf"{re.escape(name)}(_\d+)?", part) for name, part in zip(names, scope, strict=True)
     )
+
+
+def _own_name(operation: str) -> str:
+    """Return the name of an operation in the function from which it was copied."""
+    first, _, rest = operation.partition("/")
+    return rest if first.startswith(INLINED) and rest else operation
