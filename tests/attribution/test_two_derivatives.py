@@ -143,7 +143,8 @@ def test_a_gradient_that_keras_computes_beside_the_loss(tmp_path):
     run.attribute(x[:2], lambda outputs: outputs[:, 5], axes=("sample",), progress=False).explaind.check()
 
 
-def test_a_ctc_loss_as_a_measurement(tmp_path):
+@pytest.mark.parametrize("axis", sweep({"layer": None, "sample": None}, core=("layer",)))
+def test_a_ctc_loss_as_a_measurement(tmp_path, axis):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(8, 6, 3)).astype("float32"), rng.integers(1, 4, (8, 2)).astype("int32")
     model = keras.Sequential([keras.Input((6, 3)), keras.layers.Dense(5, activation="tanh")])
@@ -156,10 +157,9 @@ def test_a_ctc_loss_as_a_measurement(tmp_path):
         return keras.ops.ctc_loss(labels, outputs, *lengths)[:, None]
 
     run, measure = xtf.open_run(tmp_path / "run"), Measurement("CTC", loss, (y[:2],))
-    for axes in ((), ("sample",)):
-        ledger = run.attribute(x[:2], measure, axes=axes, tolerance=1e-4, progress=False)
-        ledger.explaind.check()
-        assert float(ledger.movement.min()) > 0
+    ledger = run.attribute(x[:2], measure, axes=(axis,), tolerance=1e-4, progress=False)
+    ledger.explaind.check()
+    assert float(ledger.movement.min()) > 0
 
 
 def test_what_xla_compiles_within_a_layer_may_read_constants(tmp_path):
