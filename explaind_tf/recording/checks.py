@@ -28,7 +28,7 @@ def check_fit(model: keras.Model, options: RecordingOptions, params: dict[str, A
     """
     optimizer = stepped_optimizer(model)
     if model.steps_per_execution > 1 and (
-        options.model is not None or not isinstance(optimizer, PathOptimizer)
+        options.model not in (None, model) or not isinstance(optimizer, PathOptimizer)
     ):
         raise RefusedError(
             f"The model was compiled with steps_per_execution={model.steps_per_execution} and {_name_of(optimizer)}. Only "

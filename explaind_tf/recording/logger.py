@@ -190,7 +190,7 @@ class PathLogger(keras.callbacks.Callback):
         if self._session is None:
             self._refuse_used()
         checks.check_fit(self.model, self._options, self.params)
-        checks.check_call(self.model if self._options.model is None else self._options.model)
+        checks.check_call(self._accounted)
         if self._session is not None:
             self._session.resume(self.model, self._tap)
         else:
@@ -273,9 +273,14 @@ class PathLogger(keras.callbacks.Callback):
                 self._session = None
             raise
 
+    @property
+    def _accounted(self) -> keras.Model:
+        """The model whose predictions are accounted for."""
+        return self.model if self._options.model is None else self._options.model
+
     def _begin(self) -> None:
         assert self._watched is not None  # made before
-        model = self.model if self._options.model is None else self._options.model
+        model = self._accounted
         checks.check_variables(model)
         per_epoch = (self.params or {}).get("steps")  # a loop of one's own has no parameters
         planned = None if per_epoch is None else Planned(per_epoch * self.params["epochs"], per_epoch)

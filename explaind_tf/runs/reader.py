@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from explaind_tf import constants
-from explaind_tf import constants as names
 from explaind_tf.errors import RunFormatError
 from explaind_tf.levels import AXES, PATH, SAMPLE
 from explaind_tf.runs.format import structure as struct
@@ -175,7 +174,7 @@ class RecordedRun(WeightPath):
     @property
     def terms(self) -> tuple[str, ...]:
         """The terms of its ledgers. Only losses tell the gradients of samples and regularisers apart."""
-        unknown = () if self.level == SAMPLE else (names.REGULARIZER, names.ROUNDING)
+        unknown = () if self.level == SAMPLE else (constants.REGULARIZER, constants.ROUNDING)
         return tuple(term for term in super().terms if term not in unknown)
 
     @property

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from explaind_tf.recording.exporting.pruned import made_again
 from explaind_tf.runs.graphs.custom_gradients import (
     GradientGraph,
     gradient_graphs,
@@ -58,13 +59,7 @@ def _again(function: Any, graph_def: Any, gradients: dict[str, InlinedFunction])
     """Return a function of one signature made of a changed graph of it."""
     concrete = function.get_concrete_function()
     names, captured = arguments_and_results(concrete), list(concrete.captured_inputs)
-    inlined = InlinedFunction(graph_def, *names, captured, gradients)
-
-    def call(*arguments: tf.Tensor) -> list[tf.Tensor]:
-        return inlined(*arguments)
-
-    call.__name__ = function.__name__  # its name in the SavedModel
-    return tf.function(call, input_signature=function.input_signature, autograph=False)
+    return made_again(function, InlinedFunction(graph_def, *names, captured, gradients))
 
 
 def _inlined(own: GradientGraph) -> InlinedFunction:

@@ -28,10 +28,10 @@ def pruned(function: Any) -> Any:
     inputs, outputs = arguments_and_results(concrete)
     count = len(inputs) - len(concrete.captured_inputs)
     needed = operations_behind(concrete.outputs) | {name.split(":")[0] for name in inputs[:count]}
-    graph_def = copied(concrete.graph.as_graph_def())
-    kept = [node for node in concrete.graph.as_graph_def().node if node.name in needed]
+    whole = concrete.graph.as_graph_def()
+    graph_def = copied(whole)
     del graph_def.node[:]
-    graph_def.node.extend(kept)
+    graph_def.node.extend(node for node in whole.node if node.name in needed)
     for node in graph_def.node:
         # Results do not depend on what is only waited for.
         node.input[:] = [
@@ -48,6 +48,12 @@ def pruned(function: Any) -> Any:
         outputs,
         [tensor for _, tensor in captured],
     )
+
+    return made_again(function, inlined)
+
+
+def made_again(function: Any, inlined: InlinedFunction) -> Any:
+    """Return a function of the signature and the name of another one, made of a changed graph of it."""
 
     def call(*arguments: tf.Tensor) -> list[tf.Tensor]:
         return inlined(*arguments)

@@ -95,6 +95,9 @@ class WatchedStep:
         return data
 
     def _enqueue(self, form: BatchForm | None, arrays: list[np.ndarray], with_ids: bool) -> None:
+        if len(self._queue) >= self._model.steps_per_execution:
+            # More than an execution has: a fit that was interrupted left this step to the fits after it.
+            self._is_open = False
         if not self._is_open:
             return
         if form is None:
