@@ -184,3 +184,26 @@ class TestEarlierFits:
         second.compile(first.optimizer, LOSS)
         with pytest.raises(RefusedError, match=r"built before, for other variables.*an optimizer of its own"):
             second.fit(X, LABELS, verbose=0, callbacks=[xtf.PathLogger(run_dir, verbose=False)])
+
+    def test_an_interrupted_recording_notes_no_batches_of_later_fits(self, run_dir: Path):
+        """Keras calls no on_train_end then, so the watched step stays in place."""
+
+        class Interrupt(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+                raise KeyboardInterrupt
+
+        weights = []
+        for recorded in ([xtf.PathLogger(run_dir, verbose=False)], []):
+            model = compiled()
+            with pytest.raises(KeyboardInterrupt):
+                trained(model, ARRAYS, *recorded, Interrupt())
+            weights.append(trained(model, ARRAYS | {"epochs": 2}))
+            if recorded:
+                assert len(recorded[0]._watched._queue) == 1
+        assert is_equal(*weights)
+
+
+def test_the_fitted_model_may_be_named(run_dir: Path):
+    model = compiled(steps_per_execution=2)
+    model.fit(**ARRAYS, verbose=0, callbacks=[xtf.PathLogger(run_dir, model=model, verbose=False)])
+    assert xtf.open_run(run_dir).level == "sample"
