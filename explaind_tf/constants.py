@@ -43,6 +43,9 @@ WEIGHTS: Final = "weights"
 # Variable of ledgers with conditioning=True: the part of `data` through weights whose batch gradient nearly cancelled.
 CANCELLED: Final = "cancelled"
 
+# Variable of counterfactual answers: the derivative of the final measurement by the weight of a sample.
+RESPONSE: Final = "response"
+
 # Coordinate of a ledger: the farthest that an input's outputs got from their start. The tolerance is relative to it.
 MOVEMENT: Final = "movement"
 

@@ -55,7 +55,7 @@ def new_book(task: Task, sweeps: Sequence[Sweep]) -> Book:
         names.INPUT: len(task.everything),
         names.OUTPUT: task.outputs,
         names.SAMPLE: len(run.samples.ids) if question.keeps_samples else 0,
-        names.TOKEN: _most_tokens(task) if question.keeps_tokens else 0,
+        names.TOKEN: most_tokens(task) if question.keeps_tokens else 0,
         names.GROUP: 0 if question.groups is None else len(question.groups.labels),
         names.LAYER: parts,
         names.PARAMETER: parts,
@@ -69,7 +69,7 @@ def ledger_bytes(task: Task, routes: Routes) -> int:
     return len(task.everything) * new_book(one, sweeps_of(one, routes)).byte_count
 
 
-def _most_tokens(task: Task) -> int:
+def most_tokens(task: Task) -> int:
     """Return the largest number of positions that the loss of a sample has."""
     if task.run.graphs.token_count is not None:
         return task.run.graphs.token_count

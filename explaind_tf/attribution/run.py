@@ -9,6 +9,7 @@ import xarray as xr
 
 from explaind_tf import constants as names
 from explaind_tf import measurements
+from explaind_tf.attribution.counterfactual import respond
 from explaind_tf.attribution.curves import training_curves
 from explaind_tf.attribution.engine import answer
 from explaind_tf.attribution.planner import Plan, make_plan
@@ -245,6 +246,20 @@ class Run(RecordedRun, Attributable):
     def _checked_updates(self) -> set[int]:
         """The updates whose batches were found to be those that trained."""
         return set()
+
+    def counterfactual(
+        self,
+        inputs: Any,
+        measurement: Any = None,
+        axes: Iterable[str] = (names.SAMPLE,),
+        *,
+        progress: bool = True,
+        **options: Any,
+    ) -> xr.Dataset:
+        """Return how the final measurement would have changed with other weights of samples, to first order."""
+        chosen = _chosen(measurement)
+        task = self._task(inputs, chosen, make_options("counterfactual", axes=axes, **options))
+        return respond(task, chosen, Progress(progress))
 
     def curves(self, *, progress: bool = True) -> xr.Dataset:
         """Return training loss and learning rate of each step. The loss takes a forward pass of the step's batch.

@@ -37,6 +37,8 @@ class PureModel:
         Signatures of the variables.
     constants, inputs, measure_targets, loss_targets, loss_weights : tuple of tf.TensorSpec
         Signatures; batch dimensions are None.
+    losses_and_state : callable or None
+        Takes the arguments of ``losses`` and returns the losses and the floating-point state that training leaves, a list.
     token_losses : callable or None
         Takes the arguments of ``losses`` and returns (batch, positions): what each position of a sample adds, if it has
         several.
@@ -58,6 +60,7 @@ class PureModel:
     loss_targets: tuple[tf.TensorSpec, ...]
     loss_weights: tuple[tf.TensorSpec, ...] = ()
     token_losses: Losses | None = None
+    losses_and_state: Callable[..., tuple[tf.Tensor, list[tf.Tensor]]] | None = None
     coarsest_eps: float | None = None
     measure_key: Hashable | None = None
     losses_key: Hashable | None = None

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
+from explaind_tf.laws.carried import Carried, Rates, StepGradient
 from explaind_tf.laws.law import Law, Moments, StepFactors, decoupled_decay, exact_cast
 
 
@@ -45,6 +46,12 @@ class AdagradLaw(Law):
     def divisor(self, before: Moments, after: Moments, iteration: int) -> tf.Tensor:
         """Return √(a_s + ε), shape (D,)."""
         return tf.sqrt(tf.constant(after.second_moment) + self.epsilon)
+
+    def update(self, before: Carried, gradient: StepGradient, rates: Rates) -> Carried:
+        """Return θ_s + Δθ_s and a_s; see :meth:`Law.update`."""
+        square = before.second_moment + gradient.square
+        moved = rates.learning_rate * gradient.value / tf.sqrt(square + self.epsilon)
+        return Carried(before.theta - moved, before.momentum, square)
 
     def decay(self, theta: tf.Tensor, mask: tf.Tensor, learning_rate: float) -> tf.Tensor:
         """Return the displacement by weight decay, shape (D,); see :func:`decoupled_decay`."""

@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
+from explaind_tf.laws.carried import Carried, Rates, StepGradient, power, root
 from explaind_tf.laws.law import Law, Moments, StepFactors, decoupled_decay, exact_cast
 
 
@@ -69,6 +70,15 @@ class AdamWLaw(Law):
         dtype = second_moment.dtype
         correction = 1 - tf.pow(tf.cast(self.beta_2, dtype), tf.cast(iteration + 1, dtype))
         return (tf.sqrt(second_moment) + self.epsilon) / tf.sqrt(correction)
+
+    def update(self, before: Carried, gradient: StepGradient, rates: Rates) -> Carried:
+        """Return θ_s + Δθ_s, m_s and v_s; see :meth:`Law.update`."""
+        dtype, step = before.theta.dtype, rates.iteration + 1
+        corrected = tf.sqrt(1 - power(self.beta_2, step, dtype)) / (1 - power(self.beta_1, step, dtype))
+        momentum = self.momentum(before.momentum, gradient.value, 1 - self.beta_1)
+        square = before.second_moment + (gradient.square - before.second_moment) * (1 - self.beta_2)
+        moved = rates.learning_rate * corrected * momentum / (root(square) + self.epsilon)
+        return Carried(before.theta - moved, momentum, square)
 
     def decay(self, theta: tf.Tensor, mask: tf.Tensor, learning_rate: float) -> tf.Tensor:
         """Return the displacement by weight decay, shape (D,); see :func:`decoupled_decay`."""

@@ -19,6 +19,9 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 import tensorflow as tf
 
+from explaind_tf.errors import RefusedError
+from explaind_tf.laws.carried import Carried, Rates, StepGradient
+
 # Rounding error of the sum from which a gradient is recovered, in units in the last place.
 _ROUNDINGS = 4
 
@@ -154,6 +157,28 @@ class Law(Protocol):
         for name in self.vectors:
             found[name] = np.concatenate([np.broadcast_to(next(left).reshape(-1), size) for size in sizes])
         return found
+
+    def update(self, before: Carried, gradient: StepGradient, rates: Rates) -> Carried:
+        """Return what is carried after a step, as a function that can be differentiated by all of its arguments.
+
+        Parameters
+        ----------
+        before : Carried
+            What the step before it left, with weights that have decayed already.
+        gradient : StepGradient
+            The gradient as it is used: averaged over accumulated batches, and clipped.
+        rates : Rates
+            The numbers of the step.
+
+        Raises
+        ------
+        RefusedError
+            If the law has no such function.
+        """
+        raise RefusedError(
+            f"What would have happened with other weights of samples is not known for {self.name}: its record lacks a "
+            f"constant, or its step has no derivative. Train with Adam, AdamW, Adagrad, Nadam or SGD."
+        )
 
     @abstractmethod
     def decay(self, theta: tf.Tensor, mask: tf.Tensor, learning_rate: float) -> tf.Tensor:

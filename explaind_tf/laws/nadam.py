@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
+from explaind_tf.laws.carried import Carried, Rates, StepGradient, power, root
 from explaind_tf.laws.law import Law, Moments, StepFactors, decoupled_decay, exact_cast
 
 # Keras' constant of the schedule of momenta.
@@ -74,6 +75,21 @@ class NadamLaw(Law):
         dtype = second_moment.dtype
         correction = 1 - tf.pow(tf.cast(self.beta_2, dtype), tf.cast(iteration + 1, dtype))
         return tf.sqrt(second_moment / correction) + self.epsilon
+
+    def update(self, before: Carried, gradient: StepGradient, rates: Rates) -> Carried:
+        """Return θ_s + Δθ_s, m_s and v_s; see :meth:`Law.update`."""
+        dtype, step = before.theta.dtype, rates.iteration + 1
+        share, following = self._share(step, dtype), self._share(step + 1, dtype)
+        product = tf.reduce_prod(self._share(tf.range(1, step + 1), dtype))
+        momentum = before.momentum + (gradient.value - before.momentum) * (1 - self.memory)
+        square = before.second_moment + (gradient.square - before.second_moment) * (
+            1 - tf.cast(self.beta_2, dtype)
+        )
+        ahead = (
+            following / (1 - product * following) * momentum + (1 - share) / (1 - product) * gradient.value
+        )
+        divisor = root(square / (1 - power(self.beta_2, step, dtype))) + self.epsilon
+        return Carried(before.theta - rates.learning_rate * ahead / divisor, momentum, square)
 
     def decay(self, theta: tf.Tensor, mask: tf.Tensor, learning_rate: float) -> tf.Tensor:
         """Return the displacement by weight decay, shape (D,); see :func:`decoupled_decay`."""

@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
+from explaind_tf.laws.carried import Carried, Rates, StepGradient
 from explaind_tf.laws.law import Law, Moments, StepFactors, decoupled_decay
 
 
@@ -54,6 +55,15 @@ class SGDLaw(Law):
         if self.looks_ahead:
             return StepFactors(-learning_rate, tf.constant(self.memory, tf.float64), -learning_rate)
         return StepFactors(-learning_rate, tf.constant(1.0, tf.float64), 0.0)
+
+    def update(self, before: Carried, gradient: StepGradient, rates: Rates) -> Carried:
+        """Return θ_s + Δθ_s and m_s; see :meth:`Law.update`."""
+        moved = -rates.learning_rate * gradient.value
+        if not self.momentum_share:
+            return before._replace(theta=before.theta + moved)
+        momentum = self.momentum_share * before.momentum + moved
+        ahead = self.momentum_share * momentum + moved if self.nesterov else momentum
+        return before._replace(theta=before.theta + ahead, momentum=momentum)
 
     def decay(self, theta: tf.Tensor, mask: tf.Tensor, learning_rate: float) -> tf.Tensor:
         """Return the displacement by weight decay, shape (D,); see :func:`decoupled_decay`."""

@@ -52,6 +52,8 @@ class Book:
 
     Attributes
     ----------
+    lengths : dict of str to int
+        Length of each axis.
     arrays : dict of str to np.ndarray
         The array of each term, and of the outputs ``initial`` and ``final``.
 
@@ -63,7 +65,7 @@ class Book:
 
     def __init__(self, question: Question, lengths: Mapping[str, int], first_step: int) -> None:
         self._question = question
-        self._lengths = {**lengths, names.STEP: question.stop - first_step}
+        self.lengths = {**lengths, names.STEP: question.stop - first_step}
         self._first_step = first_step
         self._of_samples = tuple(SAMPLE_DESCRIPTIONS) if question.options.conditioning else ()
         self._refuse_too_large()
@@ -71,7 +73,7 @@ class Book:
         self.arrays = {name: self._zeros(self.dims(name)) for name in variables}
 
     def _zeros(self, dims: tuple[str, ...]) -> np.ndarray:
-        shape = [self._lengths[dim] for dim in dims]
+        shape = [self.lengths[dim] for dim in dims]
         if dims[-1] != names.STEP:
             return np.zeros(shape)
         # Entries arrive step by step, so those of one step lie together in memory.
@@ -127,19 +129,35 @@ class Book:
         return sum(array.nbytes for array in self.arrays.values())
 
     def _refuse_too_large(self) -> None:
-        needed = {
-            name: 8 * np.prod([float(self._lengths[dim]) for dim in self.dims(name)])
-            for name in (*self._question.terms, *self._of_samples)
-        }
-        available = total_memory() * _MEMORY_SHARE
-        if sum(needed.values()) > available:
-            largest = max(needed, key=lambda name: needed[name])
-            sizes = " × ".join(f"{self._lengths[dim]} {dim}s" for dim in self.dims(largest))
-            raise MemoryError(
-                f"The ledger would take {sum(needed.values()) / 1e9:,.1f} GB; {available / 1e9:,.1f} GB are allowed. "
-                f"Its largest array is {largest!r}: {sizes}. Keep fewer axes, attribute fewer inputs or outputs "
-                f'at a time, or write the ledger to disk block by block: attribute(…, out="ledger.zarr").'
-            )
+        variables = (*self._question.terms, *self._of_samples)
+        refuse_beyond_memory({name: self.dims(name) for name in variables}, self.lengths)
+
+
+def refuse_beyond_memory(variables: Mapping[str, tuple[str, ...]], lengths: Mapping[str, int]) -> None:
+    """Refuse arrays of float64 that take too much of the machine's memory.
+
+    Parameters
+    ----------
+    variables : mapping
+        The dimensions of each array.
+    lengths : mapping
+        The length of each dimension.
+
+    Raises
+    ------
+    MemoryError
+        If they would take more memory than is allowed.
+    """
+    needed = {name: 8 * np.prod([float(lengths[dim]) for dim in dims]) for name, dims in variables.items()}
+    available = total_memory() * _MEMORY_SHARE
+    if sum(needed.values()) > available:
+        largest = max(needed, key=lambda name: needed[name])
+        sizes = " × ".join(f"{lengths[dim]} {dim}s" for dim in variables[largest])
+        raise MemoryError(
+            f"The answer would take {sum(needed.values()) / 1e9:,.1f} GB; {available / 1e9:,.1f} GB are allowed. "
+            f"Its largest array is {largest!r}: {sizes}. Keep fewer axes, ask about fewer inputs or outputs "
+            f'at a time, or write it to disk block by block: out="ledger.zarr".'
+        )
 
 
 def total_memory() -> int:

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 import xarray as xr
 
 from explaind_tf import constants as names
 from explaind_tf.ledgers.book import Book
+from explaind_tf.ledgers.labels import coordinates_of, provenance
 from explaind_tf.measurements import Measurement
 from explaind_tf.questions.question import Question
 from explaind_tf.runs import WeightPath
@@ -55,7 +54,7 @@ def build_ledger(
         A tree if the parameter axis is kept. It has totals at the root and a node for each variable under its path.
         No node has the name of a ledger's variable or dimension: a layer called ``output`` is the node ``output_``.
     """
-    coordinates = _coordinates(run, question, measurement, result)
+    coordinates = coordinates_of(run, question, measurement, result.book.lengths) | _movement(result)
     attributes = _attributes(run, question, measurement, result)
     book = result.book
     descriptions = OUTPUT_DESCRIPTIONS | {name: term(name).description for name in question.terms}
@@ -103,43 +102,9 @@ def _unflatten(array: xr.DataArray, shape: tuple[int, ...]) -> xr.DataArray:
     return xr.DataArray(values, dims=dims, attrs=array.attrs)
 
 
-def _coordinates(
-    run: WeightPath, question: Question, measurement: Measurement, result: Result
-) -> dict[str, Any]:
-    book = result.book
-    inputs, outputs = book.arrays[names.INITIAL].shape
-    labels = measurement.output_names
-    if labels is not None and len(labels) != outputs:
-        raise ValueError(
-            f"The measurement has {len(labels)} output_names and returns {outputs} outputs. Give one name for each output."
-        )
-    coordinates: dict[str, Any] = {
-        names.INPUT: np.arange(inputs),
-        names.OUTPUT: np.arange(outputs) if labels is None else _labels(labels),
-        names.MOVEMENT: (
-            names.INPUT,
-            result.movement,
-            {"long_name": "farthest that any output got from its initial value during training"},
-        ),
-    }
-    if question.keeps_samples:
-        coordinates[names.SAMPLE] = _labels(run.samples.ids)
-    if question.keeps_tokens:
-        coordinates[names.TOKEN] = np.arange(book.arrays[names.DATA].shape[3])
-    if question.groups is not None:
-        coordinates[names.GROUP] = _labels(question.groups.labels)
-    if question.keeps_layers:
-        coordinates[names.LAYER] = _labels(question.layers)
-    if question.keeps_steps:
-        length = dict(zip(book.dims(names.RESIDUAL), book.arrays[names.RESIDUAL].shape, strict=True))
-        coordinates[names.STEP] = np.arange(question.stop - length[names.STEP], question.stop)
-    return coordinates
-
-
-def _labels(values: Any) -> np.ndarray:
-    """Return labels as an array. Strings become objects: zarr has no stable type for strings of fixed length."""
-    array = np.asarray(values)
-    return array.astype(object) if array.dtype.kind == "U" else array
+def _movement(result: Result) -> dict[str, Any]:
+    told = {"long_name": "farthest that any output got from its initial value during training"}
+    return {names.MOVEMENT: (names.INPUT, result.movement, told)}
 
 
 def _attributes(
@@ -147,21 +112,13 @@ def _attributes(
 ) -> dict[str, Any]:
     diagnosis = {} if result.diagnosis is None else {names.DIAGNOSIS: result.diagnosis}
     return {
-        "run_id": run.run_id,
-        "measurement": measurement.name,
+        **provenance(run, question, measurement),
         "tolerance": question.tolerance,
         "method": result.method,
         "quadrature_nodes": result.nodes,
-        "first_step": question.first,
-        "last_step": question.stop - 1,
         "unexplained_steps": list(result.unexplained),
-        "level": run.level,
         "data_holds": _what_data_holds(question),
-        "precision_of_analysis": question.dtype.name,
         "step_of": question.options.step_of if question.keeps_samples else "effect",
-        "explaind_tf": names.VERSION,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
         **diagnosis,
     }
 

@@ -52,6 +52,11 @@ def pure_model(run: WeightPath, measurement: Measurement, dtype: tf.DType | None
 
         return losses
 
+    def losses_and_state(variables, constants, inputs, targets, weights, scales):
+        function = functions.sample_losses or _no_losses
+        losses, *state = function(*arguments(variables, constants), *inputs, *targets, *weights, scales)
+        return losses, [value for spec, value in zip(manifest.state, state, strict=True) if spec.is_floating]
+
     def loss_scales(variables, constants, inputs, targets, weights):
         function = functions.loss_scales or _no_losses
         return function(*arguments(variables, constants), *inputs, *targets, *weights)[0]
@@ -62,6 +67,7 @@ def pure_model(run: WeightPath, measurement: Measurement, dtype: tf.DType | None
     model = PureModel(
         measure=measure,
         losses=losses_of(functions.sample_losses),
+        losses_and_state=losses_and_state,
         token_losses=None if functions.token_losses is None else losses_of(functions.token_losses),
         loss_scales=loss_scales,
         regularizer=regularizer if manifest.loss.get("has_regularizer") else None,

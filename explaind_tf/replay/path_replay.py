@@ -24,6 +24,7 @@ _VECTORS = (
     "momentum",
     "momentum_start",
     "second_moment",
+    "second_moment_start",
     "accumulated",
 )
 

@@ -41,6 +41,7 @@ class Transition:
     state_start: list[np.ndarray]
     state_end: list[np.ndarray]
     momentum_start: np.ndarray | None = None
+    second_moment_start: np.ndarray | None = None
     optimizer_start: list[np.ndarray] = field(default_factory=list)
     optimizer: list[np.ndarray] = field(default_factory=list)
     loss_scale: float = 1.0
@@ -313,6 +314,7 @@ class StepStore:
             state_start=state_start,
             state_end=state_end,
             momentum_start=before.momentum,
+            second_moment_start=before.second_moment,
             optimizer_start=before.optimizer,
             optimizer=after.optimizer,
             loss_scale=1.0 if place is None else float(before.optimizer[place]),

@@ -26,6 +26,10 @@ _INNER = {
     "StatelessIf": _BRANCHES,
 }
 
+# Operations that are the identity. The first two stop derivatives; the last may have a gradient of its own.
+_STOPS = ("StopGradient", "PreventGradient")
+_IDENTITIES = (*_STOPS, "IdentityN")
+
 Gradient = Callable[..., Sequence[tf.Tensor | None]]
 
 
@@ -36,6 +40,30 @@ def gradients(outputs: Any, inputs: Sequence[tf.Tensor], upstream: Any = None) -
         _give_gradients(graph.get_operations())
     found: list[tf.Tensor | None] = tf.gradients(outputs, inputs, grad_ys=upstream)
     return found
+
+
+def differentiate_as_computed(graph: tf.Graph) -> None:
+    """Let derivatives from now on pass operations that are the identity, whatever they told the first derivative.
+
+    A loss is differentiated as training was told: nothing passes ``stop_gradient``, and custom gradients are obeyed. How
+    this gradient depends on the weights is another question. It is a function that was computed, and what a stop passed on
+    is a part of it. The variance in ``tf.nn.moments``, for one, stops the gradient of the mean, since the first derivative
+    by it is zero. The second is not.
+
+    Raises
+    ------
+    LookupError
+        If a loop or branch of the graph has such an operation. There it cannot be passed.
+    """
+    for operation in graph.get_operations():
+        if operation.type in _IDENTITIES:
+            operation._gradient_function = lambda _, *upstream: list(upstream)
+    for function in graph.as_graph_def().library.function:
+        for node in function.node_def:
+            if node.op in _STOPS:
+                raise LookupError(
+                    f"{node.name} ({node.op}) is within a loop or branch, {function.signature.name}."
+                )
 
 
 def has_gradient(operation_type: str) -> bool:
