@@ -49,6 +49,7 @@ def add_up(entries: Iterable[Entry], question: Question, lengths: dict[str, int]
             continue
         if question.keeps_tokens:
             array = array[:, :, :, : entry.values.shape[3]]
+        assert entry.members is not None
         # A sample may occur twice in a batch. Fancy-indexed += would count it once.
         np.add.at(np.moveaxis(array, 2, 0), entry.members, np.moveaxis(entry.values, 2, 0))
     return found

@@ -8,10 +8,11 @@ import tensorflow as tf
 
 from explaind_tf import constants as names
 from explaind_tf.errors import RefusedError
-from explaind_tf.kernel.derivatives.step_adjoint import Adjoints, StepAdjoint, StepNumbers, StepResponse
+from explaind_tf.kernel.contractions import within
+from explaind_tf.kernel.derivatives.step_adjoint import Adjoints, StepNumbers, Stepping, StepResponse
 from explaind_tf.kernel.functions import StepPath
 from explaind_tf.kernel.quadrature.nodes import Quadrature
-from explaind_tf.laws.carried import Carried, Clipping
+from explaind_tf.laws.carried import Carried, Clipping, StepGradient
 from explaind_tf.ledgers.book import Entry
 from explaind_tf.progress import Progress
 from explaind_tf.replay.path_replay import ReplayedStep, in_dtype
@@ -32,12 +33,12 @@ class _Walk:
     ----------
     adjoints : Adjoints
         They are rows (F, ...).
-    by_gradient : tf.Tensor
-        The derivatives by the gradient of each batch that waited for the last update, (F, D).
+    by_gradient : StepGradient
+        The derivatives by the gradient of each batch that waited for the last update, and by its squares, (F, D).
     """
 
     adjoints: Adjoints
-    by_gradient: tf.Tensor
+    by_gradient: StepGradient
 
 
 class ResponseSweep:
@@ -54,19 +55,20 @@ class ResponseSweep:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._dtype = task.derivatives.model.dtype.as_numpy_dtype
-        run, model = task.run, task.derivatives.model
-        start = run.step_store.step(0)
-        settings, updates = run.manifest.optimizer, task.recorded.updates
-        self._clipping = Clipping(
-            tuple(updates.sizes), settings.clipvalue, by_norm=start.clip_factors is not None
+        self._run = task.recorded.run
+        specs, settings = self._run.manifest.variables, self._run.manifest.optimizer
+        by_norm = any(
+            self._run.step_store.step(number).clip_factors is not None
+            for number in range(settings.accumulates)
         )
-        self._adjoint = StepAdjoint(
-            model,
+        self._sizes = tuple(spec.size for spec in specs)
+        stepping = Stepping(
             task.recorded.law,
-            self._clipping,
-            updates.decay_mask,
+            Clipping(self._sizes, settings.clipvalue, by_norm=by_norm),
+            tuple(spec.decay for spec in specs),
             by_token=task.question.keeps_tokens,
         )
+        self._adjoint = task.derivatives.of_steps(stepping)
 
     def run(self, progress: Progress) -> Iterator[Entry]:
         """Yield the entries of all steps, from the last one back, for batches of inputs whose rows fit into memory."""
@@ -85,6 +87,8 @@ class ResponseSweep:
             through = self._through_update if step.transition.updates else self._through_batch
             values = through(walk, step)
             if task.question.first <= number < task.question.stop and not step.transition.is_skipped:
+                if task.question.keeps_layers:
+                    values = self._by_layer(walk, step)
                 yield from self._entries(step, pieces, values)
             advance()
 
@@ -101,12 +105,13 @@ class ResponseSweep:
             axis=0,
         )
         by_theta, by_state = tf.split(rows, [model.theta_size, -1], axis=1)
-        start = task.run.step_store.start
+        start = self._run.step_store.start
         moments = [
             tf.zeros_like(by_theta if kept is not None else by_theta[:, :0])
             for kept in (start.momentum, start.second_moment)
         ]
-        return _Walk(Adjoints(Carried(by_theta, *moments), by_state), tf.zeros_like(by_theta))
+        nothing = tf.zeros_like(by_theta)
+        return _Walk(Adjoints(Carried(by_theta, *moments), by_state), StepGradient(nothing, nothing))
 
     def _through_update(self, walk: _Walk, step: ReplayedStep) -> np.ndarray:
         """Take a step that updated the weights back. Return the derivatives by the weights of its batch's samples."""
@@ -126,7 +131,9 @@ class ResponseSweep:
 
     def _through_batch(self, walk: _Walk, step: ReplayedStep) -> np.ndarray:
         """Take a step back whose gradient waited for a later update, or was left out."""
-        rows = tf.zeros_like(walk.by_gradient) if step.transition.is_skipped else walk.by_gradient
+        rows = walk.by_gradient
+        if step.transition.is_skipped:
+            rows = StepGradient(*(tf.zeros_like(part) for part in rows))
         by_sample, by_point = self._adjoint.batch(
             step.path.line[0],
             step.path.constants,
@@ -138,6 +145,17 @@ class ResponseSweep:
         carried = walk.adjoints.carried
         walk.adjoints = Adjoints(carried._replace(theta=carried.theta + by_theta), by_state)
         return by_sample.numpy()
+
+    def _by_layer(self, walk: _Walk, step: ReplayedStep) -> np.ndarray:
+        """Return the derivatives by the weights of a batch's samples through each layer, (F, batch[, positions], layers)."""
+        size = self._task.derivatives.model.theta_size
+        masks = np.zeros((len(self._task.question.partition), size), self._dtype)
+        for mask, slices in zip(masks, within(self._task.question.partition, size), strict=True):
+            for start, stop in slices:
+                mask[start:stop] = 1
+        batch = self._task.recorded.gradients.batch(step)
+        found = self._adjoint.parts(step.path.line[0], step.path.constants, batch, walk.by_gradient, masks)
+        return np.moveaxis(found.numpy(), 1, -1)
 
     def _carried(self, transition: Transition) -> Carried:
         """Return what a step started with. The record has no moments where they are zero."""
@@ -155,9 +173,9 @@ class ResponseSweep:
         )
 
     def _numbers(self, transition: Transition) -> StepNumbers:
-        settings = self._task.run.manifest.optimizer
+        settings = self._run.manifest.optimizer
         factors = transition.clip_factors
-        ones = np.ones(len(self._clipping.sizes), self._dtype)
+        ones = np.ones(len(self._sizes), self._dtype)
         return StepNumbers(
             self._dtype(transition.learning_rate),
             self._dtype(getattr(self._task.recorded.law, "weight_decay", 0.0)),
@@ -168,7 +186,7 @@ class ResponseSweep:
 
     def _waiting(self, step: ReplayedStep) -> np.ndarray:
         """Return the sum of the gradients of earlier batches that an update averages with its own, shape (D,)."""
-        replay, start = self._task.recorded, self._task.run.step_store.start
+        replay, start = self._task.recorded, self._run.step_store.start
         waiting = np.zeros(self._task.derivatives.model.theta_size, self._dtype)
         number = step.number - 1
         while number >= 0 and not (earlier := replay.step(number)).transition.updates:
@@ -193,11 +211,11 @@ class ResponseSweep:
             if recorded is None:
                 continue
             missed = float(np.linalg.norm(computed.numpy() - recorded))
-            length = float(np.linalg.norm(recorded) if length is None else length)
-            if missed > _LARGEST_DIFFERENCE * length:
+            size = float(np.linalg.norm(recorded) if length is None else length)
+            if missed > _LARGEST_DIFFERENCE * size:
                 raise RefusedError(
-                    f"Step {step.number} of {self._task.run.run_dir} left another {what} than its batch and the optimizer's "
-                    f"law give: they differ by {missed / max(length, 1e-300):.2g} of its size, and rounding explains "
+                    f"Step {step.number} of {self._run.run_dir} left another {what} than its batch and the optimizer's "
+                    f"law give: they differ by {missed / max(size, 1e-300):.2g} of its size, and rounding explains "
                     f"{_LARGEST_DIFFERENCE:g}. What other weights of samples would have done in such a step is not known. "
                     f"It is known for trainings in which only Adam, AdamW, Adagrad, Nadam or SGD set weights, without "
                     f"amsgrad or moving averages of weights. What the samples did is known: run.attribute(…)."

@@ -5,12 +5,14 @@ from typing import NamedTuple
 from explaind_tf.kernel.derivatives.loss import LossDerivatives
 from explaind_tf.kernel.derivatives.measurement import MeasurementDerivatives
 from explaind_tf.kernel.derivatives.shared import Shared
+from explaind_tf.kernel.derivatives.step_adjoint import StepAdjoint, Stepping
 from explaind_tf.kernel.functions import PureModel
 
 # Models whose compiled functions are kept when nothing uses them: to trace a function takes seconds, to keep it megabytes.
 _KEPT = 8
 _MEASUREMENTS: Shared[MeasurementDerivatives] = Shared(_KEPT)
 _LOSSES: Shared[LossDerivatives] = Shared(_KEPT)
+_STEPS: Shared[StepAdjoint] = Shared(_KEPT)
 
 
 class Precisions(NamedTuple):
@@ -46,3 +48,8 @@ class Derivatives:
         self.model = model
         self.measurement = _MEASUREMENTS.get(model.measure_key, lambda: MeasurementDerivatives(model))
         self.loss = _LOSSES.get(model.losses_key, lambda: LossDerivatives(model))
+
+    def of_steps(self, stepping: Stepping) -> StepAdjoint:
+        """Return the compiled adjoints of the model's training steps."""
+        key = None if self.model.losses_key is None else (self.model.losses_key, stepping)
+        return _STEPS.get(key, lambda: StepAdjoint(self.model, stepping))

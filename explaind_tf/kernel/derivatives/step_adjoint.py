@@ -8,7 +8,6 @@ the step's batch are computed once for all of them. No Hessian is ever formed.
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.arguments import Trained
@@ -65,8 +64,8 @@ class StepResponse(NamedTuple):
         By the weight of each sample of the batch, shape (F, batch), or of each of its positions, (F, batch, positions).
     by_learning_rate, by_weight_decay : Any
         Shape (F,).
-    by_gradient : Any
-        By the gradient of the batch, shape (F, D).
+    by_gradient : StepGradient
+        By the gradient of the batch and by its squares, each of shape (F, D).
     left : Carried
         What the step leaves according to the law, each of shape (D,).
     left_state : Any
@@ -77,33 +76,45 @@ class StepResponse(NamedTuple):
     by_sample: Any
     by_learning_rate: Any
     by_weight_decay: Any
-    by_gradient: Any
+    by_gradient: StepGradient
     left: Carried
     left_state: Any
 
 
+class Stepping(NamedTuple):
+    """How a training takes its steps.
+
+    Attributes
+    ----------
+    law : Law
+        The law of the optimizer.
+    clipping : Clipping
+        How gradients are clipped.
+    decays : tuple of bool
+        Whether weight decay applies to each variable.
+    by_token : bool
+        Whether samples are told apart by position.
+    """
+
+    law: Law
+    clipping: Clipping
+    decays: tuple[bool, ...]
+    by_token: bool
+
+
 class StepAdjoint:
-    """The compiled adjoints of one model, law and preparation of gradients. Each is traced once.
+    """The compiled adjoints of one model and its steps. Each is traced once.
 
     Parameters
     ----------
     model : PureModel
         The functions of the model and its losses.
-    law : Law
-        The law of the optimizer.
-    clipping : Clipping
-        How gradients are clipped.
-    decay_mask : np.ndarray
-        One where a weight decays, zero elsewhere, shape (D,).
-    by_token : bool
-        Whether samples are told apart by position.
+    stepping : Stepping
+        How it takes steps.
     """
 
-    def __init__(
-        self, model: PureModel, law: Law, clipping: Clipping, decay_mask: np.ndarray, *, by_token: bool
-    ) -> None:
-        self.model, self._law, self._clipping, self._by_token = model, law, clipping, by_token
-        self._decay_mask = decay_mask.astype(model.dtype.as_numpy_dtype)
+    def __init__(self, model: PureModel, stepping: Stepping) -> None:
+        self.model, self._stepping = model, stepping
         number, vector = tf.TensorSpec((), model.dtype), tf.TensorSpec((None,), model.dtype)
         rows = tf.TensorSpec((None, None), model.dtype)
         point = tf.TensorSpec((model.point_size,), model.dtype)
@@ -112,7 +123,10 @@ class StepAdjoint:
         self._update = Compiled(
             self._build_update, [point, Carried(vector, vector, vector), trained, vector, numbers, adjoints]
         )
-        self._batch = Compiled(self._build_batch, [point, trained, rows, rows])
+        gradient = StepGradient(rows, rows)
+        self._batch = Compiled(self._build_batch, [point, trained, gradient, rows])
+        masks = tf.TensorSpec((None, model.theta_size), model.dtype)
+        self._parts = Compiled(self._build_parts, [point, trained, gradient, masks])
 
     def update(
         self,
@@ -142,7 +156,7 @@ class StepAdjoint:
         return self._update(point, before, Trained.of(constants, batch), waiting, numbers, after)
 
     def batch(
-        self, point: Any, constants: list[Any], batch: Batch, by_gradient: Any, by_state: Any
+        self, point: Any, constants: list[Any], batch: Batch, by_gradient: StepGradient, by_state: Any
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the derivatives by the weights of a batch's samples, and by the point at which its gradient was taken.
 
@@ -150,8 +164,8 @@ class StepAdjoint:
         ----------
         point, constants, batch
             The batch.
-        by_gradient : Any
-            The derivatives by its gradient, shape (F, D).
+        by_gradient : StepGradient
+            The derivatives by its gradient and its squares, each of shape (F, D).
         by_state : Any
             The derivatives by the state that it leaves, shape (F, U).
 
@@ -161,6 +175,25 @@ class StepAdjoint:
             Shapes (F, batch) or (F, batch, positions), and (F, Z).
         """
         return self._batch(point, Trained.of(constants, batch), by_gradient, by_state)
+
+    def parts(
+        self, point: Any, constants: list[Any], batch: Batch, by_gradient: StepGradient, masks: Any
+    ) -> tf.Tensor:
+        """Return the derivatives by the weights of a batch's samples through parts of the model's weights.
+
+        Parameters
+        ----------
+        point, constants, batch, by_gradient
+            As for :meth:`batch`.
+        masks : Any
+            One for the weights of each part, zero for all others, shape (P, D).
+
+        Returns
+        -------
+        tf.Tensor
+            Shape (F, P, batch) or (F, P, batch, positions).
+        """
+        return self._parts(point, Trained.of(constants, batch), by_gradient, masks)
 
     # Graphs.
 
@@ -173,7 +206,7 @@ class StepAdjoint:
         numbers: StepNumbers,
         after: Adjoints,
     ) -> StepResponse:
-        step = _BatchGradient(self.model, point, trained, by_token=self._by_token)
+        step = _BatchGradient(self.model, point, trained, by_token=self._stepping.by_token)
         summed = (step.dense() + waiting) / numbers.accumulated
         is_alone = tf.equal(numbers.accumulated, 1)
         squares = tf.where(is_alone, step.squares(), tf.square(summed))
@@ -184,7 +217,8 @@ class StepAdjoint:
         by_average = tf.where(is_alone, by_summed, by_summed + 2 * summed * by_squares)
         by_gradient = by_average / numbers.accumulated
         by_squares = tf.where(is_alone, by_squares, tf.zeros_like(by_squares))
-        by_sample, by_point = step.pulled_back(by_gradient, by_squares, after.state)
+        pulled = StepGradient(by_gradient, by_squares)
+        by_sample, by_point = step.pulled_back(pulled, after.state)
         by_theta, by_state = tf.split(by_point, [self.model.theta_size, -1], axis=1)
         carried = found.before._replace(theta=found.before.theta + by_theta)
         return StepResponse(
@@ -192,14 +226,14 @@ class StepAdjoint:
             by_sample,
             found.learning_rate,
             found.weight_decay,
-            by_gradient,
+            pulled,
             left,
             step.state,
         )
 
     def _prepare(self, gradient: StepGradient, numbers: StepNumbers) -> "_Prepared":
         """Return a gradient with the norms to which it was clipped, which follow from the recorded factors."""
-        sums = [tf.reduce_sum(part) for part in tf.split(gradient.square, self._clipping.sizes)]
+        sums = [tf.reduce_sum(part) for part in tf.split(gradient.square, self._stepping.clipping.sizes)]
         is_clipped = numbers.clip_factors < 1
         # One factor for all variables is that of their common norm.
         is_global = tf.reduce_all(tf.equal(numbers.clip_factors, numbers.clip_factors[0]))
@@ -218,9 +252,11 @@ class StepAdjoint:
         start = Carried(*(wide(part) for part in before))
         gradient = StepGradient(*(wide(part) for part in prepared.gradient))
         rate, decay = wide(numbers.learning_rate[None]), wide(numbers.weight_decay[None])
-        clipped = self._clipping.clip(gradient, prepared.limits, prepared.is_global)
+        clipped = self._stepping.clipping.clip(gradient, prepared.limits, prepared.is_global)
         rates = Rates(rate, decay, numbers.iteration)
-        end = take_step(self._law.update, start, clipped, rates, tf.constant(self._decay_mask))
+        decays = tf.constant(self._stepping.decays)
+        mask = tf.repeat(tf.cast(decays, before.theta.dtype), self._stepping.clipping.sizes)
+        end = take_step(self._stepping.law.update, start, clipped, rates, mask)
         inputs = [*start, *gradient, rate, decay]
         pulled = tf.gradients(list(end), inputs, grad_ys=list(after))
         found = [tf.zeros_like(x) if y is None else y for x, y in zip(inputs, pulled, strict=True)]
@@ -230,10 +266,16 @@ class StepAdjoint:
         )
 
     def _build_batch(
-        self, point: tf.Tensor, trained: Trained, by_gradient: tf.Tensor, by_state: tf.Tensor
+        self, point: tf.Tensor, trained: Trained, by_gradient: StepGradient, by_state: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        step = _BatchGradient(self.model, point, trained, by_token=self._by_token)
-        return step.pulled_back(by_gradient, tf.zeros_like(by_gradient), by_state)
+        step = _BatchGradient(self.model, point, trained, by_token=self._stepping.by_token)
+        return step.pulled_back(by_gradient, by_state)
+
+    def _build_parts(
+        self, point: tf.Tensor, trained: Trained, by_gradient: StepGradient, masks: tf.Tensor
+    ) -> tf.Tensor:
+        step = _BatchGradient(self.model, point, trained, by_token=self._stepping.by_token)
+        return step.shares_by_part(by_gradient, masks)
 
 
 class _Prepared(NamedTuple):
@@ -309,43 +351,51 @@ class _BatchGradient:
             [tf.reshape(tf.zeros_like(w) if value is None else value, [-1]) for value, w in pairs], axis=0
         )
 
-    def pulled_back(
-        self, by_gradient: tf.Tensor, by_squares: tf.Tensor, by_state: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def pulled_back(self, by_gradient: StepGradient, by_state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the derivatives by the shares of samples, (F, batch, ...), and by the point, (F, Z).
 
         Parameters
         ----------
-        by_gradient, by_squares : tf.Tensor
-            The derivatives by g and by its squares, shape (F, D).
+        by_gradient : StepGradient
+            The derivatives by g and by its squares, each of shape (F, D).
         by_state : tf.Tensor
             The derivatives by the state after the step, shape (F, U).
         """
 
-        def one(rows: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-            outputs, upstream = self._cotangents(*rows)
-            found = gradients(outputs, [self._shares, self._point], upstream)
-            return tuple(
-                tf.zeros_like(x) if y is None else tf.convert_to_tensor(y)
-                for x, y in zip((self._shares, self._point), found, strict=True)
-            )
+        def one(rows: tuple[StepGradient, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+            outputs, upstream = self._cotangents(rows[0])
+            return _derivatives([self.state, *outputs], [self._shares, self._point], [rows[1], *upstream])
 
         shares = tf.TensorSpec(self._shares.shape, self._shares.dtype)
         return tf.map_fn(
             one,
-            (by_gradient, by_squares, by_state),
+            (by_gradient, by_state),
             fn_output_signature=(shares, tf.TensorSpec(self._point.shape, self._point.dtype)),
             parallel_iterations=PARALLEL_DIRECTIONS,
         )
 
-    def _cotangents(
-        self, by_gradient: tf.Tensor, by_squares: tf.Tensor, by_state: tf.Tensor
-    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """Return the tensors that depend on the point, and the derivatives of one measurement by them."""
-        outputs, upstream = [self.state], [by_state]
-        pieces = [
-            tf.split(rows, self._model.sizes[: len(self._weights)]) for rows in (by_gradient, by_squares)
-        ]
+    def shares_by_part(self, by_gradient: StepGradient, masks: tf.Tensor) -> tf.Tensor:
+        """Return the derivatives by the shares of samples through parts of the weights, shape (F, P, batch, ...)."""
+        shares = tf.TensorSpec(self._shares.shape, self._shares.dtype)
+        by_part = tf.TensorSpec((None, *self._shares.shape), self._shares.dtype)
+
+        def one(rows: StepGradient) -> tf.Tensor:
+            def through(mask: tf.Tensor) -> tf.Tensor:
+                outputs, upstream = self._cotangents(StepGradient(*(row * mask for row in rows)))
+                return _derivatives(outputs, [self._shares], upstream)[0]
+
+            return tf.map_fn(
+                through, masks, fn_output_signature=shares, parallel_iterations=PARALLEL_DIRECTIONS
+            )
+
+        return tf.map_fn(
+            one, by_gradient, fn_output_signature=by_part, parallel_iterations=PARALLEL_DIRECTIONS
+        )
+
+    def _cotangents(self, by_gradient: StepGradient) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Return the gradients of the variables, and the derivatives of one measurement by them, from rows (D,)."""
+        outputs, upstream = [], []
+        pieces = [tf.split(row, self._model.sizes[: len(self._weights)]) for row in by_gradient]
         for gradient, weight, row, square in zip(self._gradients, self._weights, *pieces, strict=True):
             if gradient is None:
                 continue
@@ -358,3 +408,13 @@ class _BatchGradient:
             outputs.append(values)
             upstream.append(shaped + 2 * values * squared)
         return outputs, upstream
+
+
+def _derivatives(
+    outputs: list[tf.Tensor], inputs: list[tf.Tensor], upstream: list[tf.Tensor]
+) -> tuple[tf.Tensor, ...]:
+    """Return ∂/∂input ⟨outputs, upstream⟩ for each input."""
+    found = gradients(outputs, inputs, upstream)
+    return tuple(
+        tf.zeros_like(x) if y is None else tf.convert_to_tensor(y) for x, y in zip(inputs, found, strict=True)
+    )
