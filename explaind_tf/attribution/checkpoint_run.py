@@ -1,6 +1,6 @@
 """`CheckpointRun`: a series of checkpoints that answers questions as far as checkpoints allow."""
 
-from explaind_tf.attribution.run import Attributable
+from explaind_tf.attribution.attributable import Attributable
 from explaind_tf.kernel.derivatives.derivatives import Precisions
 from explaind_tf.replay.checkpoint_replay import CheckpointReplay
 from explaind_tf.runs.series import CheckpointSeries

@@ -1,38 +1,28 @@
 """`Run`: a recorded run that answers questions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
-import tensorflow as tf
 import xarray as xr
 
 from explaind_tf import constants as names
 from explaind_tf import measurements
-from explaind_tf.attribution.counterfactual import respond
+from explaind_tf.attribution.attributable import Attributable, chosen_measurement
+from explaind_tf.attribution.counterfactual import check_response, respond
 from explaind_tf.attribution.curves import training_curves
-from explaind_tf.attribution.engine import answer
-from explaind_tf.attribution.planner import Plan, make_plan
-from explaind_tf.attribution.ranking import warn_of_ranking
-from explaind_tf.attribution.streaming import attribute_to
-from explaind_tf.kernel.derivatives.derivatives import Derivatives, Precisions
-from explaind_tf.kernel.functions import Block
-from explaind_tf.ledgers import accessor  # noqa: F401 - registers the accessor
+from explaind_tf.attribution.retrained_run import RetrainedRun, Weights, retrain
+from explaind_tf.kernel.derivatives.derivatives import Precisions
 from explaind_tf.levels import PATH, SAMPLE
-from explaind_tf.measurements import Measurement, as_measurement
 from explaind_tf.progress import Progress
-from explaind_tf.questions.documented import takes_options
-from explaind_tf.questions.options import Options, make_options
-from explaind_tf.questions.question import ask
-from explaind_tf.replay.binding import pure_model
+from explaind_tf.questions.options import Dtype, GroupLabels, Options
 from explaind_tf.replay.checkpoint_replay import CheckpointReplay
 from explaind_tf.replay.path_replay import PathReplay
 from explaind_tf.replay.replay import Replay
-from explaind_tf.runs import RecordedRun, WeightPath
-from explaind_tf.runs.format import structure as struct
+from explaind_tf.runs import RecordedRun
+from explaind_tf.runs.retraining import Retrainer
 from explaind_tf.runs.storage.files import AnyPath
-from explaind_tf.sweeps.choose import choose_routes
-from explaind_tf.sweeps.task import Task
+from explaind_tf.sweeps.response_sweep import By
 
 
 def open_run(run_dir: str | AnyPath) -> "Run":
@@ -61,162 +51,6 @@ def open_run(run_dir: str | AnyPath) -> "Run":
         If the recording was cut short. The run is opened up to its last whole step whose samples are there.
     """
     return Run(run_dir)
-
-
-class Attributable(WeightPath):
-    """A path of weights that answers questions; see :func:`open_run`."""
-
-    def _replay(self, precisions: Precisions, tolerance: float) -> PathReplay:
-        """Return the path in the form that the kernel needs."""
-        raise NotImplementedError
-
-    @cached_property
-    def _compiled(self) -> dict[Any, Derivatives]:
-        return {}
-
-    def _precisions(self, measurement: Measurement, dtype: tf.DType | None = None) -> Precisions:
-        """Return the derivatives of a measurement in a precision, and in that of training."""
-        as_trained = self._derivatives(measurement, None)
-        wanted = self.weights_dtype if dtype is None else dtype
-        if not self.computes_otherwise(wanted):
-            return Precisions(as_trained, as_trained)
-        return Precisions(self._derivatives(measurement, wanted), as_trained)
-
-    def _derivatives(self, measurement: Measurement, dtype: tf.DType | None) -> Derivatives:
-        """Return the compiled derivatives of a measurement. Each function is compiled once."""
-        targets = tuple((target.shape[1:], target.dtype.str) for target in measurement.targets)
-        key = (measurement.function, targets, dtype)
-        if key not in self._compiled:
-            self._compiled[key] = Derivatives(pure_model(self, measurement, dtype))
-        return self._compiled[key]
-
-    @takes_options
-    def attribute(
-        self,
-        inputs: Any,
-        measurement: Any = None,
-        axes: Iterable[str] = (),
-        *,
-        out: str | AnyPath | None = None,
-        progress: bool = True,
-        **options: Any,
-    ) -> xr.Dataset | xr.DataTree:
-        """Account for the change of each measurement by sample, layer or weight, and step.
-
-        With Φ_s(x) = ∫₀¹ ∂f/∂θ (x; θ_s + tΔθ_s) dt and Keras' displacement Δθ_s = −η_sλ w⊙θ_s − P_s m_s + …,
-
-            f_N − f_0 = Σ_s Φ_s·Δθ_s
-                      = data + rounding + weight_decay + regularizer + carryover + external + state
-                        + precision + jumps + residual,
-
-        exactly (ExPLAIND, arXiv:2505.20076, Theorem 3.1, in the form that Keras executes). The terms are the changes by
-
-        - ``data``: the gradients of training samples,
-        - ``weight_decay``: the optimizer's weight decay,
-        - ``regularizer``: the gradients of regularisers and of ``add_loss``,
-        - ``rounding``: what the split over samples, tokens or groups lost to rounding: the gradient that the optimizer used,
-          less the sum of their gradients. Ledgers without these axes do not have it; their ``data`` holds it,
-        - ``carryover``: momentum that training before this run left in the optimizer; zero for a fresh optimizer,
-        - ``external``: weights that something other than the optimizer set, such as callbacks or constraints. Where the
-          optimizer's law does not explain a step, what it misses is here, and ``attrs["unexplained_steps"]`` has the step,
-        - ``state``: the drift of BatchNorm's statistics and of other state that no gradient moves,
-        - ``jumps``: how far the model jumped, where it rounds, takes signs, or chooses the largest. Only models that may
-          jump have it,
-        - ``precision``: what the model as it is predicts beyond the same model in the precision of the analysis. Only models
-          that compute in bfloat16 or float16 have it, and questions with ``dtype="float64"``,
-        - ``residual``: nothing known. It is the error of the quadrature, and rounding.
-
-        The residual is measured, and it is a term itself. So the terms of every ledger add up, and the size of the residual
-        shows how exact the sum is. ``ledger.explaind.check()`` raises an error if it exceeds the tolerance. This method
-        returns the ledger in either case.
-
-        Parameters
-        ----------
-        inputs : array or nested structure of arrays, shape (inputs, ...)
-            The inputs whose predictions to account for, as the model takes them, with a batch dimension.
-        measurement : Measurement or callable, optional
-            What to account for, see :mod:`explaind_tf.measurements`. By default all outputs of the model.
-        **options
-            See :class:`explaind_tf.questions.options.Options`.
-        out : str, Path or UPath, optional
-            Zarr store, or its URL. The ledger is written to it block by block of inputs, instead of being kept in memory.
-            Repeat an interrupted call unchanged, and it goes on where it ended. The returned ledger reads from the store.
-        progress : bool
-            Whether to show progress bars (on a terminal only).
-
-        Returns
-        -------
-        xarray.Dataset or xarray.DataTree
-            Variables ``initial`` and ``final``, and the terms above (for checkpoints ``weights``, ``state`` and
-            ``residual``). They are in the units of the measurement, and a positive entry raised it. With ``"parameter"`` the
-            ledger is a tree with one node for each variable, under the variable's path. A node whose name the ledger itself
-            uses gets an underscore: ``output_`` for ``output``.
-
-        Raises
-        ------
-        ValueError
-            If inputs have NaN or another shape or dtype than in training; if axes, layers or steps are unknown; or if
-            ``out`` holds anything but the begun answer to the same question.
-        TypeError
-            If a name is not an option.
-        UnbalancedLedgerError
-            If the record does not explain a step, or the entries of the samples do not add up to the change by all of
-            them together. A residual above the tolerance is no error here, but in ``ledger.explaind.check()``.
-        MemoryError
-            If the ledger would take more memory than is allowed.
-        """
-        chosen = _chosen(measurement)
-        task = self._task(inputs, chosen, make_options("attribute", axes=axes, **options))
-        if out is not None:
-            ledger = attribute_to(out, task, chosen, Progress(progress))
-        else:
-            ledger = answer(task, chosen, choose_routes(task), Progress(progress))
-        if task.question.options.conditioning:
-            warn_of_ranking(ledger)
-        return ledger
-
-    @takes_options
-    def plan(self, inputs: Any, measurement: Any = None, axes: Iterable[str] = (), **options: Any) -> Plan:
-        """Estimate the time and memory that :meth:`attribute` would take with the same arguments, and name its routes.
-
-        The passes are tried on a few steps of the run. This takes about as long as attributing these steps.
-
-        Parameters
-        ----------
-        inputs : array or nested structure of arrays, shape (inputs, ...)
-            As for :meth:`attribute`.
-        measurement : Measurement or callable, optional
-            As for :meth:`attribute`.
-        **options
-            See :class:`explaind_tf.questions.options.Options`.
-
-        Returns
-        -------
-        Plan
-            ``print`` it for a table. Its numbers are ``plan.seconds``, ``plan.peak_bytes`` and ``plan.passes``.
-
-        Raises
-        ------
-        ValueError, TypeError
-            As :meth:`attribute` does.
-        """
-        task = self._task(inputs, _chosen(measurement), make_options("plan", axes=axes, **options))
-        return make_plan(task, choose_routes(task))
-
-    def _task(self, inputs: Any, measurement: Measurement, options: Options) -> Task:
-        question = ask(self, options)
-        flat = struct.as_batches(self.manifest.inputs, inputs, "inputs")
-        _check_targets(measurement, len(flat[0]))
-        precisions = self._precisions(measurement, question.dtype)
-        if not precisions.analysed.measurement.may_jump:
-            question = question.without(names.JUMPS)
-        return Task(
-            run=self,
-            precisions=precisions,
-            replay=self._replay(precisions, question.tolerance),
-            question=question,
-            everything=Block(flat, list(measurement.targets)),
-        )
 
 
 class Run(RecordedRun, Attributable):
@@ -253,13 +87,85 @@ class Run(RecordedRun, Attributable):
         measurement: Any = None,
         axes: Iterable[str] = (names.SAMPLE,),
         *,
+        by: By = "weight",
+        groups: GroupLabels | None = None,
+        layers: Sequence[str] | None = None,
+        steps: Iterable[int] | slice | None = None,
+        batch_size: int | None = None,
+        memory_limit: int | None = None,
+        dtype: Dtype | None = None,
         progress: bool = True,
-        **options: Any,
     ) -> xr.Dataset:
-        """Return how the final measurement would have changed with other weights of samples, to first order."""
-        chosen = _chosen(measurement)
-        task = self._task(inputs, chosen, make_options("counterfactual", axes=axes, **options))
-        return respond(task, chosen, Progress(progress))
+        """Return how the final predictions would change with other weights of samples: the derivative at the weights 1.
+
+        A sample k has the weight w_k in the loss of each of its batches, which :meth:`retrain` can change. The answer is the
+        exact derivative of the final measurement,
+
+            response_k = ∂f_N / ∂w_k     at w = 1,
+
+        through the whole training: all later gradients, the optimizer's moments and what it divides by, clipping, weight
+        decay, schedules, regularisers, and BatchNorm's statistics (docs/theory.md, "The other question"; the question is
+        that of MAGIC, arXiv:2503.13751). To first order, **leaving the sample out changes the measurement by −response**.
+        A positive response says that the sample raised the measurement.
+
+        This is not what :meth:`attribute` answers. A ledger says what a sample did in the training that was, and balances.
+        The response says how the end of training depends on the sample. It is a derivative, and responses do not add up to
+        the movement. How far a first-order answer can be trusted depends on how smooth training is. Ask
+        ``answer.explaind.validate()``, which trains again without some samples.
+
+        Parameters
+        ----------
+        inputs : array or nested structure of arrays, shape (inputs, ...)
+            As for :meth:`attribute`.
+        measurement : Measurement or callable, optional
+            As for :meth:`attribute`.
+        axes : iterable of str
+            ``"sample"`` (with ``"token"``, for positions of sequences), or ``"group"``. ``"step"``: the step that used
+            the sample. ``"layer"``: the layer through whose gradient the sample acted, which takes a backward pass of the
+            batch for each layer. With another ``by``: ``"step"``, or none.
+        by : {"weight", "learning_rate", "weight_decay"}
+            By what to differentiate: the weights of samples, or the learning rate or weight decay of each step.
+        groups : sequence or mapping, optional
+            As for :meth:`attribute`. The response of a group is that by a common weight of all its samples.
+        layers : sequence of str, optional
+            As for :meth:`attribute`.
+        steps : consecutive step numbers or slice, optional
+            The steps whose batches are asked about. The measurement is always that at the end of training.
+        batch_size, memory_limit : int, optional
+            As for :meth:`attribute`. The sweep holds some eight rows of the size of the model for each measurement.
+        dtype : {"float32", "float64"}, optional
+            Precision of the analysis, as for :meth:`attribute`.
+        progress : bool
+            Whether to show a progress bar (on a terminal only).
+
+        Returns
+        -------
+        xarray.Dataset
+            ``response``, dims (input, output) and the axes, in units of the measurement per unit of weight (per unit of
+            learning rate, of weight decay); and ``final``, the measurement at the end of training, dims (input, output).
+
+        Raises
+        ------
+        RefusedError
+            If the run cannot tell samples apart. If a step of it is not differentiable: if its optimizer is another than
+            Adam, AdamW, Adagrad, Nadam or SGD, or something else set weights.
+        ValueError
+            If inputs, axes, groups, layers or steps are not valid for the run.
+        MemoryError
+            If the answer would take more memory than is allowed.
+        """
+        chosen = chosen_measurement(measurement)
+        options = Options(
+            axes=axes,
+            groups=groups,
+            layers=layers,
+            steps=steps,
+            batch_size=batch_size,
+            memory_limit=memory_limit,
+            dtype=dtype,
+        )
+        check_response(self, options, by)
+        return respond(self._task(inputs, chosen, options), chosen, by, Progress(progress))
 
     def curves(self, *, progress: bool = True) -> xr.Dataset:
         """Return training loss and learning rate of each step. The loss takes a forward pass of the step's batch.
@@ -276,6 +182,66 @@ class Run(RecordedRun, Attributable):
             nothing, as when gradients are accumulated. Dims (step,).
         """
         return training_curves(self, Progress(progress))
+
+    @cached_property
+    def _retrainer(self) -> Retrainer:
+        return Retrainer(self)
+
+    def retrain(
+        self, weights: Weights | None = None, *, every: int | None = None, progress: bool = True
+    ) -> RetrainedRun:
+        """Train again, with other weights of samples, from the record alone: the ground truth of a counterfactual.
+
+        All else stays as it was: the batches and their order, random numbers, learning rates, also those that a callback set
+        because of how training went. Neither the model's code nor the data are needed.
+
+        With all weights 1 the result is the recorded training, bit for bit. With other weights w it is what Keras trains
+        with ``fit(x, y, sample_weight=w)``, bit for bit; if the data had weights of their own, with these times w. So the
+        loss of a sample counts w times, and the divisor of the mean over the batch stays the same. A weight of 0 leaves a
+        sample out of all its batches. It still takes part in the statistics of a BatchNormalization, as it does in Keras.
+        On another machine than that of the recording, rounding may differ: a warning says so.
+
+        Training begins at the first step whose batch holds a sample with another weight than 1. With keyframes, it begins at
+        the keyframe before it. Only with ``jit_compile=True`` and data without weights, it begins at the first step: XLA
+        compiles a training with weights otherwise, so steps before may differ from the recorded ones in the last bits.
+
+        Parameters
+        ----------
+        weights : dict or array, optional
+            The weight of each sample by its id, with 1 for ids left out, as in ``{7: 0}``. Or one weight for each sample,
+            shape (samples,), in the order of ``run.samples.ids``. A weight holds in all steps that use the sample.
+        every : int, optional
+            Steps from one kept state to the next. Default: only the first and the last are kept, in memory.
+        progress : bool
+            Whether to show a progress bar (on a terminal only).
+
+        Returns
+        -------
+        RetrainedRun
+            A path at the level ``"path"``: ``measure(inputs)`` gives its final predictions, ``theta(step)`` its weights, and
+            ``attribute`` its change by step, layer or weight.
+
+        Raises
+        ------
+        ValueError
+            If an id is unknown, the number of weights is wrong, or a weight is NaN or infinite.
+        RefusedError
+            If the run does not hold the training step, or not with weights of samples. If a loss divides by the sum of the
+            weights (``reduction="mean_with_sample_weight"``). If something other than the optimizer set weights or state
+            after the first changed step. If training diverges.
+
+        Warns
+        -----
+        UserWarning
+            If this machine does not give the recorded bits.
+
+        Examples
+        --------
+        >>> without = run.retrain({7: 0})                                        # doctest: +SKIP
+        >>> effect = run.measure(x_test[:3]) - without.measure(x_test[:3])       # doctest: +SKIP
+        """
+        bar = Progress(progress)
+        return retrain(self, self._retrainer, self._compiled, weights, every=every, progress=bar)
 
     def verify(self, *, replay: bool = True, progress: bool = True) -> None:
         """Check every recorded byte and, by replay, that each step follows from the record; return nothing if all is well.
@@ -304,16 +270,3 @@ class Run(RecordedRun, Attributable):
         with Progress(progress).task("Verify", len(self.steps)) as advance:
             for _ in recorded.path_steps(0, len(self.steps), check_batches=self.level == SAMPLE):
                 advance()
-
-
-def _chosen(measurement: Any) -> Measurement:
-    return as_measurement(measurements.outputs() if measurement is None else measurement)
-
-
-def _check_targets(measurement: Measurement, count: int) -> None:
-    for target in measurement.targets:
-        if len(target) != count:
-            raise ValueError(
-                f"The measurement {measurement.name!r} has labels for {len(target)} inputs; {count} inputs are attributed. "
-                f"Give one label for each input."
-            )

@@ -30,14 +30,9 @@ def coordinates_of(
     ValueError
         If the measurement's names are not as many as its outputs.
     """
-    outputs, labels = lengths[names.OUTPUT], measurement.output_names
-    if labels is not None and len(labels) != outputs:
-        raise ValueError(
-            f"The measurement has {len(labels)} output_names and returns {outputs} outputs. Give one name for each output."
-        )
     coordinates: dict[str, Any] = {
         names.INPUT: np.arange(lengths[names.INPUT]),
-        names.OUTPUT: np.arange(outputs) if labels is None else _labels(labels),
+        names.OUTPUT: output_labels(measurement, lengths[names.OUTPUT]),
     }
     if question.keeps_samples:
         coordinates[names.SAMPLE] = _labels(run.samples.ids)
@@ -50,6 +45,24 @@ def coordinates_of(
     if question.keeps_steps:
         coordinates[names.STEP] = np.arange(question.stop - lengths[names.STEP], question.stop)
     return coordinates
+
+
+def output_labels(measurement: Measurement, outputs: int) -> np.ndarray:
+    """Return the labels of a measurement's outputs: its own, or numbers.
+
+    Raises
+    ------
+    ValueError
+        If it names another number of outputs.
+    """
+    labels = measurement.output_names
+    if labels is None:
+        return np.arange(outputs)
+    if len(labels) != outputs:
+        raise ValueError(
+            f"The measurement has {len(labels)} output_names and returns {outputs} outputs. Give one name for each output."
+        )
+    return _labels(labels)
 
 
 def provenance(run: WeightPath, question: Question, measurement: Measurement) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from explaind_tf.ledgers.labels import coordinates_of, provenance
 from explaind_tf.measurements import Measurement
 from explaind_tf.questions.question import Question
 from explaind_tf.runs import WeightPath
+from explaind_tf.terms import OUTPUT_DESCRIPTIONS
 
 
 def response_dims(question: Question) -> tuple[str, ...]:
@@ -39,24 +40,22 @@ def add_up(entries: Iterable[Entry], question: Question, lengths: dict[str, int]
     dims = response_dims(question)
     refuse_beyond_memory({names.RESPONSE: dims}, lengths)
     found = np.zeros([lengths[dim] for dim in dims])
-    keeps_members = bool(question.axes & {names.SAMPLE, names.GROUP})
     for entry in entries:
         array = found[entry.inputs]
         if question.keeps_steps:
             array = array[..., entry.step - question.first]
-        if not keeps_members:
-            array += entry.values.sum(axis=2)
+        if entry.members is None:
+            array += entry.values
             continue
         if question.keeps_tokens:
             array = array[:, :, :, : entry.values.shape[3]]
-        assert entry.members is not None
         # A sample may occur twice in a batch. Fancy-indexed += would count it once.
         np.add.at(np.moveaxis(array, 2, 0), entry.members, np.moveaxis(entry.values, 2, 0))
     return found
 
 
 def build_responses(
-    run: WeightPath, question: Question, measurement: Measurement, values: np.ndarray, final: np.ndarray
+    run: WeightPath, question: Question, measurement: Measurement, values: np.ndarray, final: xr.DataArray
 ) -> xr.Dataset:
     """Label responses.
 
@@ -70,8 +69,8 @@ def build_responses(
         What was measured.
     values : np.ndarray
         Of the dimensions :func:`response_dims`.
-    final : np.ndarray
-        The measurement at the end of training, shape (inputs, O).
+    final : xr.DataArray
+        The measurement at the end of training, dims (input, output).
     """
     dims = response_dims(question)
     told = {"measurement": measurement.name}
@@ -81,12 +80,10 @@ def build_responses(
             dims=dims,
             attrs={
                 **told,
-                "long_name": "derivative of the final measurement by the weight of a sample's loss",
+                "long_name": "derivative of the final measurement",
             },
         ),
-        names.FINAL: xr.DataArray(
-            final, dims=dims[:2], attrs={**told, "long_name": "measurement after training"}
-        ),
+        names.FINAL: final.assign_attrs(long_name=OUTPUT_DESCRIPTIONS[names.FINAL]),
     }
     coordinates = coordinates_of(run, question, measurement, dict(zip(dims, values.shape, strict=True)))
     return xr.Dataset(

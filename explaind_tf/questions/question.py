@@ -143,8 +143,8 @@ def _refuse_unknown_samples(run: WeightPath, options: Options) -> None:
 def _why_none(run: WeightPath) -> str:
     if run.manifest.level_reason:
         return (
-            f"It was recorded at the level {run.manifest.level!r}, {MEANING[run.manifest.level]}, since more could not be "
-            f"recorded: {run.manifest.level_reason}"
+            f"It has the level {run.manifest.level!r}, {MEANING[run.manifest.level]}, since more is not recorded: "
+            f"{run.manifest.level_reason}"
         )
     return (
         "Checkpoints hold neither the batches nor the optimizer states between them, and only these tell which samples "

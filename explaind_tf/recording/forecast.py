@@ -30,7 +30,13 @@ class Planned:
 
 
 def estimate_recording(
-    first: StepRecord, batch: StepBatch | None, planned: Planned, *, graphs: int, training: int
+    first: StepRecord,
+    batch: StepBatch | None,
+    planned: Planned,
+    *,
+    graphs: int,
+    training: int,
+    keeps_training: bool,
 ) -> Estimate:
     """Return the estimate of a run, with every step a keyframe.
 
@@ -44,6 +50,8 @@ def estimate_recording(
         Planned length of the fit. The estimate assumes that the same samples return in each epoch.
     graphs, training : int
         Bytes of the exported functions, and of the exported training step.
+    keeps_training : bool
+        Whether the training step is stored in any case.
     """
     run_id, size = new_run_id(), 0 if batch is None else len(batch)
     count = min(planned.steps, planned.steps_per_epoch) * size
@@ -56,6 +64,7 @@ def estimate_recording(
         samples=0 if batch is None else count * record_bytes(encode_sample(batch.sample(0), row, run_id)),
         graphs=graphs,
         training=training,
+        keeps_training=keeps_training,
         steps=planned.steps,
     )
 

@@ -73,6 +73,10 @@ class PathLogger(keras.callbacks.Callback):
         or by step, and layer or weight. The run tells all that can be known of the training. A training of which less can
         be known is refused at its first step at the latest. Default: ``"sample"`` with a path optimizer, and ``"path"``
         with any other.
+    retrain : bool
+        Whether to keep the training step itself, for :meth:`explaind_tf.Run.retrain`, which trains again with other weights
+        of samples. It takes about the bytes of one keyframe and of the model's functions, and a second or so at the first
+        step. A step that cannot be kept, as with ``run_eagerly=True``, is left out. Keyframes need the step in any case.
     verbose : bool
         Whether to print after some steps what the run will take, and at the end of training what was written where.
 
@@ -120,13 +124,14 @@ class PathLogger(keras.callbacks.Callback):
         ids: str | None = None,
         model: keras.Model | None = None,
         require: Level | None = None,
+        retrain: bool = True,
         verbose: bool = True,
     ) -> None:
         super().__init__()
         self.run_dir = as_path(run_dir)
         self.verbose = verbose
         self._options = RecordingOptions(
-            every, disk_budget, resume, on_error, tensorboard, ids, model, require
+            every, disk_budget, resume, on_error, tensorboard, ids, model, require, retrain
         )
         self._tap: Tap | None = None
         self._watched: WatchedStep | None = None

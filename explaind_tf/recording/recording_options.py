@@ -34,6 +34,8 @@ class RecordingOptions:
         The part of the fitted model to account for; None for all of it.
     require : {"sample", "cause", "path"} or None
         The least that the run must tell.
+    retrain : bool
+        Whether to keep the training step, for ``run.retrain``.
     """
 
     every: int | Literal["auto"] = 1
@@ -44,6 +46,7 @@ class RecordingOptions:
     ids: str | None = None
     model: keras.Model | None = None
     require: Level | None = None
+    retrain: bool = True
 
     def __post_init__(self) -> None:
         is_count = type(self.every) is int and self.every > 0

@@ -8,11 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from explaind_tf import constants
 from explaind_tf.errors import RefusedError
 from explaind_tf.recording import checks
 from explaind_tf.recording.describing import describe_run, environment_of
-from explaind_tf.recording.exporting.training_step import TrainingStep
+from explaind_tf.recording.exporting.training_step import export_training_step
 from explaind_tf.recording.exporting.variable_specs import variable_specs
 from explaind_tf.recording.first_step import check_first_step
 from explaind_tf.recording.forecast import Planned, choose, estimate_recording
@@ -226,29 +225,29 @@ class Session:
     def _begin_run(self, first: StepRecord, batch: StepBatch | None) -> RunWriter:
         known = self._known
         assert known.functions is not None  # a step was taken
-        training = None
-        if self._options.every != 1:
-            assert known.form is not None and self._optimizer is not None  # otherwise it was refused
-            training = TrainingStep(self._model, self._optimizer, self._observer.variables, known.form)
+        training = export_training_step(
+            *(self._model, self._optimizer, self._observer.variables),
+            *(known.form, known.functions.facts, self._options),
+        )
         if self._planned is not None:
             dense = estimate_recording(
                 first,
                 batch,
                 self._planned,
                 graphs=known.functions.byte_count,
-                training=0 if training is None else training.byte_count,
+                training=training.byte_count,
+                keeps_training=training.is_kept,
             )
             self.estimate = choose(dense, self._options, self._run_dir)
             self._every = self.estimate.every
         writer = RunWriter.create(self._run_dir, clear_begun=self._options.resume)
         try:
             known.functions.save(str(writer.graphs_dir))
-            if training is not None and self._every > 1:
-                training.save(str(writer.graphs_dir / constants.TRAINING_DIR))
+            training.save(writer.graphs_dir, self._every)
             writer.begin(
                 self._description(),
                 every=self._every,
-                environment=environment_of(self._model),
+                environment=environment_of(self._model) | training.reasons,
                 start=self._first.start,
             )
         except BaseException:

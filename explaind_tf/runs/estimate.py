@@ -38,11 +38,13 @@ class Estimate:
     graphs : int
         Bytes of the model's functions and of the manifest.
     training : int
-        Bytes of the training step. It is stored only if keyframes are more than one step apart.
+        Bytes of the training step. It is stored if keyframes are more than one step apart.
     steps : int
         Number of steps of the run.
     every : int
         Steps from one keyframe to the next.
+    keeps_training : bool
+        Whether the training step is stored in any case, to train again with other weights of samples.
     """
 
     keyframe: int
@@ -52,6 +54,7 @@ class Estimate:
     training: int
     steps: int
     every: int = 1
+    keeps_training: bool = False
 
     @property
     def keyframes(self) -> int:
@@ -67,7 +70,7 @@ class Estimate:
     def total(self) -> int:
         """Bytes of the run."""
         notes = self.steps - self.steps // self.every
-        fixed = self.graphs + (self.training if self.every > 1 else 0)
+        fixed = self.graphs + (self.training if self.every > 1 or self.keeps_training else 0)
         return fixed + self.samples + self.keyframes * self.keyframe + notes * self.between
 
     def fit_into(self, budget: int) -> "Estimate":
@@ -132,6 +135,7 @@ def estimate_from(run: RecordedRun, steps: int, samples: int | None = None) -> E
         graphs=graphs + (run.run_dir / constants.MANIFEST_FILE).stat().st_size,
         training=training or keyframe + graphs,  # roughly, if the run has no training step
         steps=steps,
+        keeps_training=training > 0,
     )
 
 

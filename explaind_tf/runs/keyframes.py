@@ -61,6 +61,13 @@ class KeyframeReplay:
         self._gap = _Gap(0, [])
         self.drift = 0.0
 
+    @property
+    def graph(self) -> TrainingGraph:
+        """The training step, loaded. Whoever uses it sets its variables first."""
+        if self._graph is None:
+            self._graph = self._load()
+        return self._graph
+
     def fill(self, position: int, count: int, read: ReadRecord) -> StepRecord:
         """Return the record at a position, with the snapshot that training again leads to.
 
@@ -87,10 +94,8 @@ class KeyframeReplay:
         start = position
         while read(start).snapshot is None:  # the first record has one
             start -= 1
-        if self._graph is None:
-            self._graph = self._load()
         keyframe = read(start).known
-        self._graph.variables.restore(keyframe)
+        self.graph.variables.restore(keyframe)
         records: list[StepRecord] = []
         drifted: int | None = None
         for at in range(start + 1, count):
@@ -107,9 +112,8 @@ class KeyframeReplay:
         return _Gap(start, records)
 
     def _train(self, record: StepRecord) -> StepRecord:
-        assert self._graph is not None  # loaded by the caller
         inputs, targets = self._take(record.rows)
-        snapshot, stepped = self._graph.step(record, [*inputs, *targets, *record.weights])
+        snapshot, stepped = self.graph.step(record, [*inputs, *targets, *record.weights])
         return replace(record, snapshot=snapshot, theta_stepped=stepped)
 
     def _measure_drift(self, step: int, keyframe: Snapshot, closing: StepRecord | None) -> None:
@@ -134,7 +138,7 @@ class KeyframeReplay:
         )
         if closing is None or (is_changed and not ends_in_train):
             raise RunFormatError(f"{found}, and no keyframe follows that would show by how much. {cure}")
-        reached = self._train(closing).known if ends_in_train else self._now()
+        reached = self._train(closing).known if ends_in_train else self.graph.variables.snapshot()
         arrays = ([s.theta, *s.state] for s in (reached, closing.known, keyframe))
         drift = max(_share(*three) for three in zip(*arrays, strict=True))
         if not drift <= _LARGEST_DRIFT:
@@ -149,10 +153,6 @@ class KeyframeReplay:
                 stacklevel=2,
             )
         self.drift = max(self.drift, drift)
-
-    def _now(self) -> Snapshot:
-        assert self._graph is not None  # loaded by the caller
-        return self._graph.variables.snapshot()
 
 
 def _share(reached: np.ndarray, recorded: np.ndarray, start: np.ndarray) -> float:

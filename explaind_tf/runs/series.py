@@ -6,7 +6,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,10 @@ from explaind_tf.errors import RefusedError, RunFormatError
 from explaind_tf.levels import AXES, PATH
 from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.manifest import Manifest
-from explaind_tf.runs.format.step_records import Layout
+from explaind_tf.runs.format.step_records import Layout, Snapshot
 from explaind_tf.runs.graphs.loaded import ForwardGraph
 from explaind_tf.runs.samples import SampleStore
-from explaind_tf.runs.steps import Transition
+from explaind_tf.runs.steps import Transition, transition_between
 from explaind_tf.runs.weight_path import WeightPath
 from explaind_tf.terms import Source
 
@@ -78,22 +78,6 @@ def _by_number(path: Path) -> list[tuple[bool, int, str]]:
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
 
-@dataclass(frozen=True)
-class _Checkpoint:
-    """θ, shape (D,), and the non-trainable variables."""
-
-    theta: np.ndarray
-    state: list[np.ndarray]
-
-    @property
-    def digest(self) -> bytes:
-        """A digest of every bit of all variables."""
-        digest = hashlib.blake2b(digest_size=16)
-        for array in (self.theta, *self.state):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.digest()
-
-
 class CheckpointStore:
     """Reads checkpoints when they are needed, and holds two at most. Opening reads and checks each one once.
 
@@ -115,20 +99,20 @@ class CheckpointStore:
     def __init__(self, paths: Sequence[Path], read: ReadCheckpoint, layout: Layout) -> None:
         self.layout = layout
         self._paths, self._read = paths, read
-        self._held: OrderedDict[int, _Checkpoint] = OrderedDict()
-        self.digests = [self._load(position).digest for position in range(len(paths))]
+        self._held: OrderedDict[int, Snapshot] = OrderedDict()
+        self.digests = [self._load(position).digest() for position in range(len(paths))]
 
     def __len__(self) -> int:
         """Return the number of steps: the number of checkpoints minus one."""
         return len(self._paths) - 1
 
-    def _load(self, position: int) -> _Checkpoint:
+    def _load(self, position: int) -> Snapshot:
         path, count = self._paths[position], len(self.layout.variables)
         values = self._read(path)
         for spec, value in zip((*self.layout.variables, *self.layout.state), values, strict=True):
             self._check(path, spec, value)
         theta = np.concatenate([value.reshape(-1) for value in values[:count]])
-        return _Checkpoint(theta, values[count:])
+        return Snapshot(theta, values[count:])
 
     @staticmethod
     def _check(path: Path, spec: VariableSpec, value: np.ndarray) -> None:
@@ -143,12 +127,12 @@ class CheckpointStore:
                 f"ones if training had diverged."
             )
 
-    def _checkpoint(self, position: int) -> _Checkpoint:
+    def _checkpoint(self, position: int) -> Snapshot:
         if position not in self._held:
             while len(self._held) >= _HELD:  # frees memory before the next one is read
                 self._held.popitem(last=False)
             found = self._load(position)
-            if found.digest != self.digests[position]:
+            if found.digest() != self.digests[position]:
                 raise RunFormatError(
                     f"{self._paths[position]} has changed since the series was opened. Open the series again when nothing "
                     f"writes to this file any more."
@@ -168,22 +152,7 @@ class CheckpointStore:
     def transition(self, step: int) -> Transition:
         """Return what is known about ``step``: the weights and state at its start and its end."""
         start, end = self._checkpoint(step), self._checkpoint(step + 1)
-        return Transition(
-            step=step,
-            updates=False,
-            iteration=-1,
-            learning_rate=0.0,
-            rows=np.zeros(0, np.int64),
-            weights=[],
-            theta_start=start.theta,
-            theta_stepped=end.theta,
-            theta_end=end.theta,
-            momentum=None,
-            second_moment=None,
-            clip_factors=None,
-            state_start=start.state,
-            state_end=end.state,
-        )
+        return transition_between(step, start, end)
 
 
 class CheckpointSeries(WeightPath):

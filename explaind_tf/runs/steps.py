@@ -48,6 +48,26 @@ class Transition:
     is_skipped: bool = False
 
 
+def transition_between(step: int, start: Snapshot, end: Snapshot) -> Transition:
+    """Return a step of which only the weights and states at its ends are known."""
+    return Transition(
+        step=step,
+        updates=False,
+        iteration=-1,
+        learning_rate=0.0,
+        rows=np.zeros(0, np.int64),
+        weights=[],
+        theta_start=start.theta,
+        theta_stepped=end.theta,
+        theta_end=end.theta,
+        momentum=None,
+        second_moment=None,
+        clip_factors=None,
+        state_start=start.state,
+        state_end=end.state,
+    )
+
+
 class _ReadAhead(threading.Thread):
     """Reads one record while another step is being processed, then ends.
 
@@ -258,8 +278,17 @@ class StepStore:
 
     def rows(self, step: int) -> np.ndarray:
         """Return the sample rows of a step's batch. This trains nothing again."""
+        return self.recorded(step).rows
+
+    def recorded(self, step: int) -> StepRecord:
+        """Return the record of a step as it is on the disk: between keyframes without its snapshot."""
         with self._lock:
-            return self._as_recorded(step + 1).rows
+            return self._as_recorded(step + 1)
+
+    @property
+    def closing(self) -> StepRecord | None:
+        """The record of what happened after the last step; None if there is none."""
+        return self.recorded(len(self)) if self._has_end else None
 
     def last(self) -> Snapshot:
         """Return the snapshot after the last step."""
@@ -271,13 +300,14 @@ class StepStore:
 
     def theta(self, step: int) -> np.ndarray:
         """Return θ before ``step``, shape (D,); ``step == len(self)`` gives the final weights."""
-        return self._before(step)[0]
+        return self.before(step)[0]
 
     def state(self, step: int) -> list[np.ndarray]:
         """Return the non-trainable variables before ``step``."""
-        return self._before(step)[1]
+        return self.before(step)[1]
 
-    def _before(self, step: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    def before(self, step: int) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return both."""
         if step == len(self) and self._has_end:
             end = self._record(step + 1).known
             return end.theta, end.state
@@ -294,8 +324,8 @@ class StepStore:
         """Return everything recorded about ``step``."""
         record = self._record(step + 1)
         after = record.known
-        theta_start, state_start = self._before(step)
-        theta_end, state_end = self._before(step + 1)
+        theta_start, state_start = self.before(step)
+        theta_end, state_end = self.before(step + 1)
         self._read_ahead(step)
         before, place = self._record(step).known, self.layout.loss_scale_place
         return Transition(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final, Literal, get_args
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +20,10 @@ from explaind_tf.replay.path_replay import ReplayedStep, in_dtype
 from explaind_tf.runs.steps import Transition
 from explaind_tf.sweeps.rows import path_rows
 from explaind_tf.sweeps.task import Piece, Task
+
+# By what measurements are differentiated.
+By = Literal["weight", "learning_rate", "weight_decay"]
+BY: Final = get_args(By)
 
 # Largest share of a step's length, or of the size of a second moment or a state, by which the step may differ from the
 # record. Rounding explains less. A step that differs more was not taken by the optimizer alone.
@@ -48,12 +53,14 @@ class ResponseSweep:
     ----------
     task : Task
         What is to be computed.
+    by : {"weight", "learning_rate", "weight_decay"}
+        By what to differentiate: the weights of samples, or numbers of a step.
     """
 
     name = "response sweep"
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, task: Task, by: By = "weight") -> None:
+        self._task, self._by = task, by
         self._dtype = task.derivatives.model.dtype.as_numpy_dtype
         self._run = task.recorded.run
         specs, settings = self._run.manifest.variables, self._run.manifest.optimizer
@@ -127,7 +134,12 @@ class ResponseSweep:
         )
         self._refuse_other(step, transition, found)
         walk.adjoints, walk.by_gradient = found.before, found.by_gradient
-        return found.by_sample.numpy()
+        found_by = {
+            "weight": found.by_sample,
+            "learning_rate": found.by_learning_rate,
+            "weight_decay": found.by_weight_decay,
+        }
+        return found_by[self._by].numpy()
 
     def _through_batch(self, walk: _Walk, step: ReplayedStep) -> np.ndarray:
         """Take a step back whose gradient waited for a later update, or was left out."""
@@ -144,7 +156,7 @@ class ResponseSweep:
         by_theta, by_state = tf.split(by_point, [self._task.derivatives.model.theta_size, -1], axis=1)
         carried = walk.adjoints.carried
         walk.adjoints = Adjoints(carried._replace(theta=carried.theta + by_theta), by_state)
-        return by_sample.numpy()
+        return by_sample.numpy() if self._by == "weight" else np.zeros(len(by_sample), self._dtype)
 
     def _by_layer(self, walk: _Walk, step: ReplayedStep) -> np.ndarray:
         """Return the derivatives by the weights of a batch's samples through each layer, (F, batch[, positions], layers)."""
@@ -223,9 +235,11 @@ class ResponseSweep:
 
     def _entries(self, step: ReplayedStep, pieces: list[Piece], values: np.ndarray) -> Iterator[Entry]:
         task, start = self._task, 0
-        members = task.run.samples.id_of_row[step.transition.rows]
-        if task.question.groups is not None:
-            members = task.question.groups.of_id[members]
+        members = None
+        if self._by == "weight":
+            members = task.run.samples.id_of_row[step.transition.rows]
+            if task.question.groups is not None:
+                members = task.question.groups.of_id[members]
         for piece in pieces:
             stop = start + len(piece.inputs) * task.outputs
             shaped = values[start:stop].reshape(len(piece.inputs), task.outputs, *values.shape[1:])

@@ -37,11 +37,14 @@ class ModelFacts:
         Name and reduction of each compiled loss.
     has_penalty : bool
         Whether anything is added to the losses: regularisers of weights, or ``model.losses`` of a batch.
+    loss_ranks : tuple of int
+        Number of axes of the values of each loss: 1 for one value for each sample.
     """
 
     outputs: Structure
     losses: tuple[dict[str, str], ...]
     has_penalty: bool
+    loss_ranks: tuple[int, ...] = ()
 
 
 class PureFunctions(tf.Module):
@@ -124,7 +127,8 @@ def pure_functions(
         refuse_impure(name, function)
         of_losses[name], own = with_own_gradients(name, function, bodies.variables)
         gradients |= own
-    facts = ModelFacts(outputs, found.losses, has_batch_penalty or bodies.regularized > 0)
+    has_penalty = has_batch_penalty or bodies.regularized > 0
+    facts = ModelFacts(outputs, found.losses, has_penalty, found.ranks)
     return PureFunctions({FORWARD: without_gradients(forward)} | of_losses, gradients, facts)
 
 
@@ -160,11 +164,14 @@ class _LossFacts:
         Whether the losses have values for the positions of a sample.
     penalties : int
         Number of penalties that the model adds to the losses.
+    ranks : tuple of int
+        Number of axes of the values of each loss.
     """
 
     losses: tuple[dict[str, str], ...]
     has_tokens: bool
     penalties: int
+    ranks: tuple[int, ...]
 
 
 class _BatchLosses(NamedTuple):
@@ -229,6 +236,7 @@ class _Bodies:
             losses=tuple({"name": term.name, "reduction": term.reduction} for term in found.terms),
             has_tokens=have_tokens(found.terms),
             penalties=found.penalties,
+            ranks=tuple(term.values.shape.rank for term in found.terms),
         )
         return [self._total([term.of_samples for term in found.terms], flat[-1]), *found.state], facts
 

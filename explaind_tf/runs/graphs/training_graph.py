@@ -14,6 +14,10 @@ from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.format.step_records import Snapshot, StepRecord
 from explaind_tf.runs.graphs.training_variables import TrainingVariables
 
+# Why a run lacks the training step, or lacks it with weights of samples. Keys of the manifest's environment.
+NO_TRAINING_STEP = "no_training_step"
+NO_WEIGHTED_STEP = "no_weighted_step"
+
 
 class TrainingGraph:
     """A SavedModel of the training step, together with the variables that it reads and changes.
@@ -46,10 +50,65 @@ class TrainingGraph:
             self._learning_rate = list(self._module.learning_rate)
             self._stepped = list(self._module.stepped)
             self._step = self._module.step.get_concrete_function()
+            is_weighted = hasattr(self._module, "weighted_step")
+            self._weighted = self._module.weighted_step.get_concrete_function() if is_weighted else None
         except Exception as error:  # TensorFlow raises many kinds of errors for a file that is no such module
             raise RunFormatError(
                 f"{path} cannot be loaded as a training step: {error}. Restore it from a copy."
             ) from error
+
+    @property
+    def iteration(self) -> int:
+        """Number of batches that the optimizer was given."""
+        return int(self._iterations.numpy())
+
+    @property
+    def weight_dtype(self) -> np.dtype | None:
+        """Dtype of the weights that :meth:`train` takes beside a batch; None if it takes none."""
+        if self._weighted is None:
+            return None
+        *_, weights = self._weighted.structured_input_signature[0]
+        return np.dtype(weights.dtype.as_numpy_dtype)
+
+    def change(self, record: StepRecord, *, keeps_floats: bool = False) -> None:
+        """Make the changes that something else made before a recorded step.
+
+        Parameters
+        ----------
+        record : StepRecord
+            The record of the step.
+        keeps_floats : bool
+            Whether to set only seeds and counters.
+        """
+        if record.theta_before is not None and not keeps_floats:
+            self.variables.set_parameters(record.theta_before)
+        if record.state_before is not None:
+            self.variables.set_state(record.state_before, keeps_floats=keeps_floats)
+
+    def train(
+        self, record: StepRecord, batch: Sequence[np.ndarray], weights: np.ndarray | None = None
+    ) -> None:
+        """Take a recorded step from the current state, with the learning rate that was used.
+
+        Parameters
+        ----------
+        record : StepRecord
+            The record of the step.
+        batch : sequence of np.ndarray
+            Inputs, targets and sample weights, flat.
+        weights : np.ndarray, optional
+            Weights of the samples, shape (batch,), if the data have none. The step is then that of ``fit(x, y,
+            sample_weight=...)``.
+        """
+        if record.updates:
+            for variable in self._learning_rate:
+                variable.assign(tf.cast(tf.constant(record.learning_rate, tf.float64), variable.dtype))
+        tensors = [tf.convert_to_tensor(array) for array in batch]
+        if weights is None:
+            self._step(*tensors)
+        else:
+            assert self._weighted is not None  # its dtype was asked for
+            self._weighted(*tensors, tf.convert_to_tensor(weights))
 
     def step(self, record: StepRecord, batch: Sequence[np.ndarray]) -> tuple[Snapshot, np.ndarray | None]:
         """Train a recorded step again, and return the state after it.
@@ -66,15 +125,9 @@ class TrainingGraph:
         tuple
             The snapshot, and the weights after the update if something else changed them within the step, else None.
         """
-        if record.theta_before is not None:
-            self.variables.set_parameters(record.theta_before)
-        if record.state_before is not None:
-            self.variables.set_state(record.state_before)
-        if record.updates:
-            for variable in self._learning_rate:
-                variable.assign(tf.cast(tf.constant(record.learning_rate, tf.float64), variable.dtype))
-        iteration = int(self._iterations.numpy())
-        self._step(*(tf.convert_to_tensor(array) for array in batch))
+        self.change(record)
+        iteration = self.iteration
+        self.train(record, batch)
         found = self.variables.snapshot()
         if not (self._stepped and record.updates):
             return found, None

@@ -60,9 +60,11 @@ class TrainingVariables:
         """Set the weights from a vector, shape (D,)."""
         _set_flat(self.parameters, theta)
 
-    def set_state(self, state: Sequence[np.ndarray]) -> None:
-        """Set the non-trainable variables."""
-        _set(self.state, state)
+    def set_state(self, state: Sequence[np.ndarray], *, keeps_floats: bool = False) -> None:
+        """Set the non-trainable variables, or only those that are not floating-point: seeds and counters."""
+        for variable, value in zip(self.state, state, strict=True):
+            if not (keeps_floats and variable.dtype.is_floating):
+                variable.assign(value)
 
 
 def views_of(variables: Sequence[tf.Variable]) -> list[np.ndarray]:

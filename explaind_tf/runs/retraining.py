@@ -1,0 +1,259 @@
+"""Recorded steps trained again with other weights of samples, from the recorded graphs and samples alone."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from explaind_tf import constants
+from explaind_tf.errors import RefusedError
+from explaind_tf.levels import SAMPLE
+from explaind_tf.runs.format.step_records import Layout, Snapshot, StepRecord
+from explaind_tf.runs.graphs.training_graph import NO_TRAINING_STEP, NO_WEIGHTED_STEP, TrainingGraph
+from explaind_tf.runs.reader import RecordedRun
+from explaind_tf.runs.steps import Transition, transition_between
+
+_BY_WEIGHTS = "mean_with_sample_weight"
+
+
+class Retrainer:
+    """Trains a run again, as often as asked. It loads the training step and the steps' rows once.
+
+    Parameters
+    ----------
+    run : RecordedRun
+        The run. It is not held, since it may hold this object.
+
+    Raises
+    ------
+    RefusedError
+        If the run has no training step.
+    """
+
+    def __init__(self, run: RecordedRun) -> None:
+        self._manifest, self._store, self._samples = run.manifest, run.step_store, run.samples
+        self._where = str(run.run_dir)
+        self._refuse_without_step()
+        if not len(self._store):
+            raise RefusedError(f"{self._where} has no whole step that could be trained again.")
+
+    def _refuse_without_step(self) -> None:
+        prefix = f"{constants.TRAINING_DIR}/"
+        if any(file.file.startswith(prefix) for file in self._manifest.graphs):
+            return
+        reason = self._manifest.environment.get(NO_TRAINING_STEP)
+        if self._manifest.level != SAMPLE:
+            reason = f"It was recorded at the level {self._manifest.level!r}: {self._manifest.level_reason}"
+        why = f" {reason}" if isinstance(reason, str) else ""
+        raise RefusedError(
+            f"{self._where} does not hold the training step, so it cannot be trained again.{why} Record it again with "
+            f"PathLogger(run_dir, retrain=True), the default, or with every=K. The model must be compiled without "
+            f"run_eagerly=True, and its training step must not call Python."
+        )
+
+    @cached_property
+    def _graph(self) -> TrainingGraph:
+        assert self._store.replay is not None  # a run that was opened has one
+        return self._store.replay.graph
+
+    @cached_property
+    def _records(self) -> list[StepRecord]:
+        """The records of all steps, without the variables that the steps led to."""
+        return [replace(self._store.recorded(step), snapshot=None) for step in range(len(self._store))]
+
+    @cached_property
+    def is_exact_here(self) -> bool:
+        """Whether this machine gives the recorded bits: whether the first step leads where it led in training."""
+        record = self._store.recorded(0)
+        self._graph.variables.restore(self._store.start)
+        self._graph.change(record)
+        self._graph.train(record, self._batch(record))
+        digest = record.digest if record.snapshot is None else record.snapshot.digest()
+        return self._graph.variables.snapshot().digest() == digest
+
+    def states(
+        self, factors: np.ndarray, kept: Collection[int], advance: Callable[[], None] = lambda: None
+    ) -> dict[int, Snapshot]:
+        """Train again, and return weights and state before some steps.
+
+        Parameters
+        ----------
+        factors : np.ndarray of float64
+            Factor of the weight of each row of the sample store, shape (rows,).
+        kept : collection of int
+            The steps; the number of steps stands for the end.
+        advance : callable
+            Called once for each step.
+
+        Returns
+        -------
+        dict of int to Snapshot
+            The states, without the optimizer's variables.
+
+        Raises
+        ------
+        RefusedError
+            If the training with these factors is not known, or diverges.
+        """
+        factors = self._as_used(factors)
+        changed = self._first_changed(factors)
+        if changed is None:
+            first, records = 0, self._records
+        else:
+            self._refuse_unknown(changed)
+            first, records = (changed if self._starts_late else 0), self._records
+        begin = self._store.start if first == 0 else self._store.step(first - 1).known
+        found = {step: Snapshot(*self._store.before(step)) for step in kept if step < first}
+        for _ in range(first):
+            advance()
+        graph = self._graph
+        graph.variables.restore(begin)
+        for record in records[first:]:
+            graph.change(record, keeps_floats=changed is not None and record.step > changed)
+            if record.step in kept:
+                found[record.step] = self._now(record.step)
+            self._train(record, None if changed is None else factors)
+            advance()
+        if self._store.closing is not None:
+            graph.change(self._store.closing, keeps_floats=changed is not None)
+        return found | {len(records): self._now(len(records))}
+
+    def _train(self, record: StepRecord, factors: np.ndarray | None) -> None:
+        graph, before = self._graph, self._graph.iteration
+        if factors is None:
+            graph.train(record, self._batch(record))
+        elif record.weights:
+            graph.train(record, self._batch(record, factors))
+        else:
+            graph.train(record, self._batch(record), factors[record.rows].astype(graph.weight_dtype))
+        if record.is_skipped and graph.iteration != before:
+            raise RefusedError(
+                f"With these weights, the optimizer no longer skips step {record.step}, which the loss scale made it skip "
+                f"in training. Which learning rate it would have had is not known."
+            )
+
+    def _batch(self, record: StepRecord, factors: np.ndarray | None = None) -> list[np.ndarray]:
+        inputs, targets = self._samples.take_flat(record.rows)
+        weights = record.weights
+        if factors is not None:
+            weights = [self._product(record.step, own, factors[record.rows]) for own in weights]
+        return [*inputs, *targets, *weights]
+
+    def _product(self, step: int, own: np.ndarray, factors: np.ndarray) -> np.ndarray:
+        """Return recorded weights, shape (batch, ...), times factors, shape (batch,), in the dtype of the weights."""
+        exact = own * factors.reshape(-1, *[1] * (own.ndim - 1))
+        product = exact.astype(own.dtype)
+        if not np.issubdtype(own.dtype, np.floating) and not np.array_equal(product, exact):
+            raise RefusedError(
+                f"The data have weights of samples of dtype {own.dtype}, which cannot be multiplied with the weights given "
+                f"for step {step}. Give weights whose products are of this dtype, such as 0 and 1."
+            )
+        return product
+
+    def _as_used(self, factors: np.ndarray) -> np.ndarray:
+        """Return factors as the step takes them: rounded to its dtype, if it takes them."""
+        dtype = None if self._manifest.weights is not None else self._graph.weight_dtype
+        return factors if dtype is None else factors.astype(dtype).astype(np.float64)
+
+    def _first_changed(self, factors: np.ndarray) -> int | None:
+        """Return the first step whose batch holds a sample with another factor than 1, None if there is none."""
+        is_changed = factors != 1
+        return next((record.step for record in self._records if is_changed[record.rows].any()), None)
+
+    @property
+    def _starts_late(self) -> bool:
+        """Whether the steps before the first changed sample are the recorded ones, bit for bit.
+
+        Keras trains with weights of samples by another graph than without. Its operations are the same times one. But XLA
+        fuses them with others, and may round otherwise.
+        """
+        return self._manifest.weights is not None or not self._manifest.environment.get("jit_compile")
+
+    def _refuse_unknown(self, changed: int) -> None:
+        """Refuse other weights if what they change is not known.
+
+        Raises
+        ------
+        RefusedError
+            If the step takes no weights, or its loss divides by them; or if something else set weights or state after the
+            first changed step.
+        """
+        divided = [part["name"] for part in self._manifest.loss["losses"] if part["reduction"] == _BY_WEIGHTS]
+        if divided:
+            raise RefusedError(
+                f'The loss {divided[0]!r} has reduction="{_BY_WEIGHTS}": it divides by the sum of the weights, so another '
+                f"weight of one sample would also change those of the others in its batch. Train with the default reduction "
+                f'"sum_over_batch_size" to ask for other weights.'
+            )
+        reason = self._manifest.environment.get(NO_WEIGHTED_STEP)
+        if reason is not None or (self._manifest.weights is None and self._graph.weight_dtype is None):
+            why = (
+                reason if isinstance(reason, str) else "It was recorded without retrain=True, for keyframes."
+            )
+            raise RefusedError(
+                f"The training step of {self._where} takes no weights of samples, so it can only be trained again as it "
+                f"was. {why} Record it again with PathLogger(run_dir, retrain=True), and train with Keras' own train_step "
+                f"and compute_loss."
+            )
+        ends = [] if self._store.closing is None else [self._store.closing]
+        for record in [*self._records[changed + 1 :], *ends]:
+            self._refuse_set(record)
+
+    def _refuse_set(self, record: StepRecord) -> None:
+        what = None
+        if record.theta_before is not None:
+            what = "the weights"
+        elif record.state_before is not None:
+            before = self._store.step(record.step - 1).known.state
+            pairs = zip(self._manifest.state, before, record.state_before, strict=True)
+            moved = [spec.path for spec, a, b in pairs if spec.is_floating and not np.array_equal(a, b)]
+            what = ", ".join(moved[:3]) or None
+        if what is not None:
+            when = "after the last step" if record.step == len(self._store) else f"before step {record.step}"
+            raise RefusedError(
+                f"Something other than the optimizer set {what} {when} of {self._where}: a callback, such as "
+                f"EarlyStopping(restore_best_weights=True), set_weights, or averages of an optimizer with use_ema=True. "
+                f"What it would have set in a training with other weights of samples is not known."
+            )
+
+    def _now(self, step: int) -> Snapshot:
+        found = self._graph.variables.snapshot()
+        if not np.isfinite(found.theta).all():
+            raise RefusedError(
+                f"With these weights of samples, training diverges: the weights are NaN or infinite before step {step}. "
+                f"Give smaller weights."
+            )
+        return Snapshot(found.theta, found.state)
+
+
+class KeptStates:
+    """Weights and states of a training, held in memory: a path from one to the next.
+
+    Parameters
+    ----------
+    states : sequence of Snapshot
+        Two or more, in order.
+    layout : Layout
+        Their variables.
+    """
+
+    def __init__(self, states: Sequence[Snapshot], layout: Layout) -> None:
+        self.layout = layout
+        self._states = states
+
+    def __len__(self) -> int:
+        """Return the number of steps of the path: the number of states minus one."""
+        return len(self._states) - 1
+
+    def theta(self, step: int) -> np.ndarray:
+        """Return θ before ``step``, shape (D,)."""
+        return self._states[step].theta
+
+    def state(self, step: int) -> list[np.ndarray]:
+        """Return the non-trainable variables before ``step``."""
+        return self._states[step].state
+
+    def transition(self, step: int) -> Transition:
+        """Return what is known about ``step``: the weights and state at its start and its end."""
+        return transition_between(step, self._states[step], self._states[step + 1])
