@@ -1,7 +1,6 @@
 """`RetrainedRun`: a recorded training, trained again with other weights of samples."""
 
 import hashlib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -151,13 +150,5 @@ def retrain(
     if type(distance) is not int or distance < 1:
         raise ValueError(f"every must be a number of steps, 1 or more, or None; got {every!r}.")
     kept = {*range(0, steps, distance), steps}
-    if not retrainer.is_exact_here:
-        warnings.warn(
-            f"Training the first step of {run.run_dir} again gives other weights than the recorded ones: this machine "
-            f"rounds otherwise than that of the recording, or has other versions of TensorFlow. Compare with "
-            f"run.retrain(), not with the run.",
-            stacklevel=3,
-        )
-    with progress.task("Train again", steps) as advance:
-        states = retrainer.states(chosen[run.samples.id_of_row], kept, advance)
+    states = retrainer.states(chosen[run.samples.id_of_row], kept, progress)
     return RetrainedRun(run, chosen, states, compiled)

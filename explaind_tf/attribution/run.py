@@ -199,11 +199,13 @@ class Run(RecordedRun, Attributable):
         with ``fit(x, y, sample_weight=w)``, bit for bit; if the data had weights of their own, with these times w. So the
         loss of a sample counts w times, and the divisor of the mean over the batch stays the same. A weight of 0 leaves a
         sample out of all its batches. It still takes part in the statistics of a BatchNormalization, as it does in Keras.
-        On another machine than that of the recording, rounding may differ: a warning says so.
 
         Training begins at the first step whose batch holds a sample with another weight than 1. With keyframes, it begins at
         the keyframe before it. Only with ``jit_compile=True`` and data without weights, it begins at the first step: XLA
         compiles a training with weights otherwise, so steps before may differ from the recorded ones in the last bits.
+
+        The first call also trains these steps as they were, which must lead to the recorded weights. On another machine than
+        that of the recording, rounding may differ: a warning says so. Later calls on this run rely on it.
 
         Parameters
         ----------
@@ -229,6 +231,8 @@ class Run(RecordedRun, Attributable):
             If the run does not hold the training step, or not with weights of samples. If a loss divides by the sum of the
             weights (``reduction="mean_with_sample_weight"``). If something other than the optimizer set weights or state
             after the first changed step. If training diverges.
+        RunFormatError
+            If training as it was does not lead to the recorded weights, by more than rounding explains.
 
         Warns
         -----

@@ -16,7 +16,7 @@ from explaind_tf.runs.format.step_records import Snapshot, StepRecord
 from explaind_tf.runs.graphs.training_graph import TrainingGraph
 
 # Largest drift that is accepted, as a share of the distance between two keyframes. A ledger adds it to the residual.
-_LARGEST_DRIFT = 1e-2
+LARGEST_DRIFT = 1e-2
 
 ReadRecord = Callable[[int], StepRecord]
 
@@ -139,12 +139,11 @@ class KeyframeReplay:
         if closing is None or (is_changed and not ends_in_train):
             raise RunFormatError(f"{found}, and no keyframe follows that would show by how much. {cure}")
         reached = self._train(closing).known if ends_in_train else self.graph.variables.snapshot()
-        arrays = ([s.theta, *s.state] for s in (reached, closing.known, keyframe))
-        drift = max(_share(*three) for three in zip(*arrays, strict=True))
-        if not drift <= _LARGEST_DRIFT:
+        drift = drift_of(reached, closing.known, keyframe)
+        if not drift <= LARGEST_DRIFT:
             raise RunFormatError(
                 f"{found}. At the next keyframe they are off by {drift:.2g} of the distance between the two keyframes, more "
-                f"than the {_LARGEST_DRIFT:g} that rounding explains. {cure}"
+                f"than the {LARGEST_DRIFT:g} that rounding explains. {cure}"
             )
         if self.drift == 0:
             warnings.warn(
@@ -153,6 +152,12 @@ class KeyframeReplay:
                 stacklevel=2,
             )
         self.drift = max(self.drift, drift)
+
+
+def drift_of(reached: Snapshot, recorded: Snapshot, start: Snapshot) -> float:
+    """Return how far off weights and state are, at most, as a share of the distance that they moved."""
+    arrays = ([s.theta, *s.state] for s in (reached, recorded, start))
+    return max(_share(*three) for three in zip(*arrays, strict=True))
 
 
 def _share(reached: np.ndarray, recorded: np.ndarray, start: np.ndarray) -> float:

@@ -1,16 +1,19 @@
 """Recorded steps trained again with other weights of samples, from the recorded graphs and samples alone."""
 
-from collections.abc import Callable, Collection, Sequence
+import warnings
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
 from explaind_tf import constants
-from explaind_tf.errors import RefusedError
+from explaind_tf.errors import RefusedError, RunFormatError
 from explaind_tf.levels import SAMPLE
+from explaind_tf.progress import Progress
 from explaind_tf.runs.format.step_records import Layout, Snapshot, StepRecord
 from explaind_tf.runs.graphs.training_graph import NO_TRAINING_STEP, NO_WEIGHTED_STEP, TrainingGraph
+from explaind_tf.runs.keyframes import LARGEST_DRIFT, drift_of
 from explaind_tf.runs.reader import RecordedRun
 from explaind_tf.runs.steps import Transition, transition_between
 
@@ -34,6 +37,7 @@ class Retrainer:
     def __init__(self, run: RecordedRun) -> None:
         self._manifest, self._store, self._samples = run.manifest, run.step_store, run.samples
         self._where = str(run.run_dir)
+        self._checked_from: int | None = None  # the steps from there on lead where they led
         self._refuse_without_step()
         if not len(self._store):
             raise RefusedError(f"{self._where} has no whole step that could be trained again.")
@@ -62,20 +66,11 @@ class Retrainer:
         """The records of all steps, without the variables that the steps led to."""
         return [replace(self._store.recorded(step), snapshot=None) for step in range(len(self._store))]
 
-    @cached_property
-    def is_exact_here(self) -> bool:
-        """Whether this machine gives the recorded bits: whether the first step leads where it led in training."""
-        record = self._store.recorded(0)
-        self._graph.variables.restore(self._store.start)
-        self._graph.change(record)
-        self._graph.train(record, self._batch(record))
-        digest = record.digest if record.snapshot is None else record.snapshot.digest()
-        return self._graph.variables.snapshot().digest() == digest
-
-    def states(
-        self, factors: np.ndarray, kept: Collection[int], advance: Callable[[], None] = lambda: None
-    ) -> dict[int, Snapshot]:
+    def states(self, factors: np.ndarray, kept: Collection[int], progress: Progress) -> dict[int, Snapshot]:
         """Train again, and return weights and state before some steps.
+
+        Other factors than 1 tell a difference from the recorded training. So before they are used, the steps are trained
+        once with 1, which must lead where they led.
 
         Parameters
         ----------
@@ -83,8 +78,8 @@ class Retrainer:
             Factor of the weight of each row of the sample store, shape (rows,).
         kept : collection of int
             The steps; the number of steps stands for the end.
-        advance : callable
-            Called once for each step.
+        progress : Progress
+            Shows a bar.
 
         Returns
         -------
@@ -95,35 +90,80 @@ class Retrainer:
         ------
         RefusedError
             If the training with these factors is not known, or diverges.
+        RunFormatError
+            If the steps do not lead where they led, by more than rounding explains.
         """
         factors = self._as_used(factors)
         changed = self._first_changed(factors)
         if changed is None:
-            first, records = 0, self._records
-        else:
-            self._refuse_unknown(changed)
-            first, records = (changed if self._starts_late else 0), self._records
-        begin = self._store.start if first == 0 else self._store.step(first - 1).known
+            return self._checked(0, kept, progress)
+        self._refuse_unknown(changed)
+        first = changed if self._starts_late else 0
+        if self._checked_from is None or first < self._checked_from:
+            self._checked(first, (), progress)
         found = {step: Snapshot(*self._store.before(step)) for step in kept if step < first}
-        for _ in range(first):
-            advance()
-        graph = self._graph
-        graph.variables.restore(begin)
-        for record in records[first:]:
-            graph.change(record, keeps_floats=changed is not None and record.step > changed)
-            if record.step in kept:
-                found[record.step] = self._now(record.step)
-            self._train(record, None if changed is None else factors)
-            advance()
-        if self._store.closing is not None:
-            graph.change(self._store.closing, keeps_floats=changed is not None)
-        return found | {len(records): self._now(len(records))}
+        self._restore(first)
+        with progress.task("Train again", len(self._records) - first) as advance:
+            for record in self._records[first:]:
+                self._graph.change(record, keeps_floats=record.step > changed)
+                if record.step in kept:
+                    found[record.step] = self._now(record.step)
+                self._train(record, factors)
+                advance()
+        return found | self._end(keeps_floats=True)
 
-    def _train(self, record: StepRecord, factors: np.ndarray | None) -> None:
+    def _checked(self, first: int, kept: Collection[int], progress: Progress) -> dict[int, Snapshot]:
+        """Train as it was, and check that this leads where it led."""
+        found: dict[int, Snapshot] = {}
+        last = self._store.last()  # first, since it may use the graph, too
+        begin = self._restore(first)
+        with progress.task("Train again as it was", len(self._records) - first) as advance:
+            for record in self._records[first:]:
+                self._graph.change(record)
+                if record.step in kept:
+                    found[record.step] = self._now(record.step)
+                self._graph.train(record, self._batch(record))
+                advance()
+        self._compare(self._graph.variables.snapshot(), last, begin, first)
+        self._checked_from = first
+        return found | self._end()
+
+    def _restore(self, first: int) -> Snapshot:
+        """Set all variables to their values after the step before ``first``, and return these."""
+        begin = self._store.start if first == 0 else self._store.step(first - 1).known
+        self._graph.variables.restore(begin)
+        return begin
+
+    def _end(self, *, keeps_floats: bool = False) -> dict[int, Snapshot]:
+        """Make the changes after the last step, and return the end."""
+        if self._store.closing is not None:
+            self._graph.change(self._store.closing, keeps_floats=keeps_floats)
+        return {len(self._records): self._now(len(self._records))}
+
+    def _compare(self, reached: Snapshot, recorded: Snapshot, begin: Snapshot, first: int) -> None:
+        drift = drift_of(reached, recorded, begin)
+        if drift == 0:
+            return
+        found = (
+            f"Training the steps of {self._where} from {first} on again did not lead to the recorded weights: they are "
+            f"off by {drift:.2g} of the distance that they moved"
+        )
+        if not drift <= LARGEST_DRIFT:
+            raise RunFormatError(
+                f"{found}, more than the {LARGEST_DRIFT:g} that rounding explains. Either a callback set weights or the "
+                f"optimizer's variables after the logger's turn: then list the logger after callbacks that do so in "
+                f"on_train_batch_begin, and before those that do so in on_train_batch_end. Or this machine rounds otherwise "
+                f"than that of the recording, or has other versions: then train again there."
+            )
+        warnings.warn(
+            f"{found}. Rounding explains this much: this machine rounds otherwise than that of the recording, or has other "
+            f"versions. Compare with run.retrain(), not with the run.",
+            stacklevel=6,
+        )
+
+    def _train(self, record: StepRecord, factors: np.ndarray) -> None:
         graph, before = self._graph, self._graph.iteration
-        if factors is None:
-            graph.train(record, self._batch(record))
-        elif record.weights:
+        if record.weights:
             graph.train(record, self._batch(record, factors))
         else:
             graph.train(record, self._batch(record), factors[record.rows].astype(graph.weight_dtype))

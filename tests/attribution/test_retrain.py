@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import explaind_tf as xtf
-from explaind_tf import RefusedError
+from explaind_tf import RefusedError, RunFormatError
 from explaind_tf.runs.graphs.training_graph import TrainingGraph
 from tests.helpers import CLASSES, X, Y, batches, dense_model, dtype_policy, fit, flat, flat_theta
 from tests.nightly import sweep
@@ -64,6 +64,7 @@ CASES: dict[str, dict[str, Any]] = {
     "losses of two ranks": {
         "model": two_outputs,
         "y": (Y, RNG.normal(size=(10, 2, 2)).astype("float32")),
+        "loss": lambda: ["mse", "mse"],
         "compile": {"loss_weights": [1.0, 0.5]},
     },
     "a sum": {"loss": lambda: keras.losses.MeanSquaredError(reduction="sum")},
@@ -90,7 +91,8 @@ def train(case: dict[str, Any], weights: Any, *callbacks: Any) -> keras.Model:
 
 def record(run_dir: Path, case: dict[str, Any], *callbacks: Any, **options: Any) -> xtf.Run:
     with dtype_policy(case.get("policy", "float32")):
-        train(case, None, xtf.PathLogger(run_dir, verbose=False, **options), *callbacks)
+        # After the callbacks that change something before a step.
+        train(case, None, *callbacks, xtf.PathLogger(run_dir, verbose=False, **options))
     return xtf.open_run(run_dir)
 
 
@@ -174,7 +176,8 @@ class TestPath:
 
     def test_measure_is_the_final_prediction(self, run_of: Callable[[str], xtf.Run]):
         run = run_of(CORE[0])
-        values = run.measure(X[:3], xtf.measurements.outputs(output_names=["a", "b"]))
+        named = xtf.measurements.Measurement("both", lambda outputs: outputs, output_names=["a", "b"])
+        values = run.measure(X[:3], named)
         assert values.dims == ("input", "output") and values.output.values.tolist() == ["a", "b"]
         np.testing.assert_array_equal(values, run.attribute(X[:3], progress=False).final)
 
@@ -196,6 +199,17 @@ class TestPath:
         for weight in (0.0, 0.5):
             run.retrain({LATE: weight})
         assert taken == [2, 3, 4, 5] * 2 and len(loaded) == 1
+
+    def test_a_run_is_checked_once_from_where_it_is_trained_again(
+        self, run_of: Callable[[str], xtf.Run], monkeypatch: pytest.MonkeyPatch
+    ):
+        run, taken = run_of(CORE[0]), []
+        train = TrainingGraph.train
+        monkeypatch.setattr(TrainingGraph, "train", lambda *a: taken.append(a[1].step) or train(*a))
+        run.retrain({LATE: 0.0})
+        assert taken == [2, 3, 4, 5] * 2
+        run.retrain({1: 0.0})
+        assert taken[8:] == [*range(6)] * 2
 
 
 class SetWeights(keras.callbacks.Callback):
@@ -314,6 +328,16 @@ class TestRefusals:
         with pytest.raises(RefusedError, match="training diverges"):
             run_of("weights of the data").retrain({1: 1e38})
 
+    def test_changes_after_the_turn_of_the_logger(self, run_dir: Path):
+        logger = xtf.PathLogger(run_dir, verbose=False)
+        train({}, None, logger, SetWeights())
+        run = xtf.open_run(run_dir)
+        for weights in (None, {1: 0}):
+            with pytest.raises(
+                RunFormatError, match=r"Training the steps of .* from 0 on.*list the logger after"
+            ):
+                run.retrain(weights)
+
     def test_another_machine_is_said(self, run_of: Callable[[str], xtf.Run], monkeypatch: pytest.MonkeyPatch):
         train = TrainingGraph.train
 
@@ -323,5 +347,8 @@ class TestRefusals:
                 variable.assign(variable * (1 + 1e-6))
 
         monkeypatch.setattr(TrainingGraph, "train", rounded)
-        with pytest.warns(UserWarning, match=r"rounds otherwise.*Compare with run\.retrain\(\)"):
-            run_of(CORE[0]).retrain({1: 0})
+        run = run_of(CORE[0])
+        with pytest.warns(UserWarning, match=r"rounds otherwise.*Compare with run\.retrain\(\)") as caught:
+            run.retrain({1: 0})
+        assert caught[0].filename == __file__
+        run.retrain({1: 0})
