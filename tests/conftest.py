@@ -12,6 +12,7 @@ import hypothesis
 import keras
 import pytest
 
+import explaind_tf as xtf
 from tests.helpers import Recorded, double_precision, record
 from tests.nightly import (  # noqa: F401 - hooks of pytest
     pytest_collection_modifyitems,
@@ -22,6 +23,13 @@ from tests.nightly import (  # noqa: F401 - hooks of pytest
 # No deadline, as no test asserts a duration: machines of continuous integration are noisy.
 hypothesis.settings.register_profile("explaind_tf", deadline=None)
 hypothesis.settings.load_profile("explaind_tf")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _leave_out_training_steps(request: pytest.FixtureRequest) -> None:
+    """Have recordings leave out the training step by day, unless a test asks for it: it takes half a second each time."""
+    if "nightly" not in request.config.option.markexpr:
+        xtf.PathLogger.__init__.__kwdefaults__["retrain"] = False
 
 
 @pytest.fixture(scope="session")

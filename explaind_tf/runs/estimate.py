@@ -8,6 +8,7 @@ from rich.filesize import decimal
 from explaind_tf import constants
 from explaind_tf.errors import RefusedError
 from explaind_tf.runs.format.step_records import encode_step
+from explaind_tf.runs.graphs.training_graph import LEFT_OUT, NO_WEIGHTED_STEP
 from explaind_tf.runs.reader import RecordedRun
 from explaind_tf.runs.storage.records import FRAME_BYTES
 from explaind_tf.runs.storage.tf_example import Buffers
@@ -135,7 +136,7 @@ def estimate_from(run: RecordedRun, steps: int, samples: int | None = None) -> E
         graphs=graphs + (run.run_dir / constants.MANIFEST_FILE).stat().st_size,
         training=training or keyframe + graphs,  # roughly, if the run has no training step
         steps=steps,
-        keeps_training=training > 0,
+        keeps_training=training > 0 and run.manifest.environment.get(NO_WEIGHTED_STEP) != LEFT_OUT,
     )
 
 

@@ -229,7 +229,7 @@ class Retrainer:
         reason = self._manifest.environment.get(NO_WEIGHTED_STEP)
         if reason is not None or (self._manifest.weights is None and self._graph.weight_dtype is None):
             why = (
-                reason if isinstance(reason, str) else "It was recorded without retrain=True, for keyframes."
+                reason if isinstance(reason, str) else "It was recorded by an earlier version of explaind_tf."
             )
             raise RefusedError(
                 f"The training step of {self._where} takes no weights of samples, so it can only be trained again as it "

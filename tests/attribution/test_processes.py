@@ -53,7 +53,7 @@ def test_a_run_is_attributed_where_its_custom_layer_does_not_exist(tmp_path):
     model = keras.Sequential(layers, name="net")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(xtf.PathAdamW(1e-2), loss=loss)
-    logger = xtf.PathLogger(tmp_path / "run", verbose=False)
+    logger, start = xtf.PathLogger(tmp_path / "run", retrain=True, verbose=False), model.get_weights()
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
     model.fit(logger.tap(dataset), epochs=2, callbacks=[logger], verbose=0, shuffle=False)
     np.save(tmp_path / "x.npy", x[:4])
@@ -64,7 +64,9 @@ def test_a_run_is_attributed_where_its_custom_layer_does_not_exist(tmp_path):
         ledger = run.attribute(np.load(sys.argv[2]), axes=("sample", "layer"))
         ledger.explaind.check()
         known = [name for name in keras.saving.get_custom_objects() if "Wavelet" in name]
-        print(json.dumps({"final": ledger.final.values.tolist(), "layers": ledger.layer.values.tolist(), "known": known}))
+        without = [w.tolist() for w in run.retrain({3: 0}).theta(1).values()]
+        layers = ledger.layer.values.tolist()
+        print(json.dumps({"final": ledger.final.values.tolist(), "layers": layers, "known": known, "without": without}))
         """,
         tmp_path / "run",
         tmp_path / "x.npy",
@@ -72,6 +74,13 @@ def test_a_run_is_attributed_where_its_custom_layer_does_not_exist(tmp_path):
     assert found["known"] == []
     assert found["layers"] == ["net/wavelet", "net/logits"]
     np.testing.assert_allclose(found["final"], model.predict(x[:4], verbose=0), atol=1e-6)
+    model.set_weights(start)
+    model.compile(xtf.PathAdamW(1e-2), loss=loss)
+    weights = np.ones(20, "float32")
+    weights[3] = 0
+    model.fit(x, y, batch_size=8, epochs=2, sample_weight=weights, verbose=0, shuffle=False)
+    for found_weight, weight in zip(found["without"], model.get_weights(), strict=True):
+        np.testing.assert_array_equal(np.array(found_weight, "float32"), weight)
 
 
 def _record(run_dir, *, samples, steps):

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import explaind_tf as xtf
 from explaind_tf import RefusedError, RunFormatError
@@ -92,7 +93,9 @@ def train(case: dict[str, Any], weights: Any, *callbacks: Any) -> keras.Model:
 def record(run_dir: Path, case: dict[str, Any], *callbacks: Any, **options: Any) -> xtf.Run:
     with dtype_policy(case.get("policy", "float32")):
         # After the callbacks that change something before a step.
-        train(case, None, *callbacks, xtf.PathLogger(run_dir, verbose=False, **options))
+        train(
+            case, None, *callbacks, xtf.PathLogger(run_dir, **{"retrain": True, "verbose": False} | options)
+        )
     return xtf.open_run(run_dir)
 
 
@@ -248,7 +251,7 @@ class TestChangesOfSomethingElse:
         keras.utils.set_random_seed(0)
         model = dense_model()
         model.compile(xtf.PathAdamW(0.01), loss="mse")
-        fit(model, batches(), SetAtEnd(), xtf.PathLogger(run_dir, verbose=False), epochs=1)
+        fit(model, batches(), SetAtEnd(), xtf.PathLogger(run_dir, retrain=True, verbose=False), epochs=1)
         run = xtf.open_run(run_dir)
         assert_same_path(run.retrain(), run)
         with pytest.raises(RefusedError, match="set the weights after the last step"):
@@ -261,6 +264,25 @@ class TestChangesOfSomethingElse:
         weights = np.ones(10, "float32")
         weights[1] = 0
         assert_ends_as(run.retrain({1: 0}), train(case, weights, SetRate(), SetSeed()))
+
+
+class Counting(keras.metrics.Metric):
+    """Takes no weights, or looks up a table."""
+
+    def __init__(self, *, has_table: bool) -> None:
+        super().__init__(name="counting")
+        keys = tf.lookup.KeyValueTensorInitializer([0, 1], [1.0, 2.0], tf.int32, tf.float32)
+        self.table = tf.lookup.StaticHashTable(keys, 0.0) if has_table else None
+        self.total = self.add_variable((), "zeros")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        if self.table is not None:
+            self.total.assign_add(self.table.lookup(tf.constant(1)))
+        elif sample_weight is not None:
+            raise NotImplementedError("no weights, please")
+
+    def result(self) -> Any:
+        return self.total
 
 
 class OwnStep(keras.Sequential):
@@ -316,6 +338,23 @@ class TestRefusals:
         with pytest.raises(RefusedError, match="OwnStep has a train_step of its own"):
             run.retrain({1: 0})
 
+    def test_metrics_that_take_no_weights(self, run_dir: Path):
+        run = record(run_dir, {"compile": {"weighted_metrics": [Counting(has_table=False)]}})
+        assert_same_path(run.retrain(), run)
+        with pytest.raises(RefusedError, match=r"fails with weights of samples: .*no weights, please"):
+            run.retrain({1: 0})
+
+    def test_metrics_with_a_table(self, run_dir: Path):
+        run = record(run_dir, {"compile": {"metrics": [Counting(has_table=True)]}})
+        with pytest.raises(RefusedError, match="resources that are not variables, such as tables"):
+            run.retrain()
+
+    def test_runs_for_keyframes_alone(self, run_dir: Path):
+        run = record(run_dir, {}, every=4, retrain=False)
+        assert_same_path(run.retrain(), run)
+        with pytest.raises(RefusedError, match=r"takes no weights of samples.*retrain=False"):
+            run.retrain({1: 0})
+
     def test_weights_that_are_whole_numbers(self, run_dir: Path):
         run = record(run_dir, {"weights": np.arange(10)})
         without = np.arange(10)
@@ -326,10 +365,10 @@ class TestRefusals:
 
     def test_divergence(self, run_of: Callable[[str], xtf.Run]):
         with pytest.raises(RefusedError, match="training diverges"):
-            run_of("weights of the data").retrain({1: 1e38})
+            run_of(CORE[0]).retrain({1: np.finfo("float32").max})
 
     def test_changes_after_the_turn_of_the_logger(self, run_dir: Path):
-        logger = xtf.PathLogger(run_dir, verbose=False)
+        logger = xtf.PathLogger(run_dir, retrain=True, verbose=False)
         train({}, None, logger, SetWeights())
         run = xtf.open_run(run_dir)
         for weights in (None, {1: 0}):

@@ -50,7 +50,7 @@ def record(run_dir: Path, model: keras.Model, dataset: tf.data.Dataset, **option
         "mse" if model.output_shape[-1] == 2 else keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
     model.compile(xtf.PathAdamW(1e-3), loss=loss)
-    logger = xtf.PathLogger(run_dir, verbose=False, **options)
+    logger = xtf.PathLogger(run_dir, **{"retrain": True, "verbose": False} | options)
     fit(model, logger.tap(dataset), logger, epochs=EPOCHS)
     assert logger._session is not None
     assert logger._session.estimate is not None
@@ -77,6 +77,14 @@ def test_long_run_is_estimated_from_a_short_one(run_dir: Path, short_dir: Path, 
     record(run_dir, *wide(), every=every)
     found = estimate_from(xtf.open_run(short_dir), steps=3 * EPOCHS)
     assert Estimate(**vars(found) | {"every": every}).total == pytest.approx(size_of(run_dir), rel=0.2)
+
+
+@pytest.mark.parametrize("retrain", [True, False])
+def test_estimate_counts_the_training_step_where_it_is_stored(run_dir: Path, retrain: bool):
+    estimate = record(run_dir, *wide(), retrain=retrain)
+    found = estimate_from(xtf.open_run(run_dir), steps=3 * EPOCHS)
+    assert estimate.keeps_training == found.keeps_training == retrain
+    assert found.total == pytest.approx(size_of(run_dir), rel=0.05)
 
 
 class TestBudget:

@@ -13,7 +13,7 @@ from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.recording.exporting.pure_functions import ModelFacts, save_module
 from explaind_tf.recording.observing.batches import BatchForm
 from explaind_tf.recording.recording_options import RecordingOptions
-from explaind_tf.runs.graphs.training_graph import NO_TRAINING_STEP, NO_WEIGHTED_STEP
+from explaind_tf.runs.graphs.training_graph import LEFT_OUT, NO_TRAINING_STEP, NO_WEIGHTED_STEP
 from explaind_tf.runs.graphs.training_variables import TrainingVariables
 
 _PYTHON_CALLS = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
@@ -42,8 +42,10 @@ class TrainingStep(tf.Module):
     form : BatchForm
         The form of a batch.
     weight_rank : int or None
-        Number of axes of the weights of samples with which Keras' losses are to be weighted: the module then has a second
-        function, ``weighted_step``, which takes them beside the batch. None for the step alone.
+        Number of axes of the weights of samples with which Keras' losses are to be weighted: the module then has the
+        function ``weighted_step``, which takes them beside the batch. None for the step alone.
+    is_plain : bool
+        Whether the module has the function ``step``, which takes a batch as it was.
 
     Raises
     ------
@@ -58,6 +60,8 @@ class TrainingStep(tf.Module):
         variables: TrainingVariables,
         form: BatchForm,
         weight_rank: int | None = None,
+        *,
+        is_plain: bool = True,
     ) -> None:
         super().__init__(name="training_step")
         for name, group in variables.by_group().items():
@@ -66,24 +70,25 @@ class TrainingStep(tf.Module):
         self.iterations = optimizer._iterations.value
         self.learning_rate = [rate.value] if isinstance(rate, keras.Variable) else []
         self.stepped = optimizer.stepped_buffers(model.trainable_variables)
-        self.step = _traced(model, form)
+        traced = []
+        if is_plain:
+            traced.append(_traced(model, form))
+            self.step = _saved_as(traced[-1])
         if weight_rank is not None:
-            self.weighted_step = _traced_with_weights(model, form, weight_rank)
+            traced.append(_traced_with_weights(model, form, weight_rank))
+            self.weighted_step = _saved_as(traced[-1])
         known = {id(variable) for variable in self.variables}
         # Metrics and the optimizer's notes. No weight depends on them, but the step writes to them.
-        met = {id(v): v for function in self._functions for v in function.graph.variables}
+        met = {id(variable): variable for concrete in traced for variable in concrete.graph.variables}
         self.others = [variable for key, variable in met.items() if key not in known]
-
-    @property
-    def _functions(self) -> list[Any]:
-        names = [name for name in ("step", "weighted_step") if hasattr(self, name)]
-        return [getattr(self, name).get_concrete_function() for name in names]
+        _refuse_resources(traced)
+        self._graph_bytes = sum(concrete.graph.as_graph_def().ByteSize() for concrete in traced)
 
     @property
     def byte_count(self) -> int:
         """Approximate bytes of graphs and variables."""
         values = sum(variable.shape.num_elements() * variable.dtype.size for variable in self.variables)
-        return values + sum(function.graph.as_graph_def().ByteSize() for function in self._functions)
+        return values + self._graph_bytes
 
     def save(self, path: str) -> None:
         """Write the step as a SavedModel."""
@@ -137,12 +142,16 @@ def export_training_step(
         return ExportedStep(None, {})
     is_needed = options.every != 1
     if not (is_needed or options.retrain):
-        return ExportedStep(None, {NO_TRAINING_STEP: "It was recorded with PathLogger(retrain=False)."})
+        return ExportedStep(None, {NO_TRAINING_STEP: LEFT_OUT})
     try:
         _refuse_eager(model)
-        rank, reasons = (None, {}) if not options.retrain else _rank_of_weights(model, form, facts)
+        rank, reasons = None, {NO_WEIGHTED_STEP: LEFT_OUT}
+        if options.retrain:
+            rank, reasons = _rank_of_weights(model, form, facts)
         try:
-            step = TrainingStep(model, optimizer, variables, form, rank)
+            # By operations, the step with weights of 1 is the step without. XLA fuses them otherwise.
+            is_plain = is_needed or rank is None or bool(model.jit_compile)
+            step = TrainingStep(model, optimizer, variables, form, rank, is_plain=is_plain)
             return ExportedStep(step, reasons, options.retrain)
         except _TakesNoWeightsError as error:
             step = TrainingStep(model, optimizer, variables, form)
@@ -227,15 +236,15 @@ def _traced_with_weights(model: keras.Model, form: BatchForm, rank: int) -> Any:
 
 
 def _checked(function: Any, specs: Sequence[tf.TensorSpec]) -> Any:
-    """Return a function, traced.
+    """Return a function as traced for these specs.
 
     Raises
     ------
     RefusedError
         If it calls Python.
     """
-    traced = tf.function(function, input_signature=list(specs), autograph=False)
-    definition = traced.get_concrete_function().graph.as_graph_def()
+    concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
+    definition = concrete.graph.as_graph_def()
     nodes = [*definition.node, *(node for f in definition.library.function for node in f.node_def)]
     found = sorted({node.name for node in nodes if node.op in _PYTHON_CALLS})
     if found:
@@ -243,4 +252,28 @@ def _checked(function: Any, specs: Sequence[tf.TensorSpec]) -> Any:
             f"The training step calls Python ({', '.join(found[:3])}: tf.numpy_function or tf.py_function). Python is not "
             f"recorded, so steps could not be trained again. Do without it."
         )
-    return traced
+    return concrete
+
+
+def _refuse_resources(traced: Sequence[Any]) -> None:
+    """Refuse functions that use more than variables, such as a table that a metric looks up.
+
+    Raises
+    ------
+    RefusedError
+        If one does.
+    """
+    for concrete in traced:
+        handles = {id(variable.handle) for variable in concrete.graph.variables}
+        others = [t for t in concrete.captured_inputs if t.dtype == tf.resource and id(t) not in handles]
+        if others:
+            raise RefusedError(
+                f"The training step uses {len(others)} resources that are not variables, such as tables. They are not "
+                f"recorded, so steps could not be trained again. Compile without metrics that use them."
+            )
+
+
+def _saved_as(concrete: Any) -> Any:
+    """Return what saves a traced function. TensorFlow traces what it saves once more: here only the call."""
+    specs, _ = concrete.structured_input_signature
+    return tf.function(lambda *flat: concrete(*flat), input_signature=specs, autograph=False)
