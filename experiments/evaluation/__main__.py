@@ -17,7 +17,8 @@ from experiments.evaluation.sizes import QUICK, Settings
 from experiments.evaluation.splits import Split, flipped, marked, with_shortcut
 from experiments.results import Findings, Image, Table, new_figure
 from explaind_tf.analysis import evaluation
-from explaind_tf.analysis.evaluation import Interval, Method
+from explaind_tf.analysis.evaluation import Method
+from explaind_tf.correlations import Interval, rank_correlation
 
 NAME = "evaluation"
 TASKS = {
@@ -124,7 +125,7 @@ def _ceiling(outcomes: np.ndarray) -> float | None:
     """Return how well one retraining ranks another: their correlation over subsets, mean over inputs."""
     if len(outcomes) < 2:
         return None
-    return float(evaluation.rank_correlation(outcomes[0].T, outcomes[1].T).mean())
+    return float(rank_correlation(outcomes[0].T, outcomes[1].T).mean())
 
 
 def _table(found: Mapping[str, Mapping[str, Interval]], ceiling: Mapping[str, float | None]) -> Table:

@@ -19,6 +19,7 @@ from explaind_tf import constants as names
 from explaind_tf import measurements
 from explaind_tf.analysis.gradients import Gradients
 from explaind_tf.attribution import Run
+from explaind_tf.correlations import Interval, bootstrap, rank_correlation
 
 # (inputs, labels) -> (inputs, samples)
 Influence = Callable[[Any, np.ndarray], np.ndarray]
@@ -44,15 +45,6 @@ class Method:
         """Return how suspect each training sample is of a wrong label, judged by held-out inputs, shape (samples,)."""
         mean = self.influence(x, y).mean(axis=0)
         return -mean if self.is_signed else mean
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its bootstrap percentile interval of 95 %."""
-
-    value: float
-    low: float
-    high: float
 
 
 def methods(
@@ -213,34 +205,6 @@ def auc(scores: np.ndarray, is_positive: np.ndarray) -> np.ndarray:
     ranks = np.where(is_positive, rankdata(scores, axis=1), 0).sum(axis=1)
     pairs = (positive * (is_positive.shape[1] - positive)).astype(np.float64)
     return (ranks - positive * (positive + 1) / 2) / np.where(pairs > 0, pairs, np.nan)
-
-
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return Spearman's correlation of each row of two arrays; zero where a row is constant."""
-    a, b = (rankdata(values, axis=1) - (values.shape[1] + 1) / 2 for values in (a, b))
-    scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    return (a * b).sum(axis=1) / np.where(scale > 0, scale, np.inf)
-
-
-def bootstrap(
-    statistic: Callable[..., float], counts: Sequence[int], seed: int, *, resamples: int = 500
-) -> Interval:
-    """Return a statistic with its percentile interval, each of its axes resampled with replacement.
-
-    Parameters
-    ----------
-    statistic : callable
-        Takes the chosen rows of each axis.
-    counts : sequence of int
-        Lengths of the axes.
-    seed, resamples : int
-        Seed and number of draws of the bootstrap.
-    """
-    rng = np.random.default_rng(seed)
-    drawn = [statistic(*(rng.integers(0, count, count) for count in counts)) for _ in range(resamples)]
-    # The statistic of a draw without one of the two classes is NaN.
-    low, high = np.nanquantile(drawn, (0.025, 0.975))
-    return Interval(statistic(*(np.arange(count) for count in counts)), float(low), float(high))
 
 
 def _products(gradients: Gradients, step: int, x: Any, y: np.ndarray, *, cosine: bool = False) -> np.ndarray:

@@ -1,0 +1,137 @@
+"""How far first-order counterfactual answers can be trusted, measured by training again without some samples."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import xarray as xr
+
+from explaind_tf import constants as names
+from explaind_tf.correlations import Interval, bootstrap, rank_correlation
+from explaind_tf.progress import Progress
+from explaind_tf.runs import RecordedRun
+from explaind_tf.runs.format.step_records import Snapshot
+from explaind_tf.runs.retraining import Retrainer
+
+
+class Retrains(Protocol):
+    """Gives a measurement after training with other weights of samples."""
+
+    def __call__(self, weights: np.ndarray) -> xr.DataArray:
+        """Return the measurement, dims (input, output), for one weight for each sample, shape (samples,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How well responses foretell what training without some samples gives.
+
+    Attributes
+    ----------
+    correlation : Interval
+        Spearman's correlation over retrainings of the foretold with the found change, mean over measurements, with a
+        bootstrap interval over retrainings and measurements. 1 is perfect, 0 chance.
+    size : float
+        Found over foretold change, by least squares over all retrainings and measurements: 1 if sizes are right.
+    retrainings : int
+        How often the training was repeated.
+    left_out : int
+        How many samples, or groups, each of them left out.
+    foretold, found : np.ndarray
+        The changes of the measurements, shape (retrainings, inputs, O).
+    """
+
+    correlation: Interval
+    size: float
+    retrainings: int
+    left_out: int
+    foretold: np.ndarray
+    found: np.ndarray
+
+    def __str__(self) -> str:
+        """Return the verdict in a sentence."""
+        own = self.correlation
+        return (
+            f"Rank correlation with {self.retrainings} trainings without {self.left_out} of them each: {own.value:.2f} "
+            f"({own.low:.2f} to {own.high:.2f}); found over foretold change: {self.size:.2f}."
+        )
+
+
+def validate(
+    answer: xr.Dataset, members: np.ndarray, retrain: Retrains, *, retrainings: int, share: float, seed: int
+) -> Verdict:
+    """Leave random samples out, and compare the change of measurements with what their responses foretell.
+
+    Parameters
+    ----------
+    answer : xarray.Dataset
+        With ``response`` by sample or group, and ``final``.
+    members : np.ndarray of int
+        For each sample its position on the answer's axis of samples or groups, shape (samples,).
+    retrain : callable
+        Trains again.
+    retrainings : int
+        How often.
+    share : float
+        Share of the samples or groups that each leaves out; at least one.
+    seed : int
+        Seed of the draws.
+    """
+    axis = names.GROUP if names.GROUP in answer.response.dims else names.SAMPLE
+    kept = (names.INPUT, names.OUTPUT, axis)
+    response = answer.response.sum([dim for dim in answer.response.dims if dim not in kept]).transpose(*kept)
+    count = response.sizes[axis]
+    left_out = max(1, round(share * count))
+    rng = np.random.default_rng(seed)
+    foretold, found = [], []
+    for _ in range(retrainings):
+        chosen = rng.choice(count, left_out, replace=False)
+        without = retrain(np.where(np.isin(members, chosen), 0.0, 1.0))
+        foretold.append(-response.values[..., chosen].sum(axis=-1))
+        found.append(without.values - answer[names.FINAL].values)
+    return _verdict(np.array(foretold), np.array(found), left_out, seed)
+
+
+def _verdict(foretold: np.ndarray, found: np.ndarray, left_out: int, seed: int) -> Verdict:
+    rows = [array.reshape(len(array), -1).T for array in (foretold, found)]
+
+    def score(measurements: np.ndarray, retrainings: np.ndarray) -> float:
+        return float(rank_correlation(*(row[np.ix_(measurements, retrainings)] for row in rows)).mean())
+
+    square = float((foretold**2).sum())
+    size = float((foretold * found).sum()) / square if square else 0.0
+    return Verdict(bootstrap(score, rows[0].shape, seed), size, len(found), left_out, foretold, found)
+
+
+def smoothness_of(
+    run: RecordedRun, retrainer: Retrainer, *, share: float, directions: int, seed: int, progress: Progress
+) -> float:
+    """Return how alike the first and the second half of a change of weights change what training leads to.
+
+    See :meth:`explaind_tf.Run.smoothness`.
+    """
+    samples = run.samples
+    count = len(samples.ids)
+    rng = np.random.default_rng(seed)
+    agreed = moved = 0.0
+    for _ in range(directions):
+        chosen = rng.choice(count, max(1, round(share * count)), replace=False)
+        first, second = _moves(run, retrainer, np.isin(np.arange(count), chosen), progress)
+        weight = np.abs(first) + np.abs(second)
+        agreed += float((np.sign(first) * np.sign(second) * weight).sum())
+        moved += float(weight.sum())
+    return agreed / moved if moved else 1.0
+
+
+def _moves(
+    run: RecordedRun, retrainer: Retrainer, is_chosen: np.ndarray, progress: Progress
+) -> Iterator[np.ndarray]:
+    """Yield how the final weights move when chosen samples are left out by half, and then whole."""
+    last = len(run.steps)
+    theta = [run.step_store.theta(last)]
+    for weight in (0.5, 0.0):
+        weights = np.where(is_chosen, weight, 1.0)[run.samples.id_of_row]
+        state: Snapshot = retrainer.states(weights, (last,), progress)[last]
+        theta.append(state.theta)
+    yield from np.diff(np.stack(theta).astype(np.float64), axis=0)
