@@ -45,6 +45,8 @@ CANCELLED: Final = "cancelled"
 
 # Variable of counterfactual answers: the derivative of the final measurement by the weight of a sample.
 RESPONSE: Final = "response"
+# Attribute of a counterfactual answer: how well retraining bears it out, in words.
+VERDICT: Final = "verdict"
 
 # Coordinate of a ledger: the farthest that an input's outputs got from their start. The tolerance is relative to it.
 MOVEMENT: Final = "movement"

@@ -104,6 +104,10 @@ def methods(
     def data(x: Any, y: np.ndarray) -> np.ndarray:
         return ledger(x, y, (names.SAMPLE,))
 
+    def counterfactual(x: Any, y: np.ndarray) -> np.ndarray:
+        found = run.counterfactual(x, measurements.log_prob(y), progress=False)
+        return found[names.RESPONSE].squeeze(names.OUTPUT).values
+
     rng = np.random.default_rng(seed)
     return {
         "data influence": Method(data, is_signed=True),
@@ -111,6 +115,7 @@ def methods(
             lambda x, y: np.abs(ledger(x, y, (names.SAMPLE, names.STEP))).sum(axis=-1), is_signed=False
         ),
         "self-influence": Method(of_itself(data), is_signed=False),
+        "counterfactual": Method(counterfactual, is_signed=True),
         "TracIn": Method(tracin, is_signed=True),
         "TracIn, self": Method(of_itself(tracin), is_signed=False),
         "gradient dot": Method(lambda x, y: _products(gradients, last, x, y), is_signed=True),

@@ -70,6 +70,6 @@ def respond(task: Task, measurement: Measurement, by: By, progress: Progress) ->
         names.STEP: task.steps,
     }
     values = add_up(ResponseSweep(task, by).run(progress), question, lengths)
-    return build_responses(run, question, measurement, values, final_values(task, measurement)).assign_attrs(
-        by=by
-    )
+    covers = "all steps" if task.steps == len(run.steps) else f"steps {question.first} to {question.stop - 1}"
+    answer = build_responses(run, question, measurement, values, final_values(task, measurement))
+    return answer.assign_attrs(by=by, covers=covers)

@@ -1,9 +1,10 @@
 """`Run`: a recorded run that answers questions."""
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from explaind_tf import constants as names
@@ -12,6 +13,7 @@ from explaind_tf.attribution.attributable import Attributable, chosen_measuremen
 from explaind_tf.attribution.counterfactual import check_response, respond
 from explaind_tf.attribution.curves import training_curves
 from explaind_tf.attribution.retrained_run import RetrainedRun, Weights, retrain
+from explaind_tf.attribution.verdicts import smoothness_of, validate
 from explaind_tf.kernel.derivatives.derivatives import Precisions
 from explaind_tf.levels import PATH, SAMPLE
 from explaind_tf.progress import Progress
@@ -165,7 +167,52 @@ class Run(RecordedRun, Attributable):
             dtype=dtype,
         )
         check_response(self, options, by)
-        return respond(self._task(inputs, chosen, options), chosen, by, Progress(progress))
+        task = self._task(inputs, chosen, options)
+        answer = respond(task, chosen, by, Progress(progress))
+        if by == "weight":
+
+            def measured(factors: np.ndarray) -> xr.DataArray:
+                groups = task.question.groups
+                weights = factors if groups is None else factors[groups.of_id]
+                return self.retrain(weights, progress=progress).measure(inputs, chosen)
+
+            answer.explaind.answered_by(partial(validate, measured))
+        return answer
+
+    def smoothness(
+        self, *, share: float = 0.05, directions: int = 3, seed: int = 0, progress: bool = True
+    ) -> float:
+        """Return how smoothly the end of training depends on the weights of samples: the worth of first-order answers.
+
+        Random samples are left out by half, and then whole. With Δ₁ and Δ₂ the moves of the final weights θ_i by the first
+        and the second half,
+
+            smoothness = Σ_i (|Δ₁ᵢ| + |Δ₂ᵢ|) · sign(Δ₁ᵢ) · sign(Δ₂ᵢ) / Σ_i (|Δ₁ᵢ| + |Δ₂ᵢ|),
+
+        which is 1 if both move all weights alike, and 0 if the one says nothing of the other. It is close to the
+        metasmoothness of Engstrom et al. (arXiv:2503.13751). :meth:`counterfactual` foretells well where it is near 1. What
+        helps is a larger ``epsilon`` of Adam, a smaller learning rate, larger batches, and smooth activations
+        (docs/how-to/counterfactual.md).
+
+        Parameters
+        ----------
+        share : float
+            Share of the samples that are left out.
+        directions : int
+            How many random choices. Each takes two trainings.
+        seed : int
+            Seed of the choices.
+        progress : bool
+            Whether to show progress bars (on a terminal only).
+
+        Raises
+        ------
+        RefusedError
+            As :meth:`retrain` does.
+        """
+        return smoothness_of(
+            self, self._retrainer, share=share, directions=directions, seed=seed, progress=Progress(progress)
+        )
 
     def curves(self, *, progress: bool = True) -> xr.Dataset:
         """Return training loss and learning rate of each step. The loss takes a forward pass of the step's batch.

@@ -15,11 +15,11 @@ from explaind_tf.runs.format.step_records import Snapshot
 from explaind_tf.runs.retraining import Retrainer
 
 
-class Retrains(Protocol):
-    """Gives a measurement after training with other weights of samples."""
+class Retrain(Protocol):
+    """Gives a measurement after training with other weights of samples or groups."""
 
-    def __call__(self, weights: np.ndarray) -> xr.DataArray:
-        """Return the measurement, dims (input, output), for one weight for each sample, shape (samples,)."""
+    def __call__(self, factors: np.ndarray) -> xr.DataArray:
+        """Return the measurement, dims (input, output), for a weight for each sample, or each group, of an answer."""
         ...
 
 
@@ -58,26 +58,32 @@ class Verdict:
         )
 
 
-def validate(
-    answer: xr.Dataset, members: np.ndarray, retrain: Retrains, *, retrainings: int, share: float, seed: int
-) -> Verdict:
+def validate(retrain: Retrain, answer: xr.Dataset, *, retrainings: int, share: float, seed: int) -> Verdict:
     """Leave random samples out, and compare the change of measurements with what their responses foretell.
 
     Parameters
     ----------
-    answer : xarray.Dataset
-        With ``response`` by sample or group, and ``final``.
-    members : np.ndarray of int
-        For each sample its position on the answer's axis of samples or groups, shape (samples,).
     retrain : callable
         Trains again.
+    answer : xarray.Dataset
+        With ``response`` by sample or group, and ``final``.
     retrainings : int
         How often.
     share : float
         Share of the samples or groups that each leaves out; at least one.
     seed : int
         Seed of the draws.
+
+    Raises
+    ------
+    ValueError
+        If the answer covers some of the steps only.
     """
+    if answer.attrs["covers"] != "all steps":
+        raise ValueError(
+            f"This answer is about {answer.attrs['covers']} only, and retraining changes the weights of samples in all steps. "
+            f"Ask without steps= to validate."
+        )
     axis = names.GROUP if names.GROUP in answer.response.dims else names.SAMPLE
     kept = (names.INPUT, names.OUTPUT, axis)
     response = answer.response.sum([dim for dim in answer.response.dims if dim not in kept]).transpose(*kept)
@@ -87,7 +93,7 @@ def validate(
     foretold, found = [], []
     for _ in range(retrainings):
         chosen = rng.choice(count, left_out, replace=False)
-        without = retrain(np.where(np.isin(members, chosen), 0.0, 1.0))
+        without = retrain(np.where(np.isin(np.arange(count), chosen), 0.0, 1.0))
         foretold.append(-response.values[..., chosen].sum(axis=-1))
         found.append(without.values - answer[names.FINAL].values)
     return _verdict(np.array(foretold), np.array(found), left_out, seed)

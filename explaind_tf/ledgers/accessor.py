@@ -11,6 +11,8 @@ from explaind_tf import constants as names
 from explaind_tf.errors import UnbalancedLedgerError
 from explaind_tf.ledgers import plotting
 from explaind_tf.ledgers.conditioning import share_of_cancelled
+from explaind_tf.ledgers.ranking import strongest
+from explaind_tf.ledgers.response_accessor import Responses
 from explaind_tf.ledgers.unexplained import refuse_unexplained
 from explaind_tf.terms import terms_in
 
@@ -134,7 +136,6 @@ class _LedgerAccessor:
             refuse_unexplained(self._root)
 
 
-@xr.register_dataset_accessor("explaind")
 class DatasetLedger(_LedgerAccessor):
     """Methods of a ledger that is an ``xarray.Dataset``: ``ledger.explaind.check()`` and so on.
 
@@ -353,18 +354,13 @@ class DatasetLedger(_LedgerAccessor):
         return influence.sum(others).transpose(*_KEPT, names.SAMPLE)
 
     def _ranked(self, k: int, *, descending: bool) -> xr.Dataset:
-        values = self._influence()
-        if not isinstance(k, int) or k < 1:
-            raise ValueError(f"k must be a positive number of samples; got {k!r}.")
-        order = np.argsort(-values.values if descending else values.values, axis=-1, kind="stable")[..., :k]
-        dims = (*_KEPT, "rank")
-        return xr.Dataset(
-            {
-                names.SAMPLE: (dims, values[names.SAMPLE].values[order]),
-                "influence": (dims, np.take_along_axis(values.values, order, axis=-1)),
-            },
-            {dim: values[dim] for dim in _KEPT} | {"rank": np.arange(order.shape[-1])},
-        )
+        return strongest(self._influence(), k, descending=descending)
+
+
+@xr.register_dataset_accessor("explaind")
+def accessor_of(dataset: xr.Dataset) -> DatasetLedger | Responses:
+    """Return the methods of a dataset: those of a ledger, or of a counterfactual answer."""
+    return Responses(dataset) if names.RESPONSE in dataset else DatasetLedger(dataset)
 
 
 @xr.register_datatree_accessor("explaind")
