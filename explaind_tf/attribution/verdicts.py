@@ -81,8 +81,8 @@ def validate(retrain: Retrain, answer: xr.Dataset, *, retrainings: int, share: f
     """
     if answer.attrs["covers"] != "all steps":
         raise ValueError(
-            f"This answer covers {answer.attrs['covers']} only, and retraining changes the weights of samples in all of them. "
-            f"Ask without steps= to validate."
+            f"This answer covers {answer.attrs['covers']} only, and retraining changes the weights of samples in all "
+            f"steps. Ask without steps= to validate."
         )
     axis = names.GROUP if names.GROUP in answer.response.dims else names.SAMPLE
     kept = (names.INPUT, names.OUTPUT, axis)
