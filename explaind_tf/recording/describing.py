@@ -70,6 +70,7 @@ def _settings(optimizer: PathOptimizer) -> OptimizerSettings:
         second_moment=law.divides_by_second_moment,
         accumulates=optimizer.gradient_accumulation_steps or 1,
         clipvalue=optimizer.clipvalue,
+        ema_momentum=float(optimizer.ema_momentum) if optimizer.use_ema else None,
     )
 
 

@@ -17,6 +17,8 @@ from explaind_tf.laws.carried import Carried, Clipping, StepGradient
 from explaind_tf.ledgers.book import Entry
 from explaind_tf.progress import Progress
 from explaind_tf.replay.path_replay import ReplayedStep, in_dtype
+from explaind_tf.runs import RecordedRun
+from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.steps import Transition
 from explaind_tf.sweeps.rows import path_rows
 from explaind_tf.sweeps.task import Piece, Task
@@ -25,9 +27,11 @@ from explaind_tf.sweeps.task import Piece, Task
 By = Literal["weight", "learning_rate", "weight_decay"]
 BY: Final = get_args(By)
 
-# Largest share of a step's length, or of the size of a second moment or a state, by which the step may differ from the
-# record. Rounding explains less. A step that differs more was not taken by the optimizer alone.
+# Largest share of its size by which a moment or the state after a step may differ from the record. Rounding explains less.
 _LARGEST_DIFFERENCE = 1e-2
+# The same of the step's length. Where a gradient is nothing but rounding, as that of a bias before BatchNorm, Adam's step
+# follows its sign.
+_LARGEST_OF_STEP = 0.1
 
 
 @dataclass
@@ -40,10 +44,13 @@ class _Walk:
         They are rows (F, ...).
     by_gradient : StepGradient
         The derivatives by the gradient of each batch that waited for the last update, and by its squares, (F, D).
+    by_average : tf.Tensor or None
+        The derivatives by the moving average of the weights, (F, D); None if there is none.
     """
 
     adjoints: Adjoints
     by_gradient: StepGradient
+    by_average: tf.Tensor | None
 
 
 class ResponseSweep:
@@ -63,6 +70,7 @@ class ResponseSweep:
         self._task, self._by = task, by
         self._dtype = task.derivatives.model.dtype.as_numpy_dtype
         self._run = task.recorded.run
+        _refuse_further_moments(self._run)
         specs, settings = self._run.manifest.variables, self._run.manifest.optimizer
         by_norm = any(
             self._run.step_store.step(number).clip_factors is not None
@@ -90,7 +98,7 @@ class ResponseSweep:
         walk = self._at_the_end(pieces)
         for number in range(len(task.run.steps) - 1, -1, -1):
             step = task.replay.step(number)
-            _refuse_changed(step.transition)
+            self._through_average(walk, step.transition)
             through = self._through_update if step.transition.updates else self._through_batch
             values = through(walk, step)
             if task.question.first <= number < task.question.stop and not step.transition.is_skipped:
@@ -118,7 +126,47 @@ class ResponseSweep:
             for kept in (start.momentum, start.second_moment)
         ]
         nothing = tf.zeros_like(by_theta)
-        return _Walk(Adjoints(Carried(by_theta, *moments), by_state), StepGradient(nothing, nothing))
+        average = None if self._run.manifest.optimizer.ema_momentum is None else nothing
+        return _Walk(Adjoints(Carried(by_theta, *moments), by_state), StepGradient(nothing, nothing), average)
+
+    def _through_average(self, walk: _Walk, transition: Transition) -> None:
+        """Take what came after the optimizer's step back: the moving average of the weights, if it has one.
+
+        a_s = ρ a_{s−1} + (1 − ρ) θ, with ρ = 0 in the first update, and now and then θ = a_s
+        (``base_optimizer.py::_update_model_variables_moving_average``).
+
+        Raises
+        ------
+        RefusedError
+            If something else set the weights.
+        """
+        carried, kept = walk.adjoints.carried, self._run.manifest.optimizer.ema_momentum
+        stepped = transition.theta_stepped if transition.updates else transition.theta_start
+        if not np.array_equal(stepped, transition.theta_end):
+            if walk.by_average is None or not np.array_equal(transition.theta_end, self._average(transition)):
+                raise RefusedError(
+                    f"Something other than the optimizer's step set weights in step {transition.step}: a callback or a "
+                    f"constraint. How that would have gone with other weights of samples is not recorded. What the samples "
+                    f"did in this training is known: run.attribute(…)."
+                )
+            walk.by_average += carried.theta
+            carried = carried._replace(theta=tf.zeros_like(carried.theta))
+        if walk.by_average is not None:
+            assert kept is not None  # there is an average
+            share = kept if transition.iteration > 0 else 0.0
+            carried = carried._replace(theta=carried.theta + (1 - share) * walk.by_average)
+            walk.by_average *= share
+        walk.adjoints = walk.adjoints._replace(carried=carried)
+
+    def _average(self, transition: Transition) -> np.ndarray:
+        """Return the moving average of the weights after a step, shape (D,), empty if it is not recorded."""
+        specs = self._run.manifest.optimizer_state
+        found = [
+            value.reshape(-1)
+            for spec, value in zip(specs, transition.optimizer, strict=True)
+            if _is_average(spec)
+        ]
+        return np.concatenate([np.zeros(0, self._dtype), *found])
 
     def _through_update(self, walk: _Walk, step: ReplayedStep) -> np.ndarray:
         """Take a step that updated the weights back. Return the derivatives by the weights of its batch's samples."""
@@ -213,25 +261,28 @@ class ResponseSweep:
         """Refuse a step that the function which is differentiated does not reproduce."""
         stepped = transition.theta_stepped
         state = step.path.end[self._task.derivatives.model.theta_size :]
-        pairs = {
-            "weights": (found.left.theta, stepped, np.linalg.norm(stepped - transition.theta_start)),
-            "momentum": (found.left.momentum, transition.momentum, None),
-            "second moment": (found.left.second_moment, transition.second_moment, None),
-            "state": (found.left_state, state, None),
+        moved = float(np.linalg.norm(stepped - transition.theta_start))
+        self._refuse_unlike("weights", step, found.left.theta, stepped, moved * _LARGEST_OF_STEP)
+        others = {
+            "momentum": (found.left.momentum, transition.momentum),
+            "second moment": (found.left.second_moment, transition.second_moment),
+            "state": (found.left_state, state),
         }
-        for what, (computed, recorded, length) in pairs.items():
-            if recorded is None:
-                continue
-            missed = float(np.linalg.norm(computed.numpy() - recorded))
-            size = float(np.linalg.norm(recorded) if length is None else length)
-            if missed > _LARGEST_DIFFERENCE * size:
-                raise RefusedError(
-                    f"Step {step.number} of {self._run.run_dir} left another {what} than its batch and the optimizer's "
-                    f"law give: they differ by {missed / max(size, 1e-300):.2g} of its size, and rounding explains "
-                    f"{_LARGEST_DIFFERENCE:g}. What other weights of samples would have done in such a step is not known. "
-                    f"It is known for trainings in which only Adam, AdamW, Adagrad, Nadam or SGD set weights, without "
-                    f"amsgrad or moving averages of weights. What the samples did is known: run.attribute(…)."
-                )
+        for what, (computed, recorded) in others.items():
+            if recorded is not None:
+                largest = _LARGEST_DIFFERENCE * float(np.linalg.norm(recorded))
+                self._refuse_unlike(what, step, computed, recorded, largest)
+
+    def _refuse_unlike(
+        self, what: str, step: ReplayedStep, computed: tf.Tensor, recorded: np.ndarray, largest: float
+    ) -> None:
+        missed = float(np.linalg.norm(computed.numpy() - recorded))
+        if missed > largest:
+            raise RefusedError(
+                f"Step {step.number} of {self._run.run_dir} left another {what} than its batch and the optimizer's law give: "
+                f"they differ by {missed:.2g}, and rounding explains {largest:.2g}. So what other weights of samples would "
+                f"have done in this step is not known. What the samples did is known: run.attribute(…)."
+            )
 
     def _entries(self, step: ReplayedStep, pieces: list[Piece], values: np.ndarray) -> Iterator[Entry]:
         task, start = self._task, 0
@@ -247,11 +298,16 @@ class ResponseSweep:
             start = stop
 
 
-def _refuse_changed(transition: Transition) -> None:
-    """Refuse a step after which something other than the optimizer changed the weights."""
-    if not np.array_equal(transition.theta_stepped, transition.theta_end):
+def _refuse_further_moments(run: RecordedRun) -> None:
+    """Refuse an optimizer that carries more from step to step than its law's function knows."""
+    further = [spec.path for spec in run.manifest.optimizer_state if spec.shape and not _is_average(spec)]
+    if further:
         raise RefusedError(
-            f"Something other than the optimizer's step set weights in step {transition.step}: a callback, a constraint or "
-            f"a moving average. How that would have gone with other weights of samples is not recorded. What the samples "
-            f"did in this training is known: run.attribute(…)."
+            f"The optimizer keeps {', '.join(further[:3])} beside its moments, as with amsgrad=True. How these depend on "
+            f"the weights of samples is not known. Train with amsgrad=False."
         )
+
+
+def _is_average(spec: VariableSpec) -> bool:
+    """Return whether a variable of the optimizer is a moving average of weights; Keras names it so."""
+    return spec.path.endswith("_average")

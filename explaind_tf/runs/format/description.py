@@ -52,6 +52,9 @@ class OptimizerSettings:
         Number of batches whose gradients make up one update.
     clipvalue : float or None
         Limit to which the elements of gradients are clipped; None if they are not.
+    ema_momentum : float or None
+        Share that a moving average of the weights keeps of itself in each step; None if there is none, or in runs of earlier
+        versions.
     """
 
     law: str
@@ -59,6 +62,7 @@ class OptimizerSettings:
     second_moment: bool
     accumulates: int
     clipvalue: float | None
+    ema_momentum: float | None = None
 
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> "OptimizerSettings":
@@ -80,11 +84,11 @@ class OptimizerSettings:
             is_count(accumulates) and accumulates > 0,
             f"optimizer.accumulates={short(accumulates)} must be a whole number from 1",
         )
-        is_number = isinstance(clipvalue, (int, float)) and not isinstance(clipvalue, bool)
-        expect(
-            clipvalue is None or is_number, f"optimizer.clipvalue={short(clipvalue)} must be null or a number"
-        )
-        return cls(law, constants, body["second_moment"], accumulates, clipvalue)
+        kept = body.get("ema_momentum")
+        for name, value in (("clipvalue", clipvalue), ("ema_momentum", kept)):
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            expect(value is None or is_number, f"optimizer.{name}={short(value)} must be null or a number")
+        return cls(law, constants, body["second_moment"], accumulates, clipvalue, kept)
 
 
 # Where nothing shows what moved the weights.
