@@ -51,9 +51,6 @@ CASES: dict[str, dict[str, Any]] = {
     "XLA": {"model": lambda: norm_model(0.0), "compile": {"jit_compile": True}, "size": 5},
     "momentum and a schedule": {"optimizer": lambda: xtf.PathSGD(SCHEDULE, momentum=0.9, nesterov=True)},
     "accumulated gradients": {"optimizer": lambda: xtf.PathAdamW(0.01, gradient_accumulation_steps=2)},
-    "averages that overwrite": {
-        "optimizer": lambda: xtf.PathAdamW(0.01, use_ema=True, ema_overwrite_frequency=4)
-    },
     "weights of the data": {"weights": OWN_WEIGHTS},
     "weights of the data, XLA": {"weights": OWN_WEIGHTS, "compile": {"jit_compile": True}, "size": 5},
     "masked sequences": {
@@ -215,6 +212,22 @@ class TestPath:
         assert taken[8:] == [*range(6)] * 2
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("every", [1, 4])
+def test_a_run_that_was_continued(run_dir: Path, every: int):
+    case = CASES[CORE[0]]
+    for epochs in (1, 2):
+        keras.utils.set_random_seed(0)
+        model = norm_model()
+        model.compile(case["optimizer"](), loss="mse", **case["compile"])
+        logger = xtf.PathLogger(run_dir, every=every, resume=True, retrain=True, verbose=False)
+        fit(model, batches(), logger, epochs=epochs, initial_epoch=epochs - 1)
+    run = xtf.open_run(run_dir)
+    assert len(run.steps) == STEPS
+    assert_same_path(run.retrain(every=1), run)
+    assert_ends_as(run.retrain({1: 0}), train_with(case, {1: 0}))
+
+
 class SetWeights(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         if batch == 1:
@@ -255,6 +268,16 @@ class TestChangesOfSomethingElse:
         run = xtf.open_run(run_dir)
         assert_same_path(run.retrain(), run)
         with pytest.raises(RefusedError, match="set the weights after the last step"):
+            run.retrain({1: 0})
+
+    @pytest.mark.nightly
+    def test_averages_that_overwrite_the_weights(self, run_dir: Path):
+        averaging = {"optimizer": lambda: xtf.PathAdamW(0.01, use_ema=True, ema_overwrite_frequency=4)}
+        run = record(run_dir, averaging)
+        assert_same_path(run.retrain(every=1), run)
+        with pytest.raises(
+            RefusedError, match=r"after the last step.*averages of an optimizer with use_ema=True"
+        ):
             run.retrain({1: 0})
 
     def test_rates_and_seeds_are_used_as_they_were(self, run_dir: Path):
@@ -313,7 +336,6 @@ class TestRefusals:
         [
             ({}, {"retrain": False}, r"retrain=False.*retrain=True"),
             ({"run_eagerly": True}, {}, r"compiled with run_eagerly=True"),
-            ({"run_eagerly": True}, {"require": "path"}, "run_eagerly"),
         ],
     )
     def test_runs_without_a_training_step(
@@ -322,6 +344,13 @@ class TestRefusals:
         run = record(run_dir, {"compile": arguments}, **options)
         assert not (run_dir / "graphs" / "training").exists()
         with pytest.raises(RefusedError, match=message):
+            run.retrain()
+
+    def test_runs_of_another_level(self, run_dir: Path):
+        run = record(run_dir, {"optimizer": lambda: keras.optimizers.Adam(0.01)})
+        with pytest.raises(
+            RefusedError, match=r"recorded at the level 'path': The model was compiled with keras"
+        ):
             run.retrain()
 
     def test_losses_that_divide_by_the_weights(self, run_dir: Path):

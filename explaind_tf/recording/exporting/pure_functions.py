@@ -1,6 +1,5 @@
 """Export of a compiled Keras model as pure functions of flat lists of tensors."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from explaind_tf.recording.exporting.exported_gradients import with_own_gradient
 from explaind_tf.recording.exporting.losses import LossPart, have_tokens, loss_parts
 from explaind_tf.recording.exporting.pruned import pruned
 from explaind_tf.recording.exporting.purity import LAYER_METRICS, refuse_impure, refuse_without_derivative
+from explaind_tf.recording.exporting.saving import save_module
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.structure import Structure
 from explaind_tf.runs.graphs.loaded import (
@@ -264,16 +264,6 @@ class _Bodies:
     def _sum(self, penalties: list[tf.Tensor]) -> tuple[list[tf.Tensor], None]:
         summed = [tf.cast(self._model._aggregate_additional_loss(part), self._dtype) for part in penalties]
         return [tf.add_n(summed) if summed else tf.zeros((), self._dtype)], None
-
-
-def save_module(module: tf.Module, path: str) -> None:
-    """Write a module as a SavedModel."""
-    with warnings.catch_warnings():
-        # TensorFlow warns while it copies functions. A user could not change that.
-        warnings.simplefilter("ignore")
-        # Custom gradients are functions of the module. TensorFlow would register those that it saves.
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(module, path, options=options)
 
 
 class TracedForward(NamedTuple):

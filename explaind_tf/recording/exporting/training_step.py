@@ -10,7 +10,8 @@ import tensorflow as tf
 from explaind_tf import constants
 from explaind_tf.errors import RefusedError
 from explaind_tf.optimizers import PathOptimizer
-from explaind_tf.recording.exporting.pure_functions import ModelFacts, save_module
+from explaind_tf.recording.exporting.pure_functions import ModelFacts
+from explaind_tf.recording.exporting.saving import save_module
 from explaind_tf.recording.observing.batches import BatchForm
 from explaind_tf.recording.recording_options import RecordingOptions
 from explaind_tf.runs.graphs.training_graph import LEFT_OUT, NO_TRAINING_STEP, NO_WEIGHTED_STEP
