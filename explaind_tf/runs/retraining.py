@@ -64,7 +64,8 @@ class Retrainer:
     @cached_property
     def _records(self) -> list[StepRecord]:
         """The records of all steps, without the variables that the steps led to."""
-        return [replace(self._store.recorded(step), snapshot=None) for step in range(len(self._store))]
+        whole = (self._store.recorded(step) for step in range(len(self._store)))
+        return [replace(record, snapshot=None, theta_stepped=None) for record in whole]
 
     def states(self, factors: np.ndarray, kept: Collection[int], progress: Progress) -> dict[int, Snapshot]:
         """Train again, and return weights and state before some steps.

@@ -11,8 +11,9 @@ import tensorflow as tf
 
 import explaind_tf as xtf
 from explaind_tf import RefusedError, RunFormatError
+from explaind_tf.attribution.retrained_run import weights_of_samples
 from explaind_tf.runs.graphs.training_graph import TrainingGraph
-from tests.helpers import CLASSES, X, Y, batches, dense_model, dtype_policy, fit, flat, flat_theta
+from tests.helpers import CLASSES, Recorded, X, Y, batches, dense_model, dtype_policy, fit, flat, flat_theta
 from tests.nightly import sweep
 
 pytestmark = pytest.mark.slow
@@ -158,6 +159,15 @@ def test_runs_with_keyframes_are_trained_again_from_them(run_dir: Path, name: st
     run = record(run_dir, CASES[name], every=4)
     assert_same_path(run.retrain(every=1), run)
     assert_ends_as(run.retrain({LATE: 0}), train_with(CASES[name], {LATE: 0}))
+
+
+def test_samples_are_named_by_their_ids(small_run: Recorded):
+    samples = small_run.open().samples
+    found = weights_of_samples(samples, {"sample 3": 0.5, np.str_("sample 0"): 2})
+    assert found.tolist() == [2, 1, 1, 0.5, *[1] * 6]
+    assert weights_of_samples(samples, found) is found
+    with pytest.raises(ValueError, match="'sample 0'"):
+        weights_of_samples(samples, {3: 0.5})
 
 
 class TestPath:
@@ -376,6 +386,23 @@ class TestRefusals:
     def test_metrics_with_a_table(self, run_dir: Path):
         run = record(run_dir, {"compile": {"metrics": [Counting(has_table=True)]}})
         with pytest.raises(RefusedError, match="resources that are not variables, such as tables"):
+            run.retrain()
+
+    def test_a_loop_of_ones_own_with_a_train_step_that_is_not_used(self, run_dir: Path):
+        class Unused(keras.Sequential):
+            def train_step(self, data: Any) -> Any:
+                raise NotImplementedError("never called")
+
+        model = Unused([keras.Input((3,)), keras.layers.Dense(CLASSES)])
+        model.compile(xtf.PathSGD(0.1), loss="mse")
+        with xtf.PathLogger(run_dir, retrain=True, verbose=False, model=model) as logger:
+            for _ in range(2):
+                with logger.step(X, Y), tf.GradientTape() as tape:
+                    loss = tf.reduce_mean((model(X, training=True) - Y) ** 2)
+                    model.optimizer.apply(tape.gradient(loss, model.trainable_variables))
+        run = xtf.open_run(run_dir)
+        assert run.level == "sample"
+        with pytest.raises(RefusedError, match=r"cannot be traced.*never called"):
             run.retrain()
 
     def test_runs_for_keyframes_alone(self, run_dir: Path):

@@ -242,9 +242,17 @@ def _checked(function: Any, specs: Sequence[tf.TensorSpec]) -> Any:
     Raises
     ------
     RefusedError
-        If it calls Python.
+        If it calls Python, or cannot be traced.
     """
-    concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
+    try:
+        concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
+    except RefusedError:
+        raise
+    except Exception as error:  # whatever a train_step raises that a training loop of one's own does not use
+        raise RefusedError(
+            f"The model's train_step cannot be traced, so steps could not be trained again: {type(error).__name__}: "
+            f"{error}. Train with a train_step that can."
+        ) from error
     definition = concrete.graph.as_graph_def()
     nodes = [*definition.node, *(node for f in definition.library.function for node in f.node_def)]
     found = sorted({node.name for node in nodes if node.op in _PYTHON_CALLS})
