@@ -1,5 +1,6 @@
 """A recorded training, trained again, is itself; and with other weights of samples it is what Keras trains with these."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -336,6 +337,17 @@ class TestRefusals:
     def test_weights_that_mean_nothing(self, run_of: Callable[[str], xtf.Run], weights: Any, message: str):
         with pytest.raises(ValueError, match=message):
             run_of(CORE[0]).retrain(weights)
+
+    def test_a_damaged_training_step(self, run_of: Callable[[str], xtf.Run], run_dir: Path):
+        shutil.copytree(run_of(CORE[0]).run_dir, run_dir)
+        graph = run_dir / "graphs" / "training" / "saved_model.pb"
+        content = bytearray(graph.read_bytes())
+        content[len(content) // 2] ^= 1
+        graph.write_bytes(content)
+        run = xtf.open_run(run_dir)
+        for ask in (run.retrain, run.verify):
+            with pytest.raises(RunFormatError, match=r"saved_model\.pb"):
+                ask(progress=False)
 
     def test_distance_that_means_nothing(self, run_of: Callable[[str], xtf.Run]):
         with pytest.raises(ValueError, match="1 or more, or None; got 0"):
