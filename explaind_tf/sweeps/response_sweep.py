@@ -279,7 +279,7 @@ class ResponseSweep:
         missed = float(np.linalg.norm(computed.numpy() - recorded))
         if missed > largest:
             raise RefusedError(
-                f"Step {step.number} of {self._run.run_dir} left another {what} than its batch and the optimizer's law give: "
+                f"Step {step.number} of {self._run.run_dir} left another {what} than its batch and the law give: "
                 f"they differ by {missed:.2g}, and rounding explains {largest:.2g}. So what other weights of samples would "
                 f"have done in this step is not known. What the samples did is known: run.attribute(…)."
             )
