@@ -1,5 +1,11 @@
 """Counterfactual answers: how the end of training depends on the weights of samples."""
 
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
 import xarray as xr
 
 from explaind_tf import constants as names
@@ -11,12 +17,19 @@ from explaind_tf.levels import SAMPLE
 from explaind_tf.measurements import Measurement
 from explaind_tf.progress import Progress
 from explaind_tf.questions.options import Options
+from explaind_tf.replay.replay import Replay
 from explaind_tf.runs import RecordedRun
+from explaind_tf.runs.retraining import Retrainer
+from explaind_tf.runs.reweighted import ReweightedSteps
 from explaind_tf.sweeps.response_sweep import BY, By, ResponseSweep
 from explaind_tf.sweeps.task import Task
 
+# Where to differentiate.
+At = Literal["recorded", "halves"]
+AT: Final = get_args(At)
 
-def check_response(run: RecordedRun, options: Options, by: By) -> None:
+
+def check_response(run: RecordedRun, options: Options, by: By, at: At, repeats: int) -> None:
     """Refuse a question that has no response.
 
     Raises
@@ -24,10 +37,12 @@ def check_response(run: RecordedRun, options: Options, by: By) -> None:
     RefusedError
         If the run does not tell samples apart.
     ValueError
-        If ``by`` or the axes are not those of a response.
+        If ``by``, ``at``, the number of repeats or the axes are not those of a response.
     """
     if by not in BY:
         raise ValueError(f"by must be one of {BY}; got {by!r}.")
+    if at not in AT or repeats < 1:
+        raise ValueError(f"at must be one of {AT}, and repeats 1 or more; got {at!r} and {repeats}.")
     if run.level != SAMPLE:
         raise RefusedError(
             f"{run!r} does not know the losses of samples, so how its end depends on them is not known. "
@@ -49,8 +64,27 @@ def check_response(run: RecordedRun, options: Options, by: By) -> None:
         )
 
 
-def respond(task: Task, measurement: Measurement, by: By, progress: Progress) -> xr.Dataset:
-    """Return the responses of a task.
+def respond(
+    task: Task,
+    measurement: Measurement,
+    by: By,
+    paths: Iterable[tuple[Task, np.ndarray | None]],
+    progress: Progress,
+) -> xr.Dataset:
+    """Return the responses of a task: the mean over the paths at which they are taken.
+
+    Parameters
+    ----------
+    task : Task
+        What is asked of the run.
+    measurement : Measurement
+        What is measured.
+    by : {"weight", "learning_rate", "weight_decay"}
+        By what to differentiate.
+    paths : iterable
+        The task for each path, with the weight of each row of the sample store with which it was trained, None for 1.
+    progress : Progress
+        Shows bars.
 
     Raises
     ------
@@ -69,7 +103,31 @@ def respond(task: Task, measurement: Measurement, by: By, progress: Progress) ->
         names.LAYER: len(question.layers),
         names.STEP: task.steps,
     }
-    values = add_up(ResponseSweep(task, by).run(progress), question, lengths)
+    found = [
+        add_up(ResponseSweep(own, by, factors).run(progress), question, lengths) for own, factors in paths
+    ]
     covers = "all steps" if task.steps == len(run.steps) else f"steps {question.first} to {question.stop - 1}"
-    answer = build_responses(run, question, measurement, values, final_values(task, measurement))
+    final = final_values(task, measurement)
+    answer = build_responses(run, question, measurement, np.mean(found, axis=0), final)
     return answer.assign_attrs(by=by, covers=covers)
+
+
+def at_halves(
+    task: Task, retrainer: Retrainer, repeats: int, seed: int, progress: Progress
+) -> Iterator[tuple[Task, np.ndarray | None]]:
+    """Yield the task for trainings on random halves of the samples, one after the other.
+
+    Raises
+    ------
+    RefusedError
+        If the training cannot be repeated with other weights.
+    """
+    recorded = task.recorded
+    count, rng = len(task.run.samples.ids), np.random.default_rng(seed)
+    for _ in range(repeats):
+        chosen = rng.permutation(count) < count // 2
+        factors = chosen[task.run.samples.id_of_row].astype(np.float64)
+        # All of the run but its steps.
+        run: Any = copy.copy(recorded.run)
+        run.step_store = ReweightedSteps(recorded.run, retrainer, factors, progress)
+        yield replace(task, run=run, replay=Replay(run, task.precisions, task.question.tolerance)), factors

@@ -10,7 +10,7 @@ import xarray as xr
 from explaind_tf import constants as names
 from explaind_tf import measurements
 from explaind_tf.attribution.attributable import Attributable, chosen_measurement
-from explaind_tf.attribution.counterfactual import check_response, respond
+from explaind_tf.attribution.counterfactual import At, at_halves, check_response, respond
 from explaind_tf.attribution.curves import training_curves
 from explaind_tf.attribution.retrained_run import RetrainedRun, Weights, retrain
 from explaind_tf.attribution.verdicts import smoothness_of, validate
@@ -90,6 +90,9 @@ class Run(RecordedRun, Attributable):
         axes: Iterable[str] = (names.SAMPLE,),
         *,
         by: By = "weight",
+        at: At = "recorded",
+        repeats: int = 16,
+        seed: int = 0,
         groups: GroupLabels | None = None,
         layers: Sequence[str] | None = None,
         steps: Iterable[int] | slice | None = None,
@@ -127,6 +130,12 @@ class Run(RecordedRun, Attributable):
             batch for each layer. With another ``by``: ``"step"``, or none.
         by : {"weight", "learning_rate", "weight_decay"}
             By what to differentiate: the weights of samples, or the learning rate or weight decay of each step.
+        at : {"recorded", "halves"}
+            Where to differentiate: in the recorded training; or in trainings on random halves of the samples, of which the
+            mean is taken. Where training is not smooth, the mean foretells better what leaving out many samples does. Each
+            half takes two trainings and a sweep.
+        repeats, seed : int
+            Number of halves, and the seed by which they are drawn.
         groups : sequence or mapping, optional
             As for :meth:`attribute`. The response of a group is that by a common weight of all its samples.
         layers : sequence of str, optional
@@ -166,9 +175,11 @@ class Run(RecordedRun, Attributable):
             memory_limit=memory_limit,
             dtype=dtype,
         )
-        check_response(self, options, by)
+        check_response(self, options, by, at, repeats)
         task = self._task(inputs, chosen, options)
-        answer = respond(task, chosen, by, Progress(progress))
+        bars = Progress(progress)
+        paths = [(task, None)] if at == "recorded" else at_halves(task, self._retrainer, repeats, seed, bars)
+        answer = respond(task, chosen, by, paths, bars).assign_attrs(at=at)
         if by == "weight":
 
             def measured(factors: np.ndarray) -> xr.DataArray:

@@ -1,7 +1,7 @@
 """Recorded steps trained again with other weights of samples, from the recorded graphs and samples alone."""
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -112,6 +112,34 @@ class Retrainer:
                 self._train(record, factors)
                 advance()
         return found | self._end(keeps_floats=True)
+
+    def walk(self, factors: np.ndarray, first: int, stop: int, begin: Snapshot) -> Iterator[Snapshot]:
+        """Train the steps ``first … stop − 1`` from a state, and yield all variables after each of them.
+
+        Parameters
+        ----------
+        factors : np.ndarray of float64
+            As for :meth:`states`.
+        first, stop : int
+            The steps.
+        begin : Snapshot
+            All variables before the first one.
+
+        Raises
+        ------
+        RefusedError
+            If the training with these factors is not known, or diverges.
+        """
+        factors = self._as_used(factors)
+        changed = self._first_changed(factors)
+        if changed is not None:
+            self._refuse_unknown(changed)
+        self._graph.variables.restore(begin)
+        for record in self._records[first:stop]:
+            self._graph.change(record, keeps_floats=record.step > 0)
+            self._train(record, factors)
+            self._now(record.step + 1)
+            yield self._graph.variables.snapshot()
 
     def _checked(self, first: int, kept: Collection[int], progress: Progress) -> dict[int, Snapshot]:
         """Train as it was, and check that this leads where it led."""

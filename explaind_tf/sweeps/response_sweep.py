@@ -62,18 +62,20 @@ class ResponseSweep:
         What is to be computed.
     by : {"weight", "learning_rate", "weight_decay"}
         By what to differentiate: the weights of samples, or numbers of a step.
+    factors : np.ndarray, optional
+        The weight of each row of the sample store with which the path was trained, shape (rows,). Default: 1.
     """
 
     name = "response sweep"
 
-    def __init__(self, task: Task, by: By = "weight") -> None:
-        self._task, self._by = task, by
+    def __init__(self, task: Task, by: By = "weight", factors: np.ndarray | None = None) -> None:
+        self._task, self._by, self._factors = task, by, factors
         self._dtype = task.derivatives.model.dtype.as_numpy_dtype
         self._run = task.recorded.run
         _refuse_further_moments(self._run)
         specs, settings = self._run.manifest.variables, self._run.manifest.optimizer
         by_norm = any(
-            self._run.step_store.step(number).clip_factors is not None
+            self._run.step_store.recorded(number).clip_factors is not None
             for number in range(settings.accumulates)
         )
         self._sizes = tuple(spec.size for spec in specs)
@@ -175,6 +177,7 @@ class ResponseSweep:
             step.path.line[0],
             step.path.constants,
             task.recorded.gradients.batch(step),
+            self._shares(step),
             self._carried(transition),
             self._waiting(step),
             self._numbers(transition),
@@ -198,6 +201,7 @@ class ResponseSweep:
             step.path.line[0],
             step.path.constants,
             self._task.recorded.gradients.batch(step),
+            self._shares(step),
             rows,
             walk.adjoints.state,
         )
@@ -214,8 +218,14 @@ class ResponseSweep:
             for start, stop in slices:
                 mask[start:stop] = 1
         batch = self._task.recorded.gradients.batch(step)
-        found = self._adjoint.parts(step.path.line[0], step.path.constants, batch, walk.by_gradient, masks)
+        at = (step.path.line[0], step.path.constants, batch, self._shares(step))
+        found = self._adjoint.parts(*at, walk.by_gradient, masks)
         return np.moveaxis(found.numpy(), 1, -1)
+
+    def _shares(self, step: ReplayedStep) -> np.ndarray:
+        """Return the weights of a batch's samples in this training."""
+        rows = step.transition.rows
+        return (np.ones(len(rows)) if self._factors is None else self._factors[rows]).astype(self._dtype)
 
     def _carried(self, transition: Transition) -> Carried:
         """Return what a step started with. The record has no moments where they are zero."""

@@ -121,18 +121,20 @@ class StepAdjoint:
         trained, adjoints = Trained.spec(model), Adjoints(Carried(rows, rows, rows), rows)
         numbers = StepNumbers(number, number, tf.TensorSpec((), tf.int32), vector, number)
         self._update = Compiled(
-            self._build_update, [point, Carried(vector, vector, vector), trained, vector, numbers, adjoints]
+            self._build_update,
+            [point, Carried(vector, vector, vector), trained, vector, vector, numbers, adjoints],
         )
         gradient = StepGradient(rows, rows)
-        self._batch = Compiled(self._build_batch, [point, trained, gradient, rows])
+        self._batch = Compiled(self._build_batch, [point, trained, vector, gradient, rows])
         masks = tf.TensorSpec((None, model.theta_size), model.dtype)
-        self._parts = Compiled(self._build_parts, [point, trained, gradient, masks])
+        self._parts = Compiled(self._build_parts, [point, trained, vector, gradient, masks])
 
     def update(
         self,
         point: Any,
         constants: list[Any],
         batch: Batch,
+        shares: Any,
         before: Carried,
         waiting: Any,
         numbers: StepNumbers,
@@ -144,6 +146,8 @@ class StepAdjoint:
         ----------
         point, constants, batch
             Where the gradient of the batch was taken.
+        shares : Any
+            w: the weight of each sample of the batch, at which the derivative is taken, shape (batch,).
         before : Carried
             What the step started with.
         waiting : Any
@@ -153,17 +157,23 @@ class StepAdjoint:
         after : Adjoints
             The derivatives by what the step leaves.
         """
-        return self._update(point, before, Trained.of(constants, batch), waiting, numbers, after)
+        return self._update(point, before, Trained.of(constants, batch), shares, waiting, numbers, after)
 
     def batch(
-        self, point: Any, constants: list[Any], batch: Batch, by_gradient: StepGradient, by_state: Any
+        self,
+        point: Any,
+        constants: list[Any],
+        batch: Batch,
+        shares: Any,
+        by_gradient: StepGradient,
+        by_state: Any,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the derivatives by the weights of a batch's samples, and by the point at which its gradient was taken.
 
         Parameters
         ----------
-        point, constants, batch
-            The batch.
+        point, constants, batch, shares
+            The batch, as for :meth:`update`.
         by_gradient : StepGradient
             The derivatives by its gradient and its squares, each of shape (F, D).
         by_state : Any
@@ -174,16 +184,22 @@ class StepAdjoint:
         tuple of tf.Tensor
             Shapes (F, batch) or (F, batch, positions), and (F, Z).
         """
-        return self._batch(point, Trained.of(constants, batch), by_gradient, by_state)
+        return self._batch(point, Trained.of(constants, batch), shares, by_gradient, by_state)
 
     def parts(
-        self, point: Any, constants: list[Any], batch: Batch, by_gradient: StepGradient, masks: Any
+        self,
+        point: Any,
+        constants: list[Any],
+        batch: Batch,
+        shares: Any,
+        by_gradient: StepGradient,
+        masks: Any,
     ) -> tf.Tensor:
         """Return the derivatives by the weights of a batch's samples through parts of the model's weights.
 
         Parameters
         ----------
-        point, constants, batch, by_gradient
+        point, constants, batch, shares, by_gradient
             As for :meth:`batch`.
         masks : Any
             One for the weights of each part, zero for all others, shape (P, D).
@@ -193,7 +209,7 @@ class StepAdjoint:
         tf.Tensor
             Shape (F, P, batch) or (F, P, batch, positions).
         """
-        return self._parts(point, Trained.of(constants, batch), by_gradient, masks)
+        return self._parts(point, Trained.of(constants, batch), shares, by_gradient, masks)
 
     # Graphs.
 
@@ -202,11 +218,12 @@ class StepAdjoint:
         point: tf.Tensor,
         before: Carried,
         trained: Trained,
+        shares: tf.Tensor,
         waiting: tf.Tensor,
         numbers: StepNumbers,
         after: Adjoints,
     ) -> StepResponse:
-        step = _BatchGradient(self.model, point, trained, by_token=self._stepping.by_token)
+        step = _BatchGradient(self.model, point, trained, shares, by_token=self._stepping.by_token)
         summed = (step.dense() + waiting) / numbers.accumulated
         is_alone = tf.equal(numbers.accumulated, 1)
         squares = tf.where(is_alone, step.squares(), tf.square(summed))
@@ -266,15 +283,25 @@ class StepAdjoint:
         )
 
     def _build_batch(
-        self, point: tf.Tensor, trained: Trained, by_gradient: StepGradient, by_state: tf.Tensor
+        self,
+        point: tf.Tensor,
+        trained: Trained,
+        shares: tf.Tensor,
+        by_gradient: StepGradient,
+        by_state: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        step = _BatchGradient(self.model, point, trained, by_token=self._stepping.by_token)
+        step = _BatchGradient(self.model, point, trained, shares, by_token=self._stepping.by_token)
         return step.pulled_back(by_gradient, by_state)
 
     def _build_parts(
-        self, point: tf.Tensor, trained: Trained, by_gradient: StepGradient, masks: tf.Tensor
+        self,
+        point: tf.Tensor,
+        trained: Trained,
+        shares: tf.Tensor,
+        by_gradient: StepGradient,
+        masks: tf.Tensor,
     ) -> tf.Tensor:
-        step = _BatchGradient(self.model, point, trained, by_token=self._stepping.by_token)
+        step = _BatchGradient(self.model, point, trained, shares, by_token=self._stepping.by_token)
         return step.shares_by_part(by_gradient, masks)
 
 
@@ -306,11 +333,15 @@ class _BatchGradient:
         z, shape (Z,).
     trained : Trained
         The batch.
+    shares : tf.Tensor
+        The weight of each sample, shape (batch,).
     by_token : bool
         Whether the weights are those of positions.
     """
 
-    def __init__(self, model: PureModel, point: tf.Tensor, trained: Trained, *, by_token: bool) -> None:
+    def __init__(
+        self, model: PureModel, point: tf.Tensor, trained: Trained, shares: tf.Tensor, *, by_token: bool
+    ) -> None:
         self._model, self._point = model, point
         variables = model.unpack(point)
         assert model.losses_and_state is not None  # a recorded run of the level "sample" has it
@@ -318,7 +349,8 @@ class _BatchGradient:
         if by_token:
             assert model.token_losses is not None  # the axis was checked
             losses = model.token_losses(variables, *trained)
-        self._shares = tf.ones_like(losses)
+        # Of each position, if derivatives are by positions.
+        self._shares = tf.ones_like(losses) * tf.reshape(shares, [-1, *[1] * (len(losses.shape) - 1)])
         total = tf.reduce_sum(losses * self._shares)
         if model.regularizer is not None:
             total += model.regularizer(variables, trained.constants, trained.inputs)
