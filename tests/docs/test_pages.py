@@ -1,5 +1,8 @@
 """Every code block of README and the documentation runs, and prints what the page says it prints."""
 
+import contextlib
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +10,7 @@ import pytest
 
 from tests.docs import pages
 from tests.docs.pages import Block, blocks_of, chains, continued_page, difference_of, run_page
+from tests.nightly import sweep
 
 # Keras itself raises this warning when it saves weights with NumPy 2.
 pytestmark = [
@@ -23,14 +27,38 @@ def code_of(page: Path, language: str) -> list[str]:
     return [block.code for block in blocks_of(page) if block.language == language]
 
 
-@pytest.mark.parametrize("root", chains(), ids=lambda page: page.stem)
-def test_every_block_runs(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    ran: dict[str, str] = {}
-    run_page(root, names, ran)
-    for page in chains()[root][1:]:
-        run_page(page, dict(names), ran)
+PAGES = {page.stem: (root, page) for root, chain in chains().items() for page in chain}
+# What a reader runs first. The calls of the other pages have tests of their own that run every time.
+CORE = ("README", "tutorial", "own-model")
+
+
+@pytest.fixture(scope="module")
+def run_root(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], tuple[Path, dict[str, Any]]]:
+    """Return a function that runs a self-contained page once, and returns its directory and names."""
+
+    @functools.cache
+    def run(root: Path) -> tuple[Path, dict[str, Any]]:
+        directory, names = tmp_path_factory.mktemp(root.stem), {}
+        with contextlib.chdir(directory):
+            run_page(root, names)
+        return directory, names
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def printed() -> dict[str, str]:
+    """What the commands of the pages printed. A command that several pages show is run for the first of them."""
+    return {}
+
+
+@pytest.mark.parametrize("name", sweep(PAGES, core=CORE))
+def test_every_block_runs(name: str, run_root: Callable[..., Any], printed: dict[str, str]):
+    root, page = PAGES[name]
+    directory, names = run_root(root)
+    if page != root:
+        with contextlib.chdir(directory):
+            run_page(page, dict(names), printed)
 
 
 def test_every_block_is_reached():
