@@ -74,7 +74,7 @@ def interrupted(run_dir: Path, after: int, **options: Any) -> None:
         train(run_dir, Interrupt(after), **options)
 
 
-@pytest.mark.parametrize("every", [1, 5])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.nightly), 5])
 def test_training_goes_on_where_it_stopped_and_its_ledger_balances(run_dir: Path, tmp_path: Path, every: int):
     whole = train(tmp_path / "whole", model=make_model(), every=every)
     interrupted(run_dir, after=2 * STEPS_AN_EPOCH, model=make_model(), every=every)
@@ -93,23 +93,21 @@ def test_training_goes_on_where_it_stopped_and_its_ledger_balances(run_dir: Path
         np.testing.assert_array_equal(found[name], wanted[name])
 
 
-def test_gradient_that_waits_for_an_update_waits_across_the_seam(run_dir: Path, tmp_path: Path):
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.nightly), 4])
+def test_gradient_that_waits_for_an_update_waits_across_the_seam(run_dir: Path, tmp_path: Path, every: int):
     """Interrupted after an odd number of steps: the optimizer must keep half of the next update's gradient."""
 
-    for every in (1, 4):
+    def model() -> keras.Model:
+        return plain_model(eager=every == 1, gradient_accumulation_steps=2)
 
-        def model(eager: bool = every == 1) -> keras.Model:
-            return plain_model(eager=eager, gradient_accumulation_steps=2)
-
-        whole, cut = tmp_path / f"whole-{every}", tmp_path / f"cut-{every}"
-        train(whole, model=model(), every=every, epochs=2)
-        interrupted(cut, after=STEPS_AN_EPOCH, model=model(), every=every)
-        train(cut, model=model(), every=every, resume=True, epochs=1)
-        found, wanted = xtf.open_run(cut), xtf.open_run(whole)
-        for step in range(2 * STEPS_AN_EPOCH + 1):
-            np.testing.assert_array_equal(flat_theta(found, step), flat_theta(wanted, step))
-        found.verify(progress=False)
-        found.attribute(X, axes=("sample",), progress=False).explaind.check()
+    train(tmp_path / "whole", model=model(), every=every, epochs=2)
+    interrupted(run_dir, after=STEPS_AN_EPOCH, model=model(), every=every)
+    train(run_dir, model=model(), every=every, resume=True, epochs=1)
+    found, wanted = xtf.open_run(run_dir), xtf.open_run(tmp_path / "whole")
+    for step in range(2 * STEPS_AN_EPOCH + 1):
+        np.testing.assert_array_equal(flat_theta(found, step), flat_theta(wanted, step))
+    found.verify(progress=False)
+    found.attribute(X, axes=("sample",), progress=False).explaind.check()
 
 
 def test_run_goes_on_before_the_steps_whose_samples_were_lost(run_dir: Path, tmp_path: Path):
