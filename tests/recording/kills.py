@@ -69,7 +69,7 @@ def start(run_dir: Path, noted: Path, epochs: int, every: int) -> subprocess.Pop
     )
 
 
-def kill_one(run_dir: Path, noted: Path, seed: int) -> int:
+def kill_one(run_dir: Path, noted: Path, seed: int, longest_wait: float = LONGEST_WAIT) -> int:
     """Kill a recording at a random moment, and return how many steps the run holds.
 
     Raises
@@ -82,7 +82,7 @@ def kill_one(run_dir: Path, noted: Path, seed: int) -> int:
     while not (run_dir / "manifest.json").exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.002)
-    time.sleep(chance.uniform(0, LONGEST_WAIT))
+    time.sleep(chance.uniform(0, longest_wait))
     process.send_signal(signal.SIGKILL)
     process.communicate()
     return check(run_dir, noted)
