@@ -14,9 +14,10 @@ from tests.helpers import CLASSES, FEATURES, LABELS, X, initialised
 from tests.nightly import sweep
 
 # Keras writes weights in a way that NumPy 2 deprecates.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
+]
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 ARRAYS = {"x": X, "y": LABELS, "batch_size": 4, "epochs": 3, "shuffle": False, "verbose": 0}
 
@@ -80,16 +81,22 @@ def test_interrupted_and_resumed_is_uninterrupted(tmp_path: Path, name: str):
     assert not ledgers[0].external.any()
 
 
-def test_what_was_recorded_after_the_backup_is_still_in_the_files(tmp_path: Path):
-    interrupted_and_resumed(tmp_path / "run", "backup first", tmp_path / "backup")
-    run = xtf.open_run(tmp_path / "run")
+@pytest.fixture(scope="module")
+def rewound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run that a backup took back, to be read only."""
+    directory = tmp_path_factory.mktemp("rewound")
+    interrupted_and_resumed(directory / "run", "backup first", directory / "backup")
+    return directory / "run"
+
+
+def test_what_was_recorded_after_the_backup_is_still_in_the_files(rewound: Path):
+    run = xtf.open_run(rewound)
     counts = [len(file) for file in run.step_store.records.files]
     assert counts == [1 + 5, 1 + 6]  # the start and five steps; the rewind and six steps
 
 
-def test_a_rewind_to_a_step_that_does_not_exist_is_damage(tmp_path: Path):
-    interrupted_and_resumed(tmp_path / "run", "backup first", tmp_path / "backup")
-    store = xtf.open_run(tmp_path / "run").step_store
+def test_a_rewind_to_a_step_that_does_not_exist_is_damage(rewound: Path):
+    store = xtf.open_run(rewound).step_store
     decode = store._decode
 
     class Changed(StepStore):
