@@ -72,9 +72,15 @@ def short_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-@pytest.mark.parametrize("every", [1, 3])
-def test_long_run_is_estimated_from_a_short_one(run_dir: Path, short_dir: Path, every: int):
-    record(run_dir, *wide(), every=every)
+@pytest.fixture(scope="module")
+def dense_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that holds every step."""
+    run_dir = tmp_path_factory.mktemp("dense") / "run"
+    record(run_dir, *wide(), every=1)
+    return run_dir
+
+
+def assert_estimated(run_dir: Path, short_dir: Path, every: int) -> None:
     found = estimate_from(xtf.open_run(short_dir), steps=3 * EPOCHS)
     assert Estimate(**vars(found) | {"every": every}).total == pytest.approx(size_of(run_dir), rel=0.2)
 
@@ -85,6 +91,15 @@ def test_estimate_counts_the_training_step_where_it_is_stored(run_dir: Path, ret
     found = estimate_from(xtf.open_run(run_dir), steps=3 * EPOCHS)
     assert estimate.keeps_training == found.keeps_training == retrain
     assert found.total == pytest.approx(size_of(run_dir), rel=0.05)
+
+
+def test_long_run_is_estimated_from_a_short_one(dense_dir: Path, short_dir: Path):
+    assert_estimated(dense_dir, short_dir, every=1)
+
+
+def test_long_run_with_keyframes_is_estimated_from_a_short_one(run_dir: Path, short_dir: Path):
+    record(run_dir, *wide(), every=3)
+    assert_estimated(run_dir, short_dir, every=3)
 
 
 class TestBudget:
@@ -101,9 +116,8 @@ class TestBudget:
         with pytest.raises(RefusedError, match=r"100 steps take 4.0 kB with no keyframe.*the 1.0 kB that"):
             self.DENSE.fit_into(1000)
 
-    def test_auto_fits_into_its_budget(self, run_dir: Path, tmp_path: Path):
-        record(tmp_path / "dense", *wide())
-        budget = size_of(tmp_path / "dense") // 2
+    def test_auto_fits_into_its_budget(self, run_dir: Path, dense_dir: Path):
+        budget = size_of(dense_dir) // 2
         record(run_dir, *wide(), every="auto", disk_budget=budget)
         assert 1 < xtf.open_run(run_dir).manifest.every < 3 * EPOCHS
         assert size_of(run_dir) <= 1.1 * budget
