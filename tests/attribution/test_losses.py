@@ -1,5 +1,7 @@
 """Losses of every kind: steps follow from the record up to rounding, and samples add up to the data term."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +68,25 @@ def check_steps(run: xtf.Run) -> None:
         np.testing.assert_allclose(explained, step.path.displacement, rtol=0, atol=ROUNDING)
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], xtf.Run]:
+    """Return a function that records each case once, in float64."""
+
+    @functools.cache
+    def recorded(name: str) -> xtf.Run:
+        with double_precision():
+            return train(CASES[name](), tmp_path_factory.mktemp("losses") / "run")
+
+    return recorded
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")  # of outputs without a loss
 @pytest.mark.parametrize("name", sweep(CASES, core=CORE))
 def test_steps_follow_from_the_record_and_samples_add_up(
-    name: str, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, runs: Callable[[str], xtf.Run], monkeypatch: pytest.MonkeyPatch
 ):
-    case = CASES[name]()
-    run = train(case, run_dir)
+    case, run = CASES[name](), runs(name)
     check_steps(run)
     inputs = np.concatenate([case.inputs()] * 2)
     arguments = {"axes": ("sample", "step"), "tolerance": BALANCE, "progress": False}
@@ -100,8 +113,9 @@ def test_steps_follow_from_the_record_and_samples_add_up(
 
 
 @pytest.mark.usefixtures("float64")
-def test_penalties_of_the_batch_are_booked_as_regulariser(run_dir: Path):
-    run = train(CASES["penalties of the batch"](), run_dir)
+@pytest.mark.parametrize("name", sweep(COUPLED, core=COUPLED[1:]))
+def test_penalties_of_the_batch_are_booked_as_regulariser(name: str, runs: Callable[[str], xtf.Run]):
+    run = runs(name)
     ledger = run.attribute(X, axes=("step",), progress=False)
     assert float(np.abs(ledger.regularizer).min("step").max()) > 0
     assert run.manifest.loss["has_regularizer"]
@@ -164,11 +178,9 @@ def test_class_weights_at_the_tap_train_as_those_of_fit(tmp_path: Path):
 
 @pytest.mark.usefixtures("float64")
 class TestMeasurementsOfSeveralOutputs:
-    @pytest.fixture(scope="class")
-    @classmethod
-    def run(cls, tmp_path_factory: pytest.TempPathFactory) -> xtf.Run:
-        with double_precision():
-            return train(CASES["dict of outputs"](), tmp_path_factory.mktemp("outputs") / "run")
+    @pytest.fixture
+    def run(self, runs: Callable[[str], xtf.Run]) -> xtf.Run:
+        return runs("dict of outputs and weights")
 
     def test_outputs_stand_side_by_side_by_sorted_key(self, run: xtf.Run):
         everything = run.attribute(X, progress=False)
