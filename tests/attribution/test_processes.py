@@ -40,6 +40,8 @@ class Wavelet(keras.layers.Layer):
         return tf.sin(tf.matmul(x, self.mix))
 
 
+# test_two_derivatives.py answers a question about a run with layers of its own in a new process every time.
+@pytest.mark.nightly
 def test_a_run_is_attributed_where_its_custom_layer_does_not_exist(tmp_path):
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
