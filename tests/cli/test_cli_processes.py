@@ -22,31 +22,9 @@ def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_from_a_directory_with_a_run_and_a_file(logits_run: Path, npz: Path, tmp_path: Path):
-    shutil.copytree(logits_run, tmp_path / "run")
-    shutil.copy(npz, tmp_path / "test.npz")
-    arguments = (
-        "--inputs",
-        "test.npz",
-        "--measure",
-        "log_prob",
-        "--axes",
-        "sample,step",
-        "--out",
-        "z.zarr",
-        "--json",
-    )
-    done = python("-m", "explaind_tf.cli", "attribute", "run", *arguments, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)  # nothing else is on stdout
-    assert found["balances"]
-    assert found["entries"][0]["proponents"][0]["sample"].startswith("sample ")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "test.npz", "z.zarr"]
-
-
 # To import Keras takes seconds, so one process does what follows, in this order. Each part is noted for a test of its own.
 SCRIPT = """
-import contextlib, io, json, runpy, sys, traceback
+import contextlib, io, json, os, runpy, sys, traceback
 
 found = {}
 
@@ -105,15 +83,24 @@ def console():
     app()
 
 
+@note("attribute")
+def attributed():
+    options = "--inputs test.npz --measure log_prob --axes sample,step --out z.zarr --json"
+    sys.argv = ["explaind-tf", "attribute", "run", *options.split()]
+    runpy.run_module("explaind_tf.cli", run_name="__main__", alter_sys=True)
+
+
+found["files"] = sorted(os.listdir())
 print(json.dumps(found))
 """
 
 
 @pytest.fixture(scope="module")
-def found(logits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What each part of the script did: its exit code, and what it wrote to stdout and stderr."""
+def found(logits_run: Path, npz: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What each part of the script did: its exit code, and what it wrote to stdout and stderr. And the files then."""
     directory = tmp_path_factory.mktemp("process")
     shutil.copytree(logits_run, directory / "run")
+    shutil.copy(npz, directory / "test.npz")
     shutil.copytree(logits_run, directory / "damaged")
     (directory / "damaged" / "samples-00000.tfrecord").unlink()
     done = python("-c", SCRIPT, cwd=directory)
@@ -121,22 +108,31 @@ def found(logits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return json.loads(done.stdout)  # nothing else is on stdout
 
 
-def test_a_damaged_run_ends_with_a_line(found: dict[str, dict[str, Any]]):
+def test_from_a_directory_with_a_run_and_a_file(found: dict[str, Any]):
+    done = found["attribute"]
+    assert done["code"] == 0, done["stderr"]
+    answer = json.loads(done["stdout"])  # nothing else is on stdout
+    assert answer["balances"]
+    assert answer["entries"][0]["proponents"][0]["sample"].startswith("sample ")
+    assert found["files"] == ["damaged", "run", "test.npz", "z.zarr"]
+
+
+def test_a_damaged_run_ends_with_a_line(found: dict[str, Any]):
     done = found["damaged"]
     assert (done["code"], done["stdout"]) == (3, "")
     assert done["stderr"].splitlines()[-1].startswith("Error: damaged/samples-00000.tfrecord is missing")
     assert "Traceback" not in done["stderr"]
 
 
-def test_the_console_script_works(found: dict[str, dict[str, Any]]):
+def test_the_console_script_works(found: dict[str, Any]):
     done = found["console"]
     assert done["code"] == 0, done["stderr"]
     assert json.loads(done["stdout"])["status"] == "fine"
 
 
-def test_an_import_registers_everything(found: dict[str, dict[str, Any]]):
+def test_an_import_registers_everything(found: dict[str, Any]):
     assert found["import"]["code"] == 0, found["import"]["stderr"]
 
 
-def test_plotly_is_loaded_at_the_first_figure(found: dict[str, dict[str, Any]]):
+def test_plotly_is_loaded_at_the_first_figure(found: dict[str, Any]):
     assert found["plotly"]["code"] == 0, found["plotly"]["stderr"]
