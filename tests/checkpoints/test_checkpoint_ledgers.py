@@ -89,10 +89,9 @@ def test_each_cause_and_layer_is_booked_where_it_moved(run):
 
 
 def test_parameters_add_up_to_layers_and_steps_to_the_whole(run):
-    measurement = xtf.measurements.log_prob([0, 1] * 5)
-    whole = run.attribute(X, measurement)
-    by_layer = run.attribute(X, measurement, axes=("layer", "step"))
-    tree = run.attribute(X, measurement, axes=("parameter", "step"))
+    whole = run.attribute(X)
+    by_layer = run.attribute(X, axes=("layer", "step"))
+    tree = run.attribute(X, axes=("parameter", "step"))
     for ledger in (whole, by_layer, tree):
         ledger.explaind.check()
     scale = float(whole.movement.max())
@@ -114,6 +113,7 @@ def test_parameters_add_up_to_layers_and_steps_to_the_whole(run):
 def test_steps_are_picked_planned_and_streamed_as_those_of_a_recorded_run(run, saved, tmp_path):
     ledger = run.attribute(X, axes=("step",), steps=[1])
     ledger.explaind.check()
+    run.attribute(X, xtf.measurements.log_prob([0, 1] * 5), axes=("step",)).explaind.check()
     assert ledger.step.values.tolist() == [1]
     np.testing.assert_allclose(ledger.initial, saved[1][1], atol=1e-5)
     assert run.plan(X, axes=("layer", "step")).steps == EPOCHS - 1
