@@ -8,7 +8,7 @@ import tensorflow as tf
 import explaind_tf as xtf
 from experiments.benchmarks.paper_procedure import PaperProcedure, completeness_error
 from tests import oracle
-from tests.helpers import batches, dense_model, fit
+from tests.helpers import batches, dense_model, double_precision, fit
 
 pytestmark = pytest.mark.slow
 
@@ -26,9 +26,14 @@ def _midpoint_rows(training, x, measure, step):
     return np.mean(rows, axis=0)
 
 
-@pytest.fixture(name="case")
-def _case(float64, tmp_path):
-    """Return (run, test inputs, the oracle's training) of a small dense model with ragged batches."""
+@pytest.fixture(name="case", scope="module")
+def _case(tmp_path_factory):
+    """Return (run, test inputs, the oracle's training) of a small dense model with ragged batches, in float64."""
+    with double_precision():
+        return _recorded(tmp_path_factory.mktemp("procedure") / "run")
+
+
+def _recorded(run_dir):
     rng = np.random.default_rng(5)
     x, y, x_test = rng.normal(size=(SAMPLES, 3)), rng.integers(0, 2, SAMPLES), rng.normal(size=(2, 3))
     network = oracle.dense_network(features=3, hidden=4, outputs=2)
@@ -41,7 +46,7 @@ def _case(float64, tmp_path):
     optimizer = xtf.PathAdamW(RATE, weight_decay=LAW.weight_decay, beta_1=LAW.beta_1, beta_2=LAW.beta_2)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     model.compile(optimizer, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    logger = xtf.PathLogger(tmp_path / "run", verbose=False)
+    logger = xtf.PathLogger(run_dir, verbose=False)
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH)
     fit(model, logger.tap(dataset), logger, epochs=EPOCHS)
     rows = [range(first, min(first + BATCH, SAMPLES)) for first in range(0, SAMPLES, BATCH)] * EPOCHS
@@ -55,9 +60,10 @@ def _case(float64, tmp_path):
         [oracle.Batch(part, [1.0] * len(part)) for part in rows],
         [float(RATE)] * len(rows),
     )
-    return xtf.open_run(tmp_path / "run"), x_test, training
+    return xtf.open_run(run_dir), x_test, training
 
 
+@pytest.mark.usefixtures("float64")
 def test_influences_are_those_of_the_oracle_with_the_same_nodes(case, monkeypatch):
     run, x_test, training = case
     monkeypatch.setattr(oracle.ledgers, "path_gradient", _midpoint_rows)
@@ -74,6 +80,7 @@ def test_influences_are_those_of_the_oracle_with_the_same_nodes(case, monkeypatc
     assert error == pytest.approx(np.abs(missing).max(), abs=ROUNDING)
 
 
+@pytest.mark.usefixtures("float64")
 def test_more_nodes_leave_a_smaller_error(case):
     run, x_test, _ = case
     few, many = (completeness_error(run, [x_test], nodes) for nodes in (1, 10))
