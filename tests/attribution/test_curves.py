@@ -21,7 +21,7 @@ class Losses(keras.callbacks.Callback):
         self.seen.append(logs["loss"])
 
 
-@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.nightly), 2])
 def test_curves_are_those_of_training(run_dir, every: int):
     model = dense_model(
         keras.layers.Dense(4, activity_regularizer="l2", kernel_regularizer="l2"),
