@@ -199,9 +199,10 @@ def test_models_whose_weights_are_all_zero_can_be_tried():
     [
         at_night(lambda: keras.layers.LSTM(C, return_sequences=True), False),
         at_night(lambda: keras.layers.LSTM(C, return_sequences=True, unroll=True), True),
-        at_night(lambda: keras.layers.Conv1D(C, 2, dilation_rate=2, padding="same"), True),
+        (lambda: keras.layers.Conv1D(C, 2, dilation_rate=2, padding="same"), True),
         at_night(lambda: keras.layers.DepthwiseConv1D(2, dilation_rate=2, padding="same"), True),
-        (lambda: keras.layers.MultiHeadAttention(2, 2), True),
+        # test_layers.py compares the rules of attention with tapes every time.
+        at_night(lambda: keras.layers.MultiHeadAttention(2, 2), True),
     ],
 )
 def test_layers(make, holds):
@@ -240,7 +241,7 @@ def test_random_numbers_make_samples_coupled():
 def test_many_variables_are_tried_in_groups(monkeypatch: pytest.MonkeyPatch):
     # More variables than groups: a wrong rule of one shows in the sum of its group.
     monkeypatch.setattr(trials, "_MOST_GROUPS", 3)
-    few = 6
+    few = 4
 
     def call(v, x):
         return sum(x @ weight for weight in v[:few])
