@@ -31,10 +31,24 @@ def _broadcasts(draw):
     return source, rest, kept
 
 
+_CASES = given(_broadcasts(), st.sampled_from(sorted(OPERATIONS)), st.booleans())
+
+
 @pytest.mark.slow
-@settings(max_examples=25, derandomize=True)
-@given(_broadcasts(), st.sampled_from(sorted(OPERATIONS)), st.booleans())
+@settings(max_examples=10, derandomize=True)
+@_CASES
+def test_elementwise_operations_of_some_shapes(shapes, name, is_first):
+    _check_elementwise(shapes, name, is_first)
+
+
+@pytest.mark.nightly
+@settings(max_examples=50, derandomize=True)
+@_CASES
 def test_elementwise_operations_of_any_shapes(shapes, name, is_first):
+    _check_elementwise(shapes, name, is_first)
+
+
+def _check_elementwise(shapes, name, is_first):
     source, rest, kept = shapes
     # The example's axes may also have size one where the variable's have more.
     read = [
