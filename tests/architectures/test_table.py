@@ -73,7 +73,7 @@ def test_what_a_process_printed_before_it_was_given_up_is_its_result(tmp_path, m
     assert found == FOUND | {"error": "not done after 5 seconds"}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_error_in_the_process_is_its_result(tmp_path):
     found = account_for("nothing", 6, 600, tmp_path / "run")
     assert found["answers"] == [] and found["error"].startswith("ended with 1: ")
