@@ -61,7 +61,7 @@ def _ledger(run_dir, x, axes):
     return ledger
 
 
-@pytest.mark.parametrize("recorded", sweep(KINDS, core=("batch_norm",)), indirect=True)
+@pytest.mark.parametrize("recorded", sweep(KINDS, core=("plain",)), indirect=True)
 def test_few_nodes_explain_a_step_of_a_model_with_kinks(recorded):
     ledger = _ledger(*recorded, ("step",))
     assert ledger.attrs["quadrature_nodes"] <= 2.5 * ledger.sizes["input"] * ledger.sizes["step"]
