@@ -90,7 +90,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", sweep(CASES, core=("coupled", "nesterov", "accumulation")))
+@pytest.mark.parametrize("name", sweep(CASES, core=("coupled", "accumulation")))
 def test_groups_balance_under(tmp_path, name):
     middle, compiled = CASES[name]
     with double_precision():

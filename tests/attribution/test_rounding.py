@@ -102,7 +102,8 @@ def test_a_ledger_without_samples_has_no_rounding_and_says_where_it_is(run, whol
 
 
 CASES = [f"{model}, {options}" for model in MODELS for options in OPTIONS]
-CORE = ("units that are never active, clipvalue", "regulariser, accumulation")
+# The run that is asked for all axes has a bias before BatchNorm.
+CORE = ("units that are never active, clipvalue",)
 
 
 @pytest.mark.parametrize("case", sweep(CASES, core=CORE))
