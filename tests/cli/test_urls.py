@@ -64,6 +64,8 @@ def test_attribute(call: Call, run_url: str, npz: Path):
     assert call(*arguments).exit_code == 0  # the ledger is there already
 
 
+# Ledgers of a run at a URL, as a report asks for them, are those of `test_attribute`.
+@pytest.mark.nightly
 def test_report(call: Call, run_url: str, npz: Path, tmp_path: Path):
     out = tmp_path / "report.html"
     result = call("report", run_url, "--inputs", npz, "--rows", "0:3", "--shown", 1, "--out", out)
