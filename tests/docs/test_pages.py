@@ -29,7 +29,7 @@ def code_of(page: Path, language: str) -> list[str]:
 
 PAGES = {page.stem: (root, page) for root, chain in chains().items() for page in chain}
 # What a reader runs first. The calls of the other pages have tests of their own that run every time.
-CORE = ("README", "tutorial", "own-model")
+CORE = ("README", "tutorial")
 
 
 @pytest.fixture(scope="module")
