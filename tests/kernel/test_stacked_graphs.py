@@ -94,7 +94,7 @@ def _model(call, shapes) -> PureModel:
     )
 
 
-@pytest.mark.parametrize("name", sweep(MODELS, core=("positions", "lookup")))
+@pytest.mark.parametrize("name", sweep(MODELS, core=("positions",)))
 def test_rows_products_and_integrals_equal_those_of_a_loop(name):
     call, shapes = MODELS[name]
     rng = np.random.default_rng(0)
