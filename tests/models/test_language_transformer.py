@@ -76,7 +76,7 @@ def test_later_tokens_leave_earlier_predictions_alone():
 
 def test_trains():
     x = (np.arange(64)[:, None] + np.arange(5)).astype("int32") % 11
-    losses = fit_losses(LanguageTransformer(**SMALL), x, (x + 1) % 11, steps=30)
+    losses = fit_losses(LanguageTransformer(**SMALL | {"blocks": 1}), x, (x + 1) % 11, steps=30)
     # A model that has learned nothing has log 11.
     assert losses[0] > 0.8 * math.log(11)
     assert losses[-1] < 0.3 * losses[0]
