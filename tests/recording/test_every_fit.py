@@ -88,9 +88,7 @@ def is_equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
 CASES = {f"{data}, {mode}": (data, mode) for data in FITS for mode in MODES}
 
 
-@pytest.mark.parametrize(
-    "name", sweep(CASES, core=("arrays, graph", "generator of unknown length, graph", "class weights, XLA"))
-)
+@pytest.mark.parametrize("name", sweep(CASES, core=("arrays, graph", "generator of unknown length, graph")))
 def test_any_data_are_recorded_and_training_is_that_of_keras(run_dir: Path, name: str):
     data, mode = CASES[name]
     arguments, steps = FITS[data]
