@@ -40,7 +40,9 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [pytest.param(1440, "light", marks=pytest.mark.nightly), (390, "dark")]
+)
 def test_a_browser_shows_every_figure(browser: Any, report: Path, width: int, scheme: str):
     said: list[str] = []
     requested: list[str] = []
