@@ -65,6 +65,7 @@ def test_a_sweep_says_what_it_costs_before_it_runs(run):
     assert reverse.name == "reverse sweep (rules)"
 
 
+@pytest.mark.slow
 def test_samples_that_interact_are_noticed_behind_batches_of_one(tmp_path):
     # A batch of one sample shows no interaction, and BatchNorm has none in it.
     model = dense_model(
