@@ -60,7 +60,7 @@ OPTIONS: dict[str, tuple[tuple[type, type], dict[str, Any]]] = {
     }.items()
 }
 # Those that run every time; the others run at night.
-CORE = ("adamw", "amsgrad", "nesterov", "sgd momentum decay")
+CORE = ("adamw", "nesterov")
 
 
 def cosine() -> keras.optimizers.schedules.LearningRateSchedule:
@@ -105,7 +105,7 @@ class TestTrajectory:
                 pytest.param(option, cosine, False, marks=() if option in CORE else pytest.mark.nightly)
                 for option in OPTIONS
             ),
-            ("adamw", 0.01, False),
+            pytest.param("adamw", 0.01, False, marks=pytest.mark.nightly),
             ("adamw", cosine, True),
             pytest.param("nesterov", cosine, True, marks=pytest.mark.nightly),
             pytest.param("adamw clipnorm", cosine, True, marks=pytest.mark.nightly),
@@ -140,7 +140,7 @@ class TestTrajectory:
     def test_taking_notes_does_not_change_a_step(self, option: str):
         classes, arguments = OPTIONS[option]
         rng = np.random.default_rng(0)
-        gradients = rng.normal(size=(50, 3, 4)).astype("float32")
+        gradients = rng.normal(size=(12, 3, 4)).astype("float32")  # the warm-up takes five
         pairs = []
         for optimizer_class in classes:
             matrix = keras.Variable(np.linspace(-1, 1, 12, dtype="float32").reshape(3, 4), name="matrix")
