@@ -1,7 +1,5 @@
 """A term of another package is in every figure and table, like the terms of this package."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -13,6 +11,7 @@ from explaind_tf.analysis import fidelity
 from explaind_tf.cli import facts, tables
 from explaind_tf.demo import fidelity_table
 from explaind_tf.report import Section, html
+from tests.helpers import Recorded
 from tests.report.figures.test_figures import by_layer_and_step
 
 AVERAGING = terms.Term(
@@ -55,8 +54,21 @@ def test_in_figures(ledger: xr.Dataset):
 
 
 @pytest.mark.slow
-def test_in_the_report(ledger: xr.Dataset, section: Section):
-    section = dataclasses.replace(section, balance=ledger, path=ledger)
+def test_in_the_report(ledger: xr.Dataset, small_run: Recorded):
+    section = Section(
+        title="",
+        introduction="",
+        run=small_run.open(),
+        curves=None,
+        balance=ledger,
+        unit="logits",
+        path=ledger,
+        samples=None,
+        weights=xr.DataTree(),
+        inputs=[],
+        predictions=[],
+        show_sample=None,
+    )
     told = html._balance(section, "model-0")
     assert f"<dt>{AVERAGING.label}</dt><dd>{AVERAGING.meaning}</dd>" in told
     assert f'<th scope="row">{AVERAGING.label}</th><td>+1.00</td>' in told
