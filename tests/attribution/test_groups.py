@@ -49,7 +49,14 @@ def assert_groups_are_sums_of_samples(groups, samples, sample_groups):
         np.testing.assert_allclose(groups.data.sel(group=label), members, atol=SAME * scale, rtol=0)
 
 
-@pytest.mark.parametrize("axes", [("step",), ("step", "layer"), ("layer",), ()])
+@pytest.mark.parametrize(
+    "axes",
+    [
+        ("step", "layer"),
+        (),
+        *(pytest.param((axis,), marks=pytest.mark.nightly) for axis in ("step", "layer")),
+    ],
+)
 def test_a_group_is_the_sum_of_its_samples(case, axes):
     run, x = case
     question = {"tolerance": 1e-8, "progress": False}
