@@ -10,7 +10,8 @@ from tests.kernel.dense import SIZE, STATE, jacobian_of, measure, model, unpack
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("count", [1, 4, 5])  # few directions have a graph for their number
+# Few directions have a graph for their number.
+@pytest.mark.parametrize("count", [1, pytest.param(4, marks=pytest.mark.nightly), 5])
 def test_measures_and_jvps_along_a_path_equal_the_jacobian(problem, count):
     path, block, _, rng = problem
     derivatives = Derivatives(model())

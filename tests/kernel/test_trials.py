@@ -72,7 +72,11 @@ def at_night(*parameters):
     return pytest.param(*parameters, marks=pytest.mark.nightly)
 
 
-REFUSED = [at_night(time_major_rows), features_first, two_arrangements, by_a_loop, at_night(by_a_branch)]
+REFUSED = [
+    *map(at_night, (time_major_rows, features_first, by_a_branch)),
+    two_arrangements,
+    by_a_loop,
+]
 
 
 def derivatives_of(call, shapes=SHAPES, head=2, shape=(T, C)):
