@@ -46,7 +46,7 @@ def test_one_node_costs_one_derivative_and_no_forward_pass(small_run):
     assert (machine.passes.derivative_passes, machine.passes.forward_passes) == (1, 0)
 
 
-@pytest.mark.parametrize("name", ["PathSGD", "PathAdamW"])
+@pytest.mark.parametrize("name", ["PathSGD", pytest.param("PathAdamW", marks=pytest.mark.nightly)])
 def test_optimizers_are_those_named(name):
     which = table1.Which.SGD if name == "PathSGD" else table1.Which.RESNET9
     assert type(table1.TASKS[which](table1.QUICK, 0).model.optimizer).__name__ == name

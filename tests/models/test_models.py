@@ -161,6 +161,8 @@ class TestModularTransformer:
         np.testing.assert_array_equal(plain(x), dropped(x))
         assert not np.allclose(dropped(x, training=True), dropped(x))
 
+    # The experiments with Grokking train one every time.
+    @pytest.mark.nightly
     def test_trains(self):
         x = tokens(64)
         y = (x[:, 0] + x[:, 2]) % 11
