@@ -10,6 +10,7 @@ from keras import layers
 
 import explaind_tf as xtf
 from tests.helpers import X, Y, batches, dense_model, fit
+from tests.nightly import sweep
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +58,9 @@ def another_weight(run: xtf.Run, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(run.step_store, "transition", transition)
 
 
-@pytest.fixture(scope="module", params=["bias before BatchNorm", "no such bias"])
+@pytest.fixture(
+    scope="module", params=sweep(("bias before BatchNorm", "no such bias"), core=("bias before BatchNorm",))
+)
 def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> xtf.Run:
     has_bias = request.param == "bias before BatchNorm"
     model = dense_model(
