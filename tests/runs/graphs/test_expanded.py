@@ -65,7 +65,7 @@ def reloaded(function, directory: Path):
 
 
 # A loop in a loop is a loop.
-@pytest.mark.parametrize("name", sweep(CASES, core=CASES.keys() - {"loop"}))
+@pytest.mark.parametrize("name", sweep(CASES, core=CASES.keys() - {"loop", "called loop"}))
 def test_calls_are_differentiated_twice(name, tmp_path):
     concrete = reloaded(CASES[name], tmp_path)
     assert not [node.name for node in all_nodes(expanded(concrete).graph_def) if node.op in CALLS]
@@ -101,7 +101,9 @@ def counted_down_twice(x: tf.Tensor) -> tf.Tensor:
     return tf.while_loop(lambda i, _: i < 2, lambda i, a: (i + 1, counted_down(a)), (0, x))[1]
 
 
-@pytest.mark.parametrize("function", [counted_down, counted_down_twice])
+@pytest.mark.parametrize(
+    "function", [pytest.param(counted_down, marks=pytest.mark.nightly), counted_down_twice]
+)
 def test_loops_that_count_otherwise_are_differentiated(function, tmp_path):
     concrete, direction = reloaded(function, tmp_path), np.array([0.3, -1.0, 0.2])
     seen = InlinedFunction.of(concrete).seen_through()
