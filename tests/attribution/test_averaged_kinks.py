@@ -80,7 +80,8 @@ def test_entries_converge_with_the_tolerance_each_on_its_own(recorded):
     assert float(abs(finer - fine).max()) < 0.02 * float(abs(fine).max())
 
 
-@pytest.mark.parametrize("recorded", sweep(KINDS, core=("plain",)), indirect=True)
+# test_losses.py compares routes, and test_kinks.py the rules at kinks, every time.
+@pytest.mark.parametrize("recorded", sweep(KINDS), indirect=True)
 def test_samples_by_rules_by_a_loop_and_by_step_are_the_same(recorded, monkeypatch):
     axes = ("sample", "layer")
     by_rule, by_step = _ledger(*recorded, axes), _ledger(*recorded, ("step",))
