@@ -123,7 +123,7 @@ def test_a_single_layer_in_low_precision(tmp_path):
 def test_float64_settles_what_float32_rounds(tmp_path):
     run, _ = recorded(tmp_path / "run", "float32")
     assert "precision" not in run.attribute(X[:3], progress=False)
-    ledger = run.attribute(X[:3], axes=("sample",), dtype="float64", progress=False)
+    ledger = run.attribute(X[:3], dtype="float64", progress=False)
     ledger.explaind.check()
     assert ledger.attrs["precision_of_analysis"] == "float64"
     assert 0 < float(np.abs(ledger.precision).max()) < 1e-5 * float(ledger.movement.max())
