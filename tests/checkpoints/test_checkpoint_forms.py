@@ -48,9 +48,7 @@ def test_of_an_archive_nothing_but_the_weights_is_read(saved, run, tmp_path):
     np.testing.assert_array_equal(opened.step_store.theta(1), run.step_store.theta(1))
 
 
-@pytest.mark.parametrize(
-    "kind", sweep(["functional", "subclassed", "recurrent"], core=["functional", "subclassed"])
-)
+@pytest.mark.parametrize("kind", sweep(["functional", "subclassed", "recurrent"], core=["subclassed"]))
 def test_models_that_are_not_sequential(kind, tmp_path):
     make, x, example = KINDS[kind]()
     model = make()
