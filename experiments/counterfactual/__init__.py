@@ -1,0 +1,1 @@
+"""How well counterfactual answers foretell training without some samples."""
