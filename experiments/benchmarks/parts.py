@@ -107,6 +107,33 @@ def attribute(spec: Json, run_dir: str, *, repeats: int = 1, plain_steps: int = 
     }
 
 
+def counterfactual(spec: Json, run_dir: str, *, inputs: int, repeats: int, plain_steps: int) -> Json:
+    """Ask a counterfactual question about log-probabilities several times, with plain training timed around each."""
+    run = xtf.open_run(run_dir)
+    task = tasks.make_task(TaskSpec(**spec), inputs)
+    of = xtf.measurements.log_prob(task.y)
+
+    def ask() -> xr.Dataset:
+        return run.counterfactual(task.x, of, progress=False)
+
+    timing.reset_peak()
+    first_seconds, _ = _timed(ask)
+    peak = timing.peak_megabytes()
+    plain = timing.PlainTraining(task)
+    seconds, around = [], [plain.seconds_per_step(plain_steps)]
+    for _ in range(repeats):
+        gc.collect()
+        seconds.append(_timed(ask)[0])
+        around.append(plain.seconds_per_step(plain_steps))
+    return {
+        "steps": len(run.steps),
+        "first_seconds": first_seconds,
+        "seconds": seconds,
+        "training_step_seconds": [(before + after) / 2 for before, after in itertools.pairwise(around)],
+        "peak_mb": peak,
+    }
+
+
 def calibrate(
     spec: Json,
     run_dir: str,
@@ -214,7 +241,8 @@ def _quality(ledger: xr.Dataset) -> Json:
 
 
 PARTS: dict[str, Callable[..., Json]] = {
-    part.__name__: part for part in (machine, record, attribute, calibrate, paper, paper_error, recording)
+    part.__name__: part
+    for part in (machine, record, attribute, counterfactual, calibrate, paper, paper_error, recording)
 }
 
 if __name__ == "__main__":

@@ -241,10 +241,37 @@ def growth(number: int, settings: Settings, runner: Runner) -> Row:
     return Row(number, work, checks, {"rounds": rounds}, "", peaks_mb)
 
 
+def counterfactual(number: int, settings: Settings, runner: Runner) -> Row:
+    """Row 11: a counterfactual answer in training steps per recorded step, and its memory as steps are doubled."""
+    checks, details, peaks = [], {}, {}
+
+    def ask(spec: TaskSpec, inputs: int, repeats: int) -> Json:
+        plain_steps = settings.plain_steps[spec.kind]
+        return runner.of_run("counterfactual", spec, inputs=inputs, repeats=repeats, plain_steps=plain_steps)
+
+    base = settings.growth
+    for spec in (base, dataclasses.replace(settings.resnet, steps=min(8, settings.resnet.steps))):
+        for inputs, bar in ((1, 3), (settings.inputs[number], 15)):
+            found = ask(spec, inputs, settings.repeats)
+            unit = found["training_step_seconds"]
+            ratios = [s / found["steps"] / u for s, u in zip(found["seconds"], unit, strict=True)]
+            name = f"{spec.kind}, {inputs} measurements"
+            checks.append(Check(f"{name}: training steps per step", float(np.median(ratios)), bar))
+            details[name], peaks[name] = found, found["peak_mb"]
+    for times in (2, 4):
+        found = ask(dataclasses.replace(base, steps=times * base.steps), 1, 0)
+        name = f"{base.kind}, {times}x the steps"
+        growth = found["peak_mb"] / details[f"{base.kind}, 1 measurements"]["peak_mb"]
+        checks.append(Check(f"{name}: peak memory", growth, 1.05))
+        details[name], peaks[name] = found, found["peak_mb"]
+    return Row(number, "counterfactual answers, by sample", checks, details, peak_mb=peaks)
+
+
 ROWS: dict[int, Callable[[int, Settings, Runner], Row]] = {
     1: paper,
     2: paper,
     **dict.fromkeys(_QUESTIONS, in_training_steps),
     9: recording,
     10: growth,
+    11: counterfactual,
 }

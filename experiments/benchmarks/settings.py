@@ -89,7 +89,7 @@ class Settings:
         TaskSpec("resnet9", 1280, 128, 8),
     )
     inputs: dict[int, int] = field(
-        default_factory=lambda: {1: 2, 2: 10, 3: 2000, 4: 100, 5: 20, 6: 16, 7: 4, 8: 1000, 10: 10}
+        default_factory=lambda: {1: 2, 2: 10, 3: 2000, 4: 100, 5: 20, 6: 16, 7: 4, 8: 1000, 10: 10, 11: 10}
     )
     tolerance: dict[int, float] = field(default_factory=lambda: {6: 1e-2, 7: 1e-2})
     groups: int = 10
@@ -114,7 +114,7 @@ QUICK = Settings(
     resnet_norm=TaskSpec("resnet9", 32, 16, 3, width=0.03, side=12, batch_norm=True),
     growth=_tiny(20),
     recorded=(_tiny(20), TaskSpec("resnet9", 32, 16, 3, width=0.03, side=12)),
-    inputs={1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1, 10: 1},
+    inputs={1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1, 10: 1, 11: 2},
     groups=2,
     repeats=1,
     plain_steps={"transformer": 3, "resnet9": 2},

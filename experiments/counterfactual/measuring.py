@@ -20,7 +20,7 @@ def measured(
     of = measurements.log_prob(test[1])
     answer = run.counterfactual(test[0], of, progress=False)
     return {
-        "smoothness": run.smoothness(seed=seed, progress=False),
+        "smoothness": run.smoothness(seed=seed, progress=False).value,
         **by_share(answer, settings, seed),
         SINGLE: _of_singles(run, answer, test, settings, seed),
     }

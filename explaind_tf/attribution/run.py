@@ -13,7 +13,7 @@ from explaind_tf.attribution.attributable import Attributable, chosen_measuremen
 from explaind_tf.attribution.counterfactual import At, at_halves, check_response, respond
 from explaind_tf.attribution.curves import training_curves
 from explaind_tf.attribution.retrained_run import RetrainedRun, Weights, retrain
-from explaind_tf.attribution.verdicts import smoothness_of, validate
+from explaind_tf.attribution.verdicts import Smoothness, smoothness_of, validate
 from explaind_tf.kernel.derivatives.derivatives import Precisions
 from explaind_tf.levels import PATH, SAMPLE
 from explaind_tf.progress import Progress
@@ -192,8 +192,8 @@ class Run(RecordedRun, Attributable):
 
     def smoothness(
         self, *, share: float = 0.05, directions: int = 3, seed: int = 0, progress: bool = True
-    ) -> float:
-        """Return how smoothly the end of training depends on the weights of samples: the worth of first-order answers.
+    ) -> Smoothness:
+        """Measure how smoothly the end of training depends on the weights of samples: the worth of first-order answers.
 
         Random samples are left out by half, and then whole. With Δ₁ and Δ₂ the moves of the final weights θ_i by the first
         and the second half,
@@ -215,6 +215,11 @@ class Run(RecordedRun, Attributable):
             Seed of the choices.
         progress : bool
             Whether to show progress bars (on a terminal only).
+
+        Returns
+        -------
+        Smoothness
+            Its ``value``, and that of each layer's weights: ``by_layer``. ``print`` it.
 
         Raises
         ------

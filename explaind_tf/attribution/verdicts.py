@@ -14,6 +14,9 @@ from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.format.step_records import Snapshot
 from explaind_tf.runs.retraining import Retrainer
 
+# From this rank correlation on, the order of responses is that of retraining but for neighbours.
+_GOOD = 0.8
+
 
 class Retrain(Protocol):
     """Gives a measurement after training with other weights of samples or groups."""
@@ -49,13 +52,24 @@ class Verdict:
     foretold: np.ndarray
     found: np.ndarray
 
-    def __str__(self) -> str:
-        """Return the verdict in a sentence."""
-        own = self.correlation
+    @property
+    def advice(self) -> str:
+        """What helps where responses foretell little; empty where they foretell well."""
+        if self.correlation.value >= _GOOD:
+            return ""
         return (
+            "This training is not smooth enough for first-order answers. What helps is a larger epsilon of Adam (1e-3), a "
+            "smaller learning rate, larger batches, and smooth activations such as gelu; run.smoothness() tells how much."
+        )
+
+    def __str__(self) -> str:
+        """Return the verdict in a sentence, with advice where it is bad."""
+        own = self.correlation
+        told = (
             f"Rank correlation with {self.retrainings} trainings without {self.left_out} of them each: {own.value:.2f} "
             f"({own.low:.2f} to {own.high:.2f}); found over foretold change: {self.size:.2f}."
         )
+        return f"{told} {self.advice}".rstrip()
 
 
 def validate(retrain: Retrain, answer: xr.Dataset, *, retrainings: int, share: float, seed: int) -> Verdict:
@@ -112,22 +126,31 @@ def _verdict(foretold: np.ndarray, found: np.ndarray, left_out: int, seed: int) 
 
 def smoothness_of(
     run: RecordedRun, retrainer: Retrainer, *, share: float, directions: int, seed: int, progress: Progress
-) -> float:
-    """Return how alike the first and the second half of a change of weights change what training leads to.
+) -> Smoothness:
+    """Return how alike the first and the second half of a change of weights move the weights of each layer, and of all.
 
     See :meth:`explaind_tf.Run.smoothness`.
     """
     samples = run.samples
     count = len(samples.ids)
     rng = np.random.default_rng(seed)
-    agreed = moved = 0.0
+    agreed, moved = np.zeros((2, run.step_store.layout.size))
     for _ in range(directions):
         chosen = rng.choice(count, max(1, round(share * count)), replace=False)
         first, second = _moves(run, retrainer, np.isin(np.arange(count), chosen), progress)
         weight = np.abs(first) + np.abs(second)
-        agreed += float((np.sign(first) * np.sign(second) * weight).sum())
-        moved += float(weight.sum())
-    return agreed / moved if moved else 1.0
+        agreed += np.sign(first) * np.sign(second) * weight
+        moved += weight
+    owners = np.repeat([spec.layer for spec in run.variables], [spec.size for spec in run.variables])
+    layers = list(dict.fromkeys(spec.layer for spec in run.variables))
+    by_layer = {
+        layer: _share(agreed[owners == layer].sum(), moved[owners == layer].sum()) for layer in layers
+    }
+    return Smoothness(_share(agreed.sum(), moved.sum()), by_layer)
+
+
+def _share(agreed: float, moved: float) -> float:
+    return float(agreed / moved) if moved else 1.0
 
 
 def _moves(
