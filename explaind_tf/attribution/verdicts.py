@@ -72,6 +72,27 @@ class Verdict:
         return f"{told} {self.advice}".rstrip()
 
 
+@dataclass(frozen=True)
+class Smoothness:
+    """How smoothly the end of a training depends on the weights of samples; see :meth:`explaind_tf.Run.smoothness`.
+
+    Attributes
+    ----------
+    value : float
+        That of all weights of the model: 1 is smooth, and 0 not at all.
+    by_layer : dict of str to float
+        That of each layer's weights. It shows the layers that are least smooth. One that nothing moves has 1.
+    """
+
+    value: float
+    by_layer: dict[str, float]
+
+    def __str__(self) -> str:
+        """Return the smoothness in a sentence."""
+        least = min(self.by_layer, key=lambda layer: self.by_layer[layer])
+        return f"Smoothness {self.value:.2f}; least in {least}: {self.by_layer[least]:.2f}."
+
+
 def validate(retrain: Retrain, answer: xr.Dataset, *, retrainings: int, share: float, seed: int) -> Verdict:
     """Leave random samples out, and compare the change of measurements with what their responses foretell.
 
