@@ -13,6 +13,7 @@ from upath import UPath
 from explaind_tf import constants as names
 from explaind_tf.attribution import Run
 from explaind_tf.attribution.planner import Plan
+from explaind_tf.attribution.verdicts import Verdict
 from explaind_tf.cli.inputs import leaf_names
 from explaind_tf.errors import UnbalancedLedgerError
 from explaind_tf.ledgers.conditioning import DOUBTFUL
@@ -207,19 +208,64 @@ def _entries(ledger: Ledger, first_row: int, top: int) -> list[Facts]:
             "final": float(final[i, o]),
             "movement": float(root[names.MOVEMENT].values[i]),
             "terms": {term: float(values[i, o]) for term, values in totals.items()},
-            **{
-                name: [
-                    {"sample": sample, "influence": influence}
-                    for sample, influence in zip(
-                        ranking[names.SAMPLE].values[i, o], ranking["influence"].values[i, o], strict=True
-                    )
-                ]
-                for name, ranking in ranked.items()
-            },
+            **{name: _ranks(ranking, i, o, "influence") for name, ranking in ranked.items()},
         }
         for i in range(final.shape[0])
         for o in range(final.shape[1])
     ]
+
+
+def _ranks(ranking: xr.Dataset, i: int, o: int, value: str) -> list[Facts]:
+    """Return the ranked samples of one input and output, with their values under a name."""
+    pairs = zip(ranking[names.SAMPLE].values[i, o], ranking["influence"].values[i, o], strict=True)
+    return [{"sample": sample, value: influence} for sample, influence in pairs]
+
+
+def response_facts(answer: xr.Dataset, *, first_row: int, top: int) -> Facts:
+    """Return the final values of a counterfactual answer, and the samples on which they depend most.
+
+    Parameters
+    ----------
+    answer : xarray.Dataset
+        By sample.
+    first_row : int
+        Number of the first input in the file that it came from.
+    top : int
+        Most samples for and against each input and output.
+    """
+    final = answer[names.FINAL].transpose(*_KEPT).values
+    ranked = {"proponents": answer.explaind.proponents(top), "opponents": answer.explaind.opponents(top)}
+    return {
+        "run_id": answer.attrs["run_id"],
+        "measurement": answer.attrs["measurement"],
+        "covers": answer.attrs["covers"],
+        "inputs": int(answer.sizes[names.INPUT]),
+        "outputs": int(answer.sizes[names.OUTPUT]),
+        "samples": int(answer.sizes[names.SAMPLE]),
+        "entries": [
+            {
+                "row": first_row + i,
+                "output": answer[names.OUTPUT].values[o],
+                "final": float(final[i, o]),
+                **{name: _ranks(ranking, i, o, "response") for name, ranking in ranked.items()},
+            }
+            for i in range(final.shape[0])
+            for o in range(final.shape[1])
+        ],
+    }
+
+
+def verdict_facts(verdict: Verdict) -> Facts:
+    """Return how well responses foretold trainings without some samples, as numbers and in a sentence."""
+    return {
+        "text": str(verdict),
+        "correlation": verdict.correlation.value,
+        "low": verdict.correlation.low,
+        "high": verdict.correlation.high,
+        "found_over_foretold": verdict.size,
+        "retrainings": verdict.retrainings,
+        "left_out": verdict.left_out,
+    }
 
 
 def _add_shares(shares: dict[str, dict[Any, Facts]], ledger: Ledger, inputs: int) -> None:

@@ -20,4 +20,14 @@ Rows = Annotated[
     slice | None,
     typer.Option(parser=to_slice, metavar="A:B", help="Rows of the inputs; by default all."),
 ]
+Retrainings = Annotated[
+    int,
+    typer.Option(
+        "--validate",
+        min=0,
+        metavar="N",
+        help="Train again N times without some samples, 2 or more, and compare with what responses foretell.",
+    ),
+]
+Share = Annotated[float, typer.Option(help="Share of the samples that each of these trainings leaves out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]

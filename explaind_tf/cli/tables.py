@@ -1,5 +1,6 @@
 """Facts as tables, for people."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from rich.markup import escape
@@ -124,23 +125,71 @@ def _by_axis(axis: str, rows: list[Facts], top: int) -> Table:
 
 
 def _samples(entries: list[Facts]) -> Table:
+    def change(entry: Facts) -> str:
+        return f"{entry['initial']:.3f} → {entry['final']:.3f}"
+
+    columns = ("before → after", "proponents", "opponents")
+    return _rankings("Training samples", columns, entries, change, "influence")
+
+
+def _rankings(
+    title: str, columns: tuple[str, str, str], entries: list[Facts], value: Callable[[Facts], str], of: str
+) -> Table:
+    """Return a table with a row for each prediction: its value, and the samples for and against it.
+
+    Parameters
+    ----------
+    title : str
+        The table's title.
+    columns : tuple of str
+        Headings of the value, the proponents and the opponents.
+    entries : list of dict
+        The predictions.
+    value : callable
+        Takes an entry and returns its value in words.
+    of : str
+        The key of a sample's number.
+    """
     shown = entries[:_MOST_SHOWN]
     caption = (
         "" if len(shown) == len(entries) else f"{len(shown)} of {len(entries)} predictions; --json has all"
     )
-    table = _table(
-        "Training samples", "row", "output", "before → after", "proponents", "opponents", caption=caption
-    )
+    table = _table(title, "row", "output", *columns, caption=caption)
     for entry in shown:
         table.add_row(
             str(entry["row"]),
             escape(str(entry["output"])),
-            f"{entry['initial']:.3f} → {entry['final']:.3f}",
-            *(escape(_ranking(entry[side])) for side in ("proponents", "opponents")),
+            value(entry),
+            *(escape(_ranking(entry[side], of)) for side in ("proponents", "opponents")),
             end_section=True,
         )
     return table
 
 
-def _ranking(samples: list[Facts]) -> str:
-    return "\n".join(f"{sample['influence']:+.4g} {sample['sample']}" for sample in samples)
+def _ranking(samples: list[Facts], of: str) -> str:
+    return "\n".join(f"{sample[of]:+.4g} {sample['sample']}" for sample in samples)
+
+
+def response_tables(facts: Facts) -> list[Table | str]:
+    """Return a counterfactual answer: a table of the predictions, and what is known of its worth."""
+    what = (
+        f"{facts['measurement']} of {facts['inputs']:,} inputs × {facts['outputs']:,} outputs after training, by the "
+        f"weights of {facts['samples']:,} samples in {facts['covers']}"
+    )
+    columns = ("final", "falls without", "rises without")
+    found: list[Table | str] = [
+        _rankings(what, columns, facts["entries"], lambda entry: f"{entry['final']:.3f}", "response"),
+        "A number is the response: to first order, leaving the sample out changes the value by minus this number.",
+    ]
+    if facts["smoothness"] is not None:
+        found.append(
+            f"Smoothness of training: {facts['smoothness']:.2f} (1: first order holds; 0: it does not)."
+        )
+    if facts["verdict"] is not None:
+        found.append(facts["verdict"]["text"])
+    else:
+        found.append(
+            "No verdict. How well do these numbers foretell training without samples? --validate 8 trains 8 times "
+            "without 5 % of the samples, and compares."
+        )
+    return found

@@ -127,10 +127,7 @@ class Responses:
                 "Only an answer as run.counterfactual(...) returned it knows its run. Ask again, and validate before you "
                 "select from it or save it."
             )
-        if retrainings < 2 or not 0 < share < 1:
-            raise ValueError(
-                f"validate() needs 2 or more retrainings, and a share between 0 and 1; got {retrainings} and {share}."
-            )
+        check_draws(retrainings, share)
         verdict = self._validate(self._root, retrainings=retrainings, share=share, seed=seed)
         self._root.attrs[names.VERDICT] = str(verdict)
         return verdict
@@ -148,4 +145,18 @@ class Responses:
             )
         return response.sum([dim for dim in response.dims if dim not in (*_KEPT, axis)]).transpose(
             *_KEPT, axis
+        )
+
+
+def check_draws(retrainings: int, share: float) -> None:
+    """Refuse numbers that no validation can use.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 2 retrainings, or the share of left-out samples is not between 0 and 1.
+    """
+    if retrainings < 2 or not 0 < share < 1:
+        raise ValueError(
+            f"A validation needs 2 or more retrainings, and a share between 0 and 1; got {retrainings} and {share}."
         )

@@ -63,6 +63,20 @@ def groups(section: Section) -> str:
     return _about_predictions(section, '"group", "step"', ends, before=before, more=", groups=groups")
 
 
+def counterfactual(section: Section) -> str:
+    """Return the call that makes the counterfactual answer."""
+    predicted = ", ".join(part for part in ("predicted", _position(section)) if part)
+    return "\n".join(
+        [
+            *_head(section),
+            _PREDICTED,
+            f"answer = run.counterfactual(x, xtf.measurements.log_prob({predicted}))",
+            f"answer.explaind.proponents(k={section.top})",
+            "answer.explaind.validate(8, 0.05)  # trains 8 times without 5 % of the samples",
+        ]
+    )
+
+
 def _head(section: Section) -> list[str]:
     return [
         "import explaind_tf as xtf  # x: the inputs, as the model takes them",

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -87,6 +88,20 @@ def picture(example: Example) -> str:
     pixels = tf.image.convert_image_dtype(np.clip(example.image, 0, 1), tf.uint8, saturate=True)
     data = base64.b64encode(tf.io.encode_png(pixels).numpy()).decode("ascii")
     return f'<img src="data:image/png;base64,{data}" alt="{escape(example.text)}">'
+
+
+def sample(example: Example, label: Any, value: float) -> str:
+    """Return a training sample as an item of a list, with a signed number and its label."""
+    direction = "up" if value >= 0 else "down"
+    return (
+        f"<li>{picture(example)}<b>{escape(example.text)}</b>{values(example)}"
+        f'<span class="{direction}">{signed(value)}</span><small>{escape(str(label))}</small></li>'
+    )
+
+
+def values(example: Example) -> str:
+    """Return an example's values, if it is a row of a table."""
+    return folded("values", table(example.table)) if example.table else ""
 
 
 def number(value: float) -> str:

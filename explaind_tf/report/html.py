@@ -14,9 +14,10 @@ from explaind_tf.analysis import fidelity
 from explaind_tf.ledgers.conditioning import DOUBTFUL
 from explaind_tf.levels import MEANING
 from explaind_tf.report import calls, figures, reductions
-from explaind_tf.report.elements import figure, folded, number, picture, signed, table, unexplained
+from explaind_tf.report.both_answers import both_answers
+from explaind_tf.report.elements import figure, number, picture, sample, signed, table, unexplained, values
 from explaind_tf.report.page import page
-from explaind_tf.report.section import Example, Section
+from explaind_tf.report.section import Section
 from explaind_tf.terms import term
 
 _TITLE = "Where predictions come from: a ledger of training"
@@ -81,11 +82,13 @@ _QUESTIONS: Final = {
     "where": "Where in the model?",
     "data": "From which training data?",
     "groups": "Which kinds of training data, and when?",
+    "counterfactual": "What if a sample had been left out?",
 }
 
 
 def _links(section: Section, element_id: str) -> str:
-    items = "".join(f'<li><a href="#{element_id}-{key}">{text}</a></li>' for key, text in _QUESTIONS.items())
+    asked = [key for key in _QUESTIONS if key != "counterfactual" or section.counterfactual is not None]
+    items = "".join(f'<li><a href="#{element_id}-{key}">{_QUESTIONS[key]}</a></li>' for key in asked)
     return f'<li><a href="#{element_id}">{escape(section.title)}</a><ul>{items}</ul></li>'
 
 
@@ -97,6 +100,8 @@ def _section(section: Section, element_id: str) -> str:
         "data": _which(section, element_id),
         "groups": _groups(section, element_id),
     }
+    if section.counterfactual is not None:
+        parts["counterfactual"] = both_answers(section)
     body = "".join(
         f'<section id="{element_id}-{key}" aria-label="{_QUESTIONS[key]}"><h3>{_QUESTIONS[key]}</h3>{part}</section>'
         for key, part in parts.items()
@@ -315,7 +320,7 @@ def _input(section: Section, position: int, strongest: Mapping[str, xr.Dataset],
         for label, value in zip(chosen[names.SAMPLE].values, chosen["influence"].values, strict=True):
             if (value > 0) == (side == "up"):
                 labels[label] = (shown := section.show_sample(label)).text
-                items += _sample(shown, label, float(value))
+                items += sample(shown, label, float(value))
         none = "<p>No training sample did.</p>"
         lists += (
             f"<h5>Training samples that {_SIDES[side]} ({'proponents' if side == 'up' else 'opponents'})</h5>"
@@ -331,7 +336,7 @@ def _input(section: Section, position: int, strongest: Mapping[str, xr.Dataset],
     )
     opened = " open" if position == 0 else ""
     return f"""<details class="input" name="{element_id}-inputs"{opened}><summary>{picture(example)}<span>
-<b>{escape(example.text)}</b> {escape(section.predictions[position])}</span></summary>{_values(example)}
+<b>{escape(example.text)}</b> {escape(section.predictions[position])}</span></summary>{values(example)}
 <p class="caption">{escape(summary)}</p>{lists}{bars}</details>"""
 
 
@@ -347,20 +352,6 @@ def _conditioning(ledger: xr.Dataset, position: int, shown: list[Any]) -> str:
         f"<p class='note'>{count} of these {len(shown)} influences rest by more than {DOUBTFUL:.0%} on weights whose "
         f"gradients nearly cancelled in their batch. Another seed or precision may rank these samples otherwise.</p>"
     )
-
-
-def _sample(example: Example, label: Any, influence: float) -> str:
-    direction = "up" if influence >= 0 else "down"
-    return (
-        f"<li>{picture(example)}<b>{escape(example.text)}</b>{_values(example)}"
-        f'<span class="{direction}">{signed(influence)}</span><small>{escape(str(label))}</small></li>'
-    )
-
-
-def _values(example: Example) -> str:
-    if not example.table:
-        return ""
-    return folded("values", table(example.table))
 
 
 def _groups(section: Section, element_id: str) -> str:

@@ -101,6 +101,7 @@ ol.samples li {
 }
 ol.samples li > * { display: block; overflow-wrap: anywhere; }
 ol.samples small { color: var(--soft); }
+.both { display: grid; gap: 0 1.5rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
 img {
   width: 4.5rem; height: 4.5rem; flex: none; object-fit: contain;
   image-rendering: pixelated; border-radius: .2rem;

@@ -65,6 +65,9 @@ class Section:
         How many proponents and opponents to show.
     position : int or None
         For sequences, the position whose prediction the ledgers account for.
+    counterfactual : xarray.Dataset, str or None
+        The answer of ``run.counterfactual`` for the inputs and measurement of ``samples``, by sample; with a verdict if one
+        was asked for. Or the sentence why there is none. None if it was not asked for.
     """
 
     title: str
@@ -83,3 +86,4 @@ class Section:
     grouped_by: str = ""
     top: int = 5
     position: int | None = None
+    counterfactual: xr.Dataset | str | None = None

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from explaind_tf import constants as names
 from explaind_tf import measurements
 from explaind_tf.attribution import Run
 from explaind_tf.attribution.predictions import are_probabilities, final_outputs
+from explaind_tf.errors import RefusedError
+from explaind_tf.ledgers.response_accessor import check_draws
 from explaind_tf.levels import SAMPLE
 from explaind_tf.pictures import find_picture
 from explaind_tf.questions.options import GroupLabels
@@ -46,6 +49,12 @@ class Asked:
         As for ``run.attribute``; by default the training samples' classes, if there are 2 to 12.
     grouped_by : str
         What the groups are.
+    counterfactual : bool
+        Whether to ask how the predictions of the shown inputs would change without samples. It costs a sweep of its own.
+    retrainings : int
+        How often to train again without some samples, for a verdict on that answer: 0, or 2 or more.
+    share : float
+        Share of the samples that each of these trainings leaves out.
     """
 
     x: Any
@@ -56,6 +65,18 @@ class Asked:
     top: int = 5
     groups: GroupLabels | None = None
     grouped_by: str = "label"
+    counterfactual: bool = False
+    retrainings: int = 0
+    share: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.retrainings:
+            check_draws(self.retrainings, self.share)
+            if not self.counterfactual:
+                raise ValueError(
+                    f"retrainings={self.retrainings} is about the counterfactual answer: add counterfactual=True, or leave "
+                    f"it out. In the shell, --validate needs --counterfactual."
+                )
 
 
 def _no_stage(title: str) -> AbstractContextManager[None]:
@@ -124,6 +145,7 @@ def account_for(
     if groups is not None:
         what = f"{asked.grouped_by} and step"
         by_group = account.by(followed, what, names.GROUP, names.STEP, groups=groups)
+    counterfactual = _counterfactual(run, shown, asked, stage, options) if asked.counterfactual else None
     truth = _truth(asked.y, count, positions, position)
     return Section(
         title=title,
@@ -145,6 +167,7 @@ def account_for(
         show_sample=_shower(run, show),
         top=asked.top,
         position=position,
+        counterfactual=counterfactual,
     )
 
 
@@ -200,6 +223,31 @@ class _Accountant:
         """Return the ledger of some predictions by some axes; ``what`` names the axes in words."""
         told = f"{predictions.count} predictions, by {what}"
         return self(told, predictions.x, predictions.log_prob, *axes, **more)
+
+
+def _counterfactual(
+    run: Run,
+    shown: _Predictions,
+    asked: Asked,
+    stage: Callable[[str], AbstractContextManager[None]],
+    options: dict[str, Any],
+) -> xr.Dataset | str:
+    """Return the counterfactual answer about some predictions, with its verdict if asked for; or why there is none."""
+    shared = {
+        name: options[name] for name in ("batch_size", "memory_limit", "dtype", "progress") if name in options
+    }
+    try:
+        with stage(f"Ask what would change {shown.count} predictions"):
+            answer = run.counterfactual(shown.x, shown.log_prob, **shared)
+    except RefusedError as refused:
+        return str(refused)
+    if asked.retrainings:
+        try:
+            with stage(f"Train again {asked.retrainings} times without some samples"):
+                answer.explaind.validate(asked.retrainings, asked.share)
+        except RefusedError as refused:
+            answer.attrs[names.VERDICT] = f"There is no verdict. {refused}"
+    return answer
 
 
 def _truth(y: np.ndarray | None, count: int, positions: np.ndarray, position: int | None) -> list[Any]:

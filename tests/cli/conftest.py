@@ -39,6 +39,19 @@ def probabilities_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def smooth_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that can be trained again, and whose first-order answers hold."""
+    run_dir = tmp_path_factory.mktemp("smooth") / "run"
+    model = dense_model(keras.layers.Dense(3, activation="tanh"), keras.layers.Dense(CLASSES))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(xtf.PathAdamW(0.005, weight_decay=0.1, epsilon=1e-3), loss=loss)
+    logger = xtf.PathLogger(run_dir, verbose=False, retrain=True)
+    ids = np.array([f"sample {i}" for i in range(len(X))])
+    fit(model, logger.tap(batches(ids, (X, LABELS))), logger, epochs=2)
+    return run_dir
+
+
+@pytest.fixture(scope="session")
 def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten inputs and their labels."""
     path = tmp_path_factory.mktemp("inputs") / "test.npz"

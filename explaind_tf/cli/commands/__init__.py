@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from explaind_tf.cli.commands.attribute_command import attribute
+from explaind_tf.cli.commands.counterfactual_command import counterfactual
 from explaind_tf.cli.commands.demo_command import demo
 from explaind_tf.cli.commands.estimate_command import estimate
 from explaind_tf.cli.commands.info_command import info
@@ -39,6 +40,7 @@ for _command in (
     verify,
     estimate,
     attribute,
+    counterfactual,
     report,
 ):
     app.command(epilog=EXIT_CODES)(plain_errors()(with_groups(_command)))

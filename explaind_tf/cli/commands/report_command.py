@@ -10,7 +10,7 @@ from explaind_tf.cli import asking
 from explaind_tf.cli.inputs import check_source, read_inputs
 from explaind_tf.cli.option_groups import Only
 from explaind_tf.cli.printing import Printed, print_facts
-from explaind_tf.cli.shared_arguments import Rows, RunDir, Source
+from explaind_tf.cli.shared_arguments import Retrainings, Rows, RunDir, Share, Source
 from explaind_tf.event_file import check_installed
 from explaind_tf.questions.options import Options
 from explaind_tf.report import Asked, account_for, write_report
@@ -27,6 +27,15 @@ def report(
         int, typer.Option(min=1, help="Number of inputs to show with their training samples.")
     ] = 4,
     options: Annotated[Options, Only("tolerance", "memory_limit")],
+    counterfactual: Annotated[
+        bool,
+        typer.Option(
+            "--counterfactual",
+            help="Also ask how these predictions would change without samples. It costs a sweep of its own.",
+        ),
+    ] = False,
+    validate: Retrainings = 0,
+    share: Share = 0.05,
     tensorboard: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Log directory of TensorBoard for the same numbers and pictures."),
@@ -44,9 +53,19 @@ def report(
 
     opened = asking.open_for_shell(run)
     read = read_inputs(inputs, opened.manifest.inputs, rows or slice(None))
+    asked = Asked(
+        read.x,
+        read.y,
+        first_row=read.first_row,
+        shown=shown,
+        top=printed.top,
+        counterfactual=counterfactual,
+        retrainings=validate,
+        share=share,
+    )
     section = account_for(
         opened,
-        Asked(read.x, read.y, first_row=read.first_row, shown=shown, top=printed.top),
+        asked,
         title=opened.run_dir.resolve().name,
         introduction="An account of what a recorded training did to the predictions for some inputs.",
         tolerance=options.tolerance,

@@ -35,6 +35,20 @@ class TestReport:
         assert "input 3" not in text
         assert [path.name for path in board.iterdir() if "tfevents" in path.name]
 
+    def test_both_answers(self, call: Call, smooth_run: Path, npz: Path, tmp_path: Path):
+        out = tmp_path / "report.html"
+        more = ("--counterfactual", "--validate", 2, "--shown", 1, "--tolerance", "1e-2")
+        result = call("report", smooth_run, "--inputs", npz, "--rows", "0:2", "--out", out, *more)
+        assert (result.exit_code, result.stderr) == (0, "")
+        text = out.read_text()
+        assert "What if a sample had been left out?" in text
+        assert "Rank correlation with 2 trainings without 1 of them each" in text
+
+    def test_a_verdict_needs_the_question(self, call: Call, smooth_run: Path, npz: Path, tmp_path: Path):
+        result = call("report", smooth_run, "--inputs", npz, "--out", tmp_path / "r.html", "--validate", 2)
+        assert result.exit_code == 1
+        assert "--validate needs --counterfactual" in error_of(result)
+
     def test_the_directory_is_looked_for_first(self, call: Call, logits_run: Path, npz: Path, tmp_path: Path):
         result = call("report", logits_run, "--inputs", npz, "--out", tmp_path / "nope" / "report.html")
         assert result.exit_code == 1

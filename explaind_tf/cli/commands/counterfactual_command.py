@@ -1,0 +1,79 @@
+"""``explaind-tf counterfactual``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import xarray as xr
+
+from explaind_tf.attribution import Run
+from explaind_tf.cli import asking, facts, tables
+from explaind_tf.cli.exits import say
+from explaind_tf.cli.inputs import check_source, read_inputs
+from explaind_tf.cli.option_groups import Only
+from explaind_tf.cli.printing import Printed, print_facts
+from explaind_tf.cli.shared_arguments import Retrainings, Rows, RunDir, Share, Source
+from explaind_tf.errors import RefusedError
+from explaind_tf.ledgers.response_accessor import check_draws
+from explaind_tf.questions.options import Options
+
+
+def counterfactual(
+    run: RunDir,
+    inputs: Source,
+    *,
+    rows: Rows = None,
+    measured: asking.Measured,
+    options: Annotated[Options, Only("memory_limit", "dtype")],
+    validate: Retrainings = 0,
+    share: Share = 0.05,
+    smoothness: Annotated[
+        bool,
+        typer.Option(
+            "--smoothness", help="Also measure how smooth training is. This trains six times again."
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.zarr", help="Write the answer to this path, which must not exist."),
+    ] = None,
+    printed: Printed,
+) -> None:
+    """Say how final predictions would change without training samples: print the samples on which they depend most."""
+    check_source(inputs)
+    if validate:
+        check_draws(validate, share)
+    if out is not None and out.exists():
+        raise FileExistsError(f"{out} exists. Pass another --out, or delete it.")
+
+    opened = asking.open_for_shell(run)
+    read = read_inputs(inputs, opened.manifest.inputs, rows or slice(None))
+    measurement = asking.choose_measurement(opened, read, measured)
+    answer = opened.counterfactual(
+        read.x, measurement, memory_limit=options.memory_limit, dtype=options.dtype
+    )
+    found = facts.response_facts(answer, first_row=read.first_row, top=printed.top)
+    worth, refused = _worth(opened, answer, validate, share, smoothness=smoothness)
+    found |= worth | {"out": out}
+    if out is not None:
+        answer.to_zarr(out, mode="w-", consolidated=False)
+    print_facts(found, printed.as_json, lambda: tables.response_tables(found))
+    if out is not None:
+        say("Answer:", str(out))
+    if refused is not None:
+        raise refused
+
+
+def _worth(
+    run: Run, answer: xr.Dataset, retrainings: int, share: float, *, smoothness: bool
+) -> tuple[dict[str, Any], RefusedError | None]:
+    """Return what trainings without some samples say of an answer. If they are refused, the answer is still of use."""
+    worth: dict[str, Any] = {"verdict": None, "smoothness": None}
+    try:
+        if retrainings:
+            worth["verdict"] = facts.verdict_facts(answer.explaind.validate(retrainings, share))
+        if smoothness:
+            worth["smoothness"] = run.smoothness(share=share)
+    except RefusedError as refused:
+        return worth, refused
+    return worth, None
