@@ -110,7 +110,7 @@ class Run(RecordedRun, Attributable):
 
         through the whole training: all later gradients, the optimizer's moments and what it divides by, clipping, weight
         decay, schedules, regularisers, and BatchNorm's statistics (docs/theory.md, "The other question"; the question is
-        that of MAGIC, arXiv:2503.13751). To first order, **leaving the sample out changes the measurement by −response**.
+        that of MAGIC, arXiv:2504.16430). To first order, **leaving the sample out changes the measurement by −response**.
         A positive response says that the sample raised the measurement.
 
         This is not what :meth:`attribute` answers. A ledger says what a sample did in the training that was, and balances.
