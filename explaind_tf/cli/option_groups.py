@@ -59,6 +59,8 @@ _PLACES: Final[dict[str, Place | None]] = {
     "memory_limit": Place(int | None, hint="Such as 4GB.", settings={"parser": to_bytes, "metavar": "SIZE"}),
     "max_nodes": Place(settings={"min": 1}),
     "top": Place(settings={"min": 1}),
+    "shown": Place(settings={"min": 1}),
+    "validate": Place(settings={"min": 0, "metavar": "N"}),
     "as_json": Place(flag="--json"),
 }
 

@@ -1,5 +1,6 @@
-"""Arguments that several commands share."""
+"""Arguments and options that several commands share."""
 
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
@@ -20,14 +21,27 @@ Rows = Annotated[
     slice | None,
     typer.Option(parser=to_slice, metavar="A:B", help="Rows of the inputs; by default all."),
 ]
-Retrainings = Annotated[
-    int,
-    typer.Option(
-        "--validate",
-        min=0,
-        metavar="N",
-        help="Train again N times without some samples, 2 or more, and compare with what responses foretell.",
-    ),
-]
-Share = Annotated[float, typer.Option(help="Share of the samples that each of these trainings leaves out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """The options that say how a counterfactual answer is held against trainings without some samples.
+
+    Attributes
+    ----------
+    validate : int
+        How often to train again: 0, or 2 or more.
+    share : float
+        Share of the samples that each of these trainings leaves out.
+    """
+
+    validate: int = field(
+        default=0,
+        metadata={
+            "help": "Train again N times without some samples, 2 or more, and compare with what responses foretell."
+        },
+    )
+    share: float = field(
+        default=0.05, metadata={"help": "Share of the samples that each of these trainings leaves out."}
+    )

@@ -18,8 +18,8 @@ _TEXT: Final = (
     "the sample in the loss, through the whole training. To first order, training without the sample changes the "
     "log-probability by minus this number. Both are in nats, the right ones per unit of weight. Plus means that the sample "
     "made the prediction more likely. The numbers on the left add up to a part of the change by training; those on the "
-    "right do not. A verdict compares what the right ones foretell with trainings without some samples: at best, its correlation "
-    "and its ratio of found to foretold change are 1."
+    "right do not. A verdict compares what the right ones foretell with trainings without some samples: at best, its "
+    "correlation and its ratio of found to foretold change are 1."
 )
 _SIDES: Final = {"up": "more likely", "down": "less likely"}
 

@@ -145,7 +145,6 @@ def account_for(
     if groups is not None:
         what = f"{asked.grouped_by} and step"
         by_group = account.by(followed, what, names.GROUP, names.STEP, groups=groups)
-    counterfactual = _counterfactual(run, shown, asked, stage, options) if asked.counterfactual else None
     truth = _truth(asked.y, count, positions, position)
     return Section(
         title=title,
@@ -167,7 +166,7 @@ def account_for(
         show_sample=_shower(run, show),
         top=asked.top,
         position=position,
-        counterfactual=counterfactual,
+        counterfactual=_counterfactual(account, shown, asked),
     )
 
 
@@ -225,25 +224,20 @@ class _Accountant:
         return self(told, predictions.x, predictions.log_prob, *axes, **more)
 
 
-def _counterfactual(
-    run: Run,
-    shown: _Predictions,
-    asked: Asked,
-    stage: Callable[[str], AbstractContextManager[None]],
-    options: dict[str, Any],
-) -> xr.Dataset | str:
+def _counterfactual(account: _Accountant, shown: _Predictions, asked: Asked) -> xr.Dataset | str | None:
     """Return the counterfactual answer about some predictions, with its verdict if asked for; or why there is none."""
-    shared = {
-        name: options[name] for name in ("batch_size", "memory_limit", "dtype", "progress") if name in options
-    }
+    if not asked.counterfactual:
+        return None
+    shared = ("batch_size", "memory_limit", "dtype", "progress")
+    options = {name: account.options[name] for name in shared if name in account.options}
     try:
-        with stage(f"Ask what would change {shown.count} predictions"):
-            answer = run.counterfactual(shown.x, shown.log_prob, **shared)
+        with account.stage(f"Ask what {shown.count} predictions depend on"):
+            answer = account.run.counterfactual(shown.x, shown.log_prob, **options)
     except RefusedError as refused:
         return str(refused)
     if asked.retrainings:
         try:
-            with stage(f"Train again {asked.retrainings} times without some samples"):
+            with account.stage(f"Train again {asked.retrainings} times without some samples"):
                 answer.explaind.validate(asked.retrainings, asked.share)
         except RefusedError as refused:
             answer.attrs[names.VERDICT] = f"There is no verdict. {refused}"

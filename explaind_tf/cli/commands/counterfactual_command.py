@@ -1,5 +1,6 @@
 """``explaind-tf counterfactual``."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +13,25 @@ from explaind_tf.cli.exits import say
 from explaind_tf.cli.inputs import check_source, read_inputs
 from explaind_tf.cli.option_groups import Only
 from explaind_tf.cli.printing import Printed, print_facts
-from explaind_tf.cli.shared_arguments import Retrainings, Rows, RunDir, Share, Source
+from explaind_tf.cli.shared_arguments import Rows, RunDir, Source, Validation
 from explaind_tf.errors import RefusedError
 from explaind_tf.ledgers.response_accessor import check_draws
 from explaind_tf.questions.options import Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Worth(Validation):
+    """The options that say how the worth of an answer is measured.
+
+    Attributes
+    ----------
+    smoothness : bool
+        Whether to measure how smooth training is.
+    """
+
+    smoothness: bool = field(
+        default=False, metadata={"help": "Also measure how smooth training is: six trainings."}
+    )
 
 
 def counterfactual(
@@ -25,14 +41,7 @@ def counterfactual(
     rows: Rows = None,
     measured: asking.Measured,
     options: Annotated[Options, Only("memory_limit", "dtype")],
-    validate: Retrainings = 0,
-    share: Share = 0.05,
-    smoothness: Annotated[
-        bool,
-        typer.Option(
-            "--smoothness", help="Also measure how smooth training is. This trains six times again."
-        ),
-    ] = False,
+    worth: _Worth,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE.zarr", help="Write the answer to this path, which must not exist."),
@@ -41,8 +50,8 @@ def counterfactual(
 ) -> None:
     """Say how final predictions would change without training samples: print the samples on which they depend most."""
     check_source(inputs)
-    if validate:
-        check_draws(validate, share)
+    if worth.validate:
+        check_draws(worth.validate, worth.share)
     if out is not None and out.exists():
         raise FileExistsError(f"{out} exists. Pass another --out, or delete it.")
 
@@ -53,8 +62,8 @@ def counterfactual(
         read.x, measurement, memory_limit=options.memory_limit, dtype=options.dtype
     )
     found = facts.response_facts(answer, first_row=read.first_row, top=printed.top)
-    worth, refused = _worth(opened, answer, validate, share, smoothness=smoothness)
-    found |= worth | {"out": out}
+    known, refused = _measure(worth, opened, answer)
+    found |= known | {"out": out}
     if out is not None:
         answer.to_zarr(out, mode="w-", consolidated=False)
     print_facts(found, printed.as_json, lambda: tables.response_tables(found))
@@ -64,16 +73,14 @@ def counterfactual(
         raise refused
 
 
-def _worth(
-    run: Run, answer: xr.Dataset, retrainings: int, share: float, *, smoothness: bool
-) -> tuple[dict[str, Any], RefusedError | None]:
+def _measure(worth: _Worth, run: Run, answer: xr.Dataset) -> tuple[dict[str, Any], RefusedError | None]:
     """Return what trainings without some samples say of an answer. If they are refused, the answer is still of use."""
-    worth: dict[str, Any] = {"verdict": None, "smoothness": None}
+    found: dict[str, Any] = {"verdict": None, "smoothness": None}
     try:
-        if retrainings:
-            worth["verdict"] = facts.verdict_facts(answer.explaind.validate(retrainings, share))
-        if smoothness:
-            worth["smoothness"] = run.smoothness(share=share)
+        if worth.validate:
+            found["verdict"] = facts.verdict_facts(answer.explaind.validate(worth.validate, worth.share))
+        if worth.smoothness:
+            found["smoothness"] = run.smoothness(share=worth.share)
     except RefusedError as refused:
-        return worth, refused
-    return worth, None
+        return found, refused
+    return found, None

@@ -1,5 +1,6 @@
 """``explaind-tf report``."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +11,32 @@ from explaind_tf.cli import asking
 from explaind_tf.cli.inputs import check_source, read_inputs
 from explaind_tf.cli.option_groups import Only
 from explaind_tf.cli.printing import Printed, print_facts
-from explaind_tf.cli.shared_arguments import Retrainings, Rows, RunDir, Share, Source
+from explaind_tf.cli.shared_arguments import Rows, RunDir, Source, Validation
 from explaind_tf.event_file import check_installed
 from explaind_tf.questions.options import Options
 from explaind_tf.report import Asked, account_for, write_report
 from explaind_tf.report.tensorboard import write_tensorboard
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Contents(Validation):
+    """The options that say what the report shows.
+
+    Attributes
+    ----------
+    shown : int
+        How many inputs to show with their training samples.
+    counterfactual : bool
+        Whether to ask how predictions would change without samples.
+    """
+
+    shown: int = field(default=4, metadata={"help": "Number of inputs to show with their training samples."})
+    counterfactual: bool = field(
+        default=False,
+        metadata={
+            "help": "Also ask how the predictions for these inputs would change without samples: a sweep of its own."
+        },
+    )
 
 
 def report(
@@ -23,19 +45,8 @@ def report(
     *,
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="File to write; replaced if it exists.")],
     rows: Rows = None,
-    shown: Annotated[
-        int, typer.Option(min=1, help="Number of inputs to show with their training samples.")
-    ] = 4,
+    contents: _Contents,
     options: Annotated[Options, Only("tolerance", "memory_limit")],
-    counterfactual: Annotated[
-        bool,
-        typer.Option(
-            "--counterfactual",
-            help="Also ask how these predictions would change without samples. It costs a sweep of its own.",
-        ),
-    ] = False,
-    validate: Retrainings = 0,
-    share: Share = 0.05,
     tensorboard: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Log directory of TensorBoard for the same numbers and pictures."),
@@ -57,11 +68,11 @@ def report(
         read.x,
         read.y,
         first_row=read.first_row,
-        shown=shown,
+        shown=contents.shown,
         top=printed.top,
-        counterfactual=counterfactual,
-        retrainings=validate,
-        share=share,
+        counterfactual=contents.counterfactual,
+        retrainings=contents.validate,
+        share=contents.share,
     )
     section = account_for(
         opened,
