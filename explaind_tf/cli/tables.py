@@ -178,7 +178,7 @@ def response_tables(facts: Facts) -> list[Table | str]:
     )
     columns = ("final", "falls without", "rises without")
     found: list[Table | str] = [
-        _rankings(what, columns, facts["entries"], lambda entry: f"{entry['final']:.3f}", "response"),
+        _rankings(what, columns, facts["entries"], lambda entry: f"{entry['final']:.4g}", "response"),
         "A number is the response: to first order, leaving the sample out changes the value by minus this number.",
     ]
     if facts["smoothness"] is not None:

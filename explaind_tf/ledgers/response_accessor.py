@@ -133,7 +133,13 @@ class Responses:
         return verdict
 
     def answered_by(self, validate: Validate) -> None:
-        """Remember how to train again what this answer is about."""
+        """Remember how to train again what this answer is about.
+
+        Parameters
+        ----------
+        validate : callable
+            Takes the answer, and what :meth:`validate` was asked.
+        """
         self._validate = validate
 
     def _by(self, axis: str) -> xr.DataArray:
