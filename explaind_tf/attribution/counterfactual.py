@@ -35,7 +35,7 @@ def check_response(run: RecordedRun, options: Options, by: By, at: At, repeats: 
     Raises
     ------
     RefusedError
-        If the run does not tell samples apart.
+        If the run does not tell samples apart, or its optimizer keeps more for each weight than its law carries.
     ValueError
         If ``by``, ``at``, the number of repeats or the axes are not those of a response.
     """
@@ -47,6 +47,14 @@ def check_response(run: RecordedRun, options: Options, by: By, at: At, repeats: 
         raise RefusedError(
             f"{run!r} does not know the losses of samples, so how its end depends on them is not known. "
             f"{run.manifest.level_reason}"
+        )
+    # A maximum of the second moment changes so little in a step that no check of the step would see that it was taken.
+    kept = [spec.path for spec in run.manifest.optimizer_state if spec.shape]
+    if kept:
+        raise RefusedError(
+            f"The optimizer of {run.run_dir} keeps {kept[0]} besides weights and moments, as with amsgrad=True or "
+            f"use_ema=True. How that depends on the weights of samples is not known. Train without it. What the samples did "
+            f"is known: run.attribute(…)."
         )
     if names.PARAMETER in options.kept:
         raise ValueError(
