@@ -202,8 +202,8 @@ def _scale_and_translate_grad(operation: tf.Operation, upstream: tf.Tensor) -> l
 
 
 def _lrn_grad(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
-    """Of the gradient of y_i = x_i n_i^−β with n_i = bias + α Σ_near x_j², by δ: the JVP of y in a direction."""
-    _, x, y = operation.inputs
+    """Of the gradient of y_i = x_i n_i^−β with n_i = bias + α Σ_near x_j², by δ and by x; y follows from x."""
+    delta, x, _ = operation.inputs
     radius, bias, alpha, beta = (
         operation.get_attr(name) for name in ("depth_radius", "bias", "alpha", "beta")
     )
@@ -211,8 +211,11 @@ def _lrn_grad(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | 
     width = tf.minimum(radius, depth - 1)
     near = tf.linalg.band_part(tf.ones((depth, depth), x.dtype), width, width)
     norm = bias + alpha * tf.linalg.matvec(near, x * x)
-    changed = 2.0 * alpha * tf.linalg.matvec(near, x * upstream)
-    return [upstream * norm ** (-beta) - beta * y / norm * changed, None, None]
+    crossed = tf.linalg.matvec(near, delta * x * norm ** (-beta - 1))
+    gradient = delta * norm ** (-beta) - 2.0 * alpha * beta * x * crossed
+    # Both are held as they are, since δ may depend on x.
+    both = [delta, x]
+    return [*tf.gradients(gradient, both, upstream, stop_gradients=both), None]
 
 
 def _unique(operation: tf.Operation, upstream: tf.Tensor, _: tf.Tensor | None) -> list[tf.Tensor]:
