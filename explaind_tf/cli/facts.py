@@ -13,7 +13,7 @@ from upath import UPath
 from explaind_tf import constants as names
 from explaind_tf.attribution import Run
 from explaind_tf.attribution.planner import Plan
-from explaind_tf.attribution.verdicts import Verdict
+from explaind_tf.attribution.verdicts import Smoothness, Verdict
 from explaind_tf.cli.inputs import leaf_names
 from explaind_tf.errors import UnbalancedLedgerError
 from explaind_tf.ledgers.conditioning import DOUBTFUL
@@ -266,6 +266,11 @@ def verdict_facts(verdict: Verdict) -> Facts:
         "retrainings": verdict.retrainings,
         "left_out": verdict.left_out,
     }
+
+
+def smoothness_facts(smoothness: Smoothness) -> Facts:
+    """Return how smooth a training is, as numbers and in a sentence."""
+    return {"text": str(smoothness), "value": smoothness.value, "by_layer": smoothness.by_layer}
 
 
 def _add_shares(shares: dict[str, dict[Any, Facts]], ledger: Ledger, inputs: int) -> None:

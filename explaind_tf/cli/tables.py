@@ -182,9 +182,7 @@ def response_tables(facts: Facts) -> list[Table | str]:
         "A number is the response: to first order, leaving the sample out changes the value by minus this number.",
     ]
     if facts["smoothness"] is not None:
-        found.append(
-            f"Smoothness of training: {facts['smoothness']:.2f} (1: first order holds; 0: it does not)."
-        )
+        found.append(f"{facts['smoothness']['text']} (1: first order holds; 0: it does not.)")
     if facts["verdict"] is not None:
         found.append(facts["verdict"]["text"])
     else:

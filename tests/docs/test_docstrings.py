@@ -17,7 +17,7 @@ import explaind_tf
 from explaind_tf import analysis, datasets, measurements, models
 from explaind_tf.attribution.checkpoint_run import CheckpointRun
 from explaind_tf.attribution.planner import Pass, Plan
-from explaind_tf.attribution.verdicts import Verdict
+from explaind_tf.attribution.verdicts import Smoothness, Verdict
 from explaind_tf.ledgers.accessor import DatasetLedger, TreeLedger
 from explaind_tf.ledgers.response_accessor import Responses
 from explaind_tf.runs import SampleStore
@@ -32,7 +32,18 @@ def public_objects() -> dict[str, Any]:
     for module in (explaind_tf, analysis, datasets, models):
         found |= {name: getattr(module, name) for name in module.__all__}
     own = [value for value in vars(measurements).values() if _is_ours(value)]
-    others = (*own, DatasetLedger, TreeLedger, CheckpointRun, Pass, Plan, Responses, SampleStore, Verdict)
+    others = (
+        *own,
+        DatasetLedger,
+        TreeLedger,
+        CheckpointRun,
+        Pass,
+        Plan,
+        Responses,
+        SampleStore,
+        Smoothness,
+        Verdict,
+    )
     found |= {value.__name__: value for value in others if not value.__name__.startswith("_")}
     for name, value in list(found.items()):
         if inspect.isclass(value):

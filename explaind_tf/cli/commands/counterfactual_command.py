@@ -80,7 +80,7 @@ def _measure(worth: _Worth, run: Run, answer: xr.Dataset) -> tuple[dict[str, Any
         if worth.validate:
             found["verdict"] = facts.verdict_facts(answer.explaind.validate(worth.validate, worth.share))
         if worth.smoothness:
-            found["smoothness"] = run.smoothness(share=worth.share)
+            found["smoothness"] = facts.smoothness_facts(run.smoothness(share=worth.share))
     except RefusedError as refused:
         return found, refused
     return found, None

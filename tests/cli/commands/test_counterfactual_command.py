@@ -46,7 +46,8 @@ class TestCounterfactual:
         verdict = answer.explaind.validate(3, 0.2)
         assert (found["verdict"]["retrainings"], found["verdict"]["left_out"]) == (3, 2)
         np.testing.assert_allclose(found["verdict"]["found_over_foretold"], verdict.size, rtol=1e-3)
-        np.testing.assert_allclose(found["smoothness"], run.smoothness(share=0.2, progress=False), rtol=1e-3)
+        smoothness = run.smoothness(share=0.2, progress=False)
+        np.testing.assert_allclose(found["smoothness"]["value"], smoothness.value, rtol=1e-3)
         with xr.open_zarr(out, consolidated=False) as written:
             np.testing.assert_allclose(written.response, answer.response, **CLOSE)
             assert written.attrs["verdict"] == found["verdict"]["text"]
