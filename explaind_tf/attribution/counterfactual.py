@@ -1,7 +1,7 @@
 """Counterfactual answers: how the end of training depends on the weights of samples."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final, Literal, get_args
 
@@ -11,8 +11,10 @@ import xarray as xr
 from explaind_tf import constants as names
 from explaind_tf.attribution.engine import most_tokens
 from explaind_tf.attribution.predictions import final_values
+from explaind_tf.attribution.streaming import fingerprint
 from explaind_tf.errors import RefusedError
 from explaind_tf.ledgers.responses import add_up, build_responses
+from explaind_tf.ledgers.store import LedgerStore
 from explaind_tf.levels import SAMPLE
 from explaind_tf.measurements import Measurement
 from explaind_tf.progress import Progress
@@ -21,6 +23,7 @@ from explaind_tf.replay.replay import Replay
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.retraining import Retrainer
 from explaind_tf.runs.reweighted import ReweightedSteps
+from explaind_tf.runs.storage.files import AnyPath
 from explaind_tf.sweeps.response_sweep import BY, By, ResponseSweep
 from explaind_tf.sweeps.task import Task
 
@@ -47,14 +50,6 @@ def check_response(run: RecordedRun, options: Options, by: By, at: At, repeats: 
         raise RefusedError(
             f"{run!r} does not know the losses of samples, so how its end depends on them is not known. "
             f"{run.manifest.level_reason}"
-        )
-    # A maximum of the second moment changes so little in a step that no check of the step would see that it was taken.
-    kept = [spec.path for spec in run.manifest.optimizer_state if spec.shape]
-    if kept:
-        raise RefusedError(
-            f"The optimizer of {run.run_dir} keeps {kept[0]} besides weights and moments, as with amsgrad=True or "
-            f"use_ema=True. How that depends on the weights of samples is not known. Train without it. What the samples did "
-            f"is known: run.attribute(…)."
         )
     if names.PARAMETER in options.kept:
         raise ValueError(
@@ -118,6 +113,43 @@ def respond(
     final = final_values(task, measurement)
     answer = build_responses(run, question, measurement, np.mean(found, axis=0), final)
     return answer.assign_attrs(by=by, covers=covers)
+
+
+def respond_to(
+    out: str | AnyPath,
+    task: Task,
+    asked: dict[str, Any],
+    answer: Callable[[Task], xr.Dataset],
+    measurement: Measurement,
+) -> xr.Dataset:
+    """Answer a task block by block of inputs into a store. It goes on where an earlier call with the same task ended.
+
+    Parameters
+    ----------
+    out : str, Path or UPath
+        Of the store.
+    task : Task
+        What is asked.
+    asked : dict
+        What else the answer depends on.
+    answer : callable
+        Returns the responses of a part of the task.
+    measurement : Measurement
+        What is measured.
+
+    Raises
+    ------
+    ValueError
+        If there is something else at the path.
+    """
+    store = LedgerStore(out, fingerprint(task, measurement, **asked))
+    size = sum(len(piece.inputs) for piece in task.batches_of_pieces[0])
+    for start in range(store.inputs_done, len(task.everything), size):
+        store.append(answer(replace(task, everything=task.everything.take(slice(start, start + size)))))
+    store.finish()
+    found = store.open()
+    assert isinstance(found, xr.Dataset)  # responses are not split over weights
+    return found
 
 
 def at_halves(

@@ -10,7 +10,7 @@ import xarray as xr
 from explaind_tf import constants as names
 from explaind_tf import measurements
 from explaind_tf.attribution.attributable import Attributable, chosen_measurement
-from explaind_tf.attribution.counterfactual import At, at_halves, check_response, respond
+from explaind_tf.attribution.counterfactual import At, at_halves, check_response, respond, respond_to
 from explaind_tf.attribution.curves import training_curves
 from explaind_tf.attribution.retrained_run import RetrainedRun, Weights, retrain
 from explaind_tf.attribution.verdicts import Smoothness, smoothness_of, validate
@@ -25,6 +25,7 @@ from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.retraining import Retrainer
 from explaind_tf.runs.storage.files import AnyPath
 from explaind_tf.sweeps.response_sweep import By
+from explaind_tf.sweeps.task import Task
 
 
 def open_run(run_dir: str | AnyPath) -> "Run":
@@ -99,6 +100,7 @@ class Run(RecordedRun, Attributable):
         batch_size: int | None = None,
         memory_limit: int | None = None,
         dtype: Dtype | None = None,
+        out: str | AnyPath | None = None,
         progress: bool = True,
     ) -> xr.Dataset:
         """Return how the final predictions would change with other weights of samples: the derivative at the weights 1.
@@ -146,6 +148,8 @@ class Run(RecordedRun, Attributable):
             As for :meth:`attribute`. The sweep holds some eight rows of the size of the model for each measurement.
         dtype : {"float32", "float64"}, optional
             Precision of the analysis, as for :meth:`attribute`.
+        out : str, Path or UPath, optional
+            Zarr store to write the answer to, block by block of inputs, as for :meth:`attribute`.
         progress : bool
             Whether to show a progress bar (on a terminal only).
 
@@ -178,8 +182,18 @@ class Run(RecordedRun, Attributable):
         check_response(self, options, by, at, repeats)
         task = self._task(inputs, chosen, options)
         bars = Progress(progress)
-        paths = [(task, None)] if at == "recorded" else at_halves(task, self._retrainer, repeats, seed, bars)
-        answer = respond(task, chosen, by, paths, bars).assign_attrs(at=at)
+
+        def answered(part: Task) -> xr.Dataset:
+            paths = (
+                [(part, None)] if at == "recorded" else at_halves(part, self._retrainer, repeats, seed, bars)
+            )
+            return respond(part, chosen, by, paths, bars).assign_attrs(at=at)
+
+        if out is None:
+            answer = answered(task)
+        else:
+            asked = {"by": by, "at": at} | ({"repeats": repeats, "seed": seed} if at == "halves" else {})
+            answer = respond_to(out, task, {"counterfactual": asked}, answered, chosen)
         if by == "weight":
 
             def measured(factors: np.ndarray) -> xr.DataArray:

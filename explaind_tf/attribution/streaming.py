@@ -57,9 +57,9 @@ def _inputs_at_once(task: Task, routes: Routes) -> int:
     return min(fitting, sweeps_of(task, routes)[-1].inputs_at_once)
 
 
-def fingerprint(task: Task, measurement: Measurement) -> str:
-    """Return a digest of all that a ledger depends on: run, options, measurement and inputs."""
-    digest = hashlib.sha256(json.dumps(_asked(task, measurement)).encode())
+def fingerprint(task: Task, measurement: Measurement, **further: Any) -> str:
+    """Return a digest of all that an answer depends on: run, options, measurement, inputs, and what else is given."""
+    digest = hashlib.sha256(json.dumps(_asked(task, measurement) | further).encode())
     arrays = [*task.everything.inputs, *task.everything.targets]
     if task.question.groups is not None:
         arrays.append(task.question.groups.of_id)

@@ -84,7 +84,7 @@ class LedgerStore:
         ledger : xarray.Dataset or xarray.DataTree
             Its inputs are numbered from 0 or from ``inputs_done``. Variables without the dimension ``input`` must equal
             those of the first block. The attributes of the first block are kept, and the first ``diagnosis``.
-            ``quadrature_nodes`` adds up.
+            ``quadrature_nodes`` adds up, where there are any.
 
         Raises
         ------
@@ -93,13 +93,15 @@ class LedgerStore:
         """
         self._check_writable()
         blocks, done = _by_group(ledger, self.inputs_done), self.inputs_done
-        own: dict[Any, Any] = {**ledger.attrs, _MARK: asdict(self._mark), _NODES: 0}
+        own: dict[Any, Any] = {**ledger.attrs, _MARK: asdict(self._mark)}
         if done:
             self._check_continues(blocks)
             own = zarr.open_group(self._store, mode="r").attrs.asdict()
             if names.DIAGNOSIS in ledger.attrs:
                 own.setdefault(names.DIAGNOSIS, ledger.attrs[names.DIAGNOSIS])
-        nodes = own[_NODES] + ledger.attrs[_NODES]
+        nodes = {}
+        if _NODES in ledger.attrs:
+            nodes[_NODES] = int(ledger.attrs[_NODES] + (own[_NODES] if done else 0))
         self._is_appending = True
         for group, block in blocks.items():
             block.attrs = own if group == _ROOT else {}  # xarray writes all attributes anew, also the mark
@@ -109,7 +111,7 @@ class LedgerStore:
                 block.to_zarr(self._store, group=group, mode="a", encoding=chunks, consolidated=False)
             elif names.INPUT in block.dims:
                 block.to_zarr(self._store, group=group, append_dim=names.INPUT, consolidated=False)
-        self._commit({_NODES: int(nodes)}, inputs_done=done + ledger.sizes[names.INPUT], groups=list(blocks))
+        self._commit(nodes, inputs_done=done + ledger.sizes[names.INPUT], groups=list(blocks))
 
     def finish(self) -> None:
         """Mark the store complete: the ledgers of all inputs are in it."""

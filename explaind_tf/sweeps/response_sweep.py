@@ -309,7 +309,10 @@ class ResponseSweep:
 
 
 def _refuse_further_moments(run: RecordedRun) -> None:
-    """Refuse an optimizer that carries more from step to step than its law's function knows."""
+    """Refuse an optimizer that carries more from step to step than its law's function knows.
+
+    A maximum of the second moment changes so little in a step that no check of the step would see that it was taken.
+    """
     further = [spec.path for spec in run.manifest.optimizer_state if spec.shape and not _is_average(spec)]
     if further:
         raise RefusedError(

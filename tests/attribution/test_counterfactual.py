@@ -293,18 +293,6 @@ class TestRefusals:
         model.fit(x, x[:, :2], verbose=0, callbacks=[xtf.PathLogger(run_dir, verbose=False)])
         return xtf.open_run(run_dir), x
 
-    @pytest.mark.parametrize(
-        ("optimizer", "message"),
-        [
-            (lambda: xtf.PathLion(0.01), "not known for Lion"),
-            (lambda: xtf.PathAdam(0.01, amsgrad=True), "Train with amsgrad=False"),
-        ],
-    )
-    def test_other_optimizers(self, run_dir: Path, optimizer: Any, message: str):
-        run, x = self.recorded(run_dir, optimizer())
-        with pytest.raises(RefusedError, match=message):
-            run.counterfactual(x, progress=False)
-
     def test_constraints(self, run_dir: Path):
         run, x = self.recorded(run_dir, xtf.PathSGD(0.1), kernel_constraint="unit_norm")
         with pytest.raises(RefusedError, match="set weights in step 0: a callback or a constraint"):
@@ -322,3 +310,78 @@ class TestRefusals:
         ):
             with pytest.raises(ValueError, match=message):
                 run.counterfactual(x, progress=False, **options)
+
+
+def test_an_answer_on_disk(tmp_path: Path, sequences: tuple[xtf.Run, np.ndarray]):
+    run, x = sequences
+    asked: dict[str, Any] = {"axes": ("sample", "step"), "progress": False}
+    written = run.counterfactual(x, last_outputs, out=tmp_path / "answer.zarr", memory_limit=1, **asked)
+    xr.testing.assert_allclose(written.load(), run.counterfactual(x, last_outputs, **asked))
+    again = run.counterfactual(x, last_outputs, out=tmp_path / "answer.zarr", memory_limit=1, **asked)
+    xr.testing.assert_identical(again.load(), written.load())
+    with pytest.raises(ValueError, match="holds another attribution"):
+        run.counterfactual(x, last_outputs, ("sample",), out=tmp_path / "answer.zarr", progress=False)
+
+
+class TestVerdict:
+    """Of the answer about sequences, whose training is smooth."""
+
+    def test_it_is_that_of_retraining(self, sequences: tuple[xtf.Run, np.ndarray]):
+        run, x = sequences
+        answer = run.counterfactual(x, last_outputs, progress=False)
+        verdict = answer.explaind.validate(4, share=0.1)
+        assert (verdict.retrainings, verdict.left_out, verdict.found.shape) == (4, 1, (4, 2, 7))
+        assert answer.attrs["verdict"] == str(verdict)
+        assert verdict.correlation.value > 0.8
+        assert not verdict.advice
+        chosen = np.random.default_rng(0).choice(12, 1, replace=False)
+        without = run.retrain({int(chosen[0]): 0}, progress=False).measure(x, last_outputs)
+        np.testing.assert_array_equal(verdict.found[0], (without - answer.final).values)
+        np.testing.assert_allclose(verdict.foretold[0], answer.explaind.without(chosen).values, rtol=1e-12)
+
+    def test_of_groups(self, sequences: tuple[xtf.Run, np.ndarray]):
+        run, x = sequences
+        groups = np.arange(12) // 4
+        answer = run.counterfactual(x, last_outputs, ("group",), groups=groups, progress=False)
+        verdict = answer.explaind.validate(2, share=0.3, seed=1)
+        left_out = np.random.default_rng(1).choice(3, 1, replace=False)[0]
+        weights = dict.fromkeys(np.flatnonzero(groups == left_out).tolist(), 0.0)
+        without = run.retrain(weights, progress=False).measure(x, last_outputs)
+        np.testing.assert_array_equal(verdict.found[0], (without - answer.final).values)
+
+    def test_refusals(self, sequences: tuple[xtf.Run, np.ndarray]):
+        run, x = sequences
+        some = run.counterfactual(x, last_outputs, steps=range(4), progress=False)
+        with pytest.raises(ValueError, match="covers steps 0 to 3 only"):
+            some.explaind.validate(2)
+        whole = run.counterfactual(x, last_outputs, progress=False)
+        with pytest.raises(ValueError, match="Only an answer as"):
+            whole.isel(input=[0]).explaind.validate(2)
+        with pytest.raises(ValueError, match="2 or more retrainings"):
+            whole.explaind.validate(1)
+
+
+def test_smoothness(sequences: tuple[xtf.Run, np.ndarray]):
+    run, _ = sequences
+    found = run.smoothness(share=0.1, directions=1, progress=False)
+    assert found.value > 0.9
+    assert list(found.by_layer) == [layer for layer in run.layers if layer in found.by_layer]
+    assert str(found).startswith(f"Smoothness {found.value:.2f}; least in ")
+    assert run.smoothness(share=0.1, directions=1, progress=False) == found
+
+
+def test_the_mean_at_halves_is_that_of_the_derivatives_there(run_dir: Path):
+    case = Case(dense)
+    _, data = fit(case, run_dir)
+    run, inputs = xtf.open_run(run_dir), data[:1]
+    answer = run.counterfactual(inputs, at="halves", repeats=2, seed=3, progress=False)
+    rng, found = np.random.default_rng(3), []
+    for _ in range(2):
+        half = (rng.permutation(SAMPLES) < SAMPLES // 2).astype(float)
+        values = []
+        for sign in (1, -1):
+            weights = half.copy()
+            weights[5] += sign * STEP
+            values.append(run.retrain(weights, progress=False).measure(inputs).values)
+        found.append((values[0] - values[1]) / (2 * STEP))
+    assert off(answer.response.sel(sample=5).values, np.mean(found, axis=0)) < TOLERANCE
