@@ -21,7 +21,11 @@ _TEXT: Final = (
     "right do not. A verdict compares what the right ones foretell with trainings without some samples: at best, its "
     "correlation and its ratio of found to foretold change are 1."
 )
-_SIDES: Final = {"up": "more likely", "down": "less likely"}
+# For the ledger, and for the counterfactual answer.
+_SIDES: Final = {
+    "up": ("made this prediction more likely", "without it, this prediction would be less likely"),
+    "down": ("made this prediction less likely", "without it, this prediction would be more likely"),
+}
 
 
 def both_answers(section: Section) -> str:
@@ -69,7 +73,7 @@ def _half(
             for label, value in zip(chosen[names.SAMPLE].values, chosen["influence"].values, strict=True)
             if np.sign(value) == (1 if side == "up" else -1)
         )
-        lists += f"<p class='caption'>{_SIDES[side]}</p>"
+        lists += f"<p class='caption'>{_SIDES[side][which]}</p>"
         lists += f"<ol class='samples'>{items}</ol>" if items else "<p>No training sample.</p>"
     title = "What it did (nats)", "What depends on it (nats per unit of weight)"
     return f"<div><h5>{title[which]}</h5>{lists}</div>"
