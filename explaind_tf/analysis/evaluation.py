@@ -9,6 +9,7 @@ another training; that is measured here.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -104,10 +105,6 @@ def methods(
     def data(x: Any, y: np.ndarray) -> np.ndarray:
         return ledger(x, y, (names.SAMPLE,))
 
-    def counterfactual(x: Any, y: np.ndarray) -> np.ndarray:
-        found = run.counterfactual(x, measurements.log_prob(y), progress=False)
-        return found[names.RESPONSE].squeeze(names.OUTPUT).values
-
     rng = np.random.default_rng(seed)
     return {
         "data influence": Method(data, is_signed=True),
@@ -115,7 +112,7 @@ def methods(
             lambda x, y: np.abs(ledger(x, y, (names.SAMPLE, names.STEP))).sum(axis=-1), is_signed=False
         ),
         "self-influence": Method(of_itself(data), is_signed=False),
-        "counterfactual": Method(counterfactual, is_signed=True),
+        "counterfactual": Method(partial(_responses, run), is_signed=True),
         "TracIn": Method(tracin, is_signed=True),
         "TracIn, self": Method(of_itself(tracin), is_signed=False),
         "gradient dot": Method(lambda x, y: _products(gradients, last, x, y), is_signed=True),
@@ -123,6 +120,11 @@ def methods(
         "loss": Method(lambda x, y: np.tile(gradients.losses(last), (len(y), 1)), is_signed=False),
         "random": Method(lambda x, y: rng.normal(size=(len(y), samples)), is_signed=True),
     }
+
+
+def _responses(run: Run, x: Any, y: np.ndarray) -> np.ndarray:
+    found = run.counterfactual(x, measurements.log_prob(y), progress=False)
+    return found[names.RESPONSE].squeeze(names.OUTPUT).values
 
 
 def _refuse_shared_ids(run: Run) -> None:

@@ -11,8 +11,8 @@ from explaind_tf import constants as names
 from explaind_tf.errors import UnbalancedLedgerError
 from explaind_tf.ledgers import plotting
 from explaind_tf.ledgers.conditioning import share_of_cancelled
-from explaind_tf.ledgers.ranking import strongest
 from explaind_tf.ledgers.response_accessor import Responses
+from explaind_tf.ledgers.strongest import strongest
 from explaind_tf.ledgers.unexplained import refuse_unexplained
 from explaind_tf.terms import terms_in
 

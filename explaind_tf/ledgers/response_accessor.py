@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from explaind_tf import constants as names
-from explaind_tf.ledgers.ranking import strongest
+from explaind_tf.ledgers.strongest import strongest
 
 _KEPT = (names.INPUT, names.OUTPUT)
 

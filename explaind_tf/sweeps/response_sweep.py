@@ -101,13 +101,23 @@ class ResponseSweep:
         for number in range(len(task.run.steps) - 1, -1, -1):
             step = task.replay.step(number)
             self._through_average(walk, step.transition)
-            through = self._through_update if step.transition.updates else self._through_batch
-            values = through(walk, step)
+            values = self._through(walk, step)
             if task.question.first <= number < task.question.stop and not step.transition.is_skipped:
                 if task.question.keeps_layers:
                     values = self._by_layer(walk, step)
                 yield from self._entries(step, pieces, values)
             advance()
+
+    def _through(self, walk: _Walk, step: ReplayedStep) -> np.ndarray:
+        """Take a step back. Return the derivatives by the weights of its batch's samples, or by its numbers."""
+        through = self._through_update if step.transition.updates else self._through_batch
+        try:
+            return through(walk, step)
+        except LookupError as error:  # raised by tf.gradients for an operation without gradient
+            raise RefusedError(
+                f"The gradient of the loss of {self._run.run_dir} has no derivative that is known: {error} So how later "
+                f"steps depend on earlier ones is not known. What the samples did is known: run.attribute(…)."
+            ) from error
 
     def _at_the_end(self, pieces: list[Piece]) -> _Walk:
         """Return the derivatives of the measurements by the weights and the state at the end of training."""

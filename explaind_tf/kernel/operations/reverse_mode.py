@@ -26,9 +26,10 @@ _INNER = {
     "StatelessIf": _BRANCHES,
 }
 
-# Operations that are the identity. The first two stop derivatives; the last may have a gradient of its own.
-_STOPS = ("StopGradient", "PreventGradient")
-_IDENTITIES = (*_STOPS, "IdentityN")
+# Operations that are the identity: one stops derivatives, the other may have a gradient of its own. PreventGradient is not
+# among them. TensorFlow puts it where a gradient has no derivative that it knows, and an error is raised there.
+_STOP = "StopGradient"
+_IDENTITIES = (_STOP, "IdentityN")
 
 Gradient = Callable[..., Sequence[tf.Tensor | None]]
 
@@ -60,7 +61,7 @@ def differentiate_as_computed(graph: tf.Graph) -> None:
             operation._gradient_function = lambda _, *upstream: list(upstream)
     for function in graph.as_graph_def().library.function:
         for node in function.node_def:
-            if node.op in _STOPS:
+            if node.op == _STOP:
                 raise LookupError(
                     f"{node.name} ({node.op}) is within a loop or branch, {function.signature.name}."
                 )
