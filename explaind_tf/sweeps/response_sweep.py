@@ -32,6 +32,8 @@ _LARGEST_DIFFERENCE = 1e-2
 # The same of the step's length. Where a gradient is nothing but rounding, as that of a bias before BatchNorm, Adam's step
 # follows its sign.
 _LARGEST_OF_STEP = 0.1
+# So many times as much where training computed in bfloat16 or float16, and the analysis does not.
+_IN_LESS_PRECISION = 5
 
 
 @dataclass
@@ -281,8 +283,9 @@ class ResponseSweep:
         """Refuse a step that the function which is differentiated does not reproduce."""
         stepped = transition.theta_stepped
         state = step.path.end[self._task.derivatives.model.theta_size :]
+        times = _IN_LESS_PRECISION if self._task.precisions.differ else 1
         moved = float(np.linalg.norm(stepped - transition.theta_start))
-        self._refuse_unlike("weights", step, found.left.theta, stepped, moved * _LARGEST_OF_STEP)
+        self._refuse_unlike("weights", step, found.left.theta, stepped, times * moved * _LARGEST_OF_STEP)
         others = {
             "momentum": (found.left.momentum, transition.momentum),
             "second moment": (found.left.second_moment, transition.second_moment),
@@ -290,7 +293,7 @@ class ResponseSweep:
         }
         for what, (computed, recorded) in others.items():
             if recorded is not None:
-                largest = _LARGEST_DIFFERENCE * float(np.linalg.norm(recorded))
+                largest = times * _LARGEST_DIFFERENCE * float(np.linalg.norm(recorded))
                 self._refuse_unlike(what, step, computed, recorded, largest)
 
     def _refuse_unlike(
