@@ -21,7 +21,7 @@ from explaind_tf.runs.graphs.loaded import InlinedFunction
 def with_own_gradients(
     name: str, function: Any, variables: Sequence[keras.Variable]
 ) -> tuple[Any, dict[str, Any]]:
-    """Return a function whose custom gradients are functions, too, and these by name.
+    """Return a function whose custom gradients are functions, too, and these, traced, by name.
 
     Parameters
     ----------
@@ -75,4 +75,5 @@ def _exported(own: GradientGraph, inlined: InlinedFunction) -> Any:
         tf.TensorSpec(tensor.shape, tensor.dtype, f"argument_{i}")
         for i, tensor in enumerate(own.graph.inputs)
     ]
-    return tf.function(inlined.__call__, input_signature=signature, autograph=False)
+    exported = tf.function(inlined.__call__, input_signature=signature, autograph=False)
+    return exported.get_concrete_function()

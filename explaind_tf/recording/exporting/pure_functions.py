@@ -50,8 +50,7 @@ class ModelFacts:
 class PureFunctions(tf.Module):
     """A model's forward pass, per-sample losses and penalties as functions of its variables.
 
-    TensorFlow traces the functions once more when it saves them, and reads the properties first. The content of the
-    SavedModel therefore has the order of :attr:`byte_count`.
+    It holds them as they were traced: TensorFlow would trace a ``tf.function`` once more when it saves it.
 
     Parameters
     ----------
@@ -75,14 +74,14 @@ class PureFunctions(tf.Module):
         if gradients:
             setattr(self, CUSTOM_GRADIENTS, gradients)
         for name, function in functions.items():
-            setattr(self, name, function)
+            setattr(self, name, function.get_concrete_function())
 
     @property
     def byte_count(self) -> int:
         """Approximate bytes of the functions."""
         names = (FORWARD, SAMPLE_LOSSES, LOSS_SCALES, PENALTY)
         found = [getattr(self, name) for name in names if hasattr(self, name)]
-        return sum(f.get_concrete_function().graph.as_graph_def().ByteSize() for f in found)
+        return sum(f.graph.as_graph_def().ByteSize() for f in found)
 
     def save(self, path: str) -> None:
         """Write the functions as a SavedModel."""

@@ -218,7 +218,7 @@ class Graphs:
         tokens = self._function(TOKEN_LOSSES) if hasattr(self._module, TOKEN_LOSSES) else None
         self.token_count = None if tokens is None else tokens.outputs[0].shape[1]
         gradients = {
-            name: InlinedFunction.of(function.concrete_functions[0])
+            name: InlinedFunction.of(saved_function(function))
             for name, function in getattr(self._module, CUSTOM_GRADIENTS, {}).items()
         }
         self.functions = RunFunctions(
@@ -237,7 +237,7 @@ class Graphs:
         return LossFunctions(*(tf.function(function, autograph=False) for function in functions))
 
     def _function(self, name: str) -> Any:
-        return getattr(self._module, name).concrete_functions[0]
+        return saved_function(getattr(self._module, name))
 
 
 class ForwardGraph:
@@ -266,11 +266,19 @@ class ForwardGraph:
         """
         module = _loaded(path, (FORWARD,))
         try:
-            return cls(module.forward.concrete_functions[0])
+            return cls(saved_function(module.forward))
         except (AttributeError, IndexError, TypeError, ValueError) as error:
             raise RunFormatError(
                 f"{path} holds functions of another form than a PathLogger writes: {error}. Restore it from a copy."
             ) from error
+
+
+def saved_function(attribute: Any) -> Any:
+    """Return the concrete function that an attribute of a SavedModel stands for.
+
+    Before version 10 of the run format, it was the only one of a ``tf.function``.
+    """
+    return getattr(attribute, "concrete_functions", [attribute])[0]
 
 
 def _loaded(path: Path, names: tuple[str, ...]) -> Any:
