@@ -277,12 +277,15 @@ class Run(RecordedRun, Attributable):
         loss of a sample counts w times, and the divisor of the mean over the batch stays the same. A weight of 0 leaves a
         sample out of all its batches. It still takes part in the statistics of a BatchNormalization, as it does in Keras.
 
-        Training begins at the first step whose batch holds a sample with another weight than 1. With keyframes, it begins at
-        the keyframe before it. Only with ``jit_compile=True`` and data without weights, it begins at the first step: XLA
-        compiles a training with weights otherwise, so steps before may differ from the recorded ones in the last bits.
+        Both promises hold, although TensorFlow and XLA compile a training with weights otherwise than one without. For some
+        models, the same steps with all weights 1 differ from the recorded ones in the last bits, as they do in Keras. The
+        effect of another weight then includes this rounding.
 
-        The first call also trains these steps as they were, which must lead to the recorded weights. On another machine than
-        that of the recording, rounding may differ: a warning says so. Later calls on this run rely on it.
+        The first call with other weights also trains with weights of 1. If each step gives the recorded bits, this and later
+        calls begin at the first step whose batch holds a sample with another weight (with keyframes, at the keyframe before
+        it). If one does not, they begin at the first step of all, and the first call trains once more as it was, without
+        weights. That must lead to the recorded weights. On another machine than that of the recording, rounding may differ:
+        a warning says so. Later calls on this run rely on it.
 
         Parameters
         ----------

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -37,7 +36,8 @@ class Retrainer:
     def __init__(self, run: RecordedRun) -> None:
         self._manifest, self._store, self._samples = run.manifest, run.step_store, run.samples
         self._where = str(run.run_dir)
-        self._checked_from: int | None = None  # the steps from there on lead where they led
+        # Whether a training may begin at its first changed step; None until this was checked.
+        self._starts_late: bool | None = None
         self._refuse_without_step()
         if not len(self._store):
             raise RefusedError(f"{self._where} has no whole step that could be trained again.")
@@ -63,15 +63,19 @@ class Retrainer:
 
     @cached_property
     def _records(self) -> list[StepRecord]:
-        """The records of all steps, without the variables that the steps led to."""
-        whole = (self._store.recorded(step) for step in range(len(self._store)))
-        return [replace(record, snapshot=None, theta_stepped=None) for record in whole]
+        """The records of all steps, with digests of the variables that the steps led to."""
+        found = (self._store.recorded(step) for step in range(len(self._store)))
+        return [record if record.snapshot is None else record.without_snapshot() for record in found]
 
     def states(self, factors: np.ndarray, kept: Collection[int], progress: Progress) -> dict[int, Snapshot]:
         """Train again, and return weights and state before some steps.
 
         Other factors than 1 tell a difference from the recorded training. So before they are used, the steps are trained
-        once with 1, which must lead where they led.
+        once as they were, which must lead where they led.
+
+        Keras trains with weights of samples by another graph than without. Its operations are the same times one, but
+        TensorFlow may fuse them otherwise, and round otherwise. Only if it does not, the steps before the first changed
+        sample are the recorded ones, bit for bit, and are not trained again.
 
         Parameters
         ----------
@@ -97,11 +101,14 @@ class Retrainer:
         factors = self._as_used(factors)
         changed = self._first_changed(factors)
         if changed is None:
-            return self._checked(0, kept, progress)
+            return self._as_it_was(kept, progress)
         self._refuse_unknown(changed)
+        if self._starts_late is None:
+            starts_late = self._is_same_with_ones(progress)
+            if not starts_late:
+                self._as_it_was((), progress)
+            self._starts_late = starts_late
         first = changed if self._starts_late else 0
-        if self._checked_from is None or first < self._checked_from:
-            self._checked(first, (), progress)
         found = {step: Snapshot(*self._store.before(step)) for step in kept if step < first}
         self._restore(first)
         with progress.task("Train again", len(self._records) - first) as advance:
@@ -141,20 +148,32 @@ class Retrainer:
             self._now(record.step + 1)
             yield self._graph.variables.snapshot()
 
-    def _checked(self, first: int, kept: Collection[int], progress: Progress) -> dict[int, Snapshot]:
+    def _is_same_with_ones(self, progress: Progress) -> bool:
+        """Train with factors of 1, and return whether each step leads to the recorded bits."""
+        ones = np.ones(len(self._samples.id_of_row))
+        self._restore(0)
+        with progress.task("Train again as it was", len(self._records)) as advance:
+            for record in self._records:
+                self._graph.change(record)
+                self._train(record, ones)
+                if self._graph.variables.snapshot().digest() != record.digest:
+                    return False
+                advance()
+        return True
+
+    def _as_it_was(self, kept: Collection[int], progress: Progress) -> dict[int, Snapshot]:
         """Train as it was, and check that this leads where it led."""
         found: dict[int, Snapshot] = {}
         last = self._store.last()  # first, since it may use the graph, too
-        begin = self._restore(first)
-        with progress.task("Train again as it was", len(self._records) - first) as advance:
-            for record in self._records[first:]:
+        begin = self._restore(0)
+        with progress.task("Train again as it was", len(self._records)) as advance:
+            for record in self._records:
                 self._graph.change(record)
                 if record.step in kept:
                     found[record.step] = self._now(record.step)
                 self._graph.train(record, self._batch(record))
                 advance()
-        self._compare(self._graph.variables.snapshot(), last, begin, first)
-        self._checked_from = first
+        self._compare(self._graph.variables.snapshot(), last, begin)
         return found | self._end()
 
     def _restore(self, first: int) -> Snapshot:
@@ -169,13 +188,13 @@ class Retrainer:
             self._graph.change(self._store.closing, keeps_floats=keeps_floats)
         return {len(self._records): self._now(len(self._records))}
 
-    def _compare(self, reached: Snapshot, recorded: Snapshot, begin: Snapshot, first: int) -> None:
+    def _compare(self, reached: Snapshot, recorded: Snapshot, begin: Snapshot) -> None:
         drift = drift_of(reached, recorded, begin)
         if drift == 0:
             return
         found = (
-            f"Training the steps of {self._where} from {first} on again did not lead to the recorded weights: they are "
-            f"off by {drift:.2g} of the distance that they moved"
+            f"Training the steps of {self._where} again did not lead to the recorded weights: they are off by {drift:.2g} "
+            f"of the distance that they moved"
         )
         if not drift <= LARGEST_DRIFT:
             raise RunFormatError(
@@ -229,15 +248,6 @@ class Retrainer:
         """Return the first step whose batch holds a sample with another factor than 1, None if there is none."""
         is_changed = factors != 1
         return next((record.step for record in self._records if is_changed[record.rows].any()), None)
-
-    @property
-    def _starts_late(self) -> bool:
-        """Whether the steps before the first changed sample are the recorded ones, bit for bit.
-
-        Keras trains with weights of samples by another graph than without. Its operations are the same times one. But XLA
-        fuses them with others, and may round otherwise.
-        """
-        return self._manifest.weights is not None or not self._manifest.environment.get("jit_compile")
 
     def _refuse_unknown(self, changed: int) -> None:
         """Refuse other weights if what they change is not known.

@@ -43,10 +43,9 @@ class TrainingStep(tf.Module):
     form : BatchForm
         The form of a batch.
     weight_rank : int or None
-        Number of axes of the weights of samples with which Keras' losses are to be weighted: the module then has the
-        function ``weighted_step``, which takes them beside the batch. None for the step alone.
-    is_plain : bool
-        Whether the module has the function ``step``, which takes a batch as it was.
+        Number of axes of the weights of samples with which Keras' losses are to be weighted: the module then also has the
+        function ``weighted_step``, which takes them beside the batch. With weights of 1 it may differ from ``step`` in the
+        last bits, since TensorFlow optimizes the two graphs each for itself. None for ``step`` alone.
 
     Raises
     ------
@@ -61,8 +60,6 @@ class TrainingStep(tf.Module):
         variables: TrainingVariables,
         form: BatchForm,
         weight_rank: int | None = None,
-        *,
-        is_plain: bool = True,
     ) -> None:
         super().__init__(name="training_step")
         for name, group in variables.by_group().items():
@@ -71,13 +68,11 @@ class TrainingStep(tf.Module):
         self.iterations = optimizer._iterations.value
         self.learning_rate = [rate.value] if isinstance(rate, keras.Variable) else []
         self.stepped = optimizer.stepped_buffers(model.trainable_variables)
-        traced = []
-        if is_plain:
-            traced.append(_traced(model, form))
-            self.step = _saved_as(traced[-1])
+        self.step = _traced(model, form)
+        traced = [self.step]
         if weight_rank is not None:
-            traced.append(_traced_with_weights(model, form, weight_rank))
-            self.weighted_step = _saved_as(traced[-1])
+            self.weighted_step = _traced_with_weights(model, form, weight_rank)
+            traced.append(self.weighted_step)
         known = {id(variable) for variable in self.variables}
         # Metrics and the optimizer's notes. No weight depends on them, but the step writes to them.
         met = {id(variable): variable for concrete in traced for variable in concrete.graph.variables}
@@ -150,9 +145,7 @@ def export_training_step(
         if options.retrain:
             rank, reasons = _rank_of_weights(model, form, facts)
         try:
-            # By operations, the step with weights of 1 is the step without. XLA fuses them otherwise.
-            is_plain = is_needed or rank is None or bool(model.jit_compile)
-            step = TrainingStep(model, optimizer, variables, form, rank, is_plain=is_plain)
+            step = TrainingStep(model, optimizer, variables, form, rank)
             return ExportedStep(step, reasons, options.retrain)
         except _TakesNoWeightsError as error:
             step = TrainingStep(model, optimizer, variables, form)
@@ -280,9 +273,3 @@ def _refuse_resources(traced: Sequence[Any]) -> None:
                 f"The training step uses {len(others)} resources that are not variables, such as tables. They are not "
                 f"recorded, so steps could not be trained again. Compile without metrics that use them."
             )
-
-
-def _saved_as(concrete: Any) -> Any:
-    """Return what saves a traced function. TensorFlow traces what it saves once more: here only the call."""
-    specs, _ = concrete.structured_input_signature
-    return tf.function(lambda *flat: concrete(*flat), input_signature=specs, autograph=False)

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.format.step_records import Snapshot, StepRecord
+from explaind_tf.runs.graphs.loaded import saved_function
 from explaind_tf.runs.graphs.training_variables import TrainingVariables
 
 # Why a run lacks the training step, or lacks it with weights of samples. Keys of the manifest's environment.
@@ -51,12 +52,9 @@ class TrainingGraph:
             self._iterations = self._module.iterations
             self._learning_rate = list(self._module.learning_rate)
             self._stepped = list(self._module.stepped)
-            self._step, self._weighted = (
-                getattr(self._module, name).get_concrete_function() if hasattr(self._module, name) else None
-                for name in ("step", "weighted_step")
-            )
-            if self._step is None and self._weighted is None:
-                raise AttributeError("it holds no step")
+            self._step = saved_function(self._module.step)
+            weighted = getattr(self._module, "weighted_step", None)
+            self._weighted = None if weighted is None else saved_function(weighted)
         except Exception as error:  # TensorFlow raises many kinds of errors for a file that is no such module
             raise RunFormatError(
                 f"{path} cannot be loaded as a training step: {error}. Restore it from a copy."
@@ -103,18 +101,17 @@ class TrainingGraph:
             Inputs, targets and sample weights, flat.
         weights : np.ndarray, optional
             Weights of the samples, shape (batch,), if the data have none. The step is then that of ``fit(x, y,
-            sample_weight=...)``. Default: none; or 1, where a run only has the step with weights, which is then the same.
+            sample_weight=...)``, which may round otherwise. Default: none.
         """
         if record.updates:
             for variable in self._learning_rate:
                 variable.assign(tf.cast(tf.constant(record.learning_rate, tf.float64), variable.dtype))
         tensors = [tf.convert_to_tensor(array) for array in batch]
-        if weights is None and self._step is not None:
+        if weights is None:
             self._step(*tensors)
-            return
-        assert self._weighted is not None  # one of the two is there
-        given = np.ones(len(record.rows), self.weight_dtype) if weights is None else weights
-        self._weighted(*tensors, tf.convert_to_tensor(given))
+        else:
+            assert self._weighted is not None  # otherwise weights were refused
+            self._weighted(*tensors, tf.convert_to_tensor(weights))
 
     def step(self, record: StepRecord, batch: Sequence[np.ndarray]) -> tuple[Snapshot, np.ndarray | None]:
         """Train a recorded step again, and return the state after it.
