@@ -40,7 +40,9 @@ class Verdict:
     retrainings : int
         How often the training was repeated.
     left_out : int
-        How many samples, or groups, each of them left out.
+        How many samples or groups each of them left out.
+    kind : {"sample", "group"}
+        Which of the two.
     foretold, found : np.ndarray
         The changes of the measurements, shape (retrainings, inputs, O).
     """
@@ -49,6 +51,7 @@ class Verdict:
     size: float
     retrainings: int
     left_out: int
+    kind: str
     foretold: np.ndarray
     found: np.ndarray
 
@@ -66,8 +69,9 @@ class Verdict:
         """Return the verdict in a sentence, with advice where it is bad."""
         own = self.correlation
         told = (
-            f"Rank correlation with {self.retrainings} trainings without {self.left_out} of them each: {own.value:.2f} "
-            f"({own.low:.2f} to {own.high:.2f}); found over foretold change: {self.size:.2f}."
+            f"Rank correlation with {self.retrainings} trainings, each without {self.left_out} "
+            f"{self.kind}{'' if self.left_out == 1 else 's'}: {own.value:.2f} ({own.low:.2f} to {own.high:.2f}); found over "
+            f"foretold change: {self.size:.2f}."
         )
         return f"{told} {self.advice}".rstrip()
 
@@ -131,10 +135,10 @@ def validate(retrain: Retrain, answer: xr.Dataset, *, retrainings: int, share: f
         without = retrain(np.where(np.isin(np.arange(count), chosen), 0.0, 1.0))
         foretold.append(-response.values[..., chosen].sum(axis=-1))
         found.append(without.values - answer[names.FINAL].values)
-    return _verdict(np.array(foretold), np.array(found), left_out, seed)
+    return _verdict(np.array(foretold), np.array(found), left_out, axis, seed)
 
 
-def _verdict(foretold: np.ndarray, found: np.ndarray, left_out: int, seed: int) -> Verdict:
+def _verdict(foretold: np.ndarray, found: np.ndarray, left_out: int, kind: str, seed: int) -> Verdict:
     rows = [array.reshape(len(array), -1).T for array in (foretold, found)]
 
     def score(measurements: np.ndarray, retrainings: np.ndarray) -> float:
@@ -142,7 +146,7 @@ def _verdict(foretold: np.ndarray, found: np.ndarray, left_out: int, seed: int) 
 
     square = float((foretold**2).sum())
     size = float((foretold * found).sum()) / square if square else 0.0
-    return Verdict(bootstrap(score, rows[0].shape, seed), size, len(found), left_out, foretold, found)
+    return Verdict(bootstrap(score, rows[0].shape, seed), size, len(found), left_out, kind, foretold, found)
 
 
 def smoothness_of(

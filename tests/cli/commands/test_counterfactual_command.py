@@ -73,7 +73,7 @@ class TestCounterfactual:
     def test_tables_end_with_the_verdict(self, call: Call, smooth_run: Path, npz: Path):
         result = call(*asked(smooth_run, npz, "--validate", 2))
         assert (result.exit_code, result.stderr) == (0, "")
-        assert "Rank correlation with 2 trainings without 1 of them each" in result.stdout.splitlines()[-1]
+        assert "Rank correlation with 2 trainings, each without 1 sample:" in result.stdout.splitlines()[-1]
 
     def test_a_refused_verdict_leaves_the_answer(self, call: Call, logits_run: Path, npz: Path):
         result = call(*asked(logits_run, npz, "--validate", 2, "--json"))

@@ -42,7 +42,7 @@ class TestReport:
         assert (result.exit_code, result.stderr) == (0, "")
         text = out.read_text()
         assert "What if a sample had been left out?" in text
-        assert "Rank correlation with 2 trainings without 1 of them each" in text
+        assert "Rank correlation with 2 trainings, each without 1 sample:" in text
 
     def test_a_verdict_needs_the_question(self, call: Call, smooth_run: Path, npz: Path, tmp_path: Path):
         result = call("report", smooth_run, "--inputs", npz, "--out", tmp_path / "r.html", "--validate", 2)
