@@ -160,6 +160,7 @@ class TestManifest:
             "second_moment": True,
             "accumulates": 1,
             "clipvalue": None,
+            "ema_momentum": None,
         }
         assert manifest.loss == {
             "losses": [{"name": "sparse_categorical_crossentropy", "reduction": "sum_over_batch_size"}],

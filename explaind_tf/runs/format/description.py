@@ -62,7 +62,8 @@ class OptimizerSettings:
     second_moment: bool
     accumulates: int
     clipvalue: float | None
-    ema_momentum: float | None = None
+    # Not compared: runs of earlier versions, which may be continued, do not name it.
+    ema_momentum: float | None = field(default=None, compare=False)
 
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> "OptimizerSettings":
