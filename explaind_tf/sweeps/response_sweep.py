@@ -76,10 +76,9 @@ class ResponseSweep:
         self._run = task.recorded.run
         _refuse_further_moments(self._run)
         specs, settings = self._run.manifest.variables, self._run.manifest.optimizer
-        by_norm = any(
-            self._run.step_store.recorded(number).clip_factors is not None
-            for number in range(settings.accumulates)
-        )
+        records = (self._run.step_store.recorded(number) for number in range(len(self._run.steps)))
+        first = next((record for record in records if record.updates), None)
+        by_norm = first is not None and first.clip_factors is not None
         self._sizes = tuple(spec.size for spec in specs)
         stepping = Stepping(
             task.recorded.law,
