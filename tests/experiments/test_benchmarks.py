@@ -63,8 +63,8 @@ def test_a_row_that_fails_is_reported_and_ends_with_an_error(tmp_path, monkeypat
 
 
 def test_a_row_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(typer.BadParameter, match="1 to 10"):
-        main(quick=True, row=[11], steps=None, repeats=None, out=tmp_path)
+    with pytest.raises(typer.BadParameter, match="1 to 11"):
+        main(quick=True, row=[12], steps=None, repeats=None, out=tmp_path)
 
 
 @pytest.mark.parametrize(
