@@ -86,20 +86,10 @@ def attribute(spec: Json, run_dir: str, *, repeats: int = 1, plain_steps: int = 
     timing.reset_peak()
     first_seconds, ledger = _timed(ask)
     peak = timing.peak_megabytes()
-    plain = timing.PlainTraining(task) if plain_steps else None
-    seconds: list[float] = []
-    around = [] if plain is None else [plain.seconds_per_step(plain_steps)]
-    for _ in range(repeats):
-        gc.collect()  # an earlier ledger's, not this call's
-        seconds.append(_timed(ask)[0])
-        if plain is not None:
-            around.append(plain.seconds_per_step(plain_steps))
     return {
         "steps": len(run.steps),
         "first_seconds": first_seconds,
-        "seconds": seconds,
-        # The load of the machine may change during a long call, so plain training is timed before and after it.
-        "training_step_seconds": [(before + after) / 2 for before, after in itertools.pairwise(around)],
+        **_repeated(ask, task, repeats, plain_steps),
         "peak_mb": peak,
         "before_mb": before,
         "tolerance": question.tolerance,
@@ -119,17 +109,10 @@ def counterfactual(spec: Json, run_dir: str, *, inputs: int, repeats: int, plain
     timing.reset_peak()
     first_seconds, _ = _timed(ask)
     peak = timing.peak_megabytes()
-    plain = timing.PlainTraining(task)
-    seconds, around = [], [plain.seconds_per_step(plain_steps)]
-    for _ in range(repeats):
-        gc.collect()
-        seconds.append(_timed(ask)[0])
-        around.append(plain.seconds_per_step(plain_steps))
     return {
         "steps": len(run.steps),
         "first_seconds": first_seconds,
-        "seconds": seconds,
-        "training_step_seconds": [(before + after) / 2 for before, after in itertools.pairwise(around)],
+        **_repeated(ask, task, repeats, plain_steps),
         "peak_mb": peak,
     }
 
@@ -211,6 +194,21 @@ def _asking(run: xtf.Run, task: tasks.Task, question: Question) -> Callable[[], 
     return lambda: run.attribute(
         task.x, of, axes=question.axes, tolerance=question.tolerance, progress=False, **labels
     )
+
+
+def _repeated(ask: Callable[[], Any], task: tasks.Task, repeats: int, plain_steps: int) -> Json:
+    """Time a question several times, and ``plain_steps`` steps of plain training around each; 0 for none."""
+    plain = timing.PlainTraining(task) if plain_steps else None
+    seconds: list[float] = []
+    around = [] if plain is None else [plain.seconds_per_step(plain_steps)]
+    for _ in range(repeats):
+        gc.collect()  # an earlier answer's, not this call's
+        seconds.append(_timed(ask)[0])
+        if plain is not None:
+            around.append(plain.seconds_per_step(plain_steps))
+    # The load of the machine may change during a long call, so plain training is timed before and after it.
+    unit = [(before + after) / 2 for before, after in itertools.pairwise(around)]
+    return {"seconds": seconds, "training_step_seconds": unit}
 
 
 def _timed(function: Callable[[], Any]) -> tuple[float, Any]:

@@ -106,12 +106,13 @@ def respond(
         names.LAYER: len(question.layers),
         names.STEP: task.steps,
     }
-    found = [
-        add_up(ResponseSweep(own, by, factors).run(progress), question, lengths) for own, factors in paths
-    ]
+    total, count = np.zeros(()), 0
+    for own, factors in paths:
+        total = total + add_up(ResponseSweep(own, by, factors).run(progress), question, lengths)
+        count += 1
     covers = "all steps" if task.steps == len(run.steps) else f"steps {question.first} to {question.stop - 1}"
     final = final_values(task, measurement)
-    answer = build_responses(run, question, measurement, np.mean(found, axis=0), final)
+    answer = build_responses(run, question, measurement, total / count, final)
     return answer.assign_attrs(by=by, covers=covers)
 
 

@@ -4,7 +4,7 @@ The displacement laws (:mod:`explaind_tf.laws.law`) hold the second moment and t
 What would have happened with other gradients depends on how these change, too. Here nothing is held fixed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -122,8 +122,3 @@ def root(square: tf.Tensor) -> tf.Tensor:
 def power(base: float, exponent: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """Return base to a power, rounded as Keras rounds a Python float."""
     return tf.pow(tf.cast(base, dtype), tf.cast(exponent, dtype))
-
-
-def concatenated(values: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Return tensors as one vector."""
-    return tf.concat([tf.reshape(value, [-1]) for value in values], axis=0)

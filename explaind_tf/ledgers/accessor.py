@@ -12,7 +12,7 @@ from explaind_tf.errors import UnbalancedLedgerError
 from explaind_tf.ledgers import plotting
 from explaind_tf.ledgers.conditioning import share_of_cancelled
 from explaind_tf.ledgers.response_accessor import Responses
-from explaind_tf.ledgers.strongest import strongest
+from explaind_tf.ledgers.strongest import Ranked
 from explaind_tf.ledgers.unexplained import refuse_unexplained
 from explaind_tf.terms import terms_in
 
@@ -136,7 +136,7 @@ class _LedgerAccessor:
             refuse_unexplained(self._root)
 
 
-class DatasetLedger(_LedgerAccessor):
+class DatasetLedger(_LedgerAccessor, Ranked):
     """Methods of a ledger that is an ``xarray.Dataset``: ``ledger.explaind.check()`` and so on.
 
     Raises
@@ -180,47 +180,6 @@ class DatasetLedger(_LedgerAccessor):
         """
         array = self._root[term]
         return array.sum([dim for dim in array.dims if dim not in _KEPT])
-
-    def proponents(self, k: int = 5) -> xr.Dataset:
-        """Return the k training samples that raised each measurement most.
-
-        Parameters
-        ----------
-        k : int
-            How many.
-
-        Returns
-        -------
-        xarray.Dataset
-            ``sample`` (ids) and ``influence`` (units of the measurement, summed over all other axes), dims (input, output,
-            rank), the largest first. If fewer than k samples raised a measurement, its last ranks hold samples that did not.
-
-        Raises
-        ------
-        ValueError
-            If the ledger has no sample axis, or k is no positive number.
-        """
-        return self._ranked(k, descending=True)
-
-    def opponents(self, k: int = 5) -> xr.Dataset:
-        """Return the k training samples that lowered each measurement most.
-
-        Parameters
-        ----------
-        k : int
-            How many.
-
-        Returns
-        -------
-        xarray.Dataset
-            As :meth:`proponents`, the most negative influence first.
-
-        Raises
-        ------
-        ValueError
-            If the ledger has no sample axis.
-        """
-        return self._ranked(k, descending=False)
 
     def conditioning(self) -> xr.DataArray:
         """Return the share of each sample's entry that rests on weights whose batch gradient nearly cancelled.
@@ -352,9 +311,6 @@ class DatasetLedger(_LedgerAccessor):
             )
         others: list[Hashable] = [d for d in influence.dims if d not in (*_KEPT, names.SAMPLE)]
         return influence.sum(others).transpose(*_KEPT, names.SAMPLE)
-
-    def _ranked(self, k: int, *, descending: bool) -> xr.Dataset:
-        return strongest(self._influence(), k, descending=descending)
 
 
 @xr.register_dataset_accessor("explaind")

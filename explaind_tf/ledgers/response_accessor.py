@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from explaind_tf import constants as names
-from explaind_tf.ledgers.strongest import strongest
+from explaind_tf.ledgers.strongest import Ranked
 
 _KEPT = (names.INPUT, names.OUTPUT)
 
@@ -20,7 +20,7 @@ class Validate(Protocol):
         ...
 
 
-class Responses:
+class Responses(Ranked):
     """Methods of a counterfactual answer: ``answer.explaind.proponents()`` and so on.
 
     Parameters
@@ -32,47 +32,6 @@ class Responses:
     def __init__(self, dataset: xr.Dataset) -> None:
         self._root = dataset
         self._validate: Validate | None = None
-
-    def proponents(self, k: int = 5) -> xr.Dataset:
-        """Return the k training samples without which each measurement would fall most.
-
-        Parameters
-        ----------
-        k : int
-            How many.
-
-        Returns
-        -------
-        xarray.Dataset
-            ``sample`` (ids) and ``influence`` (the response, summed over all other axes), dims (input, output, rank), the
-            largest first.
-
-        Raises
-        ------
-        ValueError
-            If the answer has no sample axis, or k is no positive number.
-        """
-        return strongest(self._by(names.SAMPLE), k, descending=True)
-
-    def opponents(self, k: int = 5) -> xr.Dataset:
-        """Return the k training samples without which each measurement would rise most.
-
-        Parameters
-        ----------
-        k : int
-            How many.
-
-        Returns
-        -------
-        xarray.Dataset
-            As :meth:`proponents`, the most negative response first.
-
-        Raises
-        ------
-        ValueError
-            If the answer has no sample axis, or k is no positive number.
-        """
-        return strongest(self._by(names.SAMPLE), k, descending=False)
 
     def without(self, labels: Iterable[Hashable]) -> xr.DataArray:
         """Return how leaving samples or groups out would change the measurement, to first order: −Σ response.
@@ -141,6 +100,9 @@ class Responses:
             Takes the answer, and what :meth:`validate` was asked.
         """
         self._validate = validate
+
+    def _influence(self) -> xr.DataArray:
+        return self._by(names.SAMPLE)
 
     def _by(self, axis: str) -> xr.DataArray:
         """Return the responses summed over all axes but input, output and one, in this order."""

@@ -1,4 +1,6 @@
-"""The samples that moved, or would move, each measurement most."""
+"""The samples that moved each measurement most, or on which it depends most."""
+
+from abc import ABC, abstractmethod
 
 import numpy as np
 import xarray as xr
@@ -36,3 +38,58 @@ def strongest(values: xr.DataArray, k: int, *, descending: bool) -> xr.Dataset:
         },
         {dim: values[dim] for dim in _KEPT} | {"rank": np.arange(order.shape[-1])},
     )
+
+
+class Ranked(ABC):
+    """Methods of answers by sample that rank the samples."""
+
+    @abstractmethod
+    def _influence(self) -> xr.DataArray:
+        """Return the influence of each sample, dims (input, output, sample).
+
+        Raises
+        ------
+        ValueError
+            If the answer has no sample axis.
+        """
+
+    def proponents(self, k: int = 5) -> xr.Dataset:
+        """Return the k training samples that raised each measurement most; or, for responses, without which it falls most.
+
+        Parameters
+        ----------
+        k : int
+            How many.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``sample`` (ids) and ``influence`` (units of the measurement, summed over all other axes), dims (input, output,
+            rank), the largest first. If fewer than k samples raise a measurement, its last ranks hold samples that do not.
+
+        Raises
+        ------
+        ValueError
+            If the answer has no sample axis, or k is no positive number.
+        """
+        return strongest(self._influence(), k, descending=True)
+
+    def opponents(self, k: int = 5) -> xr.Dataset:
+        """Return the k training samples that lowered each measurement most; or, for responses, without which it rises most.
+
+        Parameters
+        ----------
+        k : int
+            How many.
+
+        Returns
+        -------
+        xarray.Dataset
+            As :meth:`proponents`, the most negative influence first.
+
+        Raises
+        ------
+        ValueError
+            If the answer has no sample axis, or k is no positive number.
+        """
+        return strongest(self._influence(), k, descending=False)

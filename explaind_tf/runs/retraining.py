@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -103,12 +104,7 @@ class Retrainer:
         if changed is None:
             return self._as_it_was(kept, progress)
         self._refuse_unknown(changed)
-        if self._starts_late is None:
-            starts_late = self._is_same_with_ones(progress)
-            if not starts_late:
-                self._as_it_was((), progress)
-            self._starts_late = starts_late
-        first = changed if self._starts_late else 0
+        first = changed if self._may_start_late(progress) else 0
         found = {step: Snapshot(*self._store.before(step)) for step in kept if step < first}
         self._restore(first)
         with progress.task("Train again", len(self._records) - first) as advance:
@@ -120,8 +116,32 @@ class Retrainer:
                 advance()
         return found | self._end(keeps_floats=True)
 
-    def walk(self, factors: np.ndarray, first: int, stop: int, begin: Snapshot) -> Iterator[Snapshot]:
-        """Train the steps ``first … stop − 1`` from a state, and yield all variables after each of them.
+    def _may_start_late(self, progress: Progress) -> bool:
+        """Return whether a training may begin at its first changed step, after a check that the record can be trained again.
+
+        Raises
+        ------
+        RunFormatError
+            If the steps do not lead where they led, by more than rounding explains.
+        """
+        if self._starts_late is None:
+            starts_late = self._is_same_with_ones(progress)
+            if not starts_late:
+                self._as_it_was((), progress)
+            self._starts_late = starts_late
+        return self._starts_late
+
+    def check(self, factors: np.ndarray, progress: Progress) -> None:
+        """Refuse factors of the weights with which the run cannot be trained again; see :meth:`states`."""
+        changed = self._first_changed(self._as_used(factors))
+        if changed is not None:
+            self._refuse_unknown(changed)
+            self._may_start_late(progress)
+
+    def walk(self, factors: np.ndarray, first: int, stop: int, begin: Snapshot) -> Iterator[StepRecord]:
+        """Train the steps ``first … stop − 1`` from a state, and yield their records with what they led to.
+
+        :meth:`check` the factors first.
 
         Parameters
         ----------
@@ -135,18 +155,16 @@ class Retrainer:
         Raises
         ------
         RefusedError
-            If the training with these factors is not known, or diverges.
+            If the training diverges.
         """
         factors = self._as_used(factors)
-        changed = self._first_changed(factors)
-        if changed is not None:
-            self._refuse_unknown(changed)
         self._graph.variables.restore(begin)
         for record in self._records[first:stop]:
             self._graph.change(record, keeps_floats=record.step > 0)
             self._train(record, factors)
-            self._now(record.step + 1)
-            yield self._graph.variables.snapshot()
+            snapshot, stepped = self._graph.reached(record)
+            _refuse_diverged(snapshot, record.step + 1)
+            yield replace(record, snapshot=snapshot, theta_stepped=stepped)
 
     def _is_same_with_ones(self, progress: Progress) -> bool:
         """Train with factors of 1, and return whether each step leads to the recorded bits."""
@@ -298,12 +316,16 @@ class Retrainer:
 
     def _now(self, step: int) -> Snapshot:
         found = self._graph.variables.snapshot()
-        if not np.isfinite(found.theta).all():
-            raise RefusedError(
-                f"With these weights of samples, training diverges: the weights are NaN or infinite before step {step}. "
-                f"Give smaller weights."
-            )
+        _refuse_diverged(found, step)
         return Snapshot(found.theta, found.state)
+
+
+def _refuse_diverged(reached: Snapshot, step: int) -> None:
+    if not np.isfinite(reached.theta).all():
+        raise RefusedError(
+            f"With these weights of samples, training diverges: the weights are NaN or infinite before step {step}. "
+            f"Give smaller weights."
+        )
 
 
 class KeptStates:

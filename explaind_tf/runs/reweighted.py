@@ -9,7 +9,7 @@ from explaind_tf.progress import Progress
 from explaind_tf.runs.format.step_records import Snapshot, StepRecord
 from explaind_tf.runs.reader import RecordedRun
 from explaind_tf.runs.retraining import Retrainer
-from explaind_tf.runs.steps import Transition
+from explaind_tf.runs.steps import Transition, transition_of
 
 
 class ReweightedSteps:
@@ -39,16 +39,18 @@ class ReweightedSteps:
         self, run: RecordedRun, retrainer: Retrainer, factors: np.ndarray, progress: Progress
     ) -> None:
         _refuse_unknown(run)
+        retrainer.check(factors, progress)
         self._store, self._retrainer, self._factors = run.step_store, retrainer, factors
         self.layout, self.start = run.step_store.layout, run.step_store.start
         self._distance = math.isqrt(max(len(self) - 1, 0)) + 1
         self._keyframes = {0: self.start}
         with progress.task("Train with other weights", len(self)) as advance:
-            for number, snapshot in enumerate(retrainer.walk(factors, 0, len(self), self.start), start=1):
+            for record in retrainer.walk(factors, 0, len(self), self.start):
+                number = record.step + 1
                 if number % self._distance == 0 or number == len(self):
-                    self._keyframes[number] = snapshot
+                    self._keyframes[number] = record.known
                 advance()
-        self._gap: dict[int, Snapshot] = {}
+        self._gap: dict[int, StepRecord] = {}
 
     def __len__(self) -> int:
         """Return the number of steps."""
@@ -58,17 +60,18 @@ class ReweightedSteps:
         """Return the record of a step, without the state that it led to."""
         return self._store.recorded(step)
 
-    def _before(self, step: int) -> Snapshot:
-        """Return the state before a step. Only the steps after one keyframe are held."""
-        if step in self._keyframes:
-            return self._keyframes[step]
+    def _trained(self, step: int) -> StepRecord:
+        """Return the record of a step with the state that it leads to. Only the steps after one keyframe are held."""
         if step not in self._gap:
             first = step // self._distance * self._distance
             stop = min(first + self._distance, len(self))
             self._gap = {}  # frees its memory before the next gap needs memory
             walk = self._retrainer.walk(self._factors, first, stop, self._keyframes[first])
-            self._gap = dict(enumerate(walk, start=first + 1))
+            self._gap = {record.step: record for record in walk}
         return self._gap[step]
+
+    def _before(self, step: int) -> Snapshot:
+        return self._keyframes[step] if step in self._keyframes else self._trained(step - 1).known
 
     def theta(self, step: int) -> np.ndarray:
         """Return θ before ``step``, shape (D,); ``step == len(self)`` gives the final weights."""
@@ -80,27 +83,9 @@ class ReweightedSteps:
 
     def transition(self, step: int) -> Transition:
         """Return everything about ``step``."""
-        record, after, before = self._store.recorded(step), self._before(step + 1), self._before(step)
-        return Transition(
-            step=step,
-            updates=record.updates,
-            iteration=record.iteration,
-            learning_rate=record.learning_rate,
-            rows=record.rows,
-            weights=record.weights,
-            theta_start=before.theta,
-            theta_stepped=after.theta,
-            theta_end=after.theta,
-            momentum=after.momentum,
-            second_moment=after.second_moment,
-            clip_factors=None,
-            state_start=before.state,
-            state_end=after.state,
-            momentum_start=before.momentum,
-            second_moment_start=before.second_moment,
-            optimizer_start=before.optimizer,
-            optimizer=after.optimizer,
-        )
+        record, before = self._trained(step), self._before(step)
+        after = record.known
+        return transition_of(record, before, (before.theta, before.state), (after.theta, after.state))
 
 
 def _refuse_unknown(run: RecordedRun) -> None:

@@ -13,6 +13,9 @@ from explaind_tf.runs.format.step_records import END, REWIND, START, STEP, Layou
 from explaind_tf.runs.keyframes import KeyframeReplay
 from explaind_tf.runs.storage.records import RecordFile, RecordSeries
 
+# Weights, shape (D,), and the non-trainable variables.
+State = tuple[np.ndarray, list[np.ndarray]]
+
 # A reader iterates forwards or backwards and needs the records on either side of a step.
 _CACHED_RECORDS = 4
 
@@ -65,6 +68,42 @@ def transition_between(step: int, start: Snapshot, end: Snapshot) -> Transition:
         clip_factors=None,
         state_start=start.state,
         state_end=end.state,
+    )
+
+
+def transition_of(record: StepRecord, before: Snapshot, start: State, end: State) -> Transition:
+    """Join a record with the states around it.
+
+    Parameters
+    ----------
+    record : StepRecord
+        With its snapshot.
+    before : Snapshot
+        What the step before it led to.
+    start, end : tuple
+        Weights and state before the step, and before the next one: other changes included.
+    """
+    after = record.known
+    return Transition(
+        step=record.step,
+        updates=record.updates,
+        iteration=record.iteration,
+        learning_rate=record.learning_rate,
+        rows=record.rows,
+        weights=record.weights,
+        theta_start=start[0],
+        theta_stepped=after.theta if record.theta_stepped is None else record.theta_stepped,
+        theta_end=end[0],
+        momentum=after.momentum if record.updates else None,
+        second_moment=after.second_moment if record.updates else None,
+        clip_factors=record.clip_factors,
+        state_start=start[1],
+        state_end=end[1],
+        momentum_start=before.momentum,
+        second_moment_start=before.second_moment,
+        optimizer_start=before.optimizer,
+        optimizer=after.optimizer,
+        is_skipped=record.is_skipped,
     )
 
 
@@ -306,7 +345,7 @@ class StepStore:
         """Return the non-trainable variables before ``step``."""
         return self.before(step)[1]
 
-    def before(self, step: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    def before(self, step: int) -> State:
         """Return both."""
         if step == len(self) and self._has_end:
             end = self._record(step + 1).known
@@ -322,31 +361,8 @@ class StepStore:
 
     def transition(self, step: int) -> Transition:
         """Return everything recorded about ``step``."""
-        record = self._record(step + 1)
-        after = record.known
-        theta_start, state_start = self.before(step)
-        theta_end, state_end = self.before(step + 1)
+        record, start, end = self._record(step + 1), self.before(step), self.before(step + 1)
         self._read_ahead(step)
         before, place = self._record(step).known, self.layout.loss_scale_place
-        return Transition(
-            step=step,
-            updates=record.updates,
-            iteration=record.iteration,
-            learning_rate=record.learning_rate,
-            rows=record.rows,
-            weights=record.weights,
-            theta_start=theta_start,
-            theta_stepped=after.theta if record.theta_stepped is None else record.theta_stepped,
-            theta_end=theta_end,
-            momentum=after.momentum if record.updates else None,
-            second_moment=after.second_moment if record.updates else None,
-            clip_factors=record.clip_factors,
-            state_start=state_start,
-            state_end=state_end,
-            momentum_start=before.momentum,
-            second_moment_start=before.second_moment,
-            optimizer_start=before.optimizer,
-            optimizer=after.optimizer,
-            loss_scale=1.0 if place is None else float(before.optimizer[place]),
-            is_skipped=record.is_skipped,
-        )
+        found = transition_of(record, before, start, end)
+        return found if place is None else replace(found, loss_scale=float(before.optimizer[place]))

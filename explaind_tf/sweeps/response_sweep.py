@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -223,15 +224,20 @@ class ResponseSweep:
 
     def _by_layer(self, walk: _Walk, step: ReplayedStep) -> np.ndarray:
         """Return the derivatives by the weights of a batch's samples through each layer, (F, batch[, positions], layers)."""
+        batch = self._task.recorded.gradients.batch(step)
+        at = (step.path.line[0], step.path.constants, batch, self._shares(step))
+        found = self._adjoint.parts(*at, walk.by_gradient, self._masks)
+        return np.moveaxis(found.numpy(), 1, -1)
+
+    @cached_property
+    def _masks(self) -> np.ndarray:
+        """One for the weights of each layer, zero for all others, shape (layers, D)."""
         size = self._task.derivatives.model.theta_size
         masks = np.zeros((len(self._task.question.partition), size), self._dtype)
         for mask, slices in zip(masks, within(self._task.question.partition, size), strict=True):
             for start, stop in slices:
                 mask[start:stop] = 1
-        batch = self._task.recorded.gradients.batch(step)
-        at = (step.path.line[0], step.path.constants, batch, self._shares(step))
-        found = self._adjoint.parts(*at, walk.by_gradient, masks)
-        return np.moveaxis(found.numpy(), 1, -1)
+        return masks
 
     def _shares(self, step: ReplayedStep) -> np.ndarray:
         """Return the weights of a batch's samples in this training."""
@@ -301,7 +307,7 @@ class ResponseSweep:
         missed = float(np.linalg.norm(computed.numpy() - recorded))
         if missed > largest:
             raise RefusedError(
-                f"Step {step.number} of {self._run.run_dir} left another {what} than its batch and the law give: "
+                f"Step {step.number} of {self._run.run_dir} left {what} other than its batch and the law give: "
                 f"they differ by {missed:.2g}, and rounding explains {largest:.2g}. So what other weights of samples would "
                 f"have done in this step is not known. What the samples did is known: run.attribute(…)."
             )

@@ -129,12 +129,15 @@ class TrainingGraph:
             The snapshot, and the weights after the update if something else changed them within the step, else None.
         """
         self.change(record)
-        iteration = self.iteration
         self.train(record, batch)
+        return self.reached(record)
+
+    def reached(self, record: StepRecord) -> tuple[Snapshot, np.ndarray | None]:
+        """Return the state after a step that was just taken, as :meth:`step` does."""
         found = self.variables.snapshot()
         if not (self._stepped and record.updates):
             return found, None
-        slot = iteration % self._stepped[0].shape[0]
+        slot = (self.iteration - 1) % self._stepped[0].shape[0]
         stepped = np.concatenate([buffer.gather_nd([slot]).numpy().reshape(-1) for buffer in self._stepped])
         return found, None if np.array_equal(stepped, found.theta) else stepped
 
