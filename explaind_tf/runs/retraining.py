@@ -1,5 +1,6 @@
 """Recorded steps trained again with other weights of samples, from the recorded graphs and samples alone."""
 
+import sys
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -224,7 +225,7 @@ class Retrainer:
         warnings.warn(
             f"{found}. Rounding explains this much: this machine rounds otherwise than that of the recording, or has other "
             f"versions. Compare with run.retrain(), not with the run.",
-            stacklevel=6,
+            stacklevel=_levels_to_user(),
         )
 
     def _train(self, record: StepRecord, factors: np.ndarray) -> None:
@@ -318,6 +319,15 @@ class Retrainer:
         found = self._graph.variables.snapshot()
         _refuse_diverged(found, step)
         return Snapshot(found.theta, found.state)
+
+
+def _levels_to_user() -> int:
+    """Return the ``stacklevel`` of a warning that the caller gives: that of the call into this package."""
+    package = __name__.partition(".")[0]
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _refuse_diverged(reached: Snapshot, step: int) -> None:

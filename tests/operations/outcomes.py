@@ -38,20 +38,20 @@ def all_outcomes(directory: Path) -> dict[str, Outcome]:
 def outcomes_of(names: Sequence[str], directory: Path) -> dict[str, Outcome]:
     """Return the outcomes of public names."""
     directory.mkdir(parents=True, exist_ok=True)
-    _run("tests.operations.exporting", str(directory), *names)
+    run_module("tests.operations.exporting", str(directory), *names)
     return measured_in(directory)
 
 
 def measured_in(directory: Path) -> dict[str, Outcome]:
     """Return the outcomes of what was exported to a directory, measured in a fresh process."""
-    _run("tests.operations.measuring", str(directory))
+    run_module("tests.operations.measuring", str(directory))
     found = {}
     for name in (SETTLED, MEASURED):
         found |= json.loads((directory / name).read_text(encoding="utf-8"))
     return {name: Outcome(*outcome) for name, outcome in found.items()}
 
 
-def _run(module: str, *arguments: str) -> None:
+def run_module(module: str, *arguments: str) -> None:
     """Run a module in a process of its own."""
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-W", "ignore", "-m", module, *arguments]
