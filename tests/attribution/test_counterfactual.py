@@ -370,9 +370,23 @@ def test_smoothness(sequences: tuple[xtf.Run, np.ndarray]):
     assert run.smoothness(share=0.1, directions=1, progress=False) == found
 
 
-def test_the_mean_at_halves_is_that_of_the_derivatives_there(run_dir: Path):
-    case = Case(dense)
-    _, data = fit(case, run_dir)
+def scheduled() -> Any:
+    schedule = keras.optimizers.schedules.CosineDecay(0.01, 12)
+    return xtf.PathAdamW(schedule, weight_decay=0.1, epsilon=1e-3, clipvalue=0.05)
+
+
+# Steps at halves are trained again from states that are held, not from the keyframes of the run.
+HALVES = {
+    "dense": Case(dense),
+    "BatchNorm after a bias, schedule, clipped by value, keyframes": Case(
+        convolution, scheduled, {"every": 4}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sweep(HALVES, core=("dense",), daily=False))
+def test_the_mean_at_halves_is_that_of_the_derivatives_there(run_dir: Path, name: str):
+    _, data = fit(HALVES[name], run_dir)
     run, inputs = xtf.open_run(run_dir), data[:1]
     answer = run.counterfactual(inputs, at="halves", repeats=2, seed=3, progress=False)
     rng, found = np.random.default_rng(3), []
