@@ -28,15 +28,20 @@ from explaind_tf.sweeps.response_sweep import By
 from explaind_tf.sweeps.task import Task
 
 
-def open_run(run_dir: str | AnyPath) -> "Run":
+def open_run(run_dir: str | AnyPath, *, trust_graph: bool = False) -> "Run":
     """Open a recorded run. Neither the model's code nor the dataset is needed.
 
     The run directory itself holds the model's functions and copies of the training samples, so protect it like the data.
+    Its functions are graphs, which are programs. They are looked at before TensorFlow loads them, and refused if they hold
+    an operation that may touch files, the network or the process.
 
     Parameters
     ----------
     run_dir : str, Path or UPath
         The directory that a ``PathLogger`` wrote, or its URL in any file system that fsspec knows.
+    trust_graph : bool
+        Whether to load graphs with operations that are not allowed, as earlier versions recorded them. They are run as any
+        program is: set it only for a run of your own. Default: refuse them.
 
     Returns
     -------
@@ -46,14 +51,15 @@ def open_run(run_dir: str | AnyPath) -> "Run":
     Raises
     ------
     RunFormatError
-        If it is not a run, or one of its files is missing, cut or damaged.
+        If it is not a run, or one of its files is missing, cut or damaged. The first question raises it if a graph holds
+        an operation that is not allowed.
 
     Warns
     -----
     UserWarning
         If the recording was cut short. The run is opened up to its last whole step whose samples are there.
     """
-    return Run(run_dir)
+    return Run(run_dir, trust_graph=trust_graph)
 
 
 class Run(RecordedRun, Attributable):
@@ -71,8 +77,8 @@ class Run(RecordedRun, Attributable):
         The terms of a ledger: the causes, and the residual.
     """
 
-    def __init__(self, run_dir: str | AnyPath) -> None:
-        super().__init__(run_dir)  # warnings count the calls between it and the user
+    def __init__(self, run_dir: str | AnyPath, *, trust_graph: bool = False) -> None:
+        super().__init__(run_dir, trust_graph=trust_graph)  # warnings count the calls between it and the user
 
     def _replay(self, precisions: Precisions, tolerance: float) -> PathReplay:
         if self.level == PATH:

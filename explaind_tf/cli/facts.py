@@ -69,6 +69,7 @@ def run_facts(run: Run) -> Facts:
         "axes": possible_axes(run),
         "bytes": total_bytes(run.run_dir),
         "environment": manifest.environment,
+        "unlisted_operations": run.unlisted_operations,
     }
 
 
@@ -81,7 +82,8 @@ def possible_axes(run: Run) -> list[str]:
     """Return the axes that the shell can ask the run for. Groups need labels of samples, which only Python can pass."""
     if not len(run.steps):
         return []
-    has_tokens = run.graphs.functions.token_losses is not None
+    # Graphs that hold what they may not hold are not loaded.
+    has_tokens = not run.unlisted_operations and run.graphs.functions.token_losses is not None
     return [axis for axis in run.axes if axis != names.GROUP and (axis != names.TOKEN or has_tokens)]
 
 

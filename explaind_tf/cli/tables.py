@@ -53,6 +53,7 @@ def run_table(facts: Facts) -> Table:
         "level": f"{facts['level']}: {MEANING[facts['level']]}",
         "why no more": facts["level_reason"],
         "axes": ", ".join(facts["axes"]) or "none: the run has no complete step",
+        "not allowed": ", ".join(facts["unlisted_operations"]),
         "size on disk": f"{facts['bytes']:,} bytes",
         "environment": ", ".join(_fact(key, value) for key, value in facts["environment"].items()),
     }

@@ -21,6 +21,7 @@ from explaind_tf.runs.format.manifest import (
     read_manifest,
 )
 from explaind_tf.runs.format.step_records import Layout
+from explaind_tf.runs.graphs.checked_load import findings_of
 from explaind_tf.runs.graphs.loaded import ForwardGraph, Graphs
 from explaind_tf.runs.graphs.training_graph import TrainingGraph
 from explaind_tf.runs.keyframes import KeyframeReplay
@@ -53,8 +54,9 @@ class RecordedRun(WeightPath):
 
     step_store: StepStore
 
-    def __init__(self, run_dir: str | AnyPath) -> None:
+    def __init__(self, run_dir: str | AnyPath, *, trust_graph: bool = False) -> None:
         self.run_dir = as_path(run_dir)
+        self._trust_graph = trust_graph
         self.manifest: Manifest = read_manifest(self.run_dir)
         weights = () if self.manifest.weights is None else tuple(struct.leaves(self.manifest.weights))
         layout = Layout(
@@ -76,7 +78,7 @@ class RecordedRun(WeightPath):
         # Missing samples that were committed are damage. It is reported when a step asks for them.
         lost = forget_without_samples(steps, layout, len(self._samples)) if samples[-1].is_open else 0
         # Not a method of the run: a reference cycle would leave closing the run to the garbage collector.
-        load = partial(_load_training, self.run_dir / constants.GRAPHS_DIR, self.manifest.graphs)
+        load = partial(_load_training, self.run_dir / constants.GRAPHS_DIR, self.manifest.graphs, trust_graph)
         replay = KeyframeReplay(load, self._samples.take_flat, str(self.run_dir))
         self.step_store = StepStore(steps, layout, replay)
         self.leftovers = self._unnamed_shards()
@@ -164,7 +166,19 @@ class RecordedRun(WeightPath):
     def graphs(self) -> Graphs | ForwardGraph:
         """The model as pure functions. They are loaded on first use, after a check of their files."""
         with self._checked_graphs() as directory:
-            return Graphs(directory) if self.level == SAMPLE else ForwardGraph.load(directory)
+            trust = self._trust_graph
+            return (
+                Graphs(directory, trust=trust)
+                if self.level == SAMPLE
+                else ForwardGraph.load(directory, trust=trust)
+            )
+
+    @cached_property
+    def unlisted_operations(self) -> list[str]:
+        """What its graphs hold beside the operations that a graph may hold. They are not loaded to find out."""
+        with self._checked_graphs() as directory:
+            found = [path.parent for path in sorted(directory.rglob("saved_model.pb"))]
+            return [str(finding) for path in found for finding in findings_of(path)]
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -224,6 +238,6 @@ class RecordedRun(WeightPath):
         )
 
 
-def _load_training(graphs: AnyPath, expected: Sequence[FileDigest]) -> TrainingGraph:
+def _load_training(graphs: AnyPath, expected: Sequence[FileDigest], trust: bool) -> TrainingGraph:
     with checked_tree(graphs, expected) as directory:
-        return TrainingGraph(directory / constants.TRAINING_DIR)
+        return TrainingGraph(directory / constants.TRAINING_DIR, trust=trust)

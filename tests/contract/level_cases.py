@@ -82,7 +82,9 @@ class Distiller(keras.Model):
     def call(self, x: Any) -> Any:
         return self.student(x)
 
-    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None) -> Any:
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None
+    ) -> Any:
         of_labels = super().compute_loss(x, y, y_pred, sample_weight)
         return of_labels + tf.reduce_mean((self.teacher(x) - y_pred) ** 2)
 

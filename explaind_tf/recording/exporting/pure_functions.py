@@ -11,7 +11,12 @@ from explaind_tf.errors import RefusedError
 from explaind_tf.recording.exporting.exported_gradients import with_own_gradients, without_gradients
 from explaind_tf.recording.exporting.losses import LossPart, have_tokens, loss_parts
 from explaind_tf.recording.exporting.pruned import pruned
-from explaind_tf.recording.exporting.purity import LAYER_METRICS, refuse_impure, refuse_without_derivative
+from explaind_tf.recording.exporting.purity import (
+    LAYER_METRICS,
+    refuse_impure,
+    refuse_unlisted,
+    refuse_without_derivative,
+)
 from explaind_tf.recording.exporting.saving import save_module
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.structure import Structure
@@ -308,6 +313,7 @@ def traced_forward(model: keras.Model, inputs: Structure) -> TracedForward:
         return [tf.convert_to_tensor(value) for _, _, value in values], structure
 
     found = _trace(FORWARD, forward, [*parameters, *state, *x_specs])
+    refuse_unlisted(f"The model's {FORWARD}", found.function.get_concrete_function())
     traced = TracedForward(pruned(found.function), found.found)
     refuse_impure(FORWARD, traced.function)
     refuse_without_derivative(traced.function, len(parameters) + len(state))

@@ -8,6 +8,7 @@ from explaind_tf.errors import RefusedError
 from explaind_tf.recording.exporting.derivatives_lacking import Lacking, first_lacking
 from explaind_tf.recording.exporting.pruned import operations_behind
 from explaind_tf.runs.graphs.expanded import has_calls
+from explaind_tf.runs.graphs.inspection import in_graph, told
 
 # Name scope of the values of metrics that layers hold.
 LAYER_METRICS = "metrics_of_layers"
@@ -28,9 +29,34 @@ def refuse_impure(name: str, function: Any) -> None:
     RefusedError
         If it is one.
     """
+    refuse_unlisted(f"The model's {name}", function.get_concrete_function())
     _refuse_captured_variables(name, function)
     _refuse_metrics(name, function)
     _refuse_calls(name, function)
+
+
+def refuse_unlisted(what: str, concrete: Any) -> None:
+    """Refuse a function with operations that a graph of a run may not hold.
+
+    Parameters
+    ----------
+    what : str
+        What the function is, at the start of a sentence.
+    concrete : tf.types.experimental.ConcreteFunction
+        The function.
+
+    Raises
+    ------
+    RefusedError
+        If it has one. The message names it, and where it is.
+    """
+    findings = in_graph(concrete.graph.as_graph_def())
+    if findings:
+        raise RefusedError(
+            f"{what} holds {told(findings)}. Whoever opens a run loads its graphs, so they may compute, and may not touch "
+            f"files, the network, Python or the process. Leave it out, or do it in the input pipeline or a callback. What "
+            f"is allowed stands in explaind_tf/runs/graphs/allowed_operations.py."
+        )
 
 
 def _refuse_captured_variables(name: str, function: Any) -> None:

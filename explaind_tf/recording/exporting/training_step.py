@@ -11,13 +11,13 @@ from explaind_tf import constants
 from explaind_tf.errors import RefusedError
 from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.recording.exporting.pure_functions import ModelFacts
+from explaind_tf.recording.exporting.purity import refuse_unlisted
 from explaind_tf.recording.exporting.saving import save_module
 from explaind_tf.recording.observing.batches import BatchForm
 from explaind_tf.recording.recording_options import RecordingOptions
 from explaind_tf.runs.graphs.training_graph import LEFT_OUT, NO_TRAINING_STEP, NO_WEIGHTED_STEP
 from explaind_tf.runs.graphs.training_variables import TrainingVariables
 
-_PYTHON_CALLS = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
 # A model that overrides one of these need not heed the weights that it is given.
 _OWN_STEPS = ("train_step", "compute_loss", "_compute_loss")
 
@@ -235,7 +235,7 @@ def _checked(function: Any, specs: Sequence[tf.TensorSpec]) -> Any:
     Raises
     ------
     RefusedError
-        If it calls Python, or cannot be traced.
+        If it holds operations that are not allowed, or cannot be traced.
     """
     try:
         concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
@@ -246,14 +246,7 @@ def _checked(function: Any, specs: Sequence[tf.TensorSpec]) -> Any:
             f"The model's train_step cannot be traced, so steps could not be trained again: {type(error).__name__}: "
             f"{error}. Train with a train_step that can."
         ) from error
-    definition = concrete.graph.as_graph_def()
-    nodes = [*definition.node, *(node for f in definition.library.function for node in f.node_def)]
-    found = sorted({node.name for node in nodes if node.op in _PYTHON_CALLS})
-    if found:
-        raise RefusedError(
-            f"The training step calls Python ({', '.join(found[:3])}: tf.numpy_function or tf.py_function). Python is not "
-            f"recorded, so steps could not be trained again. Do without it."
-        )
+    refuse_unlisted("The training step", concrete)
     return concrete
 
 

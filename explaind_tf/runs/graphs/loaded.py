@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.graphs.canonical import graph_digest
+from explaind_tf.runs.graphs.checked_load import load_checked
 from explaind_tf.runs.graphs.custom_gradients import obey, recorded_gradients, without_registered
 from explaind_tf.runs.graphs.expanded import expanded, with_own_functions
 from explaind_tf.runs.graphs.grouped_convolutions import ungroup
@@ -202,10 +203,12 @@ class Graphs:
     ----------
     path : Path
         The SavedModel directory. It is executed as a TensorFlow graph; no Python is loaded from it.
+    trust : bool
+        Whether operations that are not allowed are accepted. See :func:`load_checked`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._module = _loaded(path, (FORWARD, SAMPLE_LOSSES, LOSS_SCALES, PENALTY))
+    def __init__(self, path: Path, *, trust: bool = False) -> None:
+        self._module = _loaded(path, (FORWARD, SAMPLE_LOSSES, LOSS_SCALES, PENALTY), trust)
         try:
             self._take_functions()
         except (AttributeError, IndexError, TypeError, ValueError) as error:
@@ -256,7 +259,7 @@ class ForwardGraph:
         self.forward_bytes_per_input = _float_bytes_per_row(forward)
 
     @classmethod
-    def load(cls, path: Path) -> "ForwardGraph":
+    def load(cls, path: Path, *, trust: bool = False) -> "ForwardGraph":
         """Return the forward pass of a SavedModel directory.
 
         Raises
@@ -264,7 +267,7 @@ class ForwardGraph:
         RunFormatError
             If the directory does not hold one.
         """
-        module = _loaded(path, (FORWARD,))
+        module = _loaded(path, (FORWARD,), trust)
         try:
             return cls(saved_function(module.forward))
         except (AttributeError, IndexError, TypeError, ValueError) as error:
@@ -281,9 +284,11 @@ def saved_function(attribute: Any) -> Any:
     return getattr(attribute, "concrete_functions", [attribute])[0]
 
 
-def _loaded(path: Path, names: tuple[str, ...]) -> Any:
+def _loaded(path: Path, names: tuple[str, ...], trust: bool) -> Any:
     try:
-        module: Any = tf.saved_model.load(str(path))
+        module: Any = load_checked(path, trust=trust)
+    except RunFormatError:
+        raise
     except Exception as error:  # TensorFlow raises many kinds of errors for a file that is no SavedModel
         raise RunFormatError(
             f"{path} cannot be loaded as a SavedModel: {error}. Restore it from a copy."

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.format.step_records import Snapshot, StepRecord
+from explaind_tf.runs.graphs.checked_load import load_checked
 from explaind_tf.runs.graphs.loaded import saved_function
 from explaind_tf.runs.graphs.training_variables import TrainingVariables
 
@@ -29,6 +30,8 @@ class TrainingGraph:
     ----------
     path : Path
         The SavedModel directory, with files that were already checked. It is executed as a TensorFlow graph.
+    trust : bool
+        Whether operations that are not allowed are accepted. See :func:`load_checked`.
 
     Attributes
     ----------
@@ -41,10 +44,10 @@ class TrainingGraph:
         If the directory does not hold a training step as a PathLogger writes it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, trust: bool = False) -> None:
         try:
             with _quiet():
-                self._module: Any = tf.saved_model.load(str(path))
+                self._module: Any = load_checked(path, trust=trust)
             groups = {
                 field.name: list(getattr(self._module, field.name)) for field in fields(TrainingVariables)
             }
@@ -55,6 +58,8 @@ class TrainingGraph:
             self._step = saved_function(self._module.step)
             weighted = getattr(self._module, "weighted_step", None)
             self._weighted = None if weighted is None else saved_function(weighted)
+        except RunFormatError:
+            raise
         except Exception as error:  # TensorFlow raises many kinds of errors for a file that is no such module
             raise RunFormatError(
                 f"{path} cannot be loaded as a training step: {error}. Restore it from a copy."

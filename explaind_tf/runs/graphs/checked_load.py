@@ -1,0 +1,120 @@
+"""SavedModels loaded without trust: first their bytes are inspected, then a copy of what was inspected is loaded."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+from explaind_tf.errors import RunFormatError
+from explaind_tf.runs.graphs.inspection import Finding, in_meta_graph, savers_of, told
+
+_GRAPH_FILE = "saved_model.pb"
+_VARIABLES = "variables"
+
+
+def load_checked(path: Path, *, trust: bool = False) -> Any:
+    """Load a SavedModel whose operations are all allowed.
+
+    Parameters
+    ----------
+    path : Path
+        The directory. No initialiser of it is run, and nothing but its graph and the values of its variables is read.
+    trust : bool
+        Whether operations that are not allowed are accepted. Initialisers are run then, too.
+
+    Raises
+    ------
+    RunFormatError
+        If it is no such SavedModel, or holds other operations. The message names them.
+    """
+    if trust:
+        return tf.saved_model.load(str(path))
+    saved = parsed(path)
+    findings = in_meta_graph(saved.meta_graphs[0])
+    if findings:
+        raise RunFormatError(
+            f"{path} holds what a graph of a run may not hold: {told(findings)}. Nothing of it was run. If you recorded it "
+            f"yourself, or trust who did as you would trust a program: open_run(..., trust_graph=True)."
+        )
+    with tempfile.TemporaryDirectory(prefix="explaind_tf-") as directory:
+        copy = Path(directory)
+        (copy / _GRAPH_FILE).write_bytes(stripped(saved).SerializeToString())
+        has_variables = any(
+            n.WhichOneof("kind") == "variable" for n in saved.meta_graphs[0].object_graph_def.nodes
+        )
+        if has_variables:
+            shutil.copytree(path / _VARIABLES, copy / _VARIABLES, copy_function=_link_or_copy)
+        # Without variables, there are no values to read.
+        options = tf.saved_model.LoadOptions(experimental_skip_checkpoint=not has_variables)
+        return tf.saved_model.load(directory, options=options)
+
+
+def findings_of(path: Path) -> list[Finding]:
+    """Return what a SavedModel holds that is not allowed, without loading it."""
+    return in_meta_graph(parsed(path).meta_graphs[0])
+
+
+def parsed(path: Path) -> SavedModel:
+    """Return the message that a SavedModel's file holds.
+
+    Raises
+    ------
+    RunFormatError
+        If there is no such file, or it is of another form.
+    """
+    try:
+        saved = SavedModel.FromString((path / _GRAPH_FILE).read_bytes())
+    except (OSError, DecodeError) as error:
+        raise RunFormatError(
+            f"{path / _GRAPH_FILE} cannot be read: {error}. Restore it from a copy."
+        ) from error
+    if len(saved.meta_graphs) != 1 or not saved.meta_graphs[0].HasField("object_graph_def"):
+        raise RunFormatError(
+            f"{path / _GRAPH_FILE} is not of the form that a PathLogger writes: it has {len(saved.meta_graphs)} graphs, and "
+            f"one with objects is needed. Restore it from a copy."
+        )
+    return saved
+
+
+def stripped(saved: SavedModel) -> SavedModel:
+    """Return a SavedModel with the functions and constants of another one, without what only TensorFlow's tools need.
+
+    That is the main graph, where initialisers and signatures are, and the functions that save and restore.
+    """
+    copy = SavedModel()
+    copy.CopyFrom(saved)
+    meta = copy.meta_graphs[0]
+    savers = savers_of(meta)
+    # The loader takes the values of constants from the main graph.
+    constants = [node for node in meta.graph_def.node if node.op == "Const"]
+    functions = [each for each in meta.graph_def.library.function if each.signature.name not in savers]
+    _replace(meta.graph_def.node, constants)
+    _replace(meta.graph_def.library.function, functions)
+    for field in ("saver_def", "signature_def", "collection_def"):
+        meta.ClearField(field)
+    return copy
+
+
+def strip_file(path: Path) -> None:
+    """Strip a SavedModel that was just written. Its fingerprint, which was that of the whole, is removed."""
+    file = path / _GRAPH_FILE
+    file.write_bytes(stripped(parsed(path)).SerializeToString(deterministic=True))
+    (path / "fingerprint.pb").unlink(missing_ok=True)
+
+
+def _replace(repeated: Any, values: list[Any]) -> None:
+    kept = [type(value).FromString(value.SerializeToString()) for value in values]
+    del repeated[:]
+    repeated.extend(kept)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(source, target)
