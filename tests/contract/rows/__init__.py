@@ -6,7 +6,13 @@ Or it says that the training is refused, and with which words.
 
 from tests.contract.rows.change_rows import changed_by_others
 from tests.contract.rows.execution_rows import continuation, precision_and_devices
-from tests.contract.rows.loss_rows import keras_losses, own_and_several, reductions, token_losses
+from tests.contract.rows.loss_rows import (
+    alignment_losses,
+    keras_losses,
+    own_and_several,
+    reductions,
+    token_losses,
+)
 from tests.contract.rows.model_rows import kinds_of_layers, models
 from tests.contract.rows.optimizer_rows import accumulation, adamw, clipping, others, sgd
 from tests.contract.rows.row import Row, optimizer_class
@@ -30,6 +36,7 @@ ROWS: tuple[Row, ...] = tuple(
         reductions,
         own_and_several,
         token_losses,
+        alignment_losses,
         regularisation_and_state,
         models,
         kinds_of_layers,

@@ -90,6 +90,19 @@ def own_and_several() -> Iterator[Row]:
     )
 
 
+def alignment_losses() -> Iterator[Row]:
+    """The loss of a sequence of labels that may stand anywhere in a longer sequence."""
+    labels = 1 + np.arange(2 * len(SEQUENCES), dtype="int32").reshape(-1, 2) % 3
+    yield Row(
+        "losses",
+        "CTC",
+        lambda: keras.Sequential([keras.Input(SEQUENCES.shape[1:]), layers.LSTM(4, return_sequences=True)]),
+        arrays=lambda: (SEQUENCES, labels),
+        compile=lambda: {"loss": losses.CTC()},
+        policy="float32",
+    )
+
+
 def token_losses() -> Iterator[Row]:
     """Losses with a value for each token of a sequence."""
     tokens: dict[str, Any] = {
