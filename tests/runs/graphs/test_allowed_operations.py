@@ -1,6 +1,7 @@
 """Graphs that touch the world are refused before TensorFlow loads them, wherever they hide it, and at `fit`."""
 
 import itertools
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework import op_def_registry
+from typer.testing import CliRunner
 
 import explaind_tf as xtf
+from explaind_tf.cli import app
 from explaind_tf.errors import RefusedError, RunFormatError
 from explaind_tf.recording.exporting.purity import refuse_unlisted
 from explaind_tf.runs.graphs.allowed_operations import ALLOWED
@@ -228,6 +231,12 @@ class TestOpening:
         assert not target.exists()
         xtf.open_run(copied, trust_graph=True).attribute(X, axes=())
         assert target.read_text() == "written"
+
+    def test_info_names_it_and_loads_nothing(self, copied: Path, tmp_path: Path):
+        forged(copied, traced(lambda: WORLD["WriteFile"](str(tmp_path / "target"))), in_the_forward_pass)
+        result = CliRunner().invoke(app, ["info", str(copied), "--json"])
+        assert result.exit_code == 0
+        assert "WriteFile" in json.loads(result.stdout)["unlisted_operations"][0]
 
     @pytest.mark.parametrize("what", OTHERS)
     def test_what_else_a_file_may_not_hold(self, copied: Path, what: str):
