@@ -1,5 +1,7 @@
 """What cannot be recorded by sample is recorded by cause or as a path: the axis is refused, and not the run."""
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import tensorflow as tf
 
 import explaind_tf as xtf
 from explaind_tf import RefusedError
-from tests.contract.level_cases import CASES, CROSSENTROPY, Adversaries, Case, functional, layers
+from tests.contract.level_cases import CASES, CROSSENTROPY, FEATURES, Adversaries, Case, functional, layers
 from tests.helpers import LABELS, X, Y, initialised
 from tests.nightly import sweep
 
@@ -129,6 +131,55 @@ class TestLoopsOfOnesOwn:
             raise ZeroDivisionError
         with pytest.warns(UserWarning, match="cut short"):
             assert len(xtf.open_run(run_dir).steps) == 3
+
+
+class TestActorCritic:
+    """A policy that learns from episodes in an environment of its own, in a loop as tutorials write it."""
+
+    def model(self) -> keras.Model:
+        keras.utils.set_random_seed(3)
+        state = keras.Input((FEATURES,))
+        common = keras.layers.Dense(5, activation="relu")(state)
+        actions = keras.layers.Dense(2, activation="softmax")(common)
+        return keras.Model(state, [actions, keras.layers.Dense(1)(common)])
+
+    def episodes(self, model: keras.Model, optimizer: Any, step: Callable[[], Any]) -> None:
+        rng = np.random.default_rng(0)
+        for _ in range(4):
+            state, past, rewards = rng.normal(size=FEATURES).astype("float32"), [], []
+            with step():
+                with tf.GradientTape() as tape:
+                    for _ in range(5):
+                        actions, value = model(state[None])
+                        action = int(rng.random() > float(actions[0, 0]))
+                        past.append((tf.math.log(actions[0, action]), value[0, 0]))
+                        state = np.roll(state, 1 - 2 * action)
+                        rewards.append(float(state[0]))
+                    returns = np.cumsum(rewards[::-1])[::-1]
+                    gains = [
+                        (probability * tf.stop_gradient(value - gain), (gain - value) ** 2)
+                        for (probability, value), gain in zip(past, returns, strict=True)
+                    ]
+                    loss = tf.add_n([term for pair in gains for term in pair])
+                weights = model.trainable_variables
+                optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+
+    @pytest.mark.parametrize(
+        ("level", "optimizer"),
+        [("path", lambda: keras.optimizers.Adam(0.05)), ("cause", lambda: xtf.PathAdam(0.05))],
+    )
+    def test_it_is_recorded(self, run_dir: Path, level: str, optimizer: Callable[[], Any]):
+        model, plain = self.model(), self.model()
+        model.compile(optimizer())
+        with xtf.PathLogger(run_dir, model=model, require=level, verbose=False) as logger:
+            self.episodes(model, model.optimizer, logger.step)
+        self.episodes(plain, keras.optimizers.Adam(0.05), contextlib.nullcontext)
+        for ours, theirs in zip(model.variables, plain.variables, strict=True):
+            np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+        run = xtf.open_run(run_dir)
+        assert (run.level, len(run.steps)) == (level, 4)
+        ledger = run.attribute(X[:3], axes=("step", "layer"), progress=False)
+        ledger.explaind.check()
 
 
 def test_metrics_within_layers_are_no_part_of_a_prediction(run_dir: Path):
