@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from explaind_tf.runs.graphs.inspection import in_graph, told
 from tests.operations.names import public_names
 from tests.operations.synthesis import Found, NotFound, synthesised
 
@@ -35,9 +36,16 @@ def export(directory: Path, values: Mapping[str, Any]) -> None:
     """Save a function for each public name."""
     keras.config.disable_traceback_filtering()  # most of what is tried fails
     results = {name: synthesised(name, value) for name, value in values.items()}
+    results |= {name: _refused(result) for name, result in results.items() if isinstance(result, Found)}
     functions = {name: result for name, result in results.items() if isinstance(result, Found)}
     others = {name: result for name, result in results.items() if isinstance(result, NotFound)}
     export_functions(directory, functions, others)
+
+
+def _refused(found: Found) -> Found | NotFound:
+    """Return the function, or that a graph of a run may not hold what it holds."""
+    findings = in_graph(found.function.graph.as_graph_def())
+    return NotFound("refused", f"a run may not hold {told(findings)}") if findings else found
 
 
 def main(directory: str, names: Sequence[str]) -> None:
