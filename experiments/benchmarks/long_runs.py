@@ -114,7 +114,7 @@ def ask_long(run_dir: str, *, steps: tuple[int, int]) -> Json:
     start = time.perf_counter()
     facts = run_facts(run)
     info_seconds, informed = time.perf_counter() - start, resident_megabytes()
-    x, y = _data(4)
+    x, _ = _data(4)
     start = time.perf_counter()
     ledger = run.attribute(
         x, xtf.measurements.outputs(), axes=("step", "layer"), steps=tuple(steps), progress=False

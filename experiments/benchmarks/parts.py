@@ -241,7 +241,19 @@ def _quality(ledger: xr.Dataset) -> Json:
 
 PARTS: dict[str, Callable[..., Json]] = {
     part.__name__: part
-    for part in (machine, record, attribute, counterfactual, calibrate, paper, paper_error, recording, record_long, open_long, ask_long)
+    for part in (
+        machine,
+        record,
+        attribute,
+        counterfactual,
+        calibrate,
+        paper,
+        paper_error,
+        recording,
+        record_long,
+        open_long,
+        ask_long,
+    )
 }
 
 if __name__ == "__main__":

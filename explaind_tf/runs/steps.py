@@ -253,8 +253,9 @@ class StepStore:
 
     def _filled(self, position: int) -> StepRecord:
         if self.replay is None:
+            where = self.records.where(int(self._indices[position]))
             raise RunFormatError(
-                f"{self.records.where(int(self._indices[position]))} (step {position - 1}) lacks the weights, and the run has no "
+                f"{where} (step {position - 1}) lacks the weights, and the run has no "
                 f"training step that could compute them. A PathLogger stores one or the other: restore the run from a copy."
             )
         record = self.replay.fill(position, len(self._indices), self._read)

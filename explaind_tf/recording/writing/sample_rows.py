@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from explaind_tf.recording.observing.batches import StepBatch
-from explaind_tf.recording.writing.row_table import NO_ROW, RowTable
+from explaind_tf.recording.observing.row_table import NO_ROW, RowTable
 from explaind_tf.runs.fingerprints import NO_NUMBER, Fingerprints
 from explaind_tf.runs.samples import SampleId
 

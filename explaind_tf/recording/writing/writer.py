@@ -165,12 +165,14 @@ class RunWriter:
 
     def open_shards(self) -> None:
         """Start shards for a further fit, and commit a manifest that says that recording continues."""
+        assert self._manifest is not None, "begin() comes first"
         self._place.acquire()
         try:
             self._refuse_changed()
         except BaseException:
             self._place.release()
             raise
+        self._manifest = self._manifest.without_divergence()
         self._start_shards()
         self._name_open_shards()
 

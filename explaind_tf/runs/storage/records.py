@@ -25,7 +25,7 @@ from google.protobuf.message import DecodeError
 
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.storage.background_hash import BackgroundHash
-from explaind_tf.runs.storage.files import AnyPath, open_file
+from explaind_tf.runs.storage.files import AnyPath, OpenFile, open_file
 from explaind_tf.runs.storage.tf_example import Buffers
 
 _LENGTH = struct.Struct("<Q")
@@ -39,7 +39,10 @@ _MASK_DELTA = 0xA282EAD8
 _PIECE_BYTES = 2**18
 _SMALL_BYTES = 2**16
 # How much is read at once to find small records.
-_SCANNED_BYTES = 2**20
+_SCANNED_BYTES = 2**18
+# Past this many records, the last one is searched for from the end of the file, if it is this close to it.
+_MANY = 1000
+_TAIL_BYTES, _MOST_TAIL_BYTES = 2**12, 2**26
 
 
 def _masked_crc(data: bytes) -> int:
@@ -156,7 +159,8 @@ class RecordFile:
     """Random access to the records of one file.
 
     The places of records are found when one of them is first asked for: their headers are read up to that record. Each place
-    takes 8 bytes of memory. So opening a file with a million records takes no time, and little memory later.
+    takes 8 bytes of memory. The last record is found from the end of the file. So a file with a million records is opened in
+    no time.
 
     Parameters
     ----------
@@ -185,7 +189,8 @@ class RecordFile:
         self.is_open = expected is None
         self._expected = expected
         self._offsets = array("Q")
-        self._stop = 0  # end of the last record whose place is known
+        self._stop = 0  # end of the records whose places are known
+        self._last_offset: int | None = None  # of the last record, if it was found from the end of the file
         self._scanning = threading.Lock()
         self.dropped_bytes = 0
         self._file = open_file(path)
@@ -199,6 +204,10 @@ class RecordFile:
             raise RunFormatError(
                 f"{self.path} holds {len(self._offsets)} records, but the manifest says {self._expected}. The file is not "
                 f"the one that was recorded: restore it from a copy."
+            )
+        if self._last_offset not in (None, *self._offsets[-1:]):
+            raise self._damaged(
+                len(self) - 1, self._offsets[-1], "other data in it look like the last record"
             )
 
     def _scan(self, most: int) -> None:
@@ -229,6 +238,10 @@ class RecordFile:
         """Return at which byte record ``index`` begins, and the length of its data."""
         with self._scanning:
             if index >= len(self._offsets):
+                if index + 1 == self._expected and index > len(self._offsets) + _MANY:
+                    self._last_offset = self._last_offset or _last_offset(self._file)
+                    if self._last_offset is not None:
+                        return self._last_offset, self._file.size - self._last_offset - FRAME_BYTES
                 self._scan(index + 1)
                 # Whether there are more records than expected shows when the last one is found.
                 if index >= len(self._offsets) or index + 1 == self._expected:
@@ -281,6 +294,28 @@ class RecordFile:
     def close(self) -> None:
         """Close the file. Reading from it is an error from then on."""
         self._file.close()
+
+
+def _last_offset(file: OpenFile) -> int | None:
+    """Return at which byte the last record of a file begins, without reading what comes before it; None if none is found.
+
+    The header of the last record is the only place from where a length, with the right checksum, leads to the end of the
+    file. For data of a record to look like it, 12 bytes must agree by chance.
+    """
+    last = file.size - FRAME_BYTES
+    stop, count = last + 1, _TAIL_BYTES
+    while stop > max(0, last - _MOST_TAIL_BYTES):
+        start = max(0, stop - count)
+        part = np.frombuffer(file.read(start, stop - start + _HEADER_BYTES), np.uint8)
+        # Of the length that leads to the end, most places lack the lowest byte.
+        lowest = (last - np.arange(start, stop)).astype(np.uint8)
+        for place in np.flatnonzero(part[: stop - start] == lowest).tolist():
+            header = part[place : place + _HEADER_BYTES].tobytes()
+            length, checksum = _HEADER.unpack(header)
+            if length == last - start - place and checksum == _masked_crc(header[: _LENGTH.size]):
+                return start + place
+        stop, count = start, min(4 * count, _SCANNED_BYTES)
+    return None
 
 
 class RecordSeries:

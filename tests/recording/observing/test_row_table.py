@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explaind_tf.recording.writing.row_table import NO_ROW, RowTable
+from explaind_tf.recording.observing.row_table import NO_ROW, RowTable
 
 # Few different lowest bits, so that many searches begin at the same place and go round the end of the table.
 KEYS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.sampled_from([1023, -1, 1023 + 2**40, 0, 2**40, 1022]))

@@ -9,9 +9,9 @@ _FIRST_PLACES = 1024
 class RowTable:
     """The rows of keys. The first key that was added has row 0, the next one row 1, and so on.
 
-    A dictionary takes some 165 bytes for a key and its row. This table takes 8 for the key, and 6 to 12 for the places of an
-    open-addressed table that say in which row it is. So a million samples take some 20 MB. Keys must be digests: their lowest
-    bits say where the search for them begins.
+    A dictionary holds a Python object for each key and each row. Here a key takes 8 bytes, and the places of an
+    open-addressed table, which say in which row it is, take 6 to 16. Keys must be digests: their lowest bits say where the
+    search for them begins.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,9 @@ class RowTable:
         places, left = self._first_places(self._keys[rows]), np.arange(len(rows))
         while left.size:
             free = left[self._row_at[places[left]] == NO_ROW][::-1]
-            self._row_at[places[free]] = rows[free]  # where several want one place, the last one written has it: the first
+            self._row_at[places[free]] = rows[
+                free
+            ]  # where several want one place, the last one written has it: the first
             left = left[self._row_at[places[left]] != rows[left]]
             places[left] = self._next(places[left])
 
