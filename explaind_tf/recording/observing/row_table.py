@@ -4,6 +4,7 @@ import numpy as np
 
 NO_ROW = -1
 _FIRST_PLACES = 1024
+_PLACED = 2**14
 
 
 class RowTable:
@@ -73,7 +74,9 @@ class RowTable:
         if 3 * stop > 2 * len(self._row_at):
             self._row_at = np.full(1 << (2 * stop - 1).bit_length(), NO_ROW, np.int32)
             first = 0
-        self._place(np.arange(first, stop))
+        # In pieces, since the work takes several times the memory of the rows at hand.
+        for start in range(first, stop, _PLACED):
+            self._place(np.arange(start, min(start + _PLACED, stop)))
 
     def _place(self, rows: np.ndarray) -> None:
         """Enter rows at the first free places for their keys."""
