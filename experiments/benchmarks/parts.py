@@ -19,6 +19,7 @@ import xarray as xr
 
 import explaind_tf as xtf
 from experiments.benchmarks import tasks, timing
+from experiments.benchmarks.long_runs import ask_long, open_long, record_long
 from experiments.benchmarks.paper_procedure import PaperProcedure, completeness_error
 from experiments.benchmarks.settings import Json, TaskSpec
 from explaind_tf.analysis import fidelity
@@ -240,7 +241,19 @@ def _quality(ledger: xr.Dataset) -> Json:
 
 PARTS: dict[str, Callable[..., Json]] = {
     part.__name__: part
-    for part in (machine, record, attribute, counterfactual, calibrate, paper, paper_error, recording)
+    for part in (
+        machine,
+        record,
+        attribute,
+        counterfactual,
+        calibrate,
+        paper,
+        paper_error,
+        recording,
+        record_long,
+        open_long,
+        ask_long,
+    )
 }
 
 if __name__ == "__main__":

@@ -267,6 +267,46 @@ def counterfactual(number: int, settings: Settings, runner: Runner) -> Row:
     return Row(number, "counterfactual answers, by sample", checks, details, peak_mb=peaks)
 
 
+def long_runs(number: int, settings: Settings, runner: Runner) -> Row:
+    """Row 12: memory and time as steps, samples and layers grow."""
+    short, long = settings.long_steps
+    sizes = {
+        "short": {"steps": short, "layers": 4},
+        "long": {"steps": long, "layers": 4},
+        "deep": {"steps": 4, "layers": settings.layers},
+    }
+    details: Json = {}
+    for name, size in sizes.items():
+        run_dir = runner.run_dir(f"long-{name}")
+        details[name] = runner.run("record_long", run_dir=run_dir, batch=settings.long_batch, **size)
+        details[name] |= {"opening": runner.run("open_long", run_dir=run_dir)}
+        details[name] |= {"asking": runner.run("ask_long", run_dir=run_dir, steps=min(10, size["steps"]))}
+    recorded, opened = (
+        details["long"]["resident_mb"],
+        [details[name]["opening"] for name in ("short", "long")],
+    )
+    seconds = [float(np.median(found["seconds"])) for found in opened]
+    checks = [
+        Check("memory while recording / after the first thousand steps", max(recorded) / recorded[0], 1.05),
+        Check("memory of opening / that of the short run", opened[1]["peak_mb"] / opened[0]["peak_mb"], 1.2),
+        Check("time of opening / that of the short run", seconds[1] / seconds[0], 10),
+        Check("files / those of the short run", details["long"]["files"] / details["short"]["files"], 1),
+    ]
+    for name, found in details.items():
+        checks += [
+            Check(f"{name}: bytes on disk in MB", found["bytes"] / 1e6),
+            Check(f"{name}: open in ms", 1000 * float(np.median(found["opening"]["seconds"]))),
+            Check(f"{name}: info in s", found["asking"]["info_seconds"]),
+            Check(f"{name}: attribute ten steps in s", found["asking"]["attribute_seconds"]),
+        ]
+    work = (
+        f"{long:,} steps on {long * settings.long_batch:,} samples against {short:,} steps; a model of "
+        f"{details['deep']['layers']:,} layers"
+    )
+    peaks = {name: found["peak_mb"] for name, found in details.items()}
+    return Row(number, work, checks, details, peak_mb=peaks)
+
+
 ROWS: dict[int, Callable[[int, Settings, Runner], Row]] = {
     1: paper,
     2: paper,
@@ -274,4 +314,5 @@ ROWS: dict[int, Callable[[int, Settings, Runner], Row]] = {
     9: recording,
     10: growth,
     11: counterfactual,
+    12: long_runs,
 }

@@ -64,4 +64,8 @@ class Runner:
 
     def new_run_dir(self, spec: TaskSpec) -> str:
         """Return a directory for a recording whose time is measured."""
-        return str(self._runs_dir / f"recording-{spec.key}")
+        return self.run_dir(f"recording-{spec.key}")
+
+    def run_dir(self, name: str) -> str:
+        """Return the directory of a run by its name."""
+        return str(self._runs_dir / name)

@@ -66,6 +66,10 @@ class Settings:
         long and curved. They take about twice as many nodes for a tenth of the tolerance.
     groups : int
         Groups of samples in row 8.
+    long_steps : tuple of int
+        Steps of the short and the long run of row 12.
+    long_batch, layers : int
+        Samples of a step there, all of them different; layers of its deep model.
     repeats : int
         Repeats of every timing; figures are medians of their ratios.
     plain_steps : dict of str to int
@@ -93,6 +97,9 @@ class Settings:
     )
     tolerance: dict[int, float] = field(default_factory=lambda: {6: 1e-2, 7: 1e-2})
     groups: int = 10
+    long_steps: tuple[int, int] = (1000, 100_000)
+    long_batch: int = 10
+    layers: int = 2000
     repeats: int = 3
     plain_steps: dict[str, int] = field(default_factory=lambda: {"transformer": 24, "resnet9": 4})
     paper_nodes: int = 100
@@ -116,6 +123,9 @@ QUICK = Settings(
     recorded=(_tiny(20), TaskSpec("resnet9", 32, 16, 3, width=0.03, side=12)),
     inputs={1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1, 10: 1, 11: 2},
     groups=2,
+    long_steps=(20, 60),
+    long_batch=4,
+    layers=8,
     repeats=1,
     plain_steps={"transformer": 3, "resnet9": 2},
     paper_nodes=3,

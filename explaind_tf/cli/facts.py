@@ -19,6 +19,7 @@ from explaind_tf.errors import UnbalancedLedgerError
 from explaind_tf.ledgers.conditioning import DOUBTFUL
 from explaind_tf.runs.estimate import Estimate, seconds_of
 from explaind_tf.runs.format import structure as struct
+from explaind_tf.runs.format.divergence import DIVERGED
 from explaind_tf.runs.storage.files import total_bytes
 
 Ledger = xr.Dataset | xr.DataTree
@@ -68,7 +69,8 @@ def run_facts(run: Run) -> Facts:
         "level_reason": run.manifest.level_reason,
         "axes": possible_axes(run),
         "bytes": total_bytes(run.run_dir),
-        "environment": manifest.environment,
+        "diverged": None if manifest.divergence is None else asdict(manifest.divergence),
+        "environment": {key: value for key, value in manifest.environment.items() if key != DIVERGED},
         "unlisted_operations": run.unlisted_operations,
     }
 

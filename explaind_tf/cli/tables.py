@@ -40,6 +40,7 @@ def run_table(facts: Facts) -> Table:
         "recorded": f"{facts['created']}, {facts['status']}",
         "steps": f"{facts['steps']:,}"
         + (f", all weights every {facts['every']} steps" if facts["every"] > 1 else ""),
+        "diverged": _divergence(facts["diverged"]),
         "samples": f"{facts['samples']:,} ({facts['contents']:,} different contents)",
         "weights": weights,
         "layers": "\n".join(facts["layers"]),
@@ -61,6 +62,10 @@ def run_table(facts: Facts) -> Table:
         if value:
             table.add_row(what, escape(str(value)))
     return table
+
+
+def _divergence(found: Facts | None) -> str:
+    return "" if found is None else f"in step {found['step']:,}, which began in {found['began_in']}"
 
 
 def _fact(name: str, value: Any) -> str:

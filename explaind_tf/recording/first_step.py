@@ -5,14 +5,13 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.errors import RefusedError
-from explaind_tf.laws.used_gradients import Arithmetic, find_mismatch, measured_rounding
+from explaind_tf.laws.used_gradients import Arithmetic, find_mismatch
 from explaind_tf.optimizers import PathOptimizer
-from explaind_tf.recording.exporting.pure_functions import PureFunctions
+from explaind_tf.recording.batch_replay import BatchReplay
 from explaind_tf.recording.observing.batches import StepBatch
 from explaind_tf.recording.observing.observer import StepObserver
 from explaind_tf.recording.observing.weight_observer import StepOutcome
 from explaind_tf.recording.session_state import FirstStep, Position, Training
-from explaind_tf.runs.graphs.loaded import LossFunctions
 from explaind_tf.runs.graphs.precision import eps_of
 
 
@@ -83,10 +82,8 @@ def check_first_step(
     found = observer.used_gradient(first.start, before.theta, outcome, updates)
     if found is None:
         return
-    pieces = np.split(before.theta, np.cumsum([v.value.shape.num_elements() for v in variables])[:-1])
-    theta = [piece.reshape(v.shape) for piece, v in zip(pieces, variables, strict=True)]
-    replay = _Replay(first.losses, batch, theta, before.state, observer.loss_scale_in(at.last))
-    loss_shape = replay.loss_shape()
+    replay = BatchReplay(first.losses, batch, variables, before, observer.loss_scale_in(at.last))
+    loss_shape = replay.losses().shape
     if loss_shape != (len(batch),):
         raise RefusedError(
             f"The loss has values of shape {loss_shape} for a batch of {len(batch)} samples, so it cannot be split over the "
@@ -100,7 +97,7 @@ def check_first_step(
     mismatch = find_mismatch(
         found.used,
         found.preparation(replay.gradient() + found.waiting),
-        [value.size for value in theta],
+        replay.sizes,
         lambda: found.preparation.scaled(replay.rounding(_arithmetic_of(model))),
     )
     if mismatch is not None:
@@ -113,62 +110,3 @@ def check_first_step(
             f"seed (use compile(..., jit_compile=False)); a custom gradient within a loop, a branch or a tf.function; or, "
             f"when a run is resumed, a model that does not compute what the recorded one did."
         )
-
-
-class _Replay:
-    """The first batch, computed again from exported functions.
-
-    Parameters
-    ----------
-    functions : PureFunctions or LossFunctions
-        The functions.
-    batch : StepBatch
-        The batch.
-    theta, state : list of np.ndarray
-        Values of the variables.
-    loss_scale : float
-        What the loss is multiplied by before its gradient is taken.
-    """
-
-    def __init__(
-        self,
-        functions: PureFunctions | LossFunctions,
-        batch: StepBatch,
-        theta: list[np.ndarray],
-        state: list[np.ndarray],
-        loss_scale: float,
-    ) -> None:
-        self._functions, self._theta, self._count = functions, theta, len(batch)
-        self._loss_scale = loss_scale
-        self._inputs = [*state, *batch.inputs]
-        self._samples = [*self._inputs, *batch.targets, *batch.weights]
-        self._scales = functions.loss_scales(*theta, *self._samples)[0]
-
-    def loss_shape(self) -> tuple[int, ...]:
-        """Return the shape of the losses: (batch,) if they can be split over samples."""
-        return tuple(self._functions.sample_losses(*self._theta, *self._samples, self._scales)[0].shape)
-
-    def gradient(
-        self, of_weights: np.ndarray | None = None, of_samples: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Return the gradient of losses and penalties, shape (D,), for factors of weights (D,) and losses (batch,)."""
-        theta = self._theta
-        if of_weights is not None:
-            pieces = np.split(of_weights, np.cumsum([value.size for value in theta])[:-1])
-            theta = [v * p.reshape(v.shape).astype(v.dtype) for v, p in zip(theta, pieces, strict=True)]
-        parameters = [tf.constant(value) for value in theta]
-        with tf.GradientTape() as tape:
-            tape.watch(parameters)
-            losses = self._functions.sample_losses(*parameters, *self._samples, self._scales)[0]
-            if of_samples is not None:
-                losses = losses * tf.constant(of_samples, losses.dtype)
-            total = tf.reduce_sum(losses) + self._functions.penalty(*parameters, *self._inputs)[0]
-            total = total * tf.constant(self._loss_scale, total.dtype)
-        gradients = tape.gradient(total, parameters, unconnected_gradients="zero")
-        flat = np.concatenate([tf.convert_to_tensor(g).numpy().reshape(-1) for g in gradients])
-        return flat / flat.dtype.type(self._loss_scale)
-
-    def rounding(self, arithmetic: Arithmetic) -> np.ndarray:
-        """Return how far rounding may change the gradient, shape (D,)."""
-        size = sum(value.size for value in self._theta)
-        return arithmetic.gamma * measured_rounding(self.gradient, self._count, size, 0, arithmetic.eps)

@@ -1,8 +1,6 @@
 """`PathLogger`: the callback that records a training run."""
 
 import errno
-import statistics
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from explaind_tf import constants
 from explaind_tf.errors import RefusedError
 from explaind_tf.levels import MEANING, SAMPLE, Level
 from explaind_tf.recording import checks
+from explaind_tf.recording.ending import NOT_RECORDED, after_divergence, after_failure, failure
 from explaind_tf.recording.forecast import Planned, describe
 from explaind_tf.recording.observing.batches import BatchForm
 from explaind_tf.recording.observing.tap import Tap
@@ -24,9 +23,9 @@ from explaind_tf.recording.observing.watched_step import WatchedStep
 from explaind_tf.recording.recording_options import OnError, RecordingOptions
 from explaind_tf.recording.session import Session
 from explaind_tf.recording.session_state import Training
+from explaind_tf.recording.step_clock import StepClock
 from explaind_tf.recording.writing.places import refuse_used_directory
 from explaind_tf.runs import RecordedRun
-from explaind_tf.runs.estimate import Seconds
 from explaind_tf.runs.storage.files import AnyPath, as_path, free_bytes, refresh
 
 # TensorFlow writes the graphs and raises its own errors. Keras would take one of them, OutOfRangeError, for the end of
@@ -35,7 +34,6 @@ _CANNOT_WRITE = (OSError, tf.errors.OpError)
 
 # Number of steps before the estimate is printed. Its times leave out the first step, which includes tracing.
 _STEPS_UNTIL_ESTIMATE = 3
-_STEPS_TIMED = 50
 
 
 class PathLogger(keras.callbacks.Callback):
@@ -136,9 +134,8 @@ class PathLogger(keras.callbacks.Callback):
         self._tap: Tap | None = None
         self._watched: WatchedStep | None = None
         self._session: Session | None = None
-        self._has_failed = False
-        self._clock: list[tuple[float, float]] = []  # seconds of training and of recording
-        self._began = 0.0
+        self._unrecorded = ""  # why no more steps are recorded
+        self._clock = StepClock()
         self._refuse_used()
 
     def _refuse_used(self) -> None:
@@ -189,8 +186,8 @@ class PathLogger(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Check that this training can be accounted for, and open the run directory."""
-        if self._has_failed:
-            self._refuse_after_failure()
+        if self._unrecorded:
+            self._refuse_after_end()
             return
         if self._session is None:
             self._refuse_used()
@@ -266,6 +263,8 @@ class PathLogger(keras.callbacks.Callback):
 
     def _meet(self, data: Any) -> BatchForm | None:
         """Take note of the form of the data, before the first step."""
+        if self._unrecorded:
+            return None
         if self._session is None:
             if self._options.model is None:
                 checks.build_model(self.model, BatchForm.of(data))
@@ -300,12 +299,12 @@ class PathLogger(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Record what was changed since the previous step."""
-        if self._watched is None or self._has_failed:
+        if self._watched is None or self._unrecorded:
             return
         self._watched.open()
         if self._session is not None:
             self._session.before_step()
-        self._began = time.perf_counter()
+        self._clock.begin()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Record the step.
@@ -315,49 +314,49 @@ class PathLogger(keras.callbacks.Callback):
         OSError
             If the step cannot be written, unless ``on_error="warn"``.
         """
-        if self._session is None or self._has_failed:
+        if self._session is None or self._unrecorded:
             return
-        trained, before = time.perf_counter(), self._session.steps
+        self._clock.trained()
+        before = self._session.steps
         try:
             self._session.after_execution()
+            if self._session.divergence is not None:
+                self._finish()
         except FileExistsError:  # another program has used the directory first
             raise
         except _CANNOT_WRITE as error:
             self._fail(error)
+        if self._unrecorded:
+            return
         standing = self._session.standing
         if before == 0 and self._session.steps and standing.level != SAMPLE and self.verbose:
             self._say(
                 f"records at the level {standing.level!r}, {MEANING[standing.level]}. {standing.reason}"
             )
-        if len(self._clock) < _STEPS_TIMED:
-            taken = max(1, self._session.steps - before)  # in one execution
-            self._clock.append(((trained - self._began) / taken, (time.perf_counter() - trained) / taken))
-            if (
-                len(self._clock) == _STEPS_UNTIL_ESTIMATE
-                and self.verbose
-                and self._session.estimate is not None
-            ):
-                self._say(describe(self._session.estimate, free_bytes(self.run_dir), self._seconds()))
-
-    def _seconds(self) -> Seconds | None:
-        """Return the seconds that a step takes, without the first step, which includes tracing."""
-        if len(self._clock) < 2:
-            return None
-        training, recording = (statistics.median(part) for part in zip(*self._clock[1:], strict=True))
-        return Seconds(training, recording)
+        was_timed = self._clock.recorded(self._session.steps - before)
+        is_due = was_timed and len(self._clock) == _STEPS_UNTIL_ESTIMATE
+        if is_due and self.verbose and self._session.estimate is not None:
+            self._say(describe(self._session.estimate, free_bytes(self.run_dir), self._clock.seconds()))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Commit the run."""
         if self._watched is not None:
             self._watched.detach()
-        if self._session is None or self._has_failed:
+        if self._session is None or self._unrecorded:
             return
         try:
-            summary = self._session.finish(self._seconds())
+            self._finish()
         except _CANNOT_WRITE as error:
             self._fail(error)
-            return
-        if not self._session.has_steps:
+
+    def _finish(self) -> None:
+        """Commit the run. If the training diverged, say where: training goes on, but is not recorded."""
+        assert self._session is not None  # it is what ends
+        summary, divergence = self._session.finish(self._clock.seconds()), self._session.divergence
+        if divergence is not None:
+            self._unrecorded = after_divergence(divergence, self.run_dir)
+            warnings.warn(self._unrecorded, RuntimeWarning, stacklevel=3)
+        elif not self._session.has_steps:
             self._session = None
         if self.verbose:
             self._say(summary)
@@ -375,29 +374,20 @@ class PathLogger(keras.callbacks.Callback):
 
     def _fail(self, error: OSError | tf.errors.OpError) -> None:
         assert self._session is not None  # it is what failed
-        self._has_failed = True
+        self._unrecorded = after_failure(self.run_dir)
         self._session.close()
-        code, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, error.message)
-        kept, pending = self._session.kept_steps
-        after = f", but the {pending} after them were not uploaded" if pending else ""
-        message = (
-            f"The record in {self.run_dir} cannot be written: {reason or error}. Its {kept} steps before this one are "
-            f"kept{after}. {self._way_on}"
-        )
+        message = failure(error, self.run_dir, *self._session.kept_steps)
         if self._options.on_error == "raise":
+            code = error.errno if isinstance(error, OSError) else None
             raise OSError(code or errno.EIO, message) from error
-        warnings.warn(f"{message} Training continues without being recorded.", stacklevel=2)
+        warnings.warn(f"{message} {NOT_RECORDED}", stacklevel=2)
 
-    @property
-    def _way_on(self) -> str:
-        return f"Remove the cause (free disk space), then continue with PathLogger({str(self.run_dir)!r}, resume=True)."
-
-    def _refuse_after_failure(self) -> None:
+    def _refuse_after_end(self) -> None:
         """Refuse a further fit, or warn that it is not recorded."""
-        message = f"This PathLogger could not write to {self.run_dir} in an earlier fit and records no more. {self._way_on}"
-        if self._options.on_error == "raise":
-            raise RefusedError(message)
-        warnings.warn(f"{message} Training continues without being recorded.", stacklevel=2)
+        assert self._session is not None  # it has ended
+        if self._options.on_error == "raise" and self._session.divergence is None:
+            raise RefusedError(self._unrecorded)
+        warnings.warn(f"{self._unrecorded} {NOT_RECORDED}", stacklevel=2)
 
     def _say(self, line: str) -> None:
         Console().print(f"PathLogger: {line}", highlight=False, soft_wrap=True)

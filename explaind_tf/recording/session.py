@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Any
 
 import keras
@@ -10,7 +9,9 @@ import numpy as np
 
 from explaind_tf.errors import RefusedError
 from explaind_tf.recording import checks
+from explaind_tf.recording.beginning import begin_run
 from explaind_tf.recording.describing import describe_run, environment_of
+from explaind_tf.recording.diverging import BETWEEN_STEPS, find_divergence
 from explaind_tf.recording.exporting.training_step import export_training_step
 from explaind_tf.recording.exporting.variable_specs import variable_specs
 from explaind_tf.recording.first_step import check_first_step
@@ -28,8 +29,9 @@ from explaind_tf.recording.writing.writer import RunWriter
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.estimate import Estimate, Seconds
 from explaind_tf.runs.format.description import ALL_FIELDS, KNOWN_BEFORE_DATA, RunDescription
+from explaind_tf.runs.format.divergence import DIVERGED, Divergence
 from explaind_tf.runs.format.manifest import Manifest
-from explaind_tf.runs.format.step_records import END, STEP, StepRecord
+from explaind_tf.runs.format.step_records import StepRecord
 from explaind_tf.runs.graphs.loaded import Graphs
 from explaind_tf.runs.storage.files import AnyPath
 
@@ -53,6 +55,11 @@ class Session:
         The level of the recording, which may become lower.
     resumed : RecordedRun, optional
         A run to continue. Model and optimizer are set to the state in which it stopped.
+
+    Attributes
+    ----------
+    divergence : Divergence or None
+        Where the training stopped being finite. The run ends before that step.
 
     Raises
     ------
@@ -86,6 +93,7 @@ class Session:
         self._writer: RunWriter | None = None  # nothing is written before the check of the first step
         self._summaries = StepSummaries(options.tensorboard, variable_specs(model.trainable_variables))
         self.estimate: Estimate | None = None
+        self.divergence: Divergence | None = None
         self._given = self._observer.variables.snapshot()
         self._resumed: RecordedRun | None = None
         if resumed is None:
@@ -213,10 +221,7 @@ class Session:
         """Return the manifest's description of model, optimizer and data."""
         known = self._known
         return describe_run(
-            self._model,
-            self._optimizer,
-            self._observer.optimizer_variables,
-            known.standing,
+            *(self._model, self._optimizer, self._observer.optimizer_variables, known.standing),
             inputs=known.inputs,
             form=known.form,
             facts=None if known.functions is None else known.functions.facts,
@@ -240,20 +245,13 @@ class Session:
             )
             self.estimate = choose(dense, self._options, self._run_dir)
             self._every = self.estimate.every
-        writer = RunWriter.create(self._run_dir, clear_begun=self._options.resume)
-        try:
-            known.functions.save(str(writer.graphs_dir))
-            training.save(writer.graphs_dir, self._every)
-            writer.begin(
-                self._description(),
-                every=self._every,
-                environment=environment_of(self._model) | training.reasons,
-                start=self._first.start,
-            )
-        except BaseException:
-            writer.close()  # releases the directory's lock
-            raise
-        return writer
+        return begin_run(
+            RunWriter.create(self._run_dir, clear_begun=self._options.resume),
+            *(known.functions, training, self._description()),
+            every=self._every,
+            environment=environment_of(self._model),
+            start=self._first.start,
+        )
 
     def before_step(self) -> None:
         """Note what was changed since the previous step."""
@@ -301,48 +299,52 @@ class Session:
             return None
         if self._tap is None or batch.ids is not None:
             return batch
-        return replace(batch, ids=self._tap.ids_of(batch.fingerprints.values.tolist()))
+        return replace(batch, ids=self._tap.ids_of(batch.fingerprints.values))
 
     def _record_step(self, batch: StepBatch | None, outcome: StepOutcome) -> None:
         after = outcome.snapshot
+        if self.divergence is not None:  # in an earlier step of the same execution
+            return
         if not np.isfinite(after.theta).all():
-            kept = f" The {self._at.steps} steps before are in {self._run_dir}." if self._at.steps else ""
-            raise RefusedError(
-                f"The weights became NaN or infinite in step {self._at.steps}: from there on, predictions cannot be "
-                f"accounted for.{kept} Look for NaN in the data, or lower the learning rate."
-            )
+            self._end_before(batch, outcome)
+            return
         if not (self._first.is_checked or outcome.is_skipped):
             batch = self._checked_first(batch, outcome)
-        record = partial(
-            StepRecord,
-            kind=STEP,
-            step=self._at.steps,
-            snapshot=after,
-            updates=outcome.scalars is not None,
-            iteration=-1 if self._optimizer is None else self._optimizer.updates_before(self._at.iteration),
-            learning_rate=0.0 if outcome.scalars is None else outcome.scalars.learning_rate,
-            weights=[] if batch is None else batch.weights,
-            clip_factors=outcome.clip_factors,
-            theta_stepped=outcome.theta_stepped,
-            theta_before=self._at.changes.theta,
-            state_before=self._at.changes.state,
-            is_skipped=outcome.is_skipped,
-        )
+        earlier = -1 if self._optimizer is None else self._optimizer.updates_before(self._at.iteration)
+        record = self._at.record_of(outcome, batch, earlier)
         if self._writer is None:
-            self._writer = self._begin_run(record(), batch)
-        elif not self._writer.is_open:
-            self._writer.open_shards()
-            if self._at.steps < self._writer.step_count:
-                self._writer.rewind(rewind_to(self._at, self._writer.sample_count))
+            self._writer = self._begin_run(record, batch)
+        self._open(self._writer)
         rows = np.zeros(0, np.int64) if batch is None else self._writer.write_samples(batch)
         is_keyframe = (self._at.steps + 1) % self._every == 0
-        written = record(rows=rows, sample_count=self._writer.sample_count)
+        written = replace(record, rows=rows, sample_count=self._writer.sample_count)
         self._writer.write_step(written if is_keyframe else written.without_snapshot())
         start = self._at.changes.applied_to(self._at.last).theta
         self._summaries.write(written, start, after.theta)
         self._at.last, self._at.is_keyframe = after, is_keyframe
         self._at.steps += 1
         self._at.changes = Changes()
+
+    def _open(self, writer: RunWriter) -> None:
+        """Open the run for a further fit, unless it is open."""
+        if not writer.is_open:
+            writer.open_shards()
+            if self._at.steps < writer.step_count:
+                writer.rewind(rewind_to(self._at, writer.sample_count))
+
+    def _end_before(self, batch: StepBatch | None, outcome: StepOutcome) -> None:
+        """End the run before a step that left weights which are not finite."""
+        scale = self._observer.loss_scale_in(self._at.last)
+        variables = self._model.trainable_variables
+        found = find_divergence(self._at, outcome.snapshot, variables, batch, self._first, scale)
+        if self._writer is None:
+            raise RefusedError(
+                f"The {found}. It is the first step, so there is nothing to account for, and nothing was written. Look "
+                f"for NaN in the data, or lower the learning rate."
+            )
+        self._open(self._writer)
+        self._at.changes = self._at.changes.finite()
+        self.divergence = found
 
     def _checked_first(self, batch: StepBatch | None, outcome: StepOutcome) -> StepBatch | None:
         """Return the batch of the first step, or None if the check shows that samples do not explain the step."""
@@ -369,19 +371,16 @@ class Session:
             return f"no step was taken; {self._run_dir} was not written"
         if not self._writer.is_open:
             return f"no step was taken; {self._run_dir} was not changed"
-        self._notice_changes()
         at = self._at
-        if at.changes.are_any or not at.is_keyframe:
-            record = StepRecord(
-                END,
-                at.steps,
-                at.changes.applied_to(at.last),
-                sample_count=self._writer.sample_count,
-                theta_before=at.changes.theta,
-                state_before=at.changes.state,
-            )
-            self._writer.write_step(record)
-        self._writer.finish({} if seconds is None else {"seconds_per_step": asdict(seconds)})
+        if self.divergence is None:
+            self._notice_changes()
+            if not at.changes.are_finite:
+                self.divergence, at.changes = Divergence(at.steps, BETWEEN_STEPS), at.changes.finite()
+        end = at.end(self._writer.sample_count)
+        if end is not None:
+            self._writer.write_step(end)
+        facts = {"seconds_per_step": seconds, DIVERGED: self.divergence}
+        self._writer.finish({name: asdict(fact) for name, fact in facts.items() if fact is not None})
         return (
             f"wrote {self._at.steps} steps and {self._writer.sample_count} distinct samples "
             f"({self._writer.byte_count / 1e6:,.1f} MB) to {self._writer.run_dir}"

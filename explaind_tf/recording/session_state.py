@@ -10,9 +10,11 @@ from explaind_tf.errors import RefusedError
 from explaind_tf.levels import Level, allows, way_on
 from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.recording.exporting.pure_functions import PureFunctions
+from explaind_tf.recording.observing.batches import StepBatch
 from explaind_tf.recording.observing.watched_step import WatchedStep
+from explaind_tf.recording.observing.weight_observer import StepOutcome
 from explaind_tf.runs.format.manifest import Manifest
-from explaind_tf.runs.format.step_records import Snapshot
+from explaind_tf.runs.format.step_records import END, STEP, Snapshot, StepRecord
 from explaind_tf.runs.graphs.loaded import LossFunctions
 
 
@@ -26,6 +28,15 @@ class Changes(NamedTuple):
     def are_any(self) -> bool:
         """Whether anything changed."""
         return self.theta is not None or self.state is not None
+
+    @property
+    def are_finite(self) -> bool:
+        """Whether the weights that were set are finite."""
+        return self.theta is None or bool(np.isfinite(self.theta).all())
+
+    def finite(self) -> "Changes":
+        """Return the changes, or none if they set weights that are not finite."""
+        return self if self.are_finite else Changes()
 
     def applied_to(self, last: Snapshot) -> Snapshot:
         """Return a snapshot with the changes applied."""
@@ -112,6 +123,36 @@ class Position:
     last: Snapshot
     is_keyframe: bool = True
     changes: Changes = field(default_factory=Changes)
+
+    def record_of(self, outcome: StepOutcome, batch: StepBatch | None, earlier_updates: int) -> StepRecord:
+        """Return the record of the next step, without the rows of its samples."""
+        return StepRecord(
+            kind=STEP,
+            step=self.steps,
+            snapshot=outcome.snapshot,
+            updates=outcome.scalars is not None,
+            iteration=earlier_updates,
+            learning_rate=0.0 if outcome.scalars is None else outcome.scalars.learning_rate,
+            weights=[] if batch is None else batch.weights,
+            clip_factors=outcome.clip_factors,
+            theta_stepped=outcome.theta_stepped,
+            theta_before=self.changes.theta,
+            state_before=self.changes.state,
+            is_skipped=outcome.is_skipped,
+        )
+
+    def end(self, sample_count: int) -> StepRecord | None:
+        """Return the record of the end of training; None if the last record holds all of it."""
+        if self.is_keyframe and not self.changes.are_any:
+            return None
+        return StepRecord(
+            END,
+            self.steps,
+            self.changes.applied_to(self.last),
+            sample_count=sample_count,
+            theta_before=self.changes.theta,
+            state_before=self.changes.state,
+        )
 
 
 @dataclass

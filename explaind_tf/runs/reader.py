@@ -84,6 +84,11 @@ class RecordedRun(WeightPath):
         self.leftovers = self._unnamed_shards()
         if not self.is_complete:
             self._warn_cut_short(lost)
+        if self.manifest.divergence is not None:
+            warnings.warn(
+                f"{self.run_dir} ends before its training did: {self.manifest.divergence}. The run holds the steps before.",
+                stacklevel=4,
+            )
 
     def _open_shards(self, kind: str) -> list[RecordFile]:
         shards = self.manifest.shards_of(kind)

@@ -7,9 +7,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
-from explaind_tf.errors import RunFormatError
+from explaind_tf.errors import RefusedError, RunFormatError
 from explaind_tf.runs.fingerprints import fingerprint
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.structure import Leaf, Structure
@@ -232,24 +233,33 @@ class SampleStore:
         return struct.pack(self._inputs, inputs), struct.pack(self._targets, targets)
 
     @cached_property
-    def _labels(self) -> tuple[list[SampleId], np.ndarray]:
-        if len(self) == 0 or self.read(0).id is None:
-            return list(range(len(self))), np.arange(len(self))
-        position: dict[SampleId | None, int] = {}
+    def _labels(self) -> tuple[np.ndarray, np.ndarray]:
+        count = len(self)
+        if count:
+            self.read(count - 1)  # it says its row, so a manifest with another number of samples is refused
+        if count == 0 or self.read(0).id is None:
+            return np.arange(count), np.arange(count)
         # One sample at a time: the store may be larger than memory.
-        of_row = [position.setdefault(self.read(row).id, len(position)) for row in range(len(self))]
-        return [label for label in position if label is not None], np.array(of_row)
+        of_row = np.fromiter((self.read(row).id for row in range(count)), object, count)
+        positions, labels = pd.factorize(of_row)
+        without = np.flatnonzero(positions < 0)
+        if without.size:
+            raise RefusedError(
+                f"Sample {without[0]} has no id, and other samples of the run have one, so samples cannot be told apart by "
+                f"their ids. Record all fits of a run with ids, or all of them without."
+            )
+        return np.array(labels.tolist()), positions
 
     @property
     def ids(self) -> np.ndarray:
         """Labels of the samples, shape (samples,): the user's ids, or numbers in order of first appearance."""
-        return np.array(self._labels[0])
+        return self._labels[0].copy()
 
     @cached_property
     def row_of_id(self) -> dict[SampleId, int]:
         """The row of each sample, by its id. If a sample has several contents, the row of the first one."""
         positions, rows = np.unique(self.id_of_row, return_index=True)
-        return {self._labels[0][position]: int(row) for position, row in zip(positions, rows, strict=True)}
+        return dict(zip(self.ids[positions].tolist(), rows.tolist(), strict=True))
 
     @property
     def id_of_row(self) -> np.ndarray:

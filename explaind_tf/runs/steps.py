@@ -191,25 +191,24 @@ class StepStore:
         self.start: Snapshot = self._record(0).known
         self._has_end = len(self._indices) > 1 and self._read(len(self._indices) - 1).kind == END
 
-    def _joined(self) -> list[int]:
+    def _joined(self) -> np.ndarray:
         """Return the records of the path, in order: the start, the steps, and the end if there is one."""
-        # A fit that was continued may have an end record. The step after it holds the same data, and more.
-        closings = self.records.last_of_files()[:-1]
-        left_out = {index for index in closings if self._decode(index).kind == END}
-        # A fit that went on from an earlier step begins with a rewind.
-        openings = {index: self._decode(index) for index in self.records.first_of_files()[1:]}
-        found: list[int] = []
-        for index in range(len(self.records)):
-            opening = openings.get(index)
-            if opening is not None and opening.kind == REWIND:
+        found = np.zeros(0, np.int64)
+        files = self.records.ranges()
+        for file in files:
+            indices = np.arange(file.start, file.stop)
+            # A fit that went on from an earlier step begins with a rewind.
+            if file is not files[0] and (opening := self._decode(file[0])).kind == REWIND:
                 if not 0 <= opening.step < len(found):
                     raise RunFormatError(
-                        f"{self.records.where(index)} goes back to step {opening.step}, but there are {len(found) - 1} "
+                        f"{self.records.where(file[0])} goes back to step {opening.step}, but there are {len(found) - 1} "
                         f"steps before it. Restore the file from a copy."
                     )
-                del found[opening.step + 1 :]
-            elif index not in left_out:
-                found.append(index)
+                found, indices = found[: opening.step + 1], indices[1:]
+            # A fit that was continued may have an end record. The step after it holds the same data, and more.
+            if file is not files[-1] and self._decode(file[-1]).kind == END:
+                indices = indices[:-1]
+            found = np.concatenate([found, indices])
         return found
 
     def find(self, theta: np.ndarray, state: list[np.ndarray]) -> int | None:
@@ -254,8 +253,9 @@ class StepStore:
 
     def _filled(self, position: int) -> StepRecord:
         if self.replay is None:
+            where = self.records.where(int(self._indices[position]))
             raise RunFormatError(
-                f"{self.records.where(self._indices[position])} (step {position - 1}) lacks the weights, and the run has no "
+                f"{where} (step {position - 1}) lacks the weights, and the run has no "
                 f"training step that could compute them. A PathLogger stores one or the other: restore the run from a copy."
             )
         record = self.replay.fill(position, len(self._indices), self._read)
@@ -296,7 +296,7 @@ class StepStore:
 
     def _read(self, position: int) -> StepRecord:
         """Read and check a record. Uses no state that threads share."""
-        index = self._indices[position]
+        index = int(self._indices[position])
         record, where = self._decode(index), self.records.where(index)
         last = position == len(self._indices) - 1
         allowed = (START,) if position == 0 else (STEP, END) if last else (STEP,)

@@ -40,6 +40,14 @@ def test_the_recording_row(tmp_path):
 
 
 @pytest.mark.nightly
+def test_the_row_of_long_runs(tmp_path):
+    checks = _run(tmp_path, 12)
+    assert checks["memory while recording / after the first thousand steps"]["bar"] == 1.05
+    assert checks["files / those of the short run"]["passed"]
+    assert all(check["measured"] > 0 for check in checks.values())
+
+
+@pytest.mark.nightly
 def test_a_part_in_a_process_of_its_own(tmp_path):
     machine = Runner(tmp_path, isolated=True).run("machine")
     assert machine["gemm_gflops_float32"] > 0
@@ -63,8 +71,8 @@ def test_a_row_that_fails_is_reported_and_ends_with_an_error(tmp_path, monkeypat
 
 
 def test_a_row_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(typer.BadParameter, match="1 to 11"):
-        main(quick=True, row=[12], steps=None, repeats=None, out=tmp_path)
+    with pytest.raises(typer.BadParameter, match="1 to 12"):
+        main(quick=True, row=[13], steps=None, repeats=None, out=tmp_path)
 
 
 @pytest.mark.parametrize(

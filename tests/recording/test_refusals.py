@@ -1,8 +1,5 @@
 """What the ledger could not account for is refused early, with a helpful message, and without touching any data."""
 
-import contextlib
-import gc
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +21,6 @@ from tests.helpers import (
     batches,
     dense_model,
     fit,
-    flat_theta,
 )
 from tests.recording.fits import compiled, filtered
 
@@ -295,24 +291,3 @@ class TestDataOfUnknownLength:
         logger = xtf.PathLogger(run_dir, verbose=False)
         with pytest.raises(RefusedError, match="received 1 batches and the optimizer counted 2 steps"):
             fit(compiled(), logger.tap(batches()), logger, ExtraStep())
-
-
-class TestNanInTheMiddle:
-    def test_message_names_the_step_and_the_steps_before_are_kept(self, run_dir: Path):
-        logger = xtf.PathLogger(run_dir, verbose=False)
-        with pytest.raises(RefusedError, match=r"NaN or infinite in step 2:.*2 steps before are in.*data"):
-            fit(compiled(), logger.tap(with_nan(9)), logger)
-        with pytest.warns(UserWarning, match="cut short.*2 steps"):
-            run = xtf.open_run(run_dir)
-        assert np.isfinite(flat_theta(run, 2)).all()
-        run.verify(progress=False)
-
-    def test_files_of_an_interrupted_recording_are_closed(self, run_dir: Path):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ResourceWarning)
-            model, logger = compiled(), xtf.PathLogger(run_dir, verbose=False)
-            with contextlib.suppress(RefusedError):
-                model.fit(logger.tap(with_nan(9)), callbacks=[logger], verbose=0, shuffle=False)
-            del model, logger
-            gc.collect()
-        assert [str(warning.message) for warning in caught if str(run_dir) in str(warning.message)] == []

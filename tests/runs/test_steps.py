@@ -1,6 +1,7 @@
 """Reading steps ahead: it saves time, and gives the same records as reading them when they are asked for."""
 
 import threading
+import tracemalloc
 import weakref
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -161,3 +162,31 @@ def test_records_are_read_where_no_thread_can_be_had(path: Path, monkeypatch: py
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     walk(open_steps(path), FORWARD)
+
+
+def _opened(path: Path, steps: int) -> tuple[int, int]:
+    """Write steps, open them, and return the bytes that this read and the bytes of memory that it keeps."""
+    writer = RecordWriter(path)
+    records = (
+        encode_step(StepRecord(STEP if position else START, position - 1, Snapshot(theta(position), [])), "")
+        for position in range(steps + 1)
+    )
+    writer.write_all(records)
+    writer.close()
+    file = RecordFile(path, steps + 1)
+    read, counts = file._file.read, []
+    file._file.read = lambda offset, count: counts.append(len(read(offset, count))) or read(offset, count)
+    tracemalloc.start()
+    try:
+        store = StepStore([file], LAYOUT)
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(store) == steps
+    return sum(counts), kept
+
+
+def test_opening_ten_times_as_many_steps_reads_no_more_and_keeps_few_bytes(tmp_path: Path):
+    few, many = (_opened(tmp_path / str(steps), steps) for steps in (2_000, 20_000))
+    assert many[0] <= few[0] + 100  # step numbers take more digits
+    assert many[1] - few[1] < 10 * 18_000  # the number of each record, 8 bytes

@@ -5,7 +5,6 @@ batches that training received. What lies between, such as ``repeat`` or ``prefe
 """
 
 import threading
-from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,8 @@ import tensorflow as tf
 from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weight_map_fn
 
 from explaind_tf.errors import RefusedError
-from explaind_tf.recording.observing.batches import BatchForm, plain_id, refuse_odd_ids, without_ids
+from explaind_tf.recording.observing.batches import BatchForm, refuse_odd_ids, without_ids
+from explaind_tf.recording.observing.ids_by_content import IdsByContent
 from explaind_tf.runs.fingerprints import BatchFingerprints
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.samples import SampleId
@@ -67,8 +67,7 @@ class Tap:
             dataset = _with_class_weights(dataset, self._form, class_weight)
         self._lock = threading.Lock()
         self._fingerprints = BatchFingerprints()
-        # The ids of a content. Several samples may have the same content. They take turns, as they do in the dataset.
-        self._ids: dict[int, deque[SampleId]] = {}
+        self._ids = IdsByContent()
         self.dataset = dataset.map(self._see) if self._form.has_ids else dataset
 
     @tf.autograph.experimental.do_not_convert  # conversion takes a second, and there is nothing to convert
@@ -82,20 +81,16 @@ class Tap:
 
     def _note(self, ids: np.ndarray, *contents: np.ndarray) -> np.int64:
         with self._lock:
-            found = self._fingerprints(contents).values.tolist()
-            for content, value in zip(found, ids, strict=True):
-                known, sample_id = self._ids.setdefault(content, deque()), plain_id(value)
-                if sample_id not in known:
-                    known.append(sample_id)
+            self._ids.note(self._fingerprints(contents).values, ids)
         return np.int64(0)
 
-    def ids_of(self, contents: list[int]) -> list[SampleId] | None:
+    def ids_of(self, contents: np.ndarray) -> list[SampleId] | None:
         """Return the ids of the samples of a batch, in order; None if the dataset has none.
 
         Parameters
         ----------
-        contents : list of int
-            Fingerprints of the samples.
+        contents : np.ndarray
+            Fingerprints of the samples, int64 of shape (batch,).
 
         Raises
         ------
@@ -105,18 +100,14 @@ class Tap:
         if not self._form.has_ids:
             return None
         with self._lock:
-            return [self._id_of(content) for content in contents]
-
-    def _id_of(self, content: int) -> SampleId:
-        known = self._ids.get(content)
-        if known is None:
+            found = self._ids.take(contents)
+        if found is None:
             raise RefusedError(
                 "A training step used a sample that did not pass the tap, so its id is not known. fit() needs the dataset "
                 "that tap() returned, and what changes samples (augmentation, casts, padding) must come before the tap. "
                 "Without ids no tap is needed: model.fit(ds, callbacks=[logger])."
             )
-        known.rotate(-1)
-        return known[-1]
+        return found
 
 
 def _element_form(spec: Any, ids: str | None) -> _ElementForm:

@@ -77,6 +77,10 @@ class WeightObserver:
         """Return the outcome of a step that the optimizer left out."""
         return StepOutcome(self.variables.snapshot(), None, None, None, is_skipped=True)
 
+    def loss_scale_in(self, snapshot: Snapshot) -> float:
+        """Return the loss scale at a snapshot; 1 if the loss is not scaled."""
+        return 1.0
+
     def changed_weights(self, known: np.ndarray) -> np.ndarray | None:
         """Return the current θ, shape (D,), or None if it equals ``known``."""
         return unless_equal(flat(views_of(self.variables.parameters)), known)

@@ -48,8 +48,6 @@ class RunWriter:
         The run directory.
     graphs_dir : Path
         Directory in which the graphs must be saved before :meth:`begin`.
-    sample_count : int
-        Number of distinct samples written.
     step_count, pending_steps : int
         Number of steps written, and of those that wait for upload and are lost if the process ends.
     """
@@ -58,7 +56,6 @@ class RunWriter:
         self._place = place
         self.run_dir = place.run_dir
         self.graphs_dir = place.directory / constants.GRAPHS_DIR
-        self.sample_count = 0
         self.step_count = self.pending_steps = 0
         self._rows = SampleRows()
         self._manifest = manifest
@@ -131,10 +128,14 @@ class RunWriter:
 
     def _know(self, samples: SampleStore) -> None:
         """Add the samples that were written before."""
-        for row in range(len(samples)):  # one at a time: the store may be larger than memory
-            sample = samples.read(row)
-            self._rows.know(sample.fingerprint, sample.id, row)
-        self.sample_count = len(samples)
+        # One at a time: the store may be larger than memory.
+        read = (samples.read(row) for row in range(len(samples)))
+        self._rows.know((sample.fingerprint, sample.id) for sample in read)
+
+    @property
+    def sample_count(self) -> int:
+        """Number of distinct samples written."""
+        return len(self._rows)
 
     @property
     def byte_count(self) -> int:
@@ -164,12 +165,14 @@ class RunWriter:
 
     def open_shards(self) -> None:
         """Start shards for a further fit, and commit a manifest that says that recording continues."""
+        assert self._manifest is not None, "begin() comes first"
         self._place.acquire()
         try:
             self._refuse_changed()
         except BaseException:
             self._place.release()
             raise
+        self._manifest = self._manifest.without_divergence()
         self._start_shards()
         self._name_open_shards()
 
@@ -200,11 +203,10 @@ class RunWriter:
         """Store the new samples of a batch, and return the rows of all its samples, shape (batch,)."""
         assert self._manifest is not None, "begin() comes first"
         first, run_id = self.sample_count, self._manifest.run_id
-        rows, new = self._rows.of_batch(batch, first)
-        if new:
-            samples = (batch.sample(i) for i in new)
+        rows, new = self._rows.of_batch(batch)
+        if new.size:
+            samples = (batch.sample(i) for i in new.tolist())
             records = [encode_sample(sample, first + k, run_id) for k, sample in enumerate(samples)]
-            self.sample_count += len(new)
             self._writers[SAMPLES].write_all(records)
         return rows
 

@@ -16,6 +16,7 @@ from explaind_tf import constants
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.description import RunDescription
+from explaind_tf.runs.format.divergence import DIVERGED, Divergence
 from explaind_tf.runs.format.expect import expect, is_count, is_sha256, short, text
 from explaind_tf.runs.storage.digests import FileDigest, require_inside
 from explaind_tf.runs.storage.files import AnyPath, refresh, sync_file
@@ -64,7 +65,8 @@ class Manifest(RunDescription):
     every : int
         Steps from one keyframe to the next; 1 if every step is a keyframe.
     environment : dict
-        Versions, devices and mode of execution, for information; seconds per step, which estimates read.
+        Versions, devices and mode of execution, for information; seconds per step, which estimates read; where the
+        training diverged, if it did.
     graphs : tuple of FileDigest
         The files of the SavedModel.
     shards : tuple of Shard
@@ -103,6 +105,16 @@ class Manifest(RunDescription):
     def with_shards(self, shards: tuple[Shard, ...], status: str) -> "Manifest":
         """Return a copy with other shards and status."""
         return replace(self, shards=shards, status=status)
+
+    @property
+    def divergence(self) -> Divergence | None:
+        """Where the training stopped being finite, if it did."""
+        return Divergence.in_environment(self.environment)
+
+    def without_divergence(self) -> "Manifest":
+        """Return a copy for a training that goes on from its last finite step."""
+        kept = {key: value for key, value in self.environment.items() if key != DIVERGED}
+        return replace(self, environment=kept)
 
     def shards_of(self, kind: str) -> tuple[Shard, ...]:
         """Return the shards of one kind (``"steps"`` or ``"samples"``) in order."""
@@ -188,6 +200,7 @@ def _manifest_from_json(body: dict[str, Any]) -> Manifest:
     expect(body["status"] in (RECORDING, COMPLETE), f"unknown status {short(body['status'])}")
     description = RunDescription.from_json(body)
     expect(isinstance(body["environment"], dict), "environment must be an object")
+    Divergence.in_environment(body["environment"])  # refuses an entry that is not valid
     for key in ("graphs", "shards"):
         expect(isinstance(body[key], list), f"{key} must be a list")
     run_id = text(body, "run_id")

@@ -11,7 +11,9 @@ import hashlib
 import itertools
 import os
 import struct
+import threading
 import weakref
+from array import array
 from collections.abc import Iterable, Sequence
 from io import FileIO
 from pathlib import Path
@@ -23,18 +25,24 @@ from google.protobuf.message import DecodeError
 
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.storage.background_hash import BackgroundHash
-from explaind_tf.runs.storage.files import AnyPath, open_file
+from explaind_tf.runs.storage.files import AnyPath, OpenFile, open_file
 from explaind_tf.runs.storage.tf_example import Buffers
 
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
-_HEADER_BYTES = _LENGTH.size + _CRC.size
+_HEADER = struct.Struct("<QI")
+_HEADER_BYTES = _HEADER.size
 FRAME_BYTES = _HEADER_BYTES + _CRC.size
 _MASK_DELTA = 0xA282EAD8
 # Data are written and checksummed in pieces that stay in the processor's cache. Writing the 18 MB of a large model's
 # step in one call took several times as long on Linux 6.18.
 _PIECE_BYTES = 2**18
 _SMALL_BYTES = 2**16
+# How much is read at once to find small records.
+_SCANNED_BYTES = 2**18
+# Past this many records, the last one is searched for from the end of the file, if it is this close to it.
+_MANY = 1000
+_TAIL_BYTES, _MOST_TAIL_BYTES = 2**12, 2**26
 
 
 def _masked_crc(data: bytes) -> int:
@@ -150,21 +158,23 @@ class RecordWriter:
 class RecordFile:
     """Random access to the records of one file.
 
-    Opening the file reads only the headers (12 bytes per record), so memory does not grow with the size of the
-    records.
+    The places of records are found when one of them is first asked for: their headers are read up to that record. Each place
+    takes 8 bytes of memory. The last record is found from the end of the file. So a file with a million records is opened in
+    no time.
 
     Parameters
     ----------
     path : Path or UPath
         The file.
     expected : int or None
-        Number of records that the manifest states. None for a file that was still being written: reading then
-        ends before the first record that is not whole.
+        Number of records that the manifest states. None for a file that was still being written: all headers are then read
+        at once, and reading ends before the first record that is not whole.
 
     Raises
     ------
     RunFormatError
-        If a header is damaged, or the number of records is not the expected one.
+        If a header is damaged, or the number of records is not the expected one. In a file with an expected number, this is
+        found when the last record is asked for at the latest.
 
     Attributes
     ----------
@@ -177,44 +187,78 @@ class RecordFile:
     def __init__(self, path: AnyPath, expected: int | None) -> None:
         self.path = path
         self.is_open = expected is None
-        self._offsets: list[int] = []
-        self._lengths: list[int] = []
+        self._expected = expected
+        self._offsets = array("Q")
+        self._stop = 0  # end of the records whose places are known
+        self._last_offset: int | None = None  # of the last record, if it was found from the end of the file
+        self._scanning = threading.Lock()
         self.dropped_bytes = 0
         self._file = open_file(path)
-        self._scan(expected)
+        # A file with too few bytes for its records is refused here: nothing is to be allocated for records that it lacks.
+        if expected is None or expected == 0 or expected * FRAME_BYTES > self._file.size:
+            self._scan_all()
 
-    def _scan(self, expected: int | None) -> None:
-        size = self._file.size
-        offset = 0
-        while offset < size:
-            header = self._file.read(offset, _HEADER_BYTES)
-            whole = len(header) == _HEADER_BYTES
-            if whole and _CRC.unpack(header[_LENGTH.size :])[0] != _masked_crc(header[: _LENGTH.size]):
-                raise self._damaged(len(self), offset, "its length does not match its checksum")
-            end = offset + _HEADER_BYTES + (_LENGTH.unpack(header[: _LENGTH.size])[0] if whole else 0)
-            end += _CRC.size
-            if not whole or end > size:
-                if expected is not None:
-                    raise self._damaged(len(self), offset, f"the file ends in it, after {size} bytes")
-                self.dropped_bytes = size - offset
-                break
-            self._offsets.append(offset)
-            self._lengths.append(end - offset - _HEADER_BYTES - _CRC.size)
-            offset = end
-        if expected is not None and len(self) != expected:
+    def _scan_all(self) -> None:
+        self._scan(self._file.size)
+        if self._expected is not None and len(self._offsets) != self._expected:
             raise RunFormatError(
-                f"{self.path} holds {len(self)} records, but the manifest says {expected}. The file is not the "
-                f"one that was recorded: restore it from a copy."
+                f"{self.path} holds {len(self._offsets)} records, but the manifest says {self._expected}. The file is not "
+                f"the one that was recorded: restore it from a copy."
             )
+        if self._last_offset not in (None, *self._offsets[-1:]):
+            raise self._damaged(
+                len(self) - 1, self._offsets[-1], "other data in it look like the last record"
+            )
+
+    def _scan(self, most: int) -> None:
+        """Find the places of records, until as many are known, or the file ends."""
+        size, offsets, offset = self._file.size, self._offsets, self._stop
+        block, block_start, wanted = b"", offset, _HEADER_BYTES
+        while offset < size and len(offsets) < most:
+            at = offset - block_start
+            if at + _HEADER_BYTES > len(block):
+                block, block_start, at = self._file.read(offset, wanted), offset, 0
+            header = block[at : at + _HEADER_BYTES]
+            is_whole = len(header) == _HEADER_BYTES
+            length, checksum = _HEADER.unpack(header) if is_whole else (0, 0)
+            if is_whole and checksum != _masked_crc(header[: _LENGTH.size]):
+                raise self._damaged(len(offsets), offset, "its length does not match its checksum")
+            end = offset + FRAME_BYTES + length
+            if not is_whole or end > size:
+                if self._expected is not None:
+                    raise self._damaged(len(offsets), offset, f"the file ends in it, after {size} bytes")
+                self.dropped_bytes = size - offset
+                return
+            offsets.append(offset)
+            offset = self._stop = end
+            # Of small records, many headers are read at once; of large ones, no more than the header.
+            wanted = _SCANNED_BYTES if length < _SMALL_BYTES else _HEADER_BYTES
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Return at which byte record ``index`` begins, and the length of its data."""
+        with self._scanning:
+            if index >= len(self._offsets):
+                if index + 1 == self._expected and index > len(self._offsets) + _MANY:
+                    self._last_offset = self._last_offset or _last_offset(self._file)
+                    if self._last_offset is not None:
+                        return self._last_offset, self._file.size - self._last_offset - FRAME_BYTES
+                self._scan(index + 1)
+                # Whether there are more records than expected shows when the last one is found.
+                if index >= len(self._offsets) or index + 1 == self._expected:
+                    self._scan_all()
+            offset = self._offsets[index]
+            stop = self._offsets[index + 1] if index + 1 < len(self._offsets) else self._stop
+        return offset, stop - offset - FRAME_BYTES
 
     @property
     def size(self) -> int:
         """Bytes of the whole records."""
-        return self._offsets[-1] + _HEADER_BYTES + self._lengths[-1] + _CRC.size if len(self) else 0
+        return self._stop if self.is_open else self._file.size
 
     def forget_from(self, index: int) -> None:
-        """Ignore record ``index`` and all later ones. The file on the disk does not change."""
-        del self._offsets[index:], self._lengths[index:]
+        """Ignore record ``index`` of an open file and all later ones. The file on the disk does not change."""
+        self._stop = self._offsets[index]
+        del self._offsets[index:]
 
     def _damaged(self, index: int, offset: int, what: str) -> RunFormatError:
         return RunFormatError(
@@ -222,7 +266,7 @@ class RecordFile:
         )
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return len(self._offsets) if self._expected is None else self._expected
 
     def read(self, index: int) -> bytes:
         """Return the data of record ``index``.
@@ -232,11 +276,12 @@ class RecordFile:
         RunFormatError
             If the data do not match their checksum.
         """
-        start, length = self._offsets[index] + _HEADER_BYTES, self._lengths[index]
+        offset, length = self._place(index)
+        start = offset + _HEADER_BYTES
         data = self._file.read(start, length)
         stored = self._file.read(start + length, _CRC.size)
         if len(stored) < _CRC.size or _CRC.unpack(stored)[0] != _masked_crc(data):
-            raise self._damaged(index, self._offsets[index], "its data do not match their checksum")
+            raise self._damaged(index, offset, "its data do not match their checksum")
         return data
 
     def read_example(self, index: int) -> tf.train.Example:
@@ -244,11 +289,33 @@ class RecordFile:
         try:
             return tf.train.Example.FromString(self.read(index))
         except DecodeError as error:
-            raise self._damaged(index, self._offsets[index], "it is no tf.train.Example") from error
+            raise self._damaged(index, self._place(index)[0], "it is no tf.train.Example") from error
 
     def close(self) -> None:
         """Close the file. Reading from it is an error from then on."""
         self._file.close()
+
+
+def _last_offset(file: OpenFile) -> int | None:
+    """Return at which byte the last record of a file begins, without reading what comes before it; None if none is found.
+
+    The header of the last record is the only place from where a length, with the right checksum, leads to the end of the
+    file. For data of a record to look like it, 12 bytes must agree by chance.
+    """
+    last = file.size - FRAME_BYTES
+    stop, count = last + 1, _TAIL_BYTES
+    while stop > max(0, last - _MOST_TAIL_BYTES):
+        start = max(0, stop - count)
+        part = np.frombuffer(file.read(start, stop - start + _HEADER_BYTES), np.uint8)
+        # Of the length that leads to the end, most places lack the lowest byte.
+        lowest = (last - np.arange(start, stop)).astype(np.uint8)
+        for place in np.flatnonzero(part[: stop - start] == lowest).tolist():
+            header = part[place : place + _HEADER_BYTES].tobytes()
+            length, checksum = _HEADER.unpack(header)
+            if length == last - start - place and checksum == _masked_crc(header[: _LENGTH.size]):
+                return start + place
+        stop, count = start, min(4 * count, _SCANNED_BYTES)
+    return None
 
 
 class RecordSeries:
@@ -298,13 +365,9 @@ class RecordSeries:
         file, local = self.locate(index)
         return file.read_example(local)
 
-    def first_of_files(self) -> list[int]:
-        """Return the number of the first record of each file that holds records."""
-        return [start for start, stop in itertools.pairwise(self._starts) if stop > start]
-
-    def last_of_files(self) -> list[int]:
-        """Return the number of the last record of each file that holds records."""
-        return [stop - 1 for start, stop in itertools.pairwise(self._starts) if stop > start]
+    def ranges(self) -> list[range]:
+        """Return the numbers of the records of each file that holds records."""
+        return [range(start, stop) for start, stop in itertools.pairwise(self._starts) if stop > start]
 
 
 def file_sha256(path: AnyPath) -> str:

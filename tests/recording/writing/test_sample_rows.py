@@ -20,7 +20,7 @@ class _Stored:
         hashed: Future = Future()
         hashed.set_result(fingerprints([x]))
         before = len(self.expected)
-        found, new = self.rows.of_batch(StepBatch([x], [], [], hashed, ids), before)
+        found, new = self.rows.of_batch(StepBatch([x], [], [], hashed, ids))
         keys = [(value.dtype, value.tobytes(), i) for value, i in zip(x, ids or [None] * len(x), strict=True)]
         for key in keys:
             self.expected.setdefault(key, len(self.expected))
@@ -55,10 +55,9 @@ def test_samples_with_ids_are_told_apart_by_them():
 
 def test_samples_known_from_before_keep_their_rows():
     of_batch, x, rows = BatchFingerprints(), np.arange(50), SampleRows()
-    for row, value in enumerate(of_batch([x]).values):
-        rows.know(int(value), None, row)
+    rows.know((int(value), None) for value in of_batch([x]).values)
     for _ in range(3):
         hashed: Future = Future()
         hashed.set_result(of_batch([x[::-1]]))
-        found, new = rows.of_batch(StepBatch([x], [], [], hashed, None), 50)
-        assert found.tolist() == x[::-1].tolist() and not new
+        found, new = rows.of_batch(StepBatch([x], [], [], hashed, None))
+        assert found.tolist() == x[::-1].tolist() and not new.size

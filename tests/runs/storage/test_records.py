@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explaind_tf import RunFormatError
+from explaind_tf.runs.storage import records as records_module
 from explaind_tf.runs.storage.records import RecordFile, RecordWriter, file_sha256
 
 RECORDS = [b"first", b"", b"the third \x00\xff"]
@@ -69,6 +70,68 @@ class TestFraming:
     def test_records_are_read_in_any_order(self, path: Path):
         file = RecordFile(path, 3)
         assert [file.read(index) for index in (2, 0, 1, 2)] == [RECORDS[i] for i in (2, 0, 1, 2)]
+
+
+class TestPlaces:
+    """Records are located when they are asked for: the last one from the end of the file."""
+
+    @settings(max_examples=40)
+    @given(
+        records=st.lists(st.binary(max_size=9000), min_size=1, max_size=30),
+        order=st.lists(st.integers(-1, 29), max_size=12),
+        many=st.sampled_from([0, 3]),
+        sizes=st.sampled_from([(2**18, 2**12), (16, 16), (100, 40)]),
+    )
+    def test_any_record_is_read_first(self, records, order, many, sizes):
+        with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+            for name, value in zip(("_MANY", "_SCANNED_BYTES", "_TAIL_BYTES"), (many, *sizes), strict=True):
+                patch.setattr(records_module, name, value)
+            path = Path(directory) / "records"
+            write(path, records)
+            file = RecordFile(path, len(records))
+            for index in (index % len(records) for index in order):
+                assert file.read(index) == records[index]
+
+    def test_the_last_record_of_many_is_found_without_the_others(self, tmp_path: Path, monkeypatch):
+        path = tmp_path / "records"
+        write(path, [bytes(3000)] * 1500 + [b"last"])
+        read_bytes = []
+        file = RecordFile(path, 1501)
+        whole_read = file._file.read
+        monkeypatch.setattr(file._file, "read", lambda at, n: read_bytes.append(n) or whole_read(at, n))
+        assert file.read(1500) == b"last"
+        assert sum(read_bytes) < 10_000 < path.stat().st_size
+
+    def test_a_last_record_that_is_far_from_the_end_is_found_from_the_start(
+        self, tmp_path: Path, monkeypatch
+    ):
+        monkeypatch.setattr(records_module, "_MOST_TAIL_BYTES", 2**12)
+        write(tmp_path / "records", [b""] * 1500 + [bytes(10_000)])
+        assert RecordFile(tmp_path / "records", 1501).read(1500) == bytes(10_000)
+
+    def test_data_that_look_like_the_last_record_are_detected(self, tmp_path: Path):
+        write(tmp_path / "decoy", [b"decoy"])
+        decoy = (tmp_path / "decoy").read_bytes()
+        path = tmp_path / "records"
+        # The checksum of the record that holds the decoy, at the end of the file, is then that of the decoy, too.
+        write(path, [b""] * 1500 + [decoy[:-4]])
+        path.write_bytes(path.read_bytes()[:-4] + decoy[-4:])
+        for first in (0, 1500):
+            file = RecordFile(path, 1501)
+            with pytest.raises(RunFormatError, match=r"record 1500, .*(look like the last|checksum)"):
+                for index in (first, *range(1501)):
+                    file.read(index)
+
+    def test_a_place_takes_few_bytes(self, tmp_path: Path):
+        write(tmp_path / "records", [b""] * 10_000)
+        file = RecordFile(tmp_path / "records", 10_000)
+        assert len(file._offsets) == 0
+        file.read(9_000)
+        assert file._offsets.itemsize * len(file._offsets) <= 8 * 10_000
+
+    def test_more_records_than_the_bytes_can_hold_are_refused_at_once(self, path: Path):
+        with pytest.raises(RunFormatError, match="holds 3 records, but the manifest says 1000000000"):
+            RecordFile(path, 10**9)
 
 
 class TestWriter:
