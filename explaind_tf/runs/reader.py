@@ -21,6 +21,7 @@ from explaind_tf.runs.format.manifest import (
     read_manifest,
 )
 from explaind_tf.runs.format.step_records import Layout
+from explaind_tf.runs.graphs.agreement import require_agreement
 from explaind_tf.runs.graphs.loaded import ForwardGraph, Graphs
 from explaind_tf.runs.graphs.training_graph import TrainingGraph
 from explaind_tf.runs.keyframes import KeyframeReplay
@@ -29,9 +30,12 @@ from explaind_tf.runs.steps import StepStore, forget_without_samples
 from explaind_tf.runs.storage.digests import FileDigest, checked_tree, require_inside
 from explaind_tf.runs.storage.files import AnyPath, as_path
 from explaind_tf.runs.storage.records import RecordFile, file_sha256
+from explaind_tf.runs.storage.tensor_bundle import check_bundle
 from explaind_tf.runs.weight_path import WeightPath
 from explaind_tf.terms import Source
 
+# Common prefix of a SavedModel's files of variables.
+_VARIABLES = Path("variables", "variables")
 _SHARD = re.compile(f"({STEPS}|{SAMPLES})-.*[.]tfrecord")
 
 
@@ -164,7 +168,13 @@ class RecordedRun(WeightPath):
     def graphs(self) -> Graphs | ForwardGraph:
         """The model as pure functions. They are loaded on first use, after a check of their files."""
         with self._checked_graphs() as directory:
-            return Graphs(directory) if self.level == SAMPLE else ForwardGraph.load(directory)
+            check_bundle(directory / _VARIABLES)
+            graphs = Graphs(directory) if self.level == SAMPLE else ForwardGraph.load(directory)
+        try:
+            require_agreement(graphs.signatures, self.manifest)
+        except RunFormatError as error:
+            raise RunFormatError(f"{self.run_dir / constants.GRAPHS_DIR}: {error}") from error
+        return graphs
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -226,4 +236,5 @@ class RecordedRun(WeightPath):
 
 def _load_training(graphs: AnyPath, expected: Sequence[FileDigest]) -> TrainingGraph:
     with checked_tree(graphs, expected) as directory:
+        check_bundle(directory / constants.TRAINING_DIR / _VARIABLES)
         return TrainingGraph(directory / constants.TRAINING_DIR)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from explaind_tf.errors import RunFormatError
+from explaind_tf.runs.format.possible_numbers import check_numbers
 from explaind_tf.runs.format.step_records import END, REWIND, START, STEP, Layout, Snapshot, StepRecord
 from explaind_tf.runs.keyframes import KeyframeReplay
 from explaind_tf.runs.storage.records import RecordFile, RecordSeries
@@ -151,7 +152,9 @@ def forget_without_samples(files: Sequence[RecordFile], layout: Layout, sample_c
 def _decode(layout: Layout, file: RecordFile, index: int) -> StepRecord:
     example = file.read_example(index)
     try:
-        return layout.decode(example)
+        record = layout.decode(example)
+        check_numbers(record, layout)
+        return record
     except RunFormatError as error:
         raise RunFormatError(
             f"{file.path}: record {index} is damaged: {error}. Restore the file from a copy."

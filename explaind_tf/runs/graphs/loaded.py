@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from explaind_tf.errors import RunFormatError
+from explaind_tf.runs.graphs.agreement import Signature
 from explaind_tf.runs.graphs.canonical import graph_digest
 from explaind_tf.runs.graphs.custom_gradients import obey, recorded_gradients, without_registered
 from explaind_tf.runs.graphs.expanded import expanded, with_own_functions
@@ -215,6 +216,10 @@ class Graphs:
 
     def _take_functions(self) -> None:
         forward = self._function(FORWARD)
+        names = (FORWARD, SAMPLE_LOSSES, TOKEN_LOSSES, LOSS_SCALES, PENALTY)
+        self.signatures = {
+            name: Signature.of(self._function(name)) for name in names if hasattr(self._module, name)
+        }
         tokens = self._function(TOKEN_LOSSES) if hasattr(self._module, TOKEN_LOSSES) else None
         self.token_count = None if tokens is None else tokens.outputs[0].shape[1]
         gradients = {
@@ -252,6 +257,7 @@ class ForwardGraph:
     token_count: int | None = None
 
     def __init__(self, forward: Any) -> None:
+        self.signatures = {FORWARD: Signature.of(forward)}
         self.functions = RunFunctions(InlinedFunction.of(forward).seen_through())
         self.forward_bytes_per_input = _float_bytes_per_row(forward)
 
