@@ -83,6 +83,11 @@ class RecordedRun(WeightPath):
         load = partial(_load_training, self.run_dir / constants.GRAPHS_DIR, self.manifest.graphs)
         replay = KeyframeReplay(load, self._samples.take_flat, str(self.run_dir))
         self.step_store = StepStore(steps, layout, replay)
+        if len(self._samples) < self.step_store.sample_count:
+            raise RunFormatError(
+                f"{samples[-1].path} lacks samples that a step names: the files hold {len(self._samples)}, and there were "
+                f"{self.step_store.sample_count} when the last step was written. Restore it from a copy."
+            )
         self.leftovers = self._unnamed_shards()
         if not self.is_complete:
             self._warn_cut_short(lost)
@@ -212,6 +217,11 @@ class RecordedRun(WeightPath):
                     f"{path} is not the file that was recorded: its SHA-256 differs from the manifest's. "
                     f"Restore it from a copy."
                 )
+        if self.is_complete and len(self.samples) > self.step_store.sample_count:
+            raise RunFormatError(
+                f"{self.run_dir} holds {len(self.samples)} samples, and there were {self.step_store.sample_count} when its "
+                f"last step was written: samples were added later. Restore it from a copy."
+            )
         for row in range(len(self.samples)):
             self.samples.read(row)
         for step in self.steps:

@@ -238,6 +238,11 @@ class SampleStore:
         position: dict[SampleId | None, int] = {}
         # One sample at a time: the store may be larger than memory.
         of_row = [position.setdefault(self.read(row).id, len(position)) for row in range(len(self))]
+        if None in position:
+            raise RunFormatError(
+                f"{self.records.where(of_row.index(position[None]))} holds no id, though the first sample has one. Restore "
+                f"the file from a copy."
+            )
         return [label for label in position if label is not None], np.array(of_row)
 
     @property
