@@ -27,7 +27,7 @@ class Word:
 AUTHORS_WORD = (
     Word(
         ("manifest: environment*", "manifest: created", "manifest: level_reason"),
-        "Where and when it was recorded",
+        "Where, when and how it was recorded",
     ),
     Word(
         (
@@ -35,12 +35,12 @@ AUTHORS_WORD = (
             *("manifest: variables/*", "manifest: state/*", "manifest: loss*", "manifest: every"),
             *("manifest: inputs*", "manifest: targets*", "manifest: outputs*"),
         ),
-        "Names of variables, layers and losses",
+        "Names of variables, layers, losses, inputs and outputs",
     ),
     Word(("samples: id",), "Ids of samples"),
-    Word(("samples: tensors*",), "Samples that hardly change a gradient", most=0.02),
+    Word(("samples: tensors*",), "Samples whose gradient stays the same but for rounding", most=0.02),
     Word(("steps: state", "steps: state_before"), "Values of variables that are not weights"),
-    Word(("*: order of records", "steps: bytes of the file"), "Steps that were cut off at the end"),
+    Word(("steps: order of records", "steps: bytes of the file"), "Where training ended"),
     Word(
         (
             *("steps: theta", "steps: momentum", "steps: second_moment", "steps: learning_rate"),

@@ -271,6 +271,10 @@ class ForwardGraph:
             If the directory does not hold one.
         """
         module = _loaded(path, (FORWARD,))
+        if hasattr(module, SAMPLE_LOSSES):
+            raise RunFormatError(
+                f"{path} holds losses of samples, but the manifest says that this run has none. Restore both from a copy."
+            )
         try:
             return cls(saved_function(module.forward))
         except (AttributeError, IndexError, TypeError, ValueError) as error:

@@ -224,6 +224,10 @@ class RecordFile:
     def __len__(self) -> int:
         return len(self._offsets)
 
+    def bytes_of(self, index: int) -> int:
+        """Return the bytes of the data of record ``index``. This reads nothing."""
+        return self._lengths[index]
+
     def read(self, index: int) -> bytes:
         """Return the data of record ``index``.
 
@@ -286,6 +290,11 @@ class RecordSeries:
         """Name the file and the place of a record, for messages."""
         file, local = self.locate(index)
         return f"{file.path}: record {local}"
+
+    def bytes_of(self, index: int) -> int:
+        """Return the bytes of the data of a record. This reads nothing."""
+        file, local = self.locate(index)
+        return file.bytes_of(local)
 
     def read_example(self, index: int) -> tf.train.Example:
         """Return record ``index`` as a ``tf.train.Example``.
