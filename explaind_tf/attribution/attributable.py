@@ -10,6 +10,7 @@ import xarray as xr
 from explaind_tf import constants as names
 from explaind_tf import measurements
 from explaind_tf.attribution.engine import answer
+from explaind_tf.attribution.failing_graphs import failing_graphs
 from explaind_tf.attribution.planner import Plan, make_plan
 from explaind_tf.attribution.predictions import final_values
 from explaind_tf.attribution.ranking import warn_of_ranking
@@ -134,11 +135,13 @@ class Attributable(WeightPath):
             If the ledger would take more memory than is allowed.
         """
         chosen = chosen_measurement(measurement)
-        task = self._task(inputs, chosen, make_options("attribute", axes=axes, **options))
-        if out is not None:
-            ledger = attribute_to(out, task, chosen, Progress(progress))
-        else:
-            ledger = answer(task, chosen, choose_routes(task), Progress(progress))
+        asked = make_options("attribute", axes=axes, **options)
+        with failing_graphs(self):
+            task = self._task(inputs, chosen, asked)
+            if out is not None:
+                ledger = attribute_to(out, task, chosen, Progress(progress))
+            else:
+                ledger = answer(task, chosen, choose_routes(task), Progress(progress))
         if task.question.options.conditioning:
             warn_of_ranking(ledger)
         return ledger
@@ -168,8 +171,10 @@ class Attributable(WeightPath):
         ValueError, TypeError
             As :meth:`attribute` does.
         """
-        task = self._task(inputs, chosen_measurement(measurement), make_options("plan", axes=axes, **options))
-        return make_plan(task, choose_routes(task))
+        asked = make_options("plan", axes=axes, **options)
+        with failing_graphs(self):
+            task = self._task(inputs, chosen_measurement(measurement), asked)
+            return make_plan(task, choose_routes(task))
 
     def measure(self, inputs: Any, measurement: Any = None) -> xr.DataArray:
         """Return what the trained model predicts: a measurement of it, with the final weights and state.
@@ -192,7 +197,8 @@ class Attributable(WeightPath):
             If inputs have NaN or another shape or dtype than in training.
         """
         chosen = chosen_measurement(measurement)
-        return final_values(self._task(inputs, chosen, make_options("attribute")), chosen)
+        with failing_graphs(self):
+            return final_values(self._task(inputs, chosen, make_options("attribute")), chosen)
 
     def _task(self, inputs: Any, measurement: Measurement, options: Options) -> Task:
         question = ask(self, options)

@@ -12,6 +12,7 @@ from explaind_tf import measurements
 from explaind_tf.attribution.attributable import Attributable, chosen_measurement
 from explaind_tf.attribution.counterfactual import At, at_halves, check_response, respond, respond_to
 from explaind_tf.attribution.curves import training_curves
+from explaind_tf.attribution.failing_graphs import failing_graphs
 from explaind_tf.attribution.retrained_run import RetrainedRun, Weights, retrain
 from explaind_tf.attribution.verdicts import Smoothness, smoothness_of, validate
 from explaind_tf.kernel.derivatives.derivatives import Precisions
@@ -186,7 +187,8 @@ class Run(RecordedRun, Attributable):
             dtype=dtype,
         )
         check_response(self, options, by, at, repeats)
-        task = self._task(inputs, chosen, options)
+        with failing_graphs(self):
+            task = self._task(inputs, chosen, options)
         bars = Progress(progress)
 
         def answered(part: Task) -> xr.Dataset:
@@ -195,11 +197,12 @@ class Run(RecordedRun, Attributable):
             )
             return respond(part, chosen, by, paths, bars).assign_attrs(at=at)
 
-        if out is None:
-            answer = answered(task)
-        else:
-            asked = {"by": by, "at": at} | ({"repeats": repeats, "seed": seed} if at == "halves" else {})
-            answer = respond_to(out, task, {"counterfactual": asked}, answered, chosen)
+        with failing_graphs(self):
+            if out is None:
+                answer = answered(task)
+            else:
+                asked = {"by": by, "at": at} | ({"repeats": repeats, "seed": seed} if at == "halves" else {})
+                answer = respond_to(out, task, {"counterfactual": asked}, answered, chosen)
         if by == "weight":
 
             def measured(factors: np.ndarray) -> xr.DataArray:
@@ -246,9 +249,11 @@ class Run(RecordedRun, Attributable):
         RefusedError
             As :meth:`retrain` does.
         """
-        return smoothness_of(
-            self, self._retrainer, share=share, directions=directions, seed=seed, progress=Progress(progress)
-        )
+        bars = Progress(progress)
+        with failing_graphs(self):
+            return smoothness_of(
+                self, self._retrainer, share=share, directions=directions, seed=seed, progress=bars
+            )
 
     def curves(self, *, progress: bool = True) -> xr.Dataset:
         """Return training loss and learning rate of each step. The loss takes a forward pass of the step's batch.
@@ -264,7 +269,8 @@ class Run(RecordedRun, Attributable):
             ``loss``: Keras' loss of the batch before the step, including penalties. ``learning_rate``: 0 if a step updated
             nothing, as when gradients are accumulated. Dims (step,).
         """
-        return training_curves(self, Progress(progress))
+        with failing_graphs(self):
+            return training_curves(self, Progress(progress))
 
     @cached_property
     def _retrainer(self) -> Retrainer:
@@ -331,7 +337,8 @@ class Run(RecordedRun, Attributable):
         >>> effect = run.measure(x_test[:3]) - without.measure(x_test[:3])       # doctest: +SKIP
         """
         bar = Progress(progress)
-        return retrain(self, self._retrainer, self._compiled, weights, every=every, progress=bar)
+        with failing_graphs(self):
+            return retrain(self, self._retrainer, self._compiled, weights, every=every, progress=bar)
 
     def verify(self, *, replay: bool = True, progress: bool = True) -> None:
         """Check every recorded byte and, by replay, that each step follows from the record; return nothing if all is well.
@@ -356,7 +363,7 @@ class Run(RecordedRun, Attributable):
         self.verify_files()
         if not replay or self.level == PATH:
             return
-        recorded = Replay(self, self._precisions(measurements.outputs()), is_strict=True)
-        with Progress(progress).task("Verify", len(self.steps)) as advance:
+        with failing_graphs(self), Progress(progress).task("Verify", len(self.steps)) as advance:
+            recorded = Replay(self, self._precisions(measurements.outputs()), is_strict=True)
             for _ in recorded.path_steps(0, len(self.steps), check_batches=self.level == SAMPLE):
                 advance()

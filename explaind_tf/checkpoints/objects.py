@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
 from explaind_tf.errors import RunFormatError
+from explaind_tf.runs.storage.tensor_bundle import check_bundle
 
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "VARIABLE_VALUE"
@@ -35,6 +36,7 @@ def read_objects(path: Path, prefix: Path, model: keras.Model) -> dict[int, np.n
     RunFormatError
         If the checkpoint is damaged, or holds weights that the model does not have.
     """
+    check_bundle(prefix)
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         graph = TrackableObjectGraph.FromString(reader.get_tensor(_GRAPH))

@@ -4,6 +4,7 @@ The model's own weights are not changed. Nothing is unpickled, and no configurat
 weights is read from a ``.keras`` archive, and only the variables from a SavedModel.
 """
 
+import math
 import tempfile
 import warnings
 import zipfile
@@ -11,14 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 
+from explaind_tf.checkpoints.hdf5_files import stored_weights
 from explaind_tf.checkpoints.objects import read_objects
 from explaind_tf.errors import RunFormatError
+from explaind_tf.runs.storage.archives import check_ratio
 
 _WEIGHTS_IN_ARCHIVE = "model.weights.h5"
+# Numbers of a file beside weights and twice as many, at most.
+_FEW = 10_000
 _FORMS = (
     ".weights.h5, .keras, .h5, the prefix of a tf.train.Checkpoint (there is a file PREFIX.index) or the directory of a "
     "SavedModel"
@@ -85,23 +89,34 @@ def _read(path: Path, model: keras.Model) -> dict[int, np.ndarray]:
 def _weights_of_archive(path: Path) -> Iterator[Path]:
     """Unpack only the file of weights of a ``.keras`` archive. It exists as long as the context."""
     with tempfile.TemporaryDirectory(prefix="explaind_tf-") as directory:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                yield Path(archive.extract(_WEIGHTS_IN_ARCHIVE, directory))
-        except KeyError as error:
-            raise RunFormatError(
-                f"{path} holds no {_WEIGHTS_IN_ARCHIVE}. Save the model in one file (without max_shard_size)."
-            ) from error
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise RunFormatError(
-                f"{path} is no readable .keras archive: {error}. Restore it from a copy, or leave this checkpoint out."
-            ) from error
+        yield _unpacked(path, directory)
+
+
+def _unpacked(path: Path, directory: str) -> Path:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            member = archive.getinfo(_WEIGHTS_IN_ARCHIVE)
+            check_ratio(member)
+            return Path(archive.extract(member, directory))
+    except KeyError as error:
+        raise RunFormatError(
+            f"{path} holds no {_WEIGHTS_IN_ARCHIVE}. Save the model in one file (without max_shard_size)."
+        ) from error
+    except (
+        Exception
+    ) as error:  # zipfile raises many kinds of errors for a damaged archive, or one with a password
+        raise RunFormatError(
+            f"{path} is no readable .keras archive: {error}. Restore it from a copy, or leave this checkpoint out."
+        ) from error
 
 
 def _read_hdf5(path: Path, file: Path, model: keras.Model) -> dict[int, np.ndarray]:
     """Read a file of weights as ``model.load_weights`` does, but into a scope that is discarded."""
     try:
-        stored = _stored_weights(file)
+        # Before Keras allocates anything. Besides weights, a file may hold values of metrics.
+        stored, own = stored_weights(file), sum(math.prod(variable.shape) for variable in model.variables)
+        if stored > 2 * own + _FEW:
+            raise ValueError(f"it holds {stored:,} weights, and the model has {own:,}")
         with keras.StatelessScope() as scope, warnings.catch_warnings():
             # Keras may skip weights with a warning. They are missing afterwards, which raises an error with their names.
             warnings.simplefilter("ignore")
@@ -126,21 +141,6 @@ def _skipped_optimizers(file: Path, model: keras.Model) -> dict[str, list[keras.
         return {}  # the form before Keras 3, with which optimizers are not loaded
     values = [value for layer in model._flatten_layers() for value in vars(layer).values()]
     return {"objects_to_skip": [v for v in values if isinstance(v, keras.optimizers.Optimizer)]}
-
-
-def _stored_weights(file: Path) -> int:
-    """Return the number of weights in a file, without those of optimizers."""
-    sizes: list[int] = []
-
-    def count(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        groups = name.split("/")
-        is_optimizers = any(part.endswith(("optimizer", "optimizer_weights")) for part in groups)
-        if isinstance(item, h5py.Dataset) and not is_optimizers:
-            sizes.append(item.size)
-
-    with h5py.File(file, "r") as stored:
-        stored.visititems(count)
-    return sum(sizes)
 
 
 def normalizations(model: keras.Model) -> list[keras.layers.Normalization]:

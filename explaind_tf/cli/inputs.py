@@ -1,17 +1,20 @@
 """Reads inputs for an attribution from a file or a TFDS split, and unpickles nothing."""
 
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, Final
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
+from numpy.lib import format as npy_format
 from numpy.lib.npyio import NpzFile
 
 from explaind_tf.runs.format import structure as struct
+from explaind_tf.runs.storage.archives import check_ratio
 
 LABELS: Final = "y"
 _INPUTS: Final = "x"
@@ -141,6 +144,8 @@ def _from_file(path: Path, names: Sequence[str], rows: slice) -> dict[str, np.nd
         # Opened here, since NumPy does not close a damaged file.
         with open(path, "rb") as file:
             arrays = _checked(np.load(file), NpzFile)
+            for name in {*names, LABELS} & set(arrays.files):
+                _check_size(arrays.zip, name)
             return _select(arrays.__getitem__, arrays.files, names, rows)
     except _DAMAGED as error:
         raise ValueError(
@@ -148,6 +153,22 @@ def _from_file(path: Path, names: Sequence[str], rows: slice) -> dict[str, np.nd
         ) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _check_size(archive: ZipFile, name: str) -> None:
+    """Refuse an array of an archive that does not hold the bytes that its header states: NumPy allocates them first."""
+    member = archive.getinfo(f"{name}.npy" if f"{name}.npy" in archive.namelist() else name)
+    check_ratio(member)
+    with archive.open(member) as opened:
+        header = npy_format.read_magic(opened)
+        read = npy_format.read_array_header_1_0 if header == (1, 0) else npy_format.read_array_header_2_0
+        shape, _, dtype = read(opened)
+        held = member.file_size - opened.tell()
+    # Pickled objects have no size. NumPy refuses them.
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != held:
+        raise ValueError(
+            f"{name} is to have the shape {shape} of {dtype}, but the file holds {held} bytes of it"
+        )
 
 
 def _checked(found: Any, kind: type) -> Any:

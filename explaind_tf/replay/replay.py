@@ -292,7 +292,7 @@ class Replay(PathReplay):
         )
         missed = float(np.linalg.norm(unexplained))
         causes = causes | changes_of(transition)
-        if missed > _LARGEST_UNEXPLAINED * largest:
+        if not missed <= _LARGEST_UNEXPLAINED * largest:  # NaN, too, explains nothing
             self._note_unexplained(step.number, missed / largest)
             causes[names.EXTERNAL] = causes[names.EXTERNAL] + unexplained
             missed = 0.0

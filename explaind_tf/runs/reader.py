@@ -21,6 +21,7 @@ from explaind_tf.runs.format.manifest import (
     read_manifest,
 )
 from explaind_tf.runs.format.step_records import Layout
+from explaind_tf.runs.graphs.agreement import require_agreement
 from explaind_tf.runs.graphs.checked_load import findings_of
 from explaind_tf.runs.graphs.loaded import ForwardGraph, Graphs
 from explaind_tf.runs.graphs.training_graph import TrainingGraph
@@ -30,9 +31,12 @@ from explaind_tf.runs.steps import StepStore, forget_without_samples
 from explaind_tf.runs.storage.digests import FileDigest, checked_tree, require_inside
 from explaind_tf.runs.storage.files import AnyPath, as_path
 from explaind_tf.runs.storage.records import RecordFile, file_sha256
+from explaind_tf.runs.storage.tensor_bundle import check_bundle
 from explaind_tf.runs.weight_path import WeightPath
 from explaind_tf.terms import Source
 
+# Common prefix of a SavedModel's files of variables.
+_VARIABLES = Path("variables", "variables")
 _SHARD = re.compile(f"({STEPS}|{SAMPLES})-.*[.]tfrecord")
 
 
@@ -81,6 +85,11 @@ class RecordedRun(WeightPath):
         load = partial(_load_training, self.run_dir / constants.GRAPHS_DIR, self.manifest.graphs, trust_graph)
         replay = KeyframeReplay(load, self._samples.take_flat, str(self.run_dir))
         self.step_store = StepStore(steps, layout, replay)
+        if len(self._samples) < self.step_store.sample_count:
+            raise RunFormatError(
+                f"{samples[-1].path} lacks samples that a step names: the files hold {len(self._samples)}, and there were "
+                f"{self.step_store.sample_count} when the last step was written. Restore it from a copy."
+            )
         self.leftovers = self._unnamed_shards()
         if not self.is_complete:
             self._warn_cut_short(lost)
@@ -171,12 +180,18 @@ class RecordedRun(WeightPath):
     def graphs(self) -> Graphs | ForwardGraph:
         """The model as pure functions. They are loaded on first use, after a check of their files."""
         with self._checked_graphs() as directory:
+            check_bundle(directory / _VARIABLES)
             trust = self._trust_graph
-            return (
+            graphs = (
                 Graphs(directory, trust=trust)
                 if self.level == SAMPLE
                 else ForwardGraph.load(directory, trust=trust)
             )
+        try:
+            require_agreement(graphs.signatures, self.manifest)
+        except RunFormatError as error:
+            raise RunFormatError(f"{self.run_dir / constants.GRAPHS_DIR}: {error}") from error
+        return graphs
 
     @cached_property
     def unlisted_operations(self) -> list[str]:
@@ -221,6 +236,11 @@ class RecordedRun(WeightPath):
                     f"{path} is not the file that was recorded: its SHA-256 differs from the manifest's. "
                     f"Restore it from a copy."
                 )
+        if self.is_complete and len(self.samples) > self.step_store.sample_count:
+            raise RunFormatError(
+                f"{self.run_dir} holds {len(self.samples)} samples, and there were {self.step_store.sample_count} when its "
+                f"last step was written: samples were added later. Restore it from a copy."
+            )
         for row in range(len(self.samples)):
             self.samples.read(row)
         for step in self.steps:
@@ -245,4 +265,5 @@ class RecordedRun(WeightPath):
 
 def _load_training(graphs: AnyPath, expected: Sequence[FileDigest], trust: bool) -> TrainingGraph:
     with checked_tree(graphs, expected) as directory:
+        check_bundle(directory / constants.TRAINING_DIR / _VARIABLES)
         return TrainingGraph(directory / constants.TRAINING_DIR, trust=trust)

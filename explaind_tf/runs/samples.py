@@ -22,6 +22,9 @@ SampleId = int | str
 # Memory for samples that were read once, in order of the rows. The other samples are read each time. Small samples gain
 # most: reading them takes long compared with training on them, and many of them fit.
 _CACHE_BYTES = 32 * 2**20
+# A batch may hold a sample several times, but hardly all samples so often. Smaller batches may.
+_MOST_TIMES = 16
+_BATCH_BYTES = 2**29
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,7 @@ class SampleStore:
                 f"{len(self)} samples. Restore it from a copy."
             )
         rows = np.asarray(rows, np.int64)
+        self._refuse_too_large(rows)
         if self._cache is None:
             self._make_cache()
         assert self._cache is not None
@@ -187,6 +191,20 @@ class SampleStore:
             stacked = [np.stack(arrays) for arrays in zip(*samples, strict=True)]
         split = len(struct.leaves(self._inputs))
         return stacked[:split], stacked[split:]
+
+    def _refuse_too_large(self, rows: np.ndarray) -> None:
+        """Refuse a batch that names samples so often that it is far larger than the files."""
+        found, counts = np.unique(rows, return_counts=True)
+        if len(found) == len(rows):
+            return
+        most = max(_BATCH_BYTES, _MOST_TIMES * self.records.size)
+        sizes = (self.records.bytes_of(int(row)) for row in found)
+        size = sum(int(count) * size for count, size in zip(counts, sizes, strict=True))
+        if size > most:
+            raise RunFormatError(
+                f"{self.records.files[0].path}: a step names {len(rows):,} samples, several of them often. Together they "
+                f"have {size:,} bytes, and no batch of these files may have more than {most:,}. Restore it from a copy."
+            )
 
     def _read_flat(self, row: int) -> list[np.ndarray]:
         sample = self.read(int(row))

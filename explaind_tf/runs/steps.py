@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from explaind_tf.errors import RunFormatError
+from explaind_tf.runs.format.possible_numbers import check_numbers
 from explaind_tf.runs.format.step_records import END, REWIND, START, STEP, Layout, Snapshot, StepRecord
 from explaind_tf.runs.keyframes import KeyframeReplay
 from explaind_tf.runs.storage.records import RecordFile, RecordSeries
@@ -151,7 +152,9 @@ def forget_without_samples(files: Sequence[RecordFile], layout: Layout, sample_c
 def _decode(layout: Layout, file: RecordFile, index: int) -> StepRecord:
     example = file.read_example(index)
     try:
-        return layout.decode(example)
+        record = layout.decode(example)
+        check_numbers(record, layout)
+        return record
     except RunFormatError as error:
         raise RunFormatError(
             f"{file.path}: record {index} is damaged: {error}. Restore the file from a copy."
@@ -188,7 +191,8 @@ class StepStore:
                 f"{files[0].path} holds no record: the run was cut short before its first step. Record it again."
             )
         self._indices = self._joined()
-        self.start: Snapshot = self._record(0).known
+        self._start: Snapshot | None = None
+        self._start = self.start = self._record(0).known
         self._has_end = len(self._indices) > 1 and self._read(len(self._indices) - 1).kind == END
 
     def _joined(self) -> np.ndarray:
@@ -309,6 +313,14 @@ class StepStore:
             raise RunFormatError(
                 f"{where} lacks the weights from before training. Restore the file from a copy."
             )
+        if self._start is not None and record.snapshot is not None:
+            for name in ("momentum", "second_moment"):
+                if (getattr(record.snapshot, name) is None) != (getattr(self._start, name) is None):
+                    raise RunFormatError(
+                        f"{where} (step {record.step}) and the record from before training differ in whether there is a "
+                        f"{name.replace('_', ' ')}. An optimizer has one in each step or in none: restore the file from a "
+                        f"copy."
+                    )
         return record
 
     def step(self, number: int) -> StepRecord:
@@ -328,6 +340,11 @@ class StepStore:
     def closing(self) -> StepRecord | None:
         """The record of what happened after the last step; None if there is none."""
         return self.recorded(len(self)) if self._has_end else None
+
+    @property
+    def sample_count(self) -> int:
+        """Number of samples that the run had when its last record was written."""
+        return self.recorded(len(self._indices) - 2).sample_count
 
     def last(self) -> Snapshot:
         """Return the snapshot after the last step."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import explaind_tf as xtf
 from explaind_tf import RunFormatError
@@ -128,7 +129,17 @@ class TestShards:
 
     def test_step_with_rows_that_were_never_stored_is_refused(self, copied: Path):
         rewrite(copied, SAMPLES, read_records(copied / SAMPLES)[:-1])
-        with pytest.raises(RunFormatError, match=r"step 2 names no samples, or samples .*\(9 rows\)"):
+        with pytest.raises(
+            RunFormatError, match=rf"{SAMPLES} lacks samples that a step names: the files hold 9, .* 10 "
+        ):
+            RecordedRun(copied)
+
+    def test_samples_that_were_there_after_the_last_step_are_refused(self, copied: Path):
+        more = read_records(copied / SAMPLES)
+        example = tf.train.Example.FromString(more[0])
+        example.features.feature["row"].int64_list.value[:] = [len(more)]
+        rewrite(copied, SAMPLES, [*more, example.SerializeToString()])
+        with pytest.raises(RunFormatError, match="holds 11 samples, and there were 10"):
             RecordedRun(copied).verify_files()
 
 

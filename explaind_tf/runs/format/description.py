@@ -80,6 +80,12 @@ class OptimizerSettings:
             "optimizer must give a law and its constants",
         )
         expect(isinstance(body["second_moment"], bool), "optimizer.second_moment must be true or false")
+        for name, value in constants.items():
+            # Larger whole numbers than these cannot be computed with.
+            expect(
+                not isinstance(value, int) or -(2**63) <= value < 2**63,
+                f"optimizer.constants.{short(name)}={short(value)} is too large",
+            )
         accumulates, clipvalue = body["accumulates"], body["clipvalue"]
         expect(
             is_count(accumulates) and accumulates > 0,
@@ -87,7 +93,7 @@ class OptimizerSettings:
         )
         kept = body.get("ema_momentum")
         for name, value in (("clipvalue", clipvalue), ("ema_momentum", kept)):
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            is_number = isinstance(value, float) or (type(value) is int and -(2**63) <= value < 2**63)
             expect(value is None or is_number, f"optimizer.{name}={short(value)} must be null or a number")
         return cls(law, constants, body["second_moment"], accumulates, clipvalue, kept)
 

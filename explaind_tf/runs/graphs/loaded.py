@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from explaind_tf.errors import RunFormatError
+from explaind_tf.runs.graphs.agreement import Signature
 from explaind_tf.runs.graphs.canonical import graph_digest
 from explaind_tf.runs.graphs.checked_load import load_checked
 from explaind_tf.runs.graphs.custom_gradients import obey, recorded_gradients, without_registered
@@ -218,6 +219,10 @@ class Graphs:
 
     def _take_functions(self) -> None:
         forward = self._function(FORWARD)
+        names = (FORWARD, SAMPLE_LOSSES, TOKEN_LOSSES, LOSS_SCALES, PENALTY)
+        self.signatures = {
+            name: Signature.of(self._function(name)) for name in names if hasattr(self._module, name)
+        }
         tokens = self._function(TOKEN_LOSSES) if hasattr(self._module, TOKEN_LOSSES) else None
         self.token_count = None if tokens is None else tokens.outputs[0].shape[1]
         gradients = {
@@ -255,6 +260,7 @@ class ForwardGraph:
     token_count: int | None = None
 
     def __init__(self, forward: Any) -> None:
+        self.signatures = {FORWARD: Signature.of(forward)}
         self.functions = RunFunctions(InlinedFunction.of(forward).seen_through())
         self.forward_bytes_per_input = _float_bytes_per_row(forward)
 
@@ -268,6 +274,10 @@ class ForwardGraph:
             If the directory does not hold one.
         """
         module = _loaded(path, (FORWARD,), trust)
+        if hasattr(module, SAMPLE_LOSSES):
+            raise RunFormatError(
+                f"{path} holds losses of samples, but the manifest says that this run has none. Restore both from a copy."
+            )
         try:
             return cls(saved_function(module.forward))
         except (AttributeError, IndexError, TypeError, ValueError) as error:

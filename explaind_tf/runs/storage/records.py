@@ -268,6 +268,10 @@ class RecordFile:
     def __len__(self) -> int:
         return len(self._offsets) if self._expected is None else self._expected
 
+    def bytes_of(self, index: int) -> int:
+        """Return the bytes of the data of record ``index``. Only headers are read."""
+        return self._place(index)[1]
+
     def read(self, index: int) -> bytes:
         """Return the data of record ``index``.
 
@@ -353,6 +357,11 @@ class RecordSeries:
         """Name the file and the place of a record, for messages."""
         file, local = self.locate(index)
         return f"{file.path}: record {local}"
+
+    def bytes_of(self, index: int) -> int:
+        """Return the bytes of the data of a record. This reads nothing."""
+        file, local = self.locate(index)
+        return file.bytes_of(local)
 
     def read_example(self, index: int) -> tf.train.Example:
         """Return record ``index`` as a ``tf.train.Example``.
