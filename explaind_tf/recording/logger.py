@@ -94,7 +94,8 @@ class PathLogger(keras.callbacks.Callback):
 
     A keyframe holds the weights θ, the moments m and v, the non-trainable variables and the rows of the
     samples in the batch: 12 bytes per weight in float32. A training that the ledger could not account for is refused
-    with a ``RefusedError`` when it begins or at its first step.
+    with a ``RefusedError`` when it begins or at its first step. If weights become NaN or infinite in a later step, training
+    goes on without being recorded: a ``RuntimeWarning`` says where it began, and the run is complete up to the step before.
 
     A URL must name an object store that fsspec knows, with its package installed. Objects cannot be appended to, so steps
     are written to a temporary local directory first. They are uploaded with a new manifest when they are a minute old or
