@@ -58,7 +58,8 @@ def open_run(run_dir: str | AnyPath, *, trust_graph: bool = False) -> "Run":
     Warns
     -----
     UserWarning
-        If the recording was cut short. The run is opened up to its last whole step whose samples are there.
+        If the recording was cut short. The run is opened up to its last whole step whose samples are there. Also if weights
+        became NaN or infinite in training: the run holds the steps before.
     """
     return Run(run_dir, trust_graph=trust_graph)
 

@@ -21,11 +21,11 @@ from explaind_tf.recording.observing.batches import BatchForm
 from explaind_tf.recording.observing.tap import Tap
 from explaind_tf.recording.observing.watched_step import WatchedStep
 from explaind_tf.recording.recording_options import OnError, RecordingOptions
+from explaind_tf.recording.resuming import opened_to_resume
 from explaind_tf.recording.session import Session
 from explaind_tf.recording.session_state import Training
 from explaind_tf.recording.step_clock import StepClock
 from explaind_tf.recording.writing.places import refuse_used_directory
-from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.storage.files import AnyPath, as_path, free_bytes, refresh
 
 # TensorFlow writes the graphs and raises its own errors. Keras would take one of them, OutOfRangeError, for the end of
@@ -94,7 +94,8 @@ class PathLogger(keras.callbacks.Callback):
 
     A keyframe holds the weights θ, the moments m and v, the non-trainable variables and the rows of the
     samples in the batch: 12 bytes per weight in float32. A training that the ledger could not account for is refused
-    with a ``RefusedError`` when it begins or at its first step.
+    with a ``RefusedError`` when it begins or at its first step. If weights become NaN or infinite in a later step, training
+    goes on without being recorded: a ``RuntimeWarning`` says where it began, and the run is complete up to the step before.
 
     A URL must name an object store that fsspec knows, with its package installed. Objects cannot be appended to, so steps
     are written to a temporary local directory first. They are uploaded with a new manifest when they are a minute old or
@@ -135,6 +136,7 @@ class PathLogger(keras.callbacks.Callback):
         self._watched: WatchedStep | None = None
         self._session: Session | None = None
         self._unrecorded = ""  # why no more steps are recorded
+        self._refuses_fits = False  # whether that is a reason to refuse a further fit
         self._clock = StepClock()
         self._refuse_used()
 
@@ -288,7 +290,7 @@ class PathLogger(keras.callbacks.Callback):
         checks.check_variables(model)
         per_epoch = (self.params or {}).get("steps")  # a loop of one's own has no parameters
         planned = None if per_epoch is None else Planned(per_epoch * self.params["epochs"], per_epoch)
-        run = _cut_short(self.run_dir) if self._resumes else None
+        run = opened_to_resume(self.run_dir) if self._resumes else None
         training = Training(self.model, model, checks.known_optimizer(self.model, model), self._watched)
         standing = checks.standing_of(self.model, training.optimizer, self._options, run)
         self._session = Session(training, self._tap, self.run_dir, self._options, planned, standing, run)
@@ -374,18 +376,17 @@ class PathLogger(keras.callbacks.Callback):
 
     def _fail(self, error: OSError | tf.errors.OpError) -> None:
         assert self._session is not None  # it is what failed
-        self._unrecorded = after_failure(self.run_dir)
+        self._unrecorded, self._refuses_fits = after_failure(self.run_dir), self._options.on_error == "raise"
         self._session.close()
         message = failure(error, self.run_dir, *self._session.kept_steps)
-        if self._options.on_error == "raise":
+        if self._refuses_fits:
             code = error.errno if isinstance(error, OSError) else None
             raise OSError(code or errno.EIO, message) from error
         warnings.warn(f"{message} {NOT_RECORDED}", stacklevel=2)
 
     def _refuse_after_end(self) -> None:
         """Refuse a further fit, or warn that it is not recorded."""
-        assert self._session is not None  # it has ended
-        if self._options.on_error == "raise" and self._session.divergence is None:
+        if self._refuses_fits:
             raise RefusedError(self._unrecorded)
         warnings.warn(f"{self._unrecorded} {NOT_RECORDED}", stacklevel=2)
 
@@ -397,9 +398,3 @@ def _as_tensors(x: Any, y: Any, sample_weight: Any) -> Any:
     """Return a batch in the form in which ``train_step`` receives it."""
     data = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
     return tf.nest.map_structure(lambda part: None if part is None else tf.convert_to_tensor(part), data)
-
-
-def _cut_short(run_dir: AnyPath) -> RecordedRun:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # no need to warn that the run was cut short: it is being resumed
-        return RecordedRun(run_dir)

@@ -4,6 +4,8 @@
 there, so the recording does, too.
 """
 
+import warnings
+
 import numpy as np
 
 from explaind_tf.errors import RefusedError
@@ -11,6 +13,14 @@ from explaind_tf.recording.observing.weight_observer import WeightObserver
 from explaind_tf.recording.session_state import Position
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.format.step_records import REWIND, Snapshot, StepRecord
+from explaind_tf.runs.storage.files import AnyPath
+
+
+def opened_to_resume(run_dir: AnyPath) -> RecordedRun:
+    """Open a run that is being resumed. Where it was cut short or diverged is no reason to warn then."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return RecordedRun(run_dir)
 
 
 def resume_at(run: RecordedRun, observer: WeightObserver) -> Position:
