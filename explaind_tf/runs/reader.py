@@ -23,6 +23,7 @@ from explaind_tf.runs.format.manifest import (
 from explaind_tf.runs.format.step_records import Layout
 from explaind_tf.runs.graphs.agreement import require_agreement
 from explaind_tf.runs.graphs.loaded import ForwardGraph, Graphs
+from explaind_tf.runs.graphs.possible_sizes import check_sizes
 from explaind_tf.runs.graphs.training_graph import TrainingGraph
 from explaind_tf.runs.keyframes import KeyframeReplay
 from explaind_tf.runs.samples import SampleStore
@@ -173,6 +174,7 @@ class RecordedRun(WeightPath):
     def graphs(self) -> Graphs | ForwardGraph:
         """The model as pure functions. They are loaded on first use, after a check of their files."""
         with self._checked_graphs() as directory:
+            check_sizes(directory)
             check_bundle(directory / _VARIABLES)
             graphs = Graphs(directory) if self.level == SAMPLE else ForwardGraph.load(directory)
         try:
@@ -246,5 +248,6 @@ class RecordedRun(WeightPath):
 
 def _load_training(graphs: AnyPath, expected: Sequence[FileDigest]) -> TrainingGraph:
     with checked_tree(graphs, expected) as directory:
+        check_sizes(directory / constants.TRAINING_DIR)
         check_bundle(directory / constants.TRAINING_DIR / _VARIABLES)
         return TrainingGraph(directory / constants.TRAINING_DIR)
