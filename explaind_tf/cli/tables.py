@@ -60,7 +60,7 @@ def run_table(facts: Facts) -> Table:
     }
     for what, value in rows.items():
         if value:
-            table.add_row(what, escape(str(value)))
+            table.add_row(what, escape(_printable(str(value))))
     return table
 
 
@@ -71,8 +71,16 @@ def _divergence(found: Facts | None) -> str:
 def _fact(name: str, value: Any) -> str:
     """Return a fact in words, with its parts."""
     if isinstance(value, dict):
-        return f"{name.replace('_', ' ')}: " + ", ".join(f"{key} {part:.2g}" for key, part in value.items())
-    return f"{name} {', '.join(value) if isinstance(value, list) else value}"
+        parts = (
+            f"{key} {part:.2g}" if isinstance(part, float) else f"{key} {part}" for key, part in value.items()
+        )
+        return f"{name.replace('_', ' ')}: {', '.join(parts)}"
+    return f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}"
+
+
+def _printable(text: str) -> str:
+    """Return a text in which what controls a terminal is written out. A run's names may hold it."""
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
 def _tensor(tensor: Facts) -> str:

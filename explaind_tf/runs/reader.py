@@ -31,12 +31,9 @@ from explaind_tf.runs.steps import StepStore, forget_without_samples
 from explaind_tf.runs.storage.digests import FileDigest, checked_tree, require_inside
 from explaind_tf.runs.storage.files import AnyPath, as_path
 from explaind_tf.runs.storage.records import RecordFile, file_sha256
-from explaind_tf.runs.storage.tensor_bundle import check_bundle
 from explaind_tf.runs.weight_path import WeightPath
 from explaind_tf.terms import Source
 
-# Common prefix of a SavedModel's files of variables.
-_VARIABLES = Path("variables", "variables")
 _SHARD = re.compile(f"({STEPS}|{SAMPLES})-.*[.]tfrecord")
 
 
@@ -180,7 +177,6 @@ class RecordedRun(WeightPath):
     def graphs(self) -> Graphs | ForwardGraph:
         """The model as pure functions. They are loaded on first use, after a check of their files."""
         with self._checked_graphs() as directory:
-            check_bundle(directory / _VARIABLES)
             trust = self._trust_graph
             graphs = (
                 Graphs(directory, trust=trust)
@@ -265,5 +261,4 @@ class RecordedRun(WeightPath):
 
 def _load_training(graphs: AnyPath, expected: Sequence[FileDigest], trust: bool) -> TrainingGraph:
     with checked_tree(graphs, expected) as directory:
-        check_bundle(directory / constants.TRAINING_DIR / _VARIABLES)
         return TrainingGraph(directory / constants.TRAINING_DIR, trust=trust)

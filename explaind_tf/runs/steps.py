@@ -266,6 +266,11 @@ class StepStore:
         if position == len(self) and self._has_end:
             end = self._as_recorded(position + 1)
             if end.theta_before is None and end.state_before is None:
+                if end.known.digest() != record.digest:
+                    raise RunFormatError(
+                        f"{self.records.where(self._indices[-1])} holds other weights than the last step led to: nothing "
+                        f"changed them after it. Restore the file from a copy."
+                    )
                 # Nothing changed after the last step, so the recorded snapshot is used: training again may have drifted.
                 return replace(record, snapshot=end.snapshot)
         return record

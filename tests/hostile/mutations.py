@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from explaind_tf.runs.fingerprints import fingerprint
 from tests.hostile import odd
@@ -179,8 +180,19 @@ def record_bytes(rng: random.Random, run: RunFiles) -> tuple[str, RunFiles]:
     file = rng.choice((STEPS, SAMPLES))
     records = run.records(file)
     which = rng.randrange(len(records))
-    records[which] = odd.flipped(rng, records[which])
-    return f"{file.split('-')[0]}: bytes of a record", run.with_records(file, records)
+    before = records[which]
+    records[which] = odd.flipped(rng, before)
+    return f"{file.split('-')[0]}: {_changed_field(before, records[which])}", run.with_records(file, records)
+
+
+def _changed_field(before: bytes, after: bytes) -> str:
+    """Return the field in which two records differ, if it is one."""
+    try:
+        one, two = (tf.train.Example.FromString(data).features.feature for data in (before, after))
+    except DecodeError:
+        return "bytes of a record"
+    names = [name for name in {*one, *two} if name not in one or name not in two or one[name] != two[name]]
+    return names[0] if len(names) == 1 else "bytes of a record"
 
 
 def record_order(rng: random.Random, run: RunFiles) -> tuple[str, RunFiles]:

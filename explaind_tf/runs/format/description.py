@@ -82,9 +82,10 @@ class OptimizerSettings:
         expect(isinstance(body["second_moment"], bool), "optimizer.second_moment must be true or false")
         for name, value in constants.items():
             # Larger whole numbers than these cannot be computed with.
+            is_number = isinstance(value, float) or (isinstance(value, int) and -(2**63) <= value < 2**63)
             expect(
-                not isinstance(value, int) or -(2**63) <= value < 2**63,
-                f"optimizer.constants.{short(name)}={short(value)} is too large",
+                is_number or isinstance(value, (str, type(None))),
+                f"optimizer.constants.{short(name)}={short(value)} must be a number, a bool or a text",
             )
         accumulates, clipvalue = body["accumulates"], body["clipvalue"]
         expect(
@@ -178,6 +179,7 @@ class RunDescription:
         for key in ("variables", "state", "optimizer_state"):
             expect(isinstance(body[key], list), f"{key} must be a list")
         optimizer = OptimizerSettings.from_json(body["optimizer"])
+        _check_losses(body["loss"])
         variables = tuple(_variable_from_json(item) for item in body["variables"])
         paths = [variable.path for variable in variables]
         expect(len(set(paths)) == len(paths), "it names a variable twice")
@@ -213,6 +215,24 @@ def _level_from_json(body: dict[str, Any]) -> dict[str, Any]:
         return {}
     expect(body["level"] in LEVELS, f"level={short(body['level'])} must be one of {', '.join(LEVELS)}")
     return {"level": body["level"], "level_reason": text(body, "level_reason")}
+
+
+def _check_losses(loss: dict[str, Any]) -> None:
+    """Check the entry of the losses. Those of a run without losses of samples are not known."""
+    losses = loss.get("losses", [])
+    are_named = isinstance(losses, list) and all(
+        isinstance(item, dict)
+        and isinstance(item.get("name"), str)
+        and isinstance(item.get("reduction"), str)
+        for item in losses
+    )
+    expect(
+        are_named, f"loss.losses={short(losses)} must be a list of losses, each with its name and reduction"
+    )
+    expect(
+        isinstance(loss.get("has_regularizer", False), bool),
+        f"loss.has_regularizer={short(loss.get('has_regularizer'))} must be true or false",
+    )
 
 
 def _variable_from_json(item: dict[str, Any]) -> VariableSpec:

@@ -5,19 +5,16 @@ best loss so far may begin at infinity.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.expect import expect
-
-if TYPE_CHECKING:
-    from explaind_tf.runs.format.step_records import Layout, StepRecord
+from explaind_tf.runs.format.step_records import END, Layout, StepRecord
 
 
-def check_numbers(record: "StepRecord", layout: "Layout") -> None:
+def check_numbers(record: StepRecord, layout: Layout) -> None:
     """Refuse a record with numbers that no training leaves there.
 
     Raises
@@ -31,11 +28,13 @@ def check_numbers(record: "StepRecord", layout: "Layout") -> None:
         _check_vectors(record, layout.variables)
         if record.snapshot is not None:
             _check_others(record.snapshot.optimizer, layout.optimizer)
+        if record.kind == END:
+            _check_end(record)
     except RunFormatError as error:
         raise RunFormatError(f"{record.kind} {record.step}: {str(error).removesuffix('.')}") from None
 
 
-def _check_counts(record: "StepRecord") -> None:
+def _check_counts(record: StepRecord) -> None:
     expect(record.sample_count >= 0, f"it counts {record.sample_count} samples; a count cannot be negative")
     if record.updates:
         expect(
@@ -50,7 +49,7 @@ def _check_counts(record: "StepRecord") -> None:
         expect(fits, f"clip_factors={factors} must be numbers from 0 to 1")
 
 
-def _check_batch(record: "StepRecord") -> None:
+def _check_batch(record: StepRecord) -> None:
     rows = record.rows
     if rows.size:
         low, high = int(rows.min()), int(rows.max())
@@ -63,7 +62,7 @@ def _check_batch(record: "StepRecord") -> None:
             expect(_are_finite(weights), "weights of its samples are NaN or infinite")
 
 
-def _check_vectors(record: "StepRecord", variables: Sequence[VariableSpec]) -> None:
+def _check_vectors(record: StepRecord, variables: Sequence[VariableSpec]) -> None:
     for what, vector in _weights(record):
         if vector is not None and not _are_finite(vector):
             path = _at(variables, int(np.argmin(np.isfinite(vector))))
@@ -75,7 +74,20 @@ def _check_vectors(record: "StepRecord", variables: Sequence[VariableSpec]) -> N
         )
 
 
-def _weights(record: "StepRecord") -> Iterator[tuple[str, np.ndarray | None]]:
+def _check_end(record: StepRecord) -> None:
+    """Check that what something set after the last step is what there was at the end."""
+    if record.snapshot is None:
+        raise RunFormatError("it lacks the weights at the end")
+    end = record.snapshot
+    pairs = [] if record.theta_before is None else [(record.theta_before, end.theta)]
+    pairs += [] if record.state_before is None else zip(record.state_before, end.state, strict=True)
+    expect(
+        all(before.tobytes() == after.tobytes() for before, after in pairs),
+        "the weights or the state that something set are not those at the end",
+    )
+
+
+def _weights(record: StepRecord) -> Iterator[tuple[str, np.ndarray | None]]:
     if record.snapshot is not None:
         yield "the weights", record.snapshot.theta
         yield "the momentum", record.snapshot.momentum

@@ -12,6 +12,8 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.graphs.inspection import Finding, in_meta_graph, savers_of, told
+from explaind_tf.runs.graphs.possible_sizes import check_sizes
+from explaind_tf.runs.storage.tensor_bundle import check_bundle
 
 _GRAPH_FILE = "saved_model.pb"
 _VARIABLES = "variables"
@@ -30,11 +32,17 @@ def load_checked(path: Path, *, trust: bool = False) -> Any:
     Raises
     ------
     RunFormatError
-        If it is no such SavedModel, or holds other operations. The message names them.
+        If it is no such SavedModel, states sizes that cannot be, or holds other operations. The message names them.
     """
+    saved = parsed(path)
+    check_sizes(saved, str(path / _GRAPH_FILE))
+    has_variables = any(
+        n.WhichOneof("kind") == "variable" for n in saved.meta_graphs[0].object_graph_def.nodes
+    )
+    if has_variables:
+        check_bundle(path / _VARIABLES / _VARIABLES)
     if trust:
         return tf.saved_model.load(str(path))
-    saved = parsed(path)
     findings = in_meta_graph(saved.meta_graphs[0])
     if findings:
         raise RunFormatError(
@@ -44,9 +52,6 @@ def load_checked(path: Path, *, trust: bool = False) -> Any:
     with tempfile.TemporaryDirectory(prefix="explaind_tf-") as directory:
         copy = Path(directory)
         (copy / _GRAPH_FILE).write_bytes(stripped(saved).SerializeToString())
-        has_variables = any(
-            n.WhichOneof("kind") == "variable" for n in saved.meta_graphs[0].object_graph_def.nodes
-        )
         if has_variables:
             shutil.copytree(path / _VARIABLES, copy / _VARIABLES, copy_function=_link_or_copy)
         # Without variables, there are no values to read.

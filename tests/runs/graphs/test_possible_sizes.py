@@ -1,0 +1,65 @@
+"""Sizes in a SavedModel: what TensorFlow would take memory or time for is refused before it is asked."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+from explaind_tf.errors import RunFormatError
+from explaind_tf.runs.graphs.possible_sizes import check_sizes
+
+
+@pytest.fixture
+def saved() -> SavedModel:
+    """A SavedModel of one function, with a constant of equal values and an operation that returns a list."""
+    model = SavedModel()
+    graph = model.meta_graphs.add().graph_def
+    nodes = graph.library.function.add().node_def
+    constant = nodes.add(name="zeros", op="Const").attr["value"].tensor
+    constant.dtype = tf.float32.as_datatype_enum
+    constant.tensor_shape.dim.add(size=1000)
+    constant.float_val.append(0)
+    nodes.add(name="parts", op="Unpack").attr["num"].i = 2
+    return model
+
+
+def nodes_of(saved: SavedModel) -> Any:
+    return saved.meta_graphs[0].graph_def.library.function[0].node_def
+
+
+def size(nodes: Any, value: int) -> None:
+    nodes[0].attr["value"].tensor.tensor_shape.dim[0].size = value
+
+
+def masks(nodes: Any) -> None:
+    size(nodes, 2**26)
+    for _ in range(4):
+        nodes.add().CopyFrom(nodes[0])
+
+
+def test_sizes_of_models_are_possible(saved: SavedModel):
+    check_sizes(saved, "file")
+    size(nodes_of(saved), 2**26)
+    check_sizes(saved, "file")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda nodes: size(nodes, 2**40), r"'zeros' \(Const\).*bytes are not stored"),
+        (lambda nodes: size(nodes, -1), "sizes must be from 0"),
+        (masks, "with those before it"),
+        (
+            lambda nodes: setattr(nodes[1].attr["num"], "i", 2**62),
+            r"'parts' \(Unpack\).*num=4611686018427387904",
+        ),
+        (lambda nodes: setattr(nodes[1].attr["num"], "i", -1), "num=-1"),
+        (lambda nodes: setattr(nodes[0].attr["value"].tensor, "dtype", 99), "unknown type, number 99"),
+    ],
+)
+def test_sizes_that_cannot_be(saved: SavedModel, edit: Callable[[Any], Any], message: str):
+    edit(nodes_of(saved))
+    with pytest.raises(RunFormatError, match=message):
+        check_sizes(saved, "file")
