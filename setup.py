@@ -26,6 +26,8 @@ TEST = [
     *EXPERIMENTS,
     # Reads docstrings as the documentation does.
     "griffelib>=2",
+    # Watches over the processes that try hostile runs.
+    "psutil>=5.9",
     # Drives Debian's Chromium, which opens the report.
     "playwright>=1.49",
     *TENSORBOARD,

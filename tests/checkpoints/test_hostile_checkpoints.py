@@ -66,17 +66,16 @@ def squeezed(file: h5py.File, path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("put", "message"),
+    ("form", "put", "message"),
     [
-        (external_link, "vars/0' is a link to another file"),
-        (soft_link, "vars/0' is a link to another place"),
-        (external_storage, "vars/0' are in other files"),
-        (virtual, "vars/0' are in other files"),
-        (unwritten, r"vars/0' is to have the shape \(1048576, 1048576\).*holds 0 bytes"),
-        (squeezed, "it holds 1,048,.* weights, and the model has"),
+        ("weights", external_link, "vars/0' is a link to another file"),
+        ("weights", soft_link, "vars/0' is a link to another place"),
+        ("weights", external_storage, "vars/0' are in other files"),
+        ("weights", virtual, "vars/0' are in other files"),
+        ("weights", unwritten, r"vars/0' is to have the shape \(1048576, 1048576\).*holds 0 bytes"),
+        ("keras", squeezed, "it holds 1,048,.* weights, and the model has"),
     ],
 )
-@pytest.mark.parametrize("form", ["weights", "keras"])
 def test_hdf5_that_leads_elsewhere_or_holds_less_than_it_says(saved, tmp_path, form, put, message):
     other = saved[0] / "w-1.weights.h5"
 
