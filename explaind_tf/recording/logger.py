@@ -14,7 +14,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from explaind_tf import constants
-from explaind_tf.errors import RefusedError
+from explaind_tf.errors import OtherWriterError, RefusedError
 from explaind_tf.levels import MEANING, SAMPLE, Level
 from explaind_tf.recording import checks
 from explaind_tf.recording.forecast import Planned, describe
@@ -101,9 +101,12 @@ class PathLogger(keras.callbacks.Callback):
     A URL must name an object store that fsspec knows, with its package installed. Objects cannot be appended to, so steps
     are written to a temporary local directory first. They are uploaded with a new manifest when they are a minute old or
     256 MiB, and training waits for the upload. A manifest refers only to whole objects. Unlike in a local directory, steps
-    that wait for upload are lost if the process ends. Nothing locks out other writers. A writer that finds the manifest of
-    another one stops with a ``RefusedError``, but two writers that commit at the same moment may not notice. The free space
-    is not known, so ``every="auto"`` needs a budget.
+    that wait for upload are lost if the process ends: :attr:`kept_steps` does not count them. The free space is not known,
+    so ``every="auto"`` needs a budget.
+
+    A run has one writer at a time. A second one is refused with an ``OtherWriterError``, a ``RefusedError``. In a local
+    directory the operating system holds the lock. At a URL the object ``writer.json`` names the writer. If that process is
+    killed, the run can be continued at once on the same machine, and from another one two minutes later.
 
     Examples
     --------
@@ -137,6 +140,7 @@ class PathLogger(keras.callbacks.Callback):
         self._watched: WatchedStep | None = None
         self._session: Session | None = None
         self._has_failed = False
+        self._kept = 0
         self._clock: list[tuple[float, float]] = []  # seconds of training and of recording
         self._began = 0.0
         self._refuse_used()
@@ -322,6 +326,8 @@ class PathLogger(keras.callbacks.Callback):
             self._session.after_execution()
         except FileExistsError:  # another program has used the directory first
             raise
+        except OtherWriterError as error:
+            self._give_way(error)
         except _CANNOT_WRITE as error:
             self._fail(error)
         standing = self._session.standing
@@ -354,6 +360,9 @@ class PathLogger(keras.callbacks.Callback):
             return
         try:
             summary = self._session.finish(self._seconds())
+        except OtherWriterError as error:
+            self._give_way(error)
+            return
         except _CANNOT_WRITE as error:
             self._fail(error)
             return
@@ -370,6 +379,7 @@ class PathLogger(keras.callbacks.Callback):
             try:
                 self._session.flush()
             finally:
+                self._kept = self._session.kept_steps[0]
                 self._session.close()
                 self._session = None
 
@@ -387,6 +397,26 @@ class PathLogger(keras.callbacks.Callback):
         if self._options.on_error == "raise":
             raise OSError(code or errno.EIO, message) from error
         warnings.warn(f"{message} Training continues without being recorded.", stacklevel=2)
+
+    def _give_way(self, error: OtherWriterError) -> None:
+        """End the recording, since another writer has the run."""
+        assert self._session is not None  # it is what was refused
+        self._has_failed = True
+        self._session.close()
+        if self._options.on_error == "raise":
+            raise error
+        warnings.warn(f"{error} Training continues without being recorded.", stacklevel=2)
+
+    @property
+    def kept_steps(self) -> int:
+        """Number of steps that are kept, however the process ends.
+
+        In a local directory these are all recorded steps. The operating system has them, so only a power cut can take the
+        last of them, until the fit ends. At a URL they are the steps that are uploaded and named by the manifest.
+        """
+        if self._session is not None:
+            self._kept = self._session.kept_steps[0]
+        return self._kept
 
     @property
     def _way_on(self) -> str:
