@@ -10,6 +10,7 @@ VERSION = re.search(r'VERSION: Final = "(.+)"', (ROOT / "explaind_tf/constants.p
 
 EXPERIMENTS = ["scikit-learn>=1.5", "matplotlib>=3.9"]
 TENSORBOARD = ["tensorboard>=2.20"]
+S3 = ["s3fs>=2025.2"]
 TEST = [
     "pytest>=8",
     # Most of a test is tracing, which takes one core.
@@ -31,6 +32,11 @@ TEST = [
     # Drives Debian's Chromium, which opens the report.
     "playwright>=1.49",
     *TENSORBOARD,
+    # An object store on the machine of the tests.
+    *S3,
+    "moto[s3]>=5.1",
+    "flask>=3",
+    "flask-cors>=5",
     # Its models, with random weights, are trained and accounted for.
     "keras-hub>=0.32",
 ]
@@ -62,6 +68,10 @@ setup(
         "google-crc32c>=1.5",
         # Run directories at URLs, through fsspec.
         "universal-pathlib>=0.3.2",
+        # Since 2024.10 objects can be made only where there are none.
+        "fsspec>=2024.10",
+        # Whether the process that holds a lock has ended.
+        "psutil>=5.9",
         "pandas>=2.2",
         "rich>=13",
         "typer>=0.15",
@@ -75,6 +85,7 @@ setup(
         "docs": DOCS,
         "experiments": EXPERIMENTS,
         "tensorboard": TENSORBOARD,
+        "s3": S3,
     },
     entry_points={"console_scripts": ["explaind-tf = explaind_tf.cli:app"]},
 )

@@ -59,6 +59,7 @@ OTHER_LAYERS: Final = "(other layers)"
 
 # Files of a run directory.
 MANIFEST_FILE: Final = "manifest.json"
+WRITER_FILE: Final = "writer.json"  # at a URL: who is writing
 GRAPHS_DIR: Final = "graphs"
 TRAINING_DIR: Final = "training"  # within the graphs
 STEPS_SHARD: Final = "steps-{:05d}.tfrecord"

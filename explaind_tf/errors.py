@@ -11,3 +11,7 @@ class RunFormatError(ValueError):
 
 class UnbalancedLedgerError(ArithmeticError):
     """Raised when the entries of a ledger do not add up to the change of a prediction within the tolerance."""
+
+
+class OtherWriterError(RefusedError):
+    """Raised if another program writes to the same run or ledger, or wrote to it since it was read."""

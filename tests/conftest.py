@@ -5,12 +5,14 @@ import os
 # TensorFlow reads this when it is imported. Its log would hide the output of the tests.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import keras
 import pytest
+from upath import UPath
 
 import explaind_tf as xtf
 from tests.helpers import Recorded, double_precision, record
@@ -19,6 +21,7 @@ from tests.nightly import (  # noqa: F401 - hooks of pytest
     pytest_configure,
     pytest_terminal_summary,
 )
+from tests.object_store import BUCKET, ObjectStore, use
 
 # No deadline, as no test asserts a duration: machines of continuous integration are noisy.
 hypothesis.settings.register_profile("explaind_tf", deadline=None)
@@ -53,3 +56,26 @@ def float64() -> Iterator[None]:
 def run_dir(tmp_path: Path) -> Path:
     """The path of a directory that a logger may create."""
     return tmp_path / "run"
+
+
+@pytest.fixture(scope="session", name="_server")
+def _object_store() -> Iterator[ObjectStore]:
+    server = ObjectStore()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def object_store(_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """An object store on this machine, which `s3://` URLs lead to."""
+    use(monkeypatch, _server.endpoint)
+    return _server
+
+
+@pytest.fixture
+def bucket(object_store: ObjectStore) -> Iterator[UPath]:
+    """The URL of a new bucket."""
+    path = UPath(f"s3://{BUCKET}-{uuid.uuid4().hex}")
+    path.mkdir()
+    yield path
+    path.fs.rm(path.path, recursive=True)

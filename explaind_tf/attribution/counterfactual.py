@@ -140,14 +140,16 @@ def respond_to(
 
     Raises
     ------
+    OtherWriterError
+        If another attribution is writing there.
     ValueError
         If there is something else at the path.
     """
-    store = LedgerStore(out, fingerprint(task, measurement, **asked))
-    size = sum(len(piece.inputs) for piece in task.batches_of_pieces[0])
-    for start in range(store.inputs_done, len(task.everything), size):
-        store.append(answer(replace(task, everything=task.everything.take(slice(start, start + size)))))
-    store.finish()
+    with LedgerStore(out, fingerprint(task, measurement, **asked)) as store:
+        size = sum(len(piece.inputs) for piece in task.batches_of_pieces[0])
+        for start in range(store.inputs_done, len(task.everything), size):
+            store.append(answer(replace(task, everything=task.everything.take(slice(start, start + size)))))
+        store.finish()
     found = store.open()
     assert isinstance(found, xr.Dataset)  # responses are not split over weights
     return found

@@ -32,14 +32,16 @@ def attribute_to(
 
     Raises
     ------
+    OtherWriterError
+        If another attribution is writing there.
     ValueError
         If there is something else at the path.
     """
-    store = LedgerStore(path, fingerprint(task, measurement))
-    routes = choose_routes(task)
-    for part in _parts(task, routes, store.inputs_done):
-        store.append(answer(part, measurement, routes, progress))
-    store.finish()
+    with LedgerStore(path, fingerprint(task, measurement)) as store:
+        routes = choose_routes(task)
+        for part in _parts(task, routes, store.inputs_done):
+            store.append(answer(part, measurement, routes, progress))
+        store.finish()
     return store.open()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,16 @@ import zarr
 from zarr.storage import FsspecStore
 
 from explaind_tf import constants as names
-from explaind_tf.runs.storage.files import AnyPath, as_path, remove_tree, require_whole_files
+from explaind_tf.runs.storage.files import AnyPath, as_path, remove_tree, require_whole_files, sync_file
+from explaind_tf.runs.storage.lease import Lease
+from explaind_tf.runs.storage.lock import DirectoryLock, Lock
 
 _MARK = "ledger_store"  # attribute of the root group by which a store is known as ours
 _NODES = "quadrature_nodes"
 _ROOT = "/"
 _UNFINISHED = f"*.{'[0-9a-f]' * 32}.partial"  # what zarr leaves if it is killed before it renames a file
+_CLOCK_SECONDS = 3.0  # some file systems note times so coarsely
+_WRITER = ".writer.json"  # beside a store at a URL: within it, zarr would take it for an array
 _CHUNK_BYTES = 64 * 2**20  # a reader always decodes whole chunks
 
 
@@ -34,7 +39,8 @@ class _Mark:
 class LedgerStore:
     """A zarr store to which ledgers of blocks of inputs are appended, by one process at a time.
 
-    What a process has committed survives if it is killed. Opening the store again cuts off what was being appended.
+    What a process has committed survives if it is killed, and in a local directory a power cut, too. Opening the store
+    again cuts off what was being appended. A store that is not complete is locked until it is complete or closed.
 
     Parameters
     ----------
@@ -45,6 +51,8 @@ class LedgerStore:
 
     Raises
     ------
+    OtherWriterError
+        If another attribution is writing to the store.
     ValueError
         If there is something else at the path, which is left unchanged. Or if the file system might show files that
         are only partly written.
@@ -53,18 +61,52 @@ class LedgerStore:
     def __init__(self, path: str | AnyPath, fingerprint: str) -> None:
         self.path = as_path(path)
         require_whole_files(self.path)
+        self._lock: Lock | None = None
         self._store = _zarr_store(self.path)
+        self._mark, self._is_appending = self._found(fingerprint) or _Mark(fingerprint), False
+        if self.is_complete:
+            return
+        self._lock = _lock_of(self.path)
+        self._lock.acquire()
+        try:
+            self._begin(self._found(fingerprint))  # another program may have written since
+        except BaseException:
+            self.close()
+            raise
+
+    def _found(self, fingerprint: str) -> _Mark | None:
+        """Return the mark of the store that is there, or None if there is nothing."""
         found = _read_mark(self.path)
         if found and found.fingerprint != fingerprint:
             raise ValueError(
                 f"{self.path} holds another attribution: {found.inputs_done} inputs with fingerprint {found.fingerprint!r}; "
                 f"needed is {fingerprint!r}. Run, question, measurement or inputs differ. Choose another path, or delete it."
             )
-        self._mark, self._is_appending = found or _Mark(fingerprint), False
-        if not found:
+        return found
+
+    def _begin(self, found: _Mark | None) -> None:
+        if found:
+            self._mark = found
+        else:
             zarr.create_group(self._store, zarr_format=3, attributes={_MARK: asdict(self._mark)})
-        if not self.is_complete:
+        if self.is_complete:
+            self.close()
+        else:
             self._cut_back()
+
+    def __enter__(self) -> "LedgerStore":
+        """Return the store, for a block that closes it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the store."""
+        self.close()
+
+    def close(self) -> None:
+        """Let others write to the store. It can still be read."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     @property
     def inputs_done(self) -> int:
@@ -102,7 +144,7 @@ class LedgerStore:
         nodes = {}
         if _NODES in ledger.attrs:
             nodes[_NODES] = int(ledger.attrs[_NODES] + (own[_NODES] if done else 0))
-        self._is_appending = True
+        self._is_appending, began = True, time.time()
         for group, block in blocks.items():
             block.attrs = own if group == _ROOT else {}  # xarray writes all attributes anew, also the mark
             # Consolidated metadata would have to be committed too, and zarr warns about it.
@@ -111,6 +153,7 @@ class LedgerStore:
                 block.to_zarr(self._store, group=group, mode="a", encoding=chunks, consolidated=False)
             elif names.INPUT in block.dims:
                 block.to_zarr(self._store, group=group, append_dim=names.INPUT, consolidated=False)
+        self._sync(began)
         self._commit(nodes, inputs_done=done + ledger.sizes[names.INPUT], groups=list(blocks))
 
     def finish(self) -> None:
@@ -118,6 +161,7 @@ class LedgerStore:
         if not self.is_complete:
             self._check_writable()
             self._commit({}, complete=True)
+        self.close()
 
     def open(self) -> xr.Dataset | xr.DataTree:
         """Return the ledger of all inputs so far, a tree if the blocks were trees. Values are read when they are used."""
@@ -133,15 +177,25 @@ class LedgerStore:
         return found.isel({names.INPUT: slice(self.inputs_done)}, missing_dims="ignore")
 
     def _check_writable(self) -> None:
-        if self.is_complete or self._is_appending:
-            why = "it is complete" if self.is_complete else "the last append failed; open it again to go on"
+        if self.is_complete or self._is_appending or self._lock is None:
+            why = "the last append failed" if self._is_appending else "it was closed"
+            why = "it is complete" if self.is_complete else f"{why}; open it again to go on"
             raise ValueError(f"Nothing can be appended to {self.path}: {why}.")
+        self._lock.require()
 
     def _commit(self, attributes: dict[str, int], **changes: Any) -> None:
-        mark = replace(self._mark, **changes)
+        mark, began = replace(self._mark, **changes), time.time()
         # All attributes are in one file, which zarr replaces by renaming: the commit is atomic.
         zarr.open_group(self._store, mode="r+").update_attributes({_MARK: asdict(mark), **attributes})
+        self._sync(began)
         self._mark, self._is_appending = mark, False
+
+    def _sync(self, since: float) -> None:
+        """Force to the disk what was written since a time. In an object store, what was written is kept."""
+        if isinstance(self.path, Path):
+            for path in (self.path, *self.path.rglob("*")):
+                if path.stat().st_mtime >= since - _CLOCK_SECONDS:
+                    sync_file(path)
 
     def _cut_back(self) -> None:
         """Remove what was written after the last commit."""
@@ -177,6 +231,13 @@ def _zarr_store(path: AnyPath) -> Path | FsspecStore:
     if isinstance(path, Path):
         return path
     return FsspecStore.from_url(str(path), storage_options=dict(path.storage_options))
+
+
+def _lock_of(path: AnyPath) -> Lock:
+    if isinstance(path, Path):
+        path.mkdir(parents=True, exist_ok=True)
+        return DirectoryLock(path)
+    return Lease(path.with_name(path.name + _WRITER), str(path))
 
 
 def _read_mark(path: AnyPath) -> _Mark | None:

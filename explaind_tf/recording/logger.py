@@ -12,7 +12,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from explaind_tf import constants
-from explaind_tf.errors import RefusedError
+from explaind_tf.errors import OtherWriterError, RefusedError
 from explaind_tf.levels import MEANING, SAMPLE, Level
 from explaind_tf.recording import checks
 from explaind_tf.recording.ending import NOT_RECORDED, after_divergence, after_failure, failure
@@ -100,9 +100,12 @@ class PathLogger(keras.callbacks.Callback):
     A URL must name an object store that fsspec knows, with its package installed. Objects cannot be appended to, so steps
     are written to a temporary local directory first. They are uploaded with a new manifest when they are a minute old or
     256 MiB, and training waits for the upload. A manifest refers only to whole objects. Unlike in a local directory, steps
-    that wait for upload are lost if the process ends. Nothing locks out other writers. A writer that finds the manifest of
-    another one stops with a ``RefusedError``, but two writers that commit at the same moment may not notice. The free space
-    is not known, so ``every="auto"`` needs a budget.
+    that wait for upload are lost if the process ends: :attr:`kept_steps` does not count them. The free space is not known,
+    so ``every="auto"`` needs a budget.
+
+    A run has one writer at a time. A second one is refused with an ``OtherWriterError``, a ``RefusedError``. In a local
+    directory the operating system holds the lock. At a URL the object ``writer.json`` names the writer. If that process is
+    killed, the run can be continued at once on the same machine, and from another one two minutes later.
 
     Examples
     --------
@@ -138,6 +141,7 @@ class PathLogger(keras.callbacks.Callback):
         self._unrecorded = ""  # why no more steps are recorded
         self._refuses_fits = False  # whether that is a reason to refuse a further fit
         self._clock = StepClock()
+        self._kept = 0
         self._refuse_used()
 
     def _refuse_used(self) -> None:
@@ -326,6 +330,8 @@ class PathLogger(keras.callbacks.Callback):
                 self._finish()
         except FileExistsError:  # another program has used the directory first
             raise
+        except OtherWriterError as error:
+            self._give_way(error)
         except _CANNOT_WRITE as error:
             self._fail(error)
         if self._unrecorded:
@@ -348,6 +354,8 @@ class PathLogger(keras.callbacks.Callback):
             return
         try:
             self._finish()
+        except OtherWriterError as error:
+            self._give_way(error)
         except _CANNOT_WRITE as error:
             self._fail(error)
 
@@ -371,6 +379,7 @@ class PathLogger(keras.callbacks.Callback):
             try:
                 self._session.flush()
             finally:
+                self._kept = self._session.kept_steps[0]
                 self._session.close()
                 self._session = None
 
@@ -383,6 +392,26 @@ class PathLogger(keras.callbacks.Callback):
             code = error.errno if isinstance(error, OSError) else None
             raise OSError(code or errno.EIO, message) from error
         warnings.warn(f"{message} {NOT_RECORDED}", stacklevel=2)
+
+    def _give_way(self, error: OtherWriterError) -> None:
+        """End the recording, since another writer has the run."""
+        assert self._session is not None  # it is what was refused
+        self._unrecorded, self._refuses_fits = str(error), self._options.on_error == "raise"
+        self._session.close()
+        if self._refuses_fits:
+            raise error
+        warnings.warn(f"{error} {NOT_RECORDED}", stacklevel=2)
+
+    @property
+    def kept_steps(self) -> int:
+        """Number of steps that are kept, however the process ends.
+
+        In a local directory these are all recorded steps. The operating system has them, so only a power cut can take the
+        last of them, until the fit ends. At a URL they are the steps that are uploaded and named by the manifest.
+        """
+        if self._session is not None:
+            self._kept = self._session.kept_steps[0]
+        return self._kept
 
     def _refuse_after_end(self) -> None:
         """Refuse a further fit, or warn that it is not recorded."""

@@ -20,9 +20,10 @@ from upath import UPath
 
 import explaind_tf as xtf
 from explaind_tf import constants as names
+from explaind_tf.errors import OtherWriterError
 from explaind_tf.ledgers import store as stores
 from explaind_tf.ledgers.store import LedgerStore
-from explaind_tf.runs.storage import files
+from explaind_tf.runs.storage import files, lease
 from explaind_tf.runs.storage.files import remove_tree
 from tests.helpers import Recorded, X, digest
 
@@ -181,9 +182,9 @@ def test_a_ledger_is_read_when_it_is_used(path: Path, dataset: xr.Dataset):
 
 def test_an_attribution_goes_on_where_another_process_stopped(path: Path, blocks: list[Ledger]):
     for count, block in enumerate(blocks):
-        store = LedgerStore(path, "a")
-        assert store.inputs_done == sum(SIZES[:count])
-        store.append(block)
+        with LedgerStore(path, "a") as store:
+            assert store.inputs_done == sum(SIZES[:count])
+            store.append(block)
     LedgerStore(path, "a").finish()
     before = digest(path)
     store = LedgerStore(path, "a")
@@ -220,6 +221,7 @@ class TestInterrupted:
         for add in (lambda: store.append(blocks[committed]), store.finish):
             with pytest.raises(ValueError, match="open it again"):
                 add()
+        store.close()  # as the end of the process does
         store = LedgerStore(path, "a")
         if committed:
             assert_holds(store, blocks[:committed])
@@ -240,6 +242,7 @@ class TestInterrupted:
             with killed_after(next(moments)) as alive:
                 store.append(block)
             finished = alive()
+            store.close()
             again = LedgerStore(path, "a")
             assert again.inputs_done == 2 * (committed + finished)
             again.append(block)
@@ -256,6 +259,7 @@ class TestInterrupted:
             with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
                 patch.setattr(store, "_commit", fail)
                 store.append(block)
+            store.close()
             with killed_after(next(moments)) as alive:
                 LedgerStore(path, "a")
             finished = alive()
@@ -269,6 +273,7 @@ class TestInterrupted:
         (path / f"zarr.{'0' * 32}.partial").write_text("{")
         store = LedgerStore(path, "a")
         store.append(dataset)
+        store.close()
         store = LedgerStore(path, "a")
         assert_holds(store, [dataset])
         assert sorted(entry.suffix for entry in path.iterdir() if entry.is_file()) == [".json"]
@@ -295,9 +300,12 @@ class TestAtAUrl:
             patched.setattr(store, "_commit", fail)
             with pytest.raises(KeyboardInterrupt):
                 store.append(block)
+        store.close()
         for count in (1, 2, 3)[committed:]:
-            LedgerStore(url, "a").append(block)
-            assert_equals_copies(LedgerStore(url, "a"), block, count)
+            with LedgerStore(url, "a") as store:
+                store.append(block)
+            with LedgerStore(url, "a") as store:
+                assert_equals_copies(store, block, count)
         with pytest.raises(ValueError, match="holds another attribution"):
             LedgerStore(url, "b")
 
@@ -309,6 +317,62 @@ class TestAtAUrl:
         with pytest.raises(xtf.RefusedError, match="cannot be written to"):
             LedgerStore(url, "a")
         assert [path.name for path in url.parent.iterdir()] == ["notes.txt"]
+
+
+class TestTwoWriters:
+    @pytest.fixture(params=["directory", "url"])
+    def place(self, request: pytest.FixtureRequest, path: Path) -> Iterator[Path | UPath]:
+        if request.param == "directory":
+            yield path
+            return
+        url = UPath(f"memory://{uuid.uuid4().hex}/ledger.zarr")
+        yield url
+        remove_tree(url.parent)
+
+    def test_second_is_refused_until_the_first_is_closed(self, place: Path | UPath):
+        block = small_ledger()
+        with LedgerStore(place, "a") as first:
+            first.append(block)
+            with pytest.raises(OtherWriterError, match="is being written to by"):
+                LedgerStore(place, "a")
+            first.append(block)
+        with pytest.raises(ValueError, match="it was closed; open it again"):
+            first.append(block)
+        second = LedgerStore(place, "a")
+        assert_equals_copies(second, block, 2)
+        second.finish()
+        assert LedgerStore(place, "a").is_complete
+        assert [path.name for path in place.parent.iterdir()] == ["ledger.zarr"]
+
+    def test_one_that_was_taken_for_ended_writes_no_more(self, monkeypatch: pytest.MonkeyPatch):
+        url, block = UPath(f"memory://{uuid.uuid4().hex}/ledger.zarr"), small_ledger()
+        first = LedgerStore(url, "a")
+        with monkeypatch.context() as patched:
+            patched.setattr(lease, "STALE_SECONDS", -1.0)
+            second = LedgerStore(url, "a")
+        with pytest.raises(OtherWriterError, match="taken over by another writer"):
+            first.append(block)
+        second.append(block)
+        assert_equals_copies(second, block, 1)
+        remove_tree(url.parent)
+
+
+def test_what_is_committed_was_forced_to_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In this order: arrays, the mark that names them, the mark's directory entry."""
+    synced: list[tuple[Path, int]] = []
+    store = LedgerStore(path, "a")
+    monkeypatch.setattr(
+        stores, "sync_file", lambda file: synced.append((file, stores._read_mark(path).inputs_done))
+    )
+    for _ in range(2):
+        store.append(small_ledger())
+    chunks = {file for file in path.rglob("*") if file.is_file() and file.parent != path}
+    assert chunks
+    assert chunks <= {file for file, _ in synced}
+    for done in (2, 4):  # the last things forced to the disk are those that were committed by then
+        assert {(path, done), (path / "zarr.json", done)} <= set(synced)
+    chunk = path / "data" / "c" / "1" / "0"
+    assert (chunk, 2) in synced  # before the mark says that there are four
 
 
 class TestRefused:

@@ -15,10 +15,11 @@ from upath import UPath
 
 import explaind_tf as xtf
 from explaind_tf import RefusedError, RunFormatError
+from explaind_tf.errors import OtherWriterError
 from explaind_tf.recording.writing import places
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.format.manifest import read_manifest
-from explaind_tf.runs.storage import files
+from explaind_tf.runs.storage import files, lease
 from explaind_tf.runs.storage.files import remove_tree
 from tests.helpers import Recorded, Spy, X, batches, dense_model, fit, flat_theta
 from tests.recording.test_resume import Interrupt
@@ -167,7 +168,7 @@ class TestInterrupted:
         assert set(seen) == set(range(2 * STEPS_AN_EPOCH + 1))
 
     @pytest.mark.usefixtures("_each_step")
-    @pytest.mark.parametrize("writes", [2, 6, 9])  # within the graphs, before a shard, before a manifest
+    @pytest.mark.parametrize("writes", [3, 7, 10])  # within the graphs, before a shard, before a manifest
     def test_it_goes_on_where_it_was_committed(
         self, url: UPath, writes: int, monkeypatch: pytest.MonkeyPatch
     ):
@@ -241,18 +242,42 @@ class TestInterrupted:
 
 class TestRefusals:
     @pytest.mark.usefixtures("_each_step")
-    def test_manifest_of_another_writer_is_not_replaced(self, url: UPath):
-        """There is no lock. The first to commit continues, the other one ends."""
-        model, first = make_model(), xtf.PathLogger(url, verbose=False)
+    def test_second_writer_is_refused(self, url: UPath):
+        class Other(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+                if batch == 1:
+                    before = objects(url)
+                    with pytest.raises(OtherWriterError, match="is being written to by process"):
+                        train(url, resume=True)
+                    assert objects(url) == before
+
+        train(url, Other())
+        run = xtf.open_run(url)
+        assert len(run.steps) == STEPS_AN_EPOCH
+        run.verify(progress=False)
+        assert "writer.json" not in objects(url)
+
+    @pytest.mark.usefixtures("_each_step")
+    @pytest.mark.parametrize("on_error", ["raise", "warn"])
+    def test_writer_that_was_taken_for_ended_gives_way(
+        self, url: UPath, on_error: Any, monkeypatch: pytest.MonkeyPatch
+    ):
+        model, first = make_model(), xtf.PathLogger(url, on_error=on_error, verbose=False)
         tapped = first.tap(batches())
 
         class Other(keras.callbacks.Callback):
             def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
                 if batch == 1:
-                    train(url, resume=True)
+                    with monkeypatch.context() as patched:
+                        patched.setattr(lease, "STALE_SECONDS", -1.0)
+                        train(url, resume=True)
 
-        with pytest.raises(RefusedError, match="another writer continued the run"):
+        says = pytest.raises if on_error == "raise" else pytest.warns
+        with says(
+            OtherWriterError if on_error == "raise" else UserWarning, match="taken over by another writer"
+        ):
             fit(model, tapped, first, Other())
+        assert first.kept_steps == 2
         run = xtf.open_run(url)
         assert len(run.steps) == 2 + STEPS_AN_EPOCH
         run.verify(progress=False)
@@ -306,10 +331,10 @@ def test_copy_of_an_interrupted_run_goes_on_in_a_local_directory(
         manifests = iter(range(2))
         plain = MemoryFileSystem.pipe_file
 
-        def write(self: Any, *arguments: Any, **options: Any) -> None:
-            if next(manifests, None) is None:
+        def write(self: Any, target: str, *arguments: Any, **options: Any) -> None:
+            if "manifest" in target and next(manifests, None) is None:
                 raise OSError(errno.ENOSPC, "No space")
-            plain(self, *arguments, **options)
+            plain(self, target, *arguments, **options)
 
         patched.setattr(MemoryFileSystem, "pipe_file", write)
         train(url)

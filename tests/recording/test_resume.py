@@ -233,7 +233,9 @@ class TestRefusals:
         model, first = plain_model(), xtf.PathLogger(run_dir, verbose=False)
         with pytest.raises(KeyboardInterrupt):
             model.fit(first.tap(batches()), callbacks=[first, Interrupt(2)], verbose=0, shuffle=False)
-        with pytest.raises(RefusedError, match=r"being written to by another PathLogger.*close\(\)"):
+        with pytest.raises(
+            RefusedError, match=r"being written to by another program or PathLogger.*close\(\)"
+        ):
             train(run_dir, resume=True, epochs=1)
         first.close()
         train(run_dir, resume=True, epochs=1)

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from explaind_tf import constants
-from explaind_tf.errors import RefusedError
 from explaind_tf.recording.observing.batches import StepBatch
 from explaind_tf.recording.writing.places import Place, place_at
 from explaind_tf.recording.writing.sample_rows import SampleRows
@@ -20,7 +19,7 @@ from explaind_tf.runs.format.manifest import (
     STEPS,
     Manifest,
     Shard,
-    read_manifest,
+    new_run_id,
 )
 from explaind_tf.runs.format.step_records import START, STEP, Snapshot, StepRecord, encode_step
 from explaind_tf.runs.samples import encode_sample
@@ -78,8 +77,10 @@ class RunWriter:
         ------
         FileExistsError
             If the directory holds anything else.
+        OtherWriterError
+            If another program is writing to it.
         RefusedError
-            If another program is writing to it, or nothing can be committed there.
+            If nothing can be committed there.
         """
         place = place_at(run_dir)
         try:
@@ -97,10 +98,11 @@ class RunWriter:
 
         Raises
         ------
-        RefusedError
+        OtherWriterError
             If another program is writing to the run, or has changed it since it was opened.
         """
         place = place_at(run.run_dir)
+        place.acquire()
         try:
             writer = cls(place, run.manifest)
             writer._take_over(run)
@@ -119,12 +121,9 @@ class RunWriter:
         self.step_count = len(run.step_store)
 
     def _refuse_changed(self) -> None:
-        """Refuse to overwrite what another program wrote to the run before the lock was taken."""
-        if read_manifest(self.run_dir) != self._manifest:
-            raise RefusedError(
-                f"{self.run_dir} has changed since this PathLogger read or wrote it: another writer continued the run. "
-                f"Its files were left as they are. To continue from there, use PathLogger(run_dir, resume=True)."
-            )
+        """Refuse to go on if another program wrote to the run since this one read or wrote it."""
+        assert self._manifest is not None, "begin() comes first"
+        self._place.require_unchanged(self._manifest)
 
     def _know(self, samples: SampleStore) -> None:
         """Add the samples that were written before."""
@@ -172,9 +171,13 @@ class RunWriter:
         except BaseException:
             self._place.release()
             raise
-        self._manifest = self._manifest.without_divergence()
+        # No two writers write this manifest: one that read the same run as this one can commit nothing from here on.
+        continued = self._manifest.without_divergence()
+        self._manifest = replace(continued, environment=continued.environment | {"writer": new_run_id()})
         self._start_shards()
         self._name_open_shards()
+        # Only now, since nobody else can commit them any more.
+        self._place.remove_uncommitted(_next_file(kind, self._manifest.shards) for kind in SHARD_NAMES)
 
     def _start_shards(self) -> None:
         assert self._manifest is not None, "begin() comes first"

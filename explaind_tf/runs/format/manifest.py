@@ -19,7 +19,7 @@ from explaind_tf.runs.format.description import RunDescription
 from explaind_tf.runs.format.divergence import DIVERGED, Divergence
 from explaind_tf.runs.format.expect import expect, is_count, is_sha256, short, text
 from explaind_tf.runs.storage.digests import FileDigest, require_inside
-from explaind_tf.runs.storage.files import AnyPath, refresh, sync_file
+from explaind_tf.runs.storage.files import AnyPath, is_file, refresh, sync_file
 from explaind_tf.runs.storage.sealed import MOST_BYTES, SEAL, check_seal, parse, seal
 
 RECORDING = "recording"
@@ -159,7 +159,11 @@ def read_manifest(run_dir: AnyPath) -> Manifest:
     """
     refresh(run_dir)
     path = run_dir / constants.MANIFEST_FILE
-    if not path.is_file():
+    try:
+        is_there = is_file(path)
+    except OSError as error:
+        raise RunFormatError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if not is_there:
         what = "is not a directory" if not run_dir.is_dir() else f"has no {constants.MANIFEST_FILE}"
         raise RunFormatError(
             f"{run_dir} is not a recorded run: it {what}. Training with callbacks=[PathLogger(run_dir)] makes a run. "
@@ -169,12 +173,24 @@ def read_manifest(run_dir: AnyPath) -> Manifest:
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise RunFormatError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return decode_manifest(path, data)
+
+
+def decode_manifest(path: AnyPath, data: bytes) -> Manifest:
+    """Return the manifest that a file holds.
+
+    Raises
+    ------
+    RunFormatError
+        If it is damaged or of another format version.
+    """
+    try:
         body = parse(data)
         _check_version(body)
         check_seal(data)
         return _manifest_from_json(body)
-    except OSError as error:
-        raise RunFormatError(f"{path} cannot be read: {error.strerror or error}.") from error
     except RunFormatError as error:
         raise RunFormatError(f"{path}: {error}") from error
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:

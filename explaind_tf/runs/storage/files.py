@@ -86,6 +86,22 @@ def refresh(path: AnyPath) -> None:
         path.fs.invalidate_cache()
 
 
+def is_file(path: AnyPath) -> bool:
+    """Return whether there is a file. ``path.is_file()`` would say no if a store fails.
+
+    Raises
+    ------
+    OSError
+        If the store does not answer.
+    """
+    if isinstance(path, Path):
+        return path.is_file()
+    try:
+        return bool(path.fs.info(path.path)["type"] == "file")
+    except FileNotFoundError:
+        return False
+
+
 def total_bytes(directory: AnyPath) -> int:
     """Return the bytes of all files under a directory."""
     if isinstance(directory, Path):
