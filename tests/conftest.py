@@ -8,6 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import keras
@@ -21,7 +22,9 @@ from tests.nightly import (  # noqa: F401 - hooks of pytest
     pytest_configure,
     pytest_terminal_summary,
 )
-from tests.object_store import BUCKET, ObjectStore, use
+
+if TYPE_CHECKING:
+    from tests.object_store import ObjectStore
 
 # No deadline, as no test asserts a duration: machines of continuous integration are noisy.
 hypothesis.settings.register_profile("explaind_tf", deadline=None)
@@ -59,22 +62,28 @@ def run_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session", name="_server")
-def _object_store() -> Iterator[ObjectStore]:
+def _object_store() -> "Iterator[ObjectStore]":
+    from tests.object_store import ObjectStore  # moto takes a second to import
+
     server = ObjectStore()
     yield server
     server.close()
 
 
 @pytest.fixture
-def object_store(_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+def object_store(_server: "ObjectStore", monkeypatch: pytest.MonkeyPatch) -> "ObjectStore":
     """An object store on this machine, which `s3://` URLs lead to."""
+    from tests.object_store import use
+
     use(monkeypatch, _server.endpoint)
     return _server
 
 
 @pytest.fixture
-def bucket(object_store: ObjectStore) -> Iterator[UPath]:
+def bucket(object_store: "ObjectStore") -> Iterator[UPath]:
     """The URL of a new bucket."""
+    from tests.object_store import BUCKET
+
     path = UPath(f"s3://{BUCKET}-{uuid.uuid4().hex}")
     path.mkdir()
     yield path
