@@ -195,7 +195,7 @@ class TestForeignFiles:
         [
             (lambda r: [r[1], r[0], *r[2:]], r"sample \[1\].*reordered"),
             (lambda r: [r[0], r[0], *r[2:]], r"sample \[0\].*repeated"),
-            (lambda r: r[1:], r"sample \[1\].*removed"),
+            (lambda r: [*r[1:], r[0]], r"sample \[1\].*removed"),
         ],
         ids=["swapped", "repeated", "removed"],
     )
