@@ -195,7 +195,7 @@ class TestForeignFiles:
         [
             (lambda r: [r[1], r[0], *r[2:]], r": record \d \(sample \d\).*sample \[1\].*reordered"),
             (lambda r: [r[0], r[0], *r[2:]], r": record \d \(sample \d\).*sample \[0\].*repeated"),
-            (lambda r: r[1:], " lacks samples that a step names"),
+            (lambda r: [*r[1:], r[0]], r": record \d \(sample \d\).*sample \[1\].*removed"),
         ],
         ids=["swapped", "repeated", "removed"],
     )

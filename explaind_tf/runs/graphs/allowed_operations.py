@@ -189,6 +189,15 @@ _RANDOM_NUMBERS = _names(
     """
 )
 
+# Some functions of Keras are made of them. They compute, with or without XLA.
+_XLA = _names(
+    """
+    XlaBroadcastHelper XlaConv XlaConvV2 XlaDot XlaDotV2 XlaDynamicSlice XlaDynamicUpdateSlice XlaEinsum XlaGather
+    XlaKeyValueSort XlaOptimizationBarrier XlaPad XlaReduce XlaReducePrecision XlaReduceWindow XlaScatter
+    XlaSelectAndScatter XlaSelfAdjointEig XlaSort XlaSvd XlaVariadicReduce XlaVariadicReduceV2 XlaVariadicSort
+    """
+)
+
 # They are given the handle of a variable. None of them makes a handle, or finds one by its name.
 _VARIABLES = _names(
     """
@@ -233,6 +242,7 @@ ALLOWED = frozenset().union(
     _LISTS,
     _TEXT,
     _RANDOM_NUMBERS,
+    _XLA,
     _VARIABLES,
     _TABLES,
     _STANDARD_STREAMS,
