@@ -220,7 +220,7 @@ class TestPath:
     ):
         run, loaded = run_of(CORE[0]), []
         load = TrainingGraph.__init__
-        monkeypatch.setattr(TrainingGraph, "__init__", lambda *a: loaded.append(1) or load(*a))
+        monkeypatch.setattr(TrainingGraph, "__init__", lambda *a, **k: loaded.append(1) or load(*a, **k))
         run.retrain()
         assert taken == [*range(6)]
         for weight in (0.0, 0.5):

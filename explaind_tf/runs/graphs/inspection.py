@@ -41,6 +41,8 @@ _PLAIN_OBJECTS = frozenset(
         "signature_map",
     }
 )
+# Classes that TensorFlow itself registers, by the kind of their objects.
+_REGISTERED = {"constant": "tf.TrackableConstant"}
 _KINDS = frozenset(
     {"user_object", "function", "bare_concrete_function", "variable", "constant", "captured_tensor"}
 )
@@ -195,7 +197,8 @@ def _in_object(node: Any) -> Iterator[str]:
         yield f"an object of the kind {kind!r}"
     if kind == "user_object" and node.user_object.identifier not in _PLAIN_OBJECTS:
         yield f"an object of the class {node.user_object.identifier!r}"
-    if node.registered_name or node.HasField("serialized_user_proto"):
+    is_own = node.registered_name == _REGISTERED.get(kind)
+    if (node.registered_name and not is_own) or node.HasField("serialized_user_proto"):
         yield f"an object of the registered class {node.registered_name!r}"
     if node.saveable_objects or node.registered_saver:
         yield "an object with functions that save and restore it"
