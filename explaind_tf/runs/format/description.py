@@ -10,6 +10,9 @@ from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.expect import expect, is_count, short, text
 from explaind_tf.runs.format.structure import Structure
 
+# Larger numbers cannot be computed with in float32.
+_MOST = 2.0**127
+
 
 @dataclass(frozen=True)
 class VariableSpec:
@@ -81,11 +84,10 @@ class OptimizerSettings:
         )
         expect(isinstance(body["second_moment"], bool), "optimizer.second_moment must be true or false")
         for name, value in constants.items():
-            # Larger whole numbers than these cannot be computed with.
-            is_number = isinstance(value, float) or (isinstance(value, int) and -(2**63) <= value < 2**63)
+            is_number = isinstance(value, (int, float)) and abs(value) <= _MOST
             expect(
                 is_number or isinstance(value, (str, type(None))),
-                f"optimizer.constants.{short(name)}={short(value)} must be a number, a bool or a text",
+                f"optimizer.constants.{short(name)}={short(value)} must be a number that float32 can hold, a bool or a text",
             )
         accumulates, clipvalue = body["accumulates"], body["clipvalue"]
         expect(
@@ -94,8 +96,11 @@ class OptimizerSettings:
         )
         kept = body.get("ema_momentum")
         for name, value in (("clipvalue", clipvalue), ("ema_momentum", kept)):
-            is_number = isinstance(value, float) or (type(value) is int and -(2**63) <= value < 2**63)
-            expect(value is None or is_number, f"optimizer.{name}={short(value)} must be null or a number")
+            is_number = type(value) in (int, float) and abs(value) <= _MOST
+            expect(
+                value is None or is_number,
+                f"optimizer.{name}={short(value)} must be null or a number that float32 can hold",
+            )
         return cls(law, constants, body["second_moment"], accumulates, clipvalue, kept)
 
 

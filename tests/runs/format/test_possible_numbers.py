@@ -13,7 +13,7 @@ import explaind_tf as xtf
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs import RecordedRun
 from tests.helpers import X, batches, dense_model, fit
-from tests.runs.damage import STEPS, read_records, rewrite
+from tests.runs.damage import STEPS, edit_manifest, read_records, rewrite
 
 RECORD = 3  # of step 2
 
@@ -94,6 +94,13 @@ def test_infinite_second_moments_and_negative_rates_are_possible(copied: Path):
     change(copied, put("second_moment", 0, np.inf))
     change(copied, put("learning_rate", 0, -0.01, "float64"))
     RecordedRun(copied).step_store.transition(2)
+
+
+@pytest.mark.parametrize("value", [-1e300, 2**200, [0.1]])
+def test_constants_of_a_law_that_nothing_can_compute_with(copied: Path, value: Any):
+    edit_manifest(copied, lambda body: body["optimizer"]["constants"].update(weight_decay=value))
+    with pytest.raises(RunFormatError, match=r"constants\.'weight_decay'=.*must be a number"):
+        RecordedRun(copied)
 
 
 @pytest.mark.slow
