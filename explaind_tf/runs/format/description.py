@@ -96,7 +96,9 @@ class OptimizerSettings:
         )
         kept = body.get("ema_momentum")
         for name, value in (("clipvalue", clipvalue), ("ema_momentum", kept)):
-            is_number = type(value) in (int, float) and abs(value) <= _MOST
+            is_number = (
+                isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _MOST
+            )
             expect(
                 value is None or is_number,
                 f"optimizer.{name}={short(value)} must be null or a number that float32 can hold",
