@@ -76,7 +76,7 @@ class RecordedRun(WeightPath):
         # Steps first: if the run is still being recorded, the samples of each step found here are then found, too.
         steps, samples = self._open_shards(STEPS), self._open_shards(SAMPLES)
         self._samples = SampleStore(samples, self.manifest.inputs, self.manifest.targets, self.run_id)
-        # Missing samples that were committed are damage. It is reported when a step asks for them.
+        # Missing samples that were committed are damage, see below.
         lost = forget_without_samples(steps, layout, len(self._samples)) if samples[-1].is_open else 0
         # Not a method of the run: a reference cycle would leave closing the run to the garbage collector.
         load = partial(_load_training, self.run_dir / constants.GRAPHS_DIR, self.manifest.graphs, trust_graph)

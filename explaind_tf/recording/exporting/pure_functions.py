@@ -128,8 +128,11 @@ def pure_functions(
         ).function
     gradients: dict[str, Any] = {}
     for name, function in of_losses.items():
+        refuse_unlisted(f"The model's {name}", function.get_concrete_function())
         refuse_impure(name, function)
         of_losses[name], own = with_own_gradients(name, function, bodies.variables)
+        for gradient in own.values():
+            refuse_unlisted(f"A custom gradient in the model's {name}", gradient)
         gradients |= own
     has_penalty = has_batch_penalty or bodies.regularized > 0
     facts = ModelFacts(outputs, found.losses, has_penalty, found.ranks)

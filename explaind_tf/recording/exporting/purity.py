@@ -29,7 +29,6 @@ def refuse_impure(name: str, function: Any) -> None:
     RefusedError
         If it is one.
     """
-    refuse_unlisted(f"The model's {name}", function.get_concrete_function())
     _refuse_captured_variables(name, function)
     _refuse_metrics(name, function)
     _refuse_calls(name, function)

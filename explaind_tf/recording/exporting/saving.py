@@ -6,7 +6,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from explaind_tf.errors import RefusedError
-from explaind_tf.runs.graphs.checked_load import findings_of, strip_file
+from explaind_tf.runs.graphs.checked_load import strip_file
 from explaind_tf.runs.graphs.inspection import told
 
 
@@ -24,8 +24,7 @@ def save_module(module: tf.Module, path: str) -> None:
         # Custom gradients are functions of the module. TensorFlow would register those that it saves.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(module, path, options=options)
-    strip_file(Path(path))
-    findings = findings_of(Path(path))
+    findings = strip_file(Path(path))
     if findings:
         raise RefusedError(
             f"The graph of the model holds {told(findings)}. Whoever opens a run loads its graphs, so that is not allowed. "

@@ -105,11 +105,15 @@ def stripped(saved: SavedModel) -> SavedModel:
     return copy
 
 
-def strip_file(path: Path) -> None:
-    """Strip a SavedModel that was just written. Its fingerprint, which was that of the whole, is removed."""
-    file = path / _GRAPH_FILE
-    file.write_bytes(stripped(parsed(path)).SerializeToString(deterministic=True))
+def strip_file(path: Path) -> list[Finding]:
+    """Strip a SavedModel that was just written, and return what is left in it that is not allowed.
+
+    Its fingerprint, which was that of the whole, is removed.
+    """
+    saved = stripped(parsed(path))
+    (path / _GRAPH_FILE).write_bytes(saved.SerializeToString(deterministic=True))
     (path / "fingerprint.pb").unlink(missing_ok=True)
+    return in_meta_graph(saved.meta_graphs[0])
 
 
 def _replace(repeated: Any, values: list[Any]) -> None:

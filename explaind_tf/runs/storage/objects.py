@@ -6,7 +6,7 @@ end for the answer to an upload, though, so here every request has a limit of ti
 
 import errno
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,11 +63,7 @@ def create_object(path: UPath, data: bytes) -> str:
     OSError
         If the store does not answer.
     """
-    try:
-        answer = _request(path, "pipe_file", path.path, data, mode="create", size=len(data))
-    except FileExistsError as error:
-        return _already_there(path, data, error)
-    return _version(path, data, answer)
+    return _written(path, data, lambda error: isinstance(error, FileExistsError), mode="create")
 
 
 def replace_object(path: UPath, data: bytes, version: str) -> str:
@@ -86,10 +82,17 @@ def replace_object(path: UPath, data: bytes, version: str) -> str:
     if seen is None or seen.version != version:
         raise _conflict(path)
     condition = {"IfMatch": version} if path.protocol in _COMPARING else {}
+    return _written(
+        path, data, lambda error: isinstance(error, FileNotFoundError) or _is_refused(error), **condition
+    )
+
+
+def _written(path: UPath, data: bytes, is_conflict: Callable[[OSError], bool], **condition: Any) -> str:
+    """Write an object if a condition holds, and return its version."""
     try:
         answer = _request(path, "pipe_file", path.path, data, size=len(data), **condition)
     except OSError as error:
-        if not (isinstance(error, FileNotFoundError) or _is_refused(error)):
+        if not is_conflict(error):
             raise
         return _already_there(path, data, error)
     return _version(path, data, answer)

@@ -279,6 +279,23 @@ class TestAtFit:
         assert "PyFunc" in run.manifest.level_reason
         run.attribute(X, axes=())
 
+    def test_a_custom_gradient_that_calls_python_leaves_the_causes(self, run_dir: Path):
+        @tf.custom_gradient
+        def noted(x: tf.Tensor) -> Any:
+            return x, lambda upstream: tf.ensure_shape(
+                tf.numpy_function(lambda values: values, [upstream], tf.float32), upstream.shape
+            )
+
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        model.compile(
+            xtf.PathAdam(1e-3), lambda y, prediction: tf.reduce_mean((y - noted(prediction)) ** 2, -1)
+        )
+        model.fit(X, X[:, :2], verbose=0, callbacks=[xtf.PathLogger(run_dir, require="cause")])
+        run = xtf.open_run(run_dir)
+        assert run.level == "cause"
+        assert "PyFunc" in run.manifest.level_reason
+        run.attribute(X, axes=())
+
     def test_what_a_training_step_does_beside_training_costs_only_retraining(self, run_dir: Path):
         class Noting(keras.Sequential):
             def train_step(self, data: Any) -> Any:
