@@ -51,7 +51,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["explaind_tf", "explaind_tf.*"]),
-    package_data={"explaind_tf": ["py.typed"]},
+    package_data={"explaind_tf": ["py.typed", "runs/storage/messages.binpb"]},
     python_requires=">=3.11",
     install_requires=[
         "tensorflow>=2.20",
@@ -66,6 +66,11 @@ setup(
         # Since 3.1.3 files are replaced by renaming: a process that is killed leaves no half of one.
         "zarr>=3.1.3",
         "google-crc32c>=1.5",
+        # TensorFlow brings these three, too. Runs are opened without it, since its import takes seconds: its messages,
+        # bfloat16, and methods of datasets that are added once xarray is imported.
+        "protobuf>=6.31",
+        "ml_dtypes>=0.5.1",
+        "wrapt>=1.14",
         # Run directories at URLs, through fsspec.
         "universal-pathlib>=0.3.2",
         # Since 2024.10 objects can be made only where there are none.

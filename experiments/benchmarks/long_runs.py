@@ -15,7 +15,7 @@ import numpy as np
 import explaind_tf as xtf
 from experiments.benchmarks.settings import Json
 from experiments.benchmarks.timing import peak_megabytes, reset_peak, resident_megabytes
-from explaind_tf.cli.facts import run_facts
+from explaind_tf.cli.run_facts import run_facts
 
 # Steps before memory is compared: Keras and TensorFlow have allocated what they keep.
 _SETTLED = 1000

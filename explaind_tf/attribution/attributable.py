@@ -17,7 +17,6 @@ from explaind_tf.attribution.ranking import warn_of_ranking
 from explaind_tf.attribution.streaming import attribute_to
 from explaind_tf.kernel.derivatives.derivatives import Derivatives, Precisions
 from explaind_tf.kernel.functions import Block
-from explaind_tf.ledgers import accessor  # noqa: F401 - registers the accessor
 from explaind_tf.measurements import Measurement, as_measurement
 from explaind_tf.progress import Progress
 from explaind_tf.questions.documented import takes_options

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from rich.console import Console, RenderableType
 
-from explaind_tf.cli import facts
+from explaind_tf.cli.plain import plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ def print_facts(found: dict[str, Any], as_json: bool, shown: Callable[[], Iterab
         Returns the lines and tables to print otherwise.
     """
     if as_json:
-        typer.echo(json.dumps(facts.plain(found), allow_nan=False))
+        typer.echo(json.dumps(plain(found), allow_nan=False))
         return
     console = Console()
     for part in shown():

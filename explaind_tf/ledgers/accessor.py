@@ -313,13 +313,11 @@ class DatasetLedger(_LedgerAccessor, Ranked):
         return influence.sum(others).transpose(*_KEPT, names.SAMPLE)
 
 
-@xr.register_dataset_accessor("explaind")
 def accessor_of(dataset: xr.Dataset) -> DatasetLedger | Responses:
     """Return the methods of a dataset: those of a ledger, or of a counterfactual answer."""
     return Responses(dataset) if names.RESPONSE in dataset else DatasetLedger(dataset)
 
 
-@xr.register_datatree_accessor("explaind")
 class TreeLedger(_LedgerAccessor):
     """Methods of a ledger by weight, an ``xarray.DataTree``."""
 
@@ -356,3 +354,9 @@ class TreeLedger(_LedgerAccessor):
             )
         totals = [array.sum([dim for dim in array.dims if dim not in _KEPT]) for array in found]
         return sum(totals[1:], start=totals[0])
+
+
+def register() -> None:
+    """Give datasets and trees of xarray the attribute ``explaind``."""
+    xr.register_dataset_accessor("explaind")(accessor_of)
+    xr.register_datatree_accessor("explaind")(TreeLedger)

@@ -1,7 +1,6 @@
 """Forecast of the disk space and time that a recording takes, made at its first step, before anything is written."""
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 import numpy as np
 from rich.filesize import decimal
@@ -9,7 +8,7 @@ from rich.filesize import decimal
 from explaind_tf.errors import RefusedError
 from explaind_tf.recording.observing.batches import StepBatch
 from explaind_tf.recording.recording_options import RecordingOptions
-from explaind_tf.runs.estimate import Estimate, Seconds, record_bytes
+from explaind_tf.runs.estimate import Estimate, record_bytes
 from explaind_tf.runs.format.manifest import new_run_id
 from explaind_tf.runs.format.step_records import StepRecord, encode_step
 from explaind_tf.runs.samples import encode_sample
@@ -17,8 +16,6 @@ from explaind_tf.runs.storage.files import AnyPath, free_bytes
 
 # Share of the free disk to use if no budget is given: other programs write to the disk, too.
 _SHARE_OF_FREE = 0.25
-# Most seconds that a timedelta can show: millions of years.
-_LONGEST = timedelta.max.total_seconds() // 2
 
 
 @dataclass(frozen=True)
@@ -96,29 +93,3 @@ def choose(dense: Estimate, options: RecordingOptions, run_dir: AnyPath) -> Esti
             f"finds how many fit). Nothing was written."
         )
     return chosen
-
-
-def describe(estimate: Estimate, free: int | None, seconds: Seconds | None) -> str:
-    """Return a line that describes an estimate to the user.
-
-    Parameters
-    ----------
-    estimate : Estimate
-        The estimate of the run.
-    free : int or None
-        Free bytes on the disk, if known.
-    seconds : Seconds or None
-        Seconds per step, if known.
-    """
-    distance = "" if estimate.every == 1 else f" (all weights every {estimate.every} steps)"
-    line = f"{decimal(int(estimate.per_step))} a step{distance}, {decimal(estimate.total)} for {estimate.steps:,} steps"
-    if free is not None:
-        line += f", {estimate.total / max(free, 1):.1%} of the free disk"
-    if seconds is None:
-        return line
-    spans = (min(value, _LONGEST) for value in estimate.attribution_seconds(seconds))
-    few, many = (timedelta(seconds=round(value)) for value in spans)
-    return (
-        f"{line}. Recording adds about {seconds.recording / max(seconds.training, 1e-9):.0%} to a training step of "
-        f"{seconds.training:.2g} s; a question to the run will take some {few} to {many} (h:mm:ss)"
-    )

@@ -16,7 +16,7 @@ from explaind_tf.errors import OtherWriterError, RefusedError
 from explaind_tf.levels import MEANING, SAMPLE, Level
 from explaind_tf.recording import checks
 from explaind_tf.recording.ending import NOT_RECORDED, after_divergence, after_failure, failure
-from explaind_tf.recording.forecast import Planned, describe
+from explaind_tf.recording.forecast import Planned
 from explaind_tf.recording.observing.batches import BatchForm
 from explaind_tf.recording.observing.tap import Tap
 from explaind_tf.recording.observing.watched_step import WatchedStep
@@ -26,6 +26,7 @@ from explaind_tf.recording.session import Session
 from explaind_tf.recording.session_state import Training
 from explaind_tf.recording.step_clock import StepClock
 from explaind_tf.recording.writing.places import refuse_used_directory
+from explaind_tf.runs.estimate import describe
 from explaind_tf.runs.storage.files import AnyPath, as_path, free_bytes, refresh
 
 # TensorFlow writes the graphs and raises its own errors. Keras would take one of them, OutOfRangeError, for the end of

@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from rich.filesize import decimal
 
 from explaind_tf import constants
 from explaind_tf.errors import RefusedError
 from explaind_tf.runs.format.step_records import encode_step
-from explaind_tf.runs.graphs.training_graph import LEFT_OUT, NO_WEIGHTED_STEP
+from explaind_tf.runs.format.training_step import LEFT_OUT, NO_WEIGHTED_STEP
 from explaind_tf.runs.reader import RecordedRun
 from explaind_tf.runs.storage.records import FRAME_BYTES
 from explaind_tf.runs.storage.tf_example import Buffers
@@ -16,6 +17,8 @@ from explaind_tf.runs.storage.tf_example import Buffers
 # Attribution of one recorded step costs as much as this many training steps: for few and for many measurements
 # (experiments/benchmarks).
 _STEPS_A_STEP = (2, 8)
+# Most seconds that a timedelta can show: millions of years.
+_LONGEST = timedelta.max.total_seconds() // 2
 
 
 @dataclass(frozen=True)
@@ -151,3 +154,29 @@ def seconds_of(run: RecordedRun) -> Seconds | None:
 def record_bytes(record: Buffers) -> int:
     """Return the bytes that a record takes in a file."""
     return FRAME_BYTES + sum(len(part) for part in record)
+
+
+def describe(estimate: Estimate, free: int | None, seconds: Seconds | None) -> str:
+    """Return a line that describes an estimate to the user.
+
+    Parameters
+    ----------
+    estimate : Estimate
+        The estimate of the run.
+    free : int or None
+        Free bytes on the disk, if known.
+    seconds : Seconds or None
+        Seconds per step, if known.
+    """
+    distance = "" if estimate.every == 1 else f" (all weights every {estimate.every} steps)"
+    line = f"{decimal(int(estimate.per_step))} a step{distance}, {decimal(estimate.total)} for {estimate.steps:,} steps"
+    if free is not None:
+        line += f", {estimate.total / max(free, 1):.1%} of the free disk"
+    if seconds is None:
+        return line
+    spans = (min(value, _LONGEST) for value in estimate.attribution_seconds(seconds))
+    few, many = (timedelta(seconds=round(value)) for value in spans)
+    return (
+        f"{line}. Recording adds about {seconds.recording / max(seconds.training, 1e-9):.0%} to a training step of "
+        f"{seconds.training:.2g} s; a question to the run will take some {few} to {many} (h:mm:ss)"
+    )

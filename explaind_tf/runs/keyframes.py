@@ -8,12 +8,15 @@ prove it. On another machine the weights may drift. The next keyframe then shows
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.format.step_records import Snapshot, StepRecord
-from explaind_tf.runs.graphs.training_graph import TrainingGraph
+
+if TYPE_CHECKING:  # runs are read without TensorFlow
+    from explaind_tf.runs.graphs.training_graph import TrainingGraph
 
 # Largest drift that is accepted, as a share of the distance between two keyframes. A ledger adds it to the residual.
 LARGEST_DRIFT = 1e-2
@@ -52,7 +55,7 @@ class KeyframeReplay:
 
     def __init__(
         self,
-        load: Callable[[], TrainingGraph],
+        load: Callable[[], "TrainingGraph"],
         take: Callable[[np.ndarray], tuple[list[np.ndarray], list[np.ndarray]]],
         where: str,
     ) -> None:
@@ -62,7 +65,7 @@ class KeyframeReplay:
         self.drift = 0.0
 
     @property
-    def graph(self) -> TrainingGraph:
+    def graph(self) -> "TrainingGraph":
         """The training step, loaded. Whoever uses it sets its variables first."""
         if self._graph is None:
             self._graph = self._load()

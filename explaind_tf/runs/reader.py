@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from explaind_tf import constants
 from explaind_tf.errors import RunFormatError
@@ -21,10 +22,7 @@ from explaind_tf.runs.format.manifest import (
     read_manifest,
 )
 from explaind_tf.runs.format.step_records import Layout
-from explaind_tf.runs.graphs.agreement import require_agreement
-from explaind_tf.runs.graphs.checked_load import findings_of
-from explaind_tf.runs.graphs.loaded import ForwardGraph, Graphs
-from explaind_tf.runs.graphs.training_graph import TrainingGraph
+from explaind_tf.runs.graphs.graph_files import TOKEN_LOSSES, GraphContents
 from explaind_tf.runs.keyframes import KeyframeReplay
 from explaind_tf.runs.samples import SampleStore
 from explaind_tf.runs.steps import StepStore, forget_without_samples
@@ -33,6 +31,10 @@ from explaind_tf.runs.storage.files import AnyPath, as_path
 from explaind_tf.runs.storage.records import RecordFile, file_sha256
 from explaind_tf.runs.weight_path import WeightPath
 from explaind_tf.terms import Source
+
+if TYPE_CHECKING:  # a run is opened without TensorFlow, whose import takes seconds
+    from explaind_tf.runs.graphs.loaded import ForwardGraph, Graphs
+    from explaind_tf.runs.graphs.training_graph import TrainingGraph
 
 _SHARD = re.compile(f"({STEPS}|{SAMPLES})-.*[.]tfrecord")
 
@@ -174,8 +176,11 @@ class RecordedRun(WeightPath):
         return self._samples
 
     @cached_property
-    def graphs(self) -> Graphs | ForwardGraph:
+    def graphs(self) -> "Graphs | ForwardGraph":
         """The model as pure functions. They are loaded on first use, after a check of their files."""
+        from explaind_tf.runs.graphs.agreement import require_agreement
+        from explaind_tf.runs.graphs.loaded import ForwardGraph, Graphs
+
         with self._checked_graphs() as directory:
             trust = self._trust_graph
             graphs = (
@@ -190,11 +195,19 @@ class RecordedRun(WeightPath):
         return graphs
 
     @cached_property
+    def _graph_contents(self) -> GraphContents:
+        with self._checked_graphs() as directory:
+            return GraphContents.of(directory)
+
+    @property
     def unlisted_operations(self) -> list[str]:
         """What its graphs hold beside the operations that a graph may hold. They are not loaded to find out."""
-        with self._checked_graphs() as directory:
-            found = [path.parent for path in sorted(directory.rglob("saved_model.pb"))]
-            return [str(finding) for path in found for finding in findings_of(path)]
+        return list(self._graph_contents.unlisted)
+
+    @property
+    def has_token_losses(self) -> bool:
+        """Whether its losses have values for the positions of a sample, so that there is an axis ``"token"``."""
+        return TOKEN_LOSSES in self._graph_contents.names
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -259,6 +272,8 @@ class RecordedRun(WeightPath):
         )
 
 
-def _load_training(graphs: AnyPath, expected: Sequence[FileDigest], trust: bool) -> TrainingGraph:
+def _load_training(graphs: AnyPath, expected: Sequence[FileDigest], trust: bool) -> "TrainingGraph":
+    from explaind_tf.runs.graphs.training_graph import TrainingGraph
+
     with checked_tree(graphs, expected) as directory:
         return TrainingGraph(directory / constants.TRAINING_DIR, trust=trust)

@@ -13,7 +13,8 @@ from explaind_tf.errors import RefusedError, RunFormatError
 from explaind_tf.levels import SAMPLE
 from explaind_tf.progress import Progress
 from explaind_tf.runs.format.step_records import Layout, Snapshot, StepRecord
-from explaind_tf.runs.graphs.training_graph import NO_TRAINING_STEP, NO_WEIGHTED_STEP, TrainingGraph
+from explaind_tf.runs.format.training_step import NO_TRAINING_STEP, NO_WEIGHTED_STEP
+from explaind_tf.runs.graphs.training_graph import TrainingGraph
 from explaind_tf.runs.keyframes import LARGEST_DRIFT, drift_of
 from explaind_tf.runs.reader import RecordedRun
 from explaind_tf.runs.steps import Transition, transition_between

@@ -7,8 +7,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import tensorflow as tf
 
 from explaind_tf.errors import RefusedError, RunFormatError
 from explaind_tf.runs.fingerprints import fingerprint
@@ -139,7 +137,7 @@ class SampleStore:
         arrays = []
         for leaf, blob in zip(self._leaves, blobs, strict=True):
             shape, sizes = sizes[: len(leaf.shape)], sizes[len(leaf.shape) :]
-            dtype = np.dtype(tf.dtypes.as_dtype(leaf.dtype).as_numpy_dtype)
+            dtype = leaf.numpy_dtype
             fits = all(
                 found >= 0 and size in (None, found) for size, found in zip(leaf.shape, shape, strict=True)
             )
@@ -217,7 +215,7 @@ class SampleStore:
     def _make_cache(self) -> None:
         """Reserve memory for the first rows, if all samples have the same size. Reading them fills it."""
         fixed = all(None not in leaf.shape for leaf in self._leaves)
-        dtypes = [np.dtype(tf.dtypes.as_dtype(leaf.dtype).as_numpy_dtype) for leaf in self._leaves]
+        dtypes = [leaf.numpy_dtype for leaf in self._leaves]
         shapes = [tuple(size or 0 for size in leaf.shape) for leaf in self._leaves]
         bytes_each = sum(d.itemsize * math.prod(s) for d, s in zip(dtypes, shapes, strict=True))
         count = min(len(self), _CACHE_BYTES // max(1, bytes_each)) if fixed else 0
@@ -258,15 +256,16 @@ class SampleStore:
         if count == 0 or self.read(0).id is None:
             return np.arange(count), np.arange(count)
         # One sample at a time: the store may be larger than memory.
-        of_row = np.fromiter((self.read(row).id for row in range(count)), object, count)
-        positions, labels = pd.factorize(of_row)
-        without = np.flatnonzero(positions < 0)
-        if without.size:
+        found: dict[SampleId | None, int] = {}
+        positions = np.fromiter(
+            (found.setdefault(self.read(row).id, len(found)) for row in range(count)), np.int64, count
+        )
+        if None in found:
             raise RefusedError(
-                f"Sample {without[0]} has no id, and other samples of the run have one, so samples cannot be told apart by "
-                f"their ids. Record all fits of a run with ids, or all of them without."
+                f"Sample {np.argmax(positions == found[None])} has no id, and other samples of the run have one, so samples "
+                f"cannot be told apart by their ids. Record all fits of a run with ids, or all of them without."
             )
-        return np.array(labels.tolist()), positions
+        return np.array(list(found)), positions
 
     @property
     def ids(self) -> np.ndarray:

@@ -1,20 +1,22 @@
 """`WeightPath`: the common interface of a recorded run and a series of checkpoints."""
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import tensorflow as tf
 
 from explaind_tf.levels import Level
 from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.manifest import Manifest
 from explaind_tf.runs.format.step_records import Layout
-from explaind_tf.runs.graphs.loaded import ForwardGraph, Graphs
-from explaind_tf.runs.graphs.precision import narrower_than
 from explaind_tf.runs.samples import SampleStore
 from explaind_tf.runs.steps import Transition
 from explaind_tf.terms import Source, terms_of
+
+if TYPE_CHECKING:  # a path is opened without TensorFlow, whose import takes seconds
+    import tensorflow as tf
+
+    from explaind_tf.runs.graphs.loaded import ForwardGraph, Graphs
 
 
 class Steps(Protocol):
@@ -75,7 +77,7 @@ class WeightPath(ABC):
 
     @property
     @abstractmethod
-    def graphs(self) -> Graphs | ForwardGraph:
+    def graphs(self) -> "Graphs | ForwardGraph":
         """The model as pure functions."""
 
     @property
@@ -84,11 +86,13 @@ class WeightPath(ABC):
         return terms_of(self.source)
 
     @property
-    def weights_dtype(self) -> tf.DType:
+    def weights_dtype(self) -> "tf.DType":
         """Dtype of the trainable weights."""
+        import tensorflow as tf
+
         return tf.dtypes.as_dtype(self.manifest.variables[0].dtype)
 
-    def computes_otherwise(self, dtype: tf.DType) -> bool:
+    def computes_otherwise(self, dtype: "tf.DType") -> bool:
         """Return whether the model computes in less precise numbers than these.
 
         Parameters
@@ -101,6 +105,10 @@ class WeightPath(ABC):
         bool
             Whether its weights or some of its layers do.
         """
+        import tensorflow as tf
+
+        from explaind_tf.runs.graphs.precision import narrower_than
+
         narrower = set(narrower_than(dtype))
         if self.weights_dtype == tf.float64:
             narrower.discard(

@@ -46,6 +46,23 @@ def note(name):
     return run
 
 
+@note("light")
+def without_tensorflow():
+    import typer
+    import explaind_tf
+    from explaind_tf.cli import app
+
+    commands = sorted(typer.main.get_command(app).commands)
+    lines = [["--help"], *([command, "--help"] for command in commands), ["info", "run", "--json"]]
+    for line in [*lines, ["estimate", "run", "--steps", "100"]]:
+        try:
+            app(line)
+        except SystemExit as end:
+            assert not end.code, line
+    heavy = {"tensorflow", "keras", "xarray", "pandas", "zarr", "h5py", "plotly"} & set(sys.modules)
+    assert not heavy, heavy
+
+
 @note("import")
 def imported():
     import explaind_tf, keras, xarray
@@ -115,6 +132,12 @@ def test_from_a_directory_with_a_run_and_a_file(found: dict[str, Any]):
     assert answer["balances"]
     assert answer["entries"][0]["proponents"][0]["sample"].startswith("sample ")
     assert found["files"] == ["damaged", "run", "test.npz", "z.zarr"]
+
+
+def test_what_needs_no_tensorflow_does_not_import_it(found: dict[str, Any]):
+    done = found["light"]
+    assert done["code"] == 0, done["stderr"]
+    assert '"level": "sample"' in done["stdout"]
 
 
 def test_a_damaged_run_ends_with_a_line(found: dict[str, Any]):

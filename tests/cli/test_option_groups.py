@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from explaind_tf.cli.asking import Measured
+from explaind_tf.cli.measured import Measured
 from explaind_tf.cli.option_groups import _PLACES, Only, with_groups
 from explaind_tf.cli.printing import Printed
 from explaind_tf.questions.options import Options

@@ -17,7 +17,8 @@ import xarray as xr
 from rich.console import Console
 
 import explaind_tf as xtf
-from explaind_tf.cli.facts import plain, run_facts
+from explaind_tf.cli.plain import plain
+from explaind_tf.cli.run_facts import run_facts
 from explaind_tf.cli.tables import run_table
 from explaind_tf.runs import reader
 from tests.helpers import X

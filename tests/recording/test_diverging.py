@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import explaind_tf as xtf
 from explaind_tf import RefusedError, RunFormatError
-from explaind_tf.cli.facts import run_facts
+from explaind_tf.cli.run_facts import run_facts
 from explaind_tf.cli.tables import run_table
 from explaind_tf.runs.format.divergence import Divergence
 from tests.helpers import X, Y, batches, dense_model, fit, flat, flat_theta

@@ -8,7 +8,7 @@ from rich.console import Console
 from explaind_tf import constants as names
 from explaind_tf import terms
 from explaind_tf.analysis import fidelity
-from explaind_tf.cli import facts, tables
+from explaind_tf.cli import answer_facts, tables
 from explaind_tf.demo import fidelity_table
 from explaind_tf.report import Section, html
 from tests.helpers import Recorded
@@ -75,7 +75,7 @@ def test_in_the_report(ledger: xr.Dataset, small_run: Recorded):
 
 
 def test_in_tables_of_the_command_line(ledger: xr.Dataset):
-    found, error = facts.ledger_facts(ledger, first_row=0, top=3)
+    found, error = answer_facts.ledger_facts(ledger, first_row=0, top=3)
     assert error is None
     assert found["mean_terms"][AVERAGING.name] == pytest.approx(1)
     balance, *by_axis = map(printed, tables.ledger_tables(found, top=3))

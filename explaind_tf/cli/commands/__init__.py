@@ -1,4 +1,7 @@
-"""The commands, one in each file; a new one needs a row here."""
+"""The commands, one in each file; a new one needs a row here.
+
+A command imports what needs TensorFlow, xarray or pandas when it runs, so that the shell answers at once where it can.
+"""
 
 from typing import Annotated
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from explaind_tf.cli import asking, facts, tables
 from explaind_tf.cli.exits import say
-from explaind_tf.cli.inputs import check_source, read_inputs
+from explaind_tf.cli.measured import Measured
+from explaind_tf.cli.opening import open_to_ask
 from explaind_tf.cli.printing import Printed, print_facts
 from explaind_tf.cli.shared_arguments import Rows, RunDir, Source
 from explaind_tf.questions.options import Options
@@ -18,7 +18,7 @@ def attribute(
     inputs: Source,
     *,
     rows: Rows = None,
-    measured: asking.Measured,
+    measured: Measured,
     options: Options,
     plan: Annotated[bool, typer.Option("--plan", help="Only print the expected time and memory.")] = False,
     out: Annotated[
@@ -32,18 +32,22 @@ def attribute(
     printed: Printed,
 ) -> None:
     """Account for the change of predictions by training: print the ledger's balance and its strongest entries."""
-    check_source(inputs)
+    from explaind_tf.cli.inputs import check_source, read_inputs
 
-    opened = asking.open_for_shell(run)
+    check_source(inputs)
+    from explaind_tf.cli import answer_facts, tables
+    from explaind_tf.cli.choosing import choose_measurement
+
+    opened = open_to_ask(run)
     read = read_inputs(inputs, opened.manifest.inputs, rows or slice(None))
-    measurement = asking.choose_measurement(opened, read, measured)
+    measurement = choose_measurement(opened, read, measured)
     asked = {entry.name: getattr(options, entry.name) for entry in fields(options)}
     if plan:
         planned = opened.plan(read.x, measurement, **asked)
-        print_facts(facts.plan_facts(planned), printed.as_json, lambda: [str(planned)])
+        print_facts(answer_facts.plan_facts(planned), printed.as_json, lambda: [str(planned)])
         return
     ledger = opened.attribute(read.x, measurement, out=out, **asked)
-    found, error = facts.ledger_facts(ledger, first_row=read.first_row, top=printed.top)
+    found, error = answer_facts.ledger_facts(ledger, first_row=read.first_row, top=printed.top)
     found["out"] = out
     print_facts(found, printed.as_json, lambda: tables.ledger_tables(found, top=printed.top))
     if out is not None:

@@ -2,21 +2,23 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import xarray as xr
 
-from explaind_tf.attribution import Run
-from explaind_tf.cli import asking, facts, tables
 from explaind_tf.cli.exits import say
-from explaind_tf.cli.inputs import check_source, read_inputs
+from explaind_tf.cli.measured import Measured
+from explaind_tf.cli.opening import open_to_ask
 from explaind_tf.cli.option_groups import Only
 from explaind_tf.cli.printing import Printed, print_facts
 from explaind_tf.cli.shared_arguments import Rows, RunDir, Source, Validation
 from explaind_tf.errors import RefusedError
-from explaind_tf.ledgers.response_accessor import check_draws
 from explaind_tf.questions.options import Options
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from explaind_tf.attribution import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ def counterfactual(
     inputs: Source,
     *,
     rows: Rows = None,
-    measured: asking.Measured,
+    measured: Measured,
     options: Annotated[Options, Only("memory_limit", "dtype")],
     worth: _Worth,
     out: Annotated[
@@ -49,19 +51,26 @@ def counterfactual(
     printed: Printed,
 ) -> None:
     """Say how final predictions would change without training samples: print the samples on which they depend most."""
+    from explaind_tf.cli.inputs import check_source, read_inputs
+
     check_source(inputs)
     if worth.validate:
+        from explaind_tf.ledgers.response_accessor import check_draws
+
         check_draws(worth.validate, worth.share)
     if out is not None and out.exists():
         raise FileExistsError(f"{out} exists. Pass another --out, or delete it.")
 
-    opened = asking.open_for_shell(run)
+    from explaind_tf.cli import answer_facts, tables
+    from explaind_tf.cli.choosing import choose_measurement
+
+    opened = open_to_ask(run)
     read = read_inputs(inputs, opened.manifest.inputs, rows or slice(None))
-    measurement = asking.choose_measurement(opened, read, measured)
+    measurement = choose_measurement(opened, read, measured)
     answer = opened.counterfactual(
         read.x, measurement, memory_limit=options.memory_limit, dtype=options.dtype
     )
-    found = facts.response_facts(answer, first_row=read.first_row, top=printed.top)
+    found = answer_facts.response_facts(answer, first_row=read.first_row, top=printed.top)
     known, refused = _measure(worth, opened, answer)
     found |= known | {"out": out}
     if out is not None:
@@ -73,14 +82,16 @@ def counterfactual(
         raise refused
 
 
-def _measure(worth: _Worth, run: Run, answer: xr.Dataset) -> tuple[dict[str, Any], RefusedError | None]:
+def _measure(worth: _Worth, run: "Run", answer: "xr.Dataset") -> tuple[dict[str, Any], RefusedError | None]:
     """Return what trainings without some samples say of an answer. If they are refused, the answer is still of use."""
+    from explaind_tf.cli.answer_facts import smoothness_facts, verdict_facts
+
     found: dict[str, Any] = {"verdict": None, "smoothness": None}
     try:
         if worth.validate:
-            found["verdict"] = facts.verdict_facts(answer.explaind.validate(worth.validate, worth.share))
+            found["verdict"] = verdict_facts(answer.explaind.validate(worth.validate, worth.share))
         if worth.smoothness:
-            found["smoothness"] = facts.smoothness_facts(run.smoothness(share=worth.share))
+            found["smoothness"] = smoothness_facts(run.smoothness(share=worth.share))
     except RefusedError as refused:
         return found, refused
     return found, None

@@ -5,14 +5,11 @@ from typing import Annotated
 
 import typer
 
-from explaind_tf.cli import asking, facts
+from explaind_tf.cli.opening import open_to_read
 from explaind_tf.cli.printing import print_facts
 from explaind_tf.cli.shared_arguments import AsJson, RunDir
 from explaind_tf.cli.values import to_bytes
 from explaind_tf.errors import RefusedError
-from explaind_tf.recording.forecast import describe
-from explaind_tf.runs.estimate import estimate_from, seconds_of
-from explaind_tf.runs.storage.files import free_bytes
 
 
 def estimate(
@@ -36,7 +33,11 @@ def estimate(
     as_json: AsJson = False,
 ) -> None:
     """Estimate the disk space and time of a long recording from a short one of the same model and data."""
-    opened = asking.open_for_shell(run)
+    from explaind_tf.cli.run_facts import estimate_facts
+    from explaind_tf.runs.estimate import describe, estimate_from, seconds_of
+    from explaind_tf.runs.storage.files import free_bytes
+
+    opened = open_to_read(run)
     dense = estimate_from(opened, steps, samples)
     if disk_budget is None:
         found = replace(dense, every=every or opened.manifest.every)
@@ -48,7 +49,7 @@ def estimate(
         found = dense.fit_into(disk_budget)
     free = free_bytes(opened.run_dir)
     print_facts(
-        facts.estimate_facts(opened, found, free),
+        estimate_facts(opened, found, free),
         as_json,
         lambda: [f"every={found.every}: {describe(found, free, seconds_of(opened))}."],
     )

@@ -6,16 +6,11 @@ from typing import Annotated
 
 import typer
 
-from explaind_tf.analysis import fidelity
-from explaind_tf.cli import asking
-from explaind_tf.cli.inputs import check_source, read_inputs
+from explaind_tf.cli.opening import open_to_ask
 from explaind_tf.cli.option_groups import Only
 from explaind_tf.cli.printing import Printed, print_facts
 from explaind_tf.cli.shared_arguments import Rows, RunDir, Source, Validation
-from explaind_tf.event_file import check_installed
 from explaind_tf.questions.options import Options
-from explaind_tf.report import Asked, account_for, write_report
-from explaind_tf.report.tensorboard import write_tensorboard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +49,21 @@ def report(
     printed: Printed,
 ) -> None:
     """Write an HTML report about a classifier: whether its ledger balances, when, where and from which data it learnt."""
+    from explaind_tf.cli.inputs import check_source, read_inputs
+
     check_source(inputs)
     if not out.resolve().parent.is_dir():
         raise FileNotFoundError(
             f"There is no directory {out.parent} to write {out.name} to. Create it, or pass another --out."
         )
+    from explaind_tf.analysis import fidelity
+    from explaind_tf.event_file import check_installed
+    from explaind_tf.report import Asked, account_for, write_report
+    from explaind_tf.report.tensorboard import write_tensorboard
+
     if tensorboard is not None:
         check_installed()
-
-    opened = asking.open_for_shell(run)
+    opened = open_to_ask(run)
     read = read_inputs(inputs, opened.manifest.inputs, rows or slice(None))
     asked = Asked(
         read.x,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from explaind_tf.cli import asking
+from explaind_tf.cli.opening import open_to_ask
 from explaind_tf.cli.printing import print_facts
 from explaind_tf.cli.shared_arguments import AsJson, RunDir
 from explaind_tf.errors import RunFormatError, UnbalancedLedgerError
@@ -23,7 +23,7 @@ def verify(
     """Check every byte that was recorded, and that each step follows from its batch."""
     found: dict[str, Any] = {"run": str(run), "replayed": replay, "status": "fine"}
     try:
-        opened = asking.open_for_shell(run)
+        opened = open_to_ask(run)
         found |= {"run_id": opened.run_id, "steps": len(opened.steps), "complete": opened.is_complete}
         opened.verify(replay=replay)
     except (RunFormatError, UnbalancedLedgerError) as error:

@@ -20,7 +20,7 @@ from explaind_tf.recording.exporting.purity import (
 from explaind_tf.recording.exporting.saving import save_module
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.structure import Structure
-from explaind_tf.runs.graphs.loaded import (
+from explaind_tf.runs.graphs.graph_files import (
     CUSTOM_GRADIENTS,
     FORWARD,
     LOSS_SCALES,

@@ -15,7 +15,7 @@ from explaind_tf.recording.exporting.purity import refuse_unlisted
 from explaind_tf.recording.exporting.saving import save_module
 from explaind_tf.recording.observing.batches import BatchForm
 from explaind_tf.recording.recording_options import RecordingOptions
-from explaind_tf.runs.graphs.training_graph import LEFT_OUT, NO_TRAINING_STEP, NO_WEIGHTED_STEP
+from explaind_tf.runs.format.training_step import LEFT_OUT, NO_TRAINING_STEP, NO_WEIGHTED_STEP
 from explaind_tf.runs.graphs.training_variables import TrainingVariables
 
 # A model that overrides one of these need not heed the weights that it is given.

@@ -4,9 +4,9 @@ import hashlib
 import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.format.description import VariableSpec
@@ -190,7 +190,7 @@ class Layout:
         """Dtype of θ, the same for all trainable variables."""
         return np.dtype(self.variables[0].dtype)
 
-    def decode(self, example: tf.train.Example) -> StepRecord:
+    def decode(self, example: Any) -> StepRecord:
         """Read a record.
 
         Raises

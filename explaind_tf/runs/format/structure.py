@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
-import tensorflow as tf
 
 from explaind_tf.errors import RunFormatError
 
@@ -26,6 +26,11 @@ class Leaf:
 
     dtype: str
     shape: tuple[int | None, ...]
+
+    @property
+    def numpy_dtype(self) -> np.dtype:
+        """NumPy's type of its values. NumPy itself has no bfloat16."""
+        return np.dtype(ml_dtypes.bfloat16 if self.dtype == "bfloat16" else self.dtype)
 
     def __str__(self) -> str:
         sizes = ", ".join("?" if size is None else str(size) for size in ("batch", *self.shape))
@@ -209,7 +214,7 @@ def _as_batch(where: str, leaf: Leaf, value: Any) -> np.ndarray:
             f"{where} has shape {array.shape}; the run was recorded with {leaf}, so it must have shape "
             f"(batch, {', '.join(str(size) for size in leaf.shape)}).{hint}"
         )
-    wanted = np.dtype(tf.dtypes.as_dtype(leaf.dtype).as_numpy_dtype)
+    wanted = leaf.numpy_dtype
     kinds = {array.dtype.kind, wanted.kind}
     if len(kinds) > 1 and kinds != {"i", "u"}:
         raise ValueError(

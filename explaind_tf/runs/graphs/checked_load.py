@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from explaind_tf.errors import RunFormatError
+from explaind_tf.runs.graphs.graph_files import GRAPH_FILE, parsed
 from explaind_tf.runs.graphs.inspection import Finding, in_meta_graph, savers_of, told
 from explaind_tf.runs.graphs.possible_sizes import check_sizes
 from explaind_tf.runs.storage.tensor_bundle import check_bundle
 
-_GRAPH_FILE = "saved_model.pb"
 _VARIABLES = "variables"
 
 
@@ -34,8 +33,8 @@ def load_checked(path: Path, *, trust: bool = False) -> Any:
     RunFormatError
         If it is no such SavedModel, states sizes that cannot be, or holds other operations. The message names them.
     """
-    saved = parsed(path)
-    check_sizes(saved, str(path / _GRAPH_FILE))
+    saved = parsed(path, SavedModel)
+    check_sizes(saved, str(path / GRAPH_FILE))
     has_variables = any(
         n.WhichOneof("kind") == "variable" for n in saved.meta_graphs[0].object_graph_def.nodes
     )
@@ -51,39 +50,12 @@ def load_checked(path: Path, *, trust: bool = False) -> Any:
         )
     with tempfile.TemporaryDirectory(prefix="explaind_tf-") as directory:
         copy = Path(directory)
-        (copy / _GRAPH_FILE).write_bytes(stripped(saved).SerializeToString())
+        (copy / GRAPH_FILE).write_bytes(stripped(saved).SerializeToString())
         if has_variables:
             shutil.copytree(path / _VARIABLES, copy / _VARIABLES, copy_function=_link_or_copy)
         # Without variables, there are no values to read.
         options = tf.saved_model.LoadOptions(experimental_skip_checkpoint=not has_variables)
         return tf.saved_model.load(directory, options=options)
-
-
-def findings_of(path: Path) -> list[Finding]:
-    """Return what a SavedModel holds that is not allowed, without loading it."""
-    return in_meta_graph(parsed(path).meta_graphs[0])
-
-
-def parsed(path: Path) -> SavedModel:
-    """Return the message that a SavedModel's file holds.
-
-    Raises
-    ------
-    RunFormatError
-        If there is no such file, or it is of another form.
-    """
-    try:
-        saved = SavedModel.FromString((path / _GRAPH_FILE).read_bytes())
-    except (OSError, DecodeError) as error:
-        raise RunFormatError(
-            f"{path / _GRAPH_FILE} cannot be read: {error}. Restore it from a copy."
-        ) from error
-    if len(saved.meta_graphs) != 1 or not saved.meta_graphs[0].HasField("object_graph_def"):
-        raise RunFormatError(
-            f"{path / _GRAPH_FILE} is not of the form that a PathLogger writes: it has {len(saved.meta_graphs)} graphs, and "
-            f"one with objects is needed. Restore it from a copy."
-        )
-    return saved
 
 
 def stripped(saved: SavedModel) -> SavedModel:
@@ -110,8 +82,8 @@ def strip_file(path: Path) -> list[Finding]:
 
     Its fingerprint, which was that of the whole, is removed.
     """
-    saved = stripped(parsed(path))
-    (path / _GRAPH_FILE).write_bytes(saved.SerializeToString(deterministic=True))
+    saved = stripped(parsed(path, SavedModel))
+    (path / GRAPH_FILE).write_bytes(saved.SerializeToString(deterministic=True))
     (path / "fingerprint.pb").unlink(missing_ok=True)
     return in_meta_graph(saved.meta_graphs[0])
 

@@ -3,22 +3,25 @@
 Functions that nothing calls and branches that are never taken count like all others.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import tensorflow as tf
-from tensorflow.core.protobuf.config_pb2 import ConfigProto
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
-from tensorflow.python.framework import op_def_registry
+from google.protobuf.message_factory import GetMessageClass
 
 from explaind_tf.runs.graphs.allowed_operations import ALLOWED
+from explaind_tf.runs.storage.messages import enum_number
 
 # Of the main graph only constants are loaded, see :func:`explaind_tf.runs.graphs.checked_load.stripped`. TensorFlow
 # writes an operation that makes a variable for each one that a SavedModel holds.
 _ONLY_IN_MAIN_GRAPH = frozenset({"VarHandleOp"})
 # Their values are handles of something that exists in a process.
-_HANDLES = frozenset({tf.resource.as_datatype_enum, tf.variant.as_datatype_enum})
+_HANDLES = frozenset(enum_number("tensorflow.DataType", name) for name in ("DT_RESOURCE", "DT_VARIANT"))
+# So TensorFlow ends the names of functions. No operation's name ends so.
+_NUMBERED = re.compile(r"_[0-9]+$")
+# Kinds of attributes that hold functions or constants.
+_WITH_PARTS = frozenset({"func", "list", "tensor"})
 _SETTINGS_OF_CALLS = frozenset(
     {
         "device_count",
@@ -92,7 +95,7 @@ def in_graph(
     found = [each for node in graph_def.node for each in _in_node(node, known | also_in_main, "")]
     for function in library.function:
         name = function.signature.name
-        if name in ALLOWED or op_def_registry.get(name) is not None:
+        if _is_operation(name):
             found.append(Finding(f"a function with the name of the operation {name}", "library"))
         if name not in exempt:
             found += [each for node in function.node_def for each in _in_node(node, known, name)]
@@ -109,8 +112,8 @@ def in_graph(
     ]
 
 
-def in_meta_graph(meta: MetaGraphDef) -> list[Finding]:
-    """Return what the meta graph of a SavedModel may not hold."""
+def in_meta_graph(meta: Any) -> list[Finding]:
+    """Return what the meta graph of a SavedModel, a ``MetaGraphDef``, may not hold."""
     found = in_graph(meta.graph_def, savers_of(meta), _ONLY_IN_MAIN_GRAPH)
     found += [Finding("a file beside the graph", asset.filename) for asset in meta.asset_file_def]
     if meta.meta_info_def.HasField("any_info"):
@@ -120,33 +123,35 @@ def in_meta_graph(meta: MetaGraphDef) -> list[Finding]:
     return found
 
 
-def savers_of(meta: MetaGraphDef) -> frozenset[str]:
+def savers_of(meta: Any) -> frozenset[str]:
     """Return the names of the functions with which TensorFlow would save and restore variables, used for nothing else.
 
     They read and write files. They are in every SavedModel that TensorFlow writes, and are never loaded.
     """
     graph, library = meta.graph_def, meta.graph_def.library
     own = {meta.saver_def.save_tensor_name.split(":")[0], meta.saver_def.restore_op_name}
-    by_savers = {name for node in graph.node if node.name in own for name in _called(node)}
+    known = {function.signature.name for function in library.function}
+    by_savers = known & {name for node in graph.node if node.name in own for name in _called(node)}
+    if not by_savers:
+        return frozenset()
     elsewhere = {name for node in graph.node if node.name not in own for name in _called(node)}
     for function in library.function:
         elsewhere |= {name for node in function.node_def for name in _called(node)}
         elsewhere |= {name for key in function.attr for name in _functions_in(function.attr[key])}
     elsewhere |= {each.gradient_func for each in (*library.gradient, *library.registered_gradients)}
     elsewhere |= set(meta.object_graph_def.concrete_functions)
-    known = {function.signature.name for function in library.function}
-    return frozenset((by_savers & known) - elsewhere)
+    return frozenset(by_savers - elsewhere)
 
 
 def _called(node: Any) -> Iterator[str]:
     yield node.op
-    for key in node.attr:
-        yield from _functions_in(node.attr[key])
+    for value in node.attr.values():
+        yield from _functions_in(value)
 
 
 def _functions_in(value: Any) -> Iterator[str]:
-    functions = [value.func] if value.HasField("func") else list(value.list.func)
-    for function in functions:
+    kind = value.WhichOneof("value")
+    for function in [value.func] if kind == "func" else value.list.func if kind == "list" else ():
         yield function.name
         for key in function.attr:
             yield from _functions_in(function.attr[key])
@@ -162,25 +167,43 @@ def _in_node(node: Any, known: frozenset[str], function: str) -> Iterator[Findin
             yield Finding(f"PrintV2 to {stream!r}", where)
     if "job:" in node.device and "job:localhost" not in node.device:
         yield Finding(f"an operation for the device {node.device!r}", where)
-    for key in node.attr:
-        yield from _in_value(node.attr[key], known, where)
+    for key, value in node.attr.items():
+        yield from _in_value(value, known, where)
         if key == "config_proto":
-            yield from _in_settings(node.attr[key].s, where)
+            yield from _in_settings(node, value.s, where)
 
 
 def _in_value(value: Any, known: frozenset[str], where: str) -> Iterator[Finding]:
+    kind = value.WhichOneof("value")
+    if kind not in _WITH_PARTS:
+        return
     for name in _functions_in(value):
         if name not in known:
             yield Finding(f"a call of {name!r}, which is no function of the graph", where)
-    for tensor in (*([value.tensor] if value.HasField("tensor") else []), *value.list.tensor):
+    for tensor in [value.tensor] if kind == "tensor" else value.list.tensor:
         if tensor.dtype in _HANDLES or tensor.resource_handle_val or tensor.variant_val:
             yield Finding("a constant that is a handle", where)
 
 
-def _in_settings(data: bytes, where: str) -> Iterator[Finding]:
+def _is_operation(name: str) -> bool:
+    """Return whether TensorFlow has an operation of that name, which a function would be taken for.
+
+    It is imported only for names that are not as it gives them to functions.
+    """
+    if name in ALLOWED or _NUMBERED.search(name):
+        return name in ALLOWED
+    from tensorflow.python.framework import op_def_registry
+
+    return op_def_registry.get(name) is not None
+
+
+def _in_settings(node: Any, data: bytes, where: str) -> Iterator[Finding]:
     """Yield what is wrong with the settings of a call, which TensorFlow parses when it runs."""
+    settings_class = GetMessageClass(
+        node.DESCRIPTOR.file.pool.FindMessageTypeByName("tensorflow.ConfigProto")
+    )
     try:
-        settings = ConfigProto.FromString(data)
+        settings = settings_class.FromString(data)
     except Exception:  # the message of protobuf says no more
         yield Finding("settings of a call that cannot be read", where)
         return

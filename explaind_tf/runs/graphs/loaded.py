@@ -15,16 +15,17 @@ from explaind_tf.runs.graphs.canonical import graph_digest
 from explaind_tf.runs.graphs.checked_load import load_checked
 from explaind_tf.runs.graphs.custom_gradients import obey, recorded_gradients, without_registered
 from explaind_tf.runs.graphs.expanded import expanded, with_own_functions
+from explaind_tf.runs.graphs.graph_files import (
+    CUSTOM_GRADIENTS,
+    FORWARD,
+    LOSS_SCALES,
+    PENALTY,
+    SAMPLE_LOSSES,
+    TOKEN_LOSSES,
+)
 from explaind_tf.runs.graphs.grouped_convolutions import ungroup
 from explaind_tf.runs.graphs.precision import computes_in, in_precision, narrower_than
 from explaind_tf.runs.graphs.seen_through import see_through, seen_through
-
-FORWARD = "forward"
-SAMPLE_LOSSES = "sample_losses"
-TOKEN_LOSSES = "token_losses"
-LOSS_SCALES = "loss_scales"
-PENALTY = "penalty"
-CUSTOM_GRADIENTS = "custom_gradients"
 
 # The scope of a function's operations in the graph that calls it.
 INLINED = "inlined"

@@ -16,12 +16,6 @@ from explaind_tf.runs.graphs.checked_load import load_checked
 from explaind_tf.runs.graphs.loaded import saved_function
 from explaind_tf.runs.graphs.training_variables import TrainingVariables
 
-# Why a run lacks the training step, or lacks it with weights of samples. Keys of the manifest's environment.
-NO_TRAINING_STEP = "no_training_step"
-NO_WEIGHTED_STEP = "no_weighted_step"
-# The reason of users who asked for it.
-LEFT_OUT = "It was recorded with PathLogger(retrain=False)."
-
 
 class TrainingGraph:
     """A SavedModel of the training step, together with the variables that it reads and changes.

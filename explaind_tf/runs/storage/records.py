@@ -17,15 +17,16 @@ from array import array
 from collections.abc import Iterable, Sequence
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import numpy as np
-import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.storage.background_hash import BackgroundHash
 from explaind_tf.runs.storage.files import AnyPath, OpenFile, open_file
+from explaind_tf.runs.storage.messages import message_class
 from explaind_tf.runs.storage.tf_example import Buffers
 
 _LENGTH = struct.Struct("<Q")
@@ -288,10 +289,10 @@ class RecordFile:
             raise self._damaged(index, offset, "its data do not match their checksum")
         return data
 
-    def read_example(self, index: int) -> tf.train.Example:
+    def read_example(self, index: int) -> Any:
         """Return record ``index`` as a ``tf.train.Example``."""
         try:
-            return tf.train.Example.FromString(self.read(index))
+            return message_class("tensorflow.Example").FromString(self.read(index))
         except DecodeError as error:
             raise self._damaged(index, self._place(index)[0], "it is no tf.train.Example") from error
 
@@ -363,7 +364,7 @@ class RecordSeries:
         file, local = self.locate(index)
         return file.bytes_of(local)
 
-    def read_example(self, index: int) -> tf.train.Example:
+    def read_example(self, index: int) -> Any:
         """Return record ``index`` as a ``tf.train.Example``.
 
         Raises

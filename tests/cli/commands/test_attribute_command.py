@@ -11,7 +11,7 @@ import xarray as xr
 from typer.testing import Result
 
 import explaind_tf as xtf
-from explaind_tf.cli import facts
+from explaind_tf.cli import answer_facts
 from explaind_tf.ledgers.accessor import DatasetLedger
 from tests.cli.conftest import error_of
 from tests.helpers import LABELS, X, digest
@@ -98,7 +98,7 @@ class TestAttribute:
     ):
         arguments = ("attribute", logits_run, "--inputs", npz, "--axes", axes, "--json")
         whole = json.loads(call(*arguments).stdout)
-        monkeypatch.setattr(facts, "_BLOCK_BYTES", 1)
+        monkeypatch.setattr(answer_facts, "_BLOCK_BYTES", 1)
         by_blocks = json.loads(call(*arguments).stdout)
         assert by_blocks["entries"] == approximately(whole["entries"])
         assert by_blocks["by"] == approximately(whole["by"])

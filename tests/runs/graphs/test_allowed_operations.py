@@ -11,7 +11,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework.op_def_pb2 import OpList
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.framework import op_def_registry
 from typer.testing import CliRunner
 
@@ -177,6 +179,12 @@ def refused(run_dir: Path, name: str) -> None:
 class TestTheList:
     def test_it_names_operations_that_exist(self):
         assert {name for name in ALLOWED if op_def_registry.get(name) is None} == set()
+
+    def test_no_operation_is_named_as_functions_are(self) -> None:
+        """Functions whose names end with a number are not looked up among the operations."""
+        operations = OpList.FromString(pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList()))
+        assert len(operations.op) > len(ALLOWED)
+        assert [each.name for each in operations.op if re.search(r"_[0-9]+$", each.name)] == []
 
     def test_there_are_enough_operations_that_touch_the_world(self):
         assert len(WORLD) >= 30

@@ -1,10 +1,11 @@
-"""Opens the run and makes the measurement that a command line names, and checks what the model returns."""
+"""Makes the measurement that a command line names, and checks what the model returns.
+
+Only commands that ask a run import it, when they run: it imports TensorFlow, which takes seconds.
+"""
 
 import functools
 import inspect
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -12,59 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf import measurements
-from explaind_tf.attribution import Run, open_run
+from explaind_tf.attribution import Run
 from explaind_tf.attribution.predictions import are_probabilities, final_outputs
-from explaind_tf.cli.exits import say
 from explaind_tf.cli.inputs import Inputs
+from explaind_tf.cli.measured import Measured
 from explaind_tf.cli.values import Measure, OutputsAre
 from explaind_tf.measurements import Measurement
 from explaind_tf.runs.format import structure as struct
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """The options that say what about the predictions is accounted for.
-
-    Attributes
-    ----------
-    measure : Measure
-        The measurement.
-    outputs_are : OutputsAre, optional
-        What the model returns. By default logits; outputs that look like probabilities are then refused.
-    output : str, optional
-        Key or position of the output to measure, for models with several.
-    loss : str, optional
-        Keras' name of a loss; by default the loss of training.
-    """
-
-    measure: Measure = field(
-        default=Measure.OUTPUTS,
-        metadata={"help": "What to account for. All but outputs need labels."},
-    )
-    outputs_are: OutputsAre | None = field(
-        default=None,
-        metadata={"help": "What the model returns. Default: logits, unless they look like probabilities."},
-    )
-    output: str | None = field(
-        default=None,
-        metadata={"help": "Key or position of the output to measure, if there are several."},
-    )
-    loss: str | None = field(
-        default=None,
-        metadata={
-            "help": "Keras' name of the loss for --measure loss, with its default options. Default: the loss of training."
-        },
-    )
-
-
-def open_for_shell(run_dir: str) -> Run:
-    """Open a run; each warning becomes a line on the error stream."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        run = open_run(run_dir)
-    for warning in caught:
-        say("[bold yellow]Warning:[/]", str(warning.message))
-    return run
 
 
 def choose_measurement(
