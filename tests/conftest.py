@@ -1,4 +1,8 @@
-"""Fixtures that several folders of tests use."""
+"""Fixtures that several folders of tests use.
+
+What imports TensorFlow is imported where it is needed: the process that starts the workers also loads this file, and needs
+none of it.
+"""
 
 import os
 
@@ -11,12 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
-import keras
 import pytest
-from upath import UPath
 
-import explaind_tf as xtf
-from tests.helpers import Recorded, double_precision, record
 from tests.nightly import (  # noqa: F401 - hooks of pytest
     pytest_collection_modifyitems,
     pytest_configure,
@@ -24,6 +24,9 @@ from tests.nightly import (  # noqa: F401 - hooks of pytest
 )
 
 if TYPE_CHECKING:
+    from upath import UPath
+
+    from tests.helpers import Recorded
     from tests.object_store import ObjectStore
 
 # No deadline, as no test asserts a duration: machines of continuous integration are noisy.
@@ -34,13 +37,19 @@ hypothesis.settings.load_profile("explaind_tf")
 @pytest.fixture(autouse=True, scope="session")
 def _leave_out_training_steps(request: pytest.FixtureRequest) -> None:
     """Have recordings leave out the training step by day, unless a test asks for it: it takes half a second each time."""
+    import explaind_tf as xtf
+
     if "nightly" not in request.config.option.markexpr:
         xtf.PathLogger.__init__.__kwdefaults__["retrain"] = False
 
 
 @pytest.fixture(scope="session")
-def small_run(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> "Recorded":
     """A complete run of six steps, with momentum, integer state and ids. Copy it before you change it."""
+    import keras
+
+    from tests.helpers import record
+
     return record(
         tmp_path_factory.mktemp("small") / "run",
         [keras.layers.Dense(3, activation="tanh"), keras.layers.Dropout(0.2, seed=1), keras.layers.Dense(2)],
@@ -51,6 +60,8 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 @pytest.fixture
 def float64() -> Iterator[None]:
     """Keras in double precision for the time of a test."""
+    from tests.helpers import double_precision
+
     with double_precision():
         yield
 
@@ -80,8 +91,10 @@ def object_store(_server: "ObjectStore", monkeypatch: pytest.MonkeyPatch) -> "Ob
 
 
 @pytest.fixture
-def bucket(object_store: "ObjectStore") -> Iterator[UPath]:
+def bucket(object_store: "ObjectStore") -> "Iterator[UPath]":
     """The URL of a new bucket."""
+    from upath import UPath
+
     from tests.object_store import BUCKET
 
     path = UPath(f"s3://{BUCKET}-{uuid.uuid4().hex}")
