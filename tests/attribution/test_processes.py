@@ -41,7 +41,7 @@ class Wavelet(keras.layers.Layer):
 
 
 # test_two_derivatives.py answers a question about a run with layers of its own in a new process every time.
-@pytest.mark.nightly
+@pytest.mark.nightly(daily=False)
 def test_a_run_is_attributed_where_its_custom_layer_does_not_exist(tmp_path):
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
@@ -119,7 +119,7 @@ def _peaks(tmp_path_factory):
     }
 
 
-@pytest.mark.nightly
+@pytest.mark.nightly(daily=False)
 @pytest.mark.parametrize("grown", ["samples", "steps"])
 def test_memory_of_a_sample_attribution_is_flat_in_samples_and_steps(peaks, grown):
     # Four times the samples are 98 MB more, four times the steps 250 MB more, in a process of some 800 MB. If either were

@@ -202,6 +202,8 @@ def hold_in_a_process(row: Row, run_dir: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+# Rows that take longer than all of a day's sample: they are never in it.
+LONG = ("LSTM", "GRU", "Bidirectional", "SeparableConv2D", "MultiHeadAttention, attention mask")
 # Families whose first row is the same training as that of the first family.
 ALIKE = ("learning rate", "models", "precision and devices")
 
@@ -212,7 +214,7 @@ def cases() -> Iterator[Any]:
     for row in ROWS:
         is_core = row.family not in seen or row.refused is not None
         seen.add(row.family)
-        marks = () if is_core else pytest.mark.nightly
+        marks = () if is_core else pytest.mark.nightly(daily=row.name not in LONG)
         yield pytest.param(row, id=f"{row.family}: {row.name}", marks=marks)
 
 

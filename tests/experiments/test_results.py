@@ -21,10 +21,6 @@ NAMES = sorted(
     for path in results.HERE.glob("*/__main__.py")
     if hasattr(importlib.import_module(f"experiments.{path.parent.name}.__main__"), "experiment")
 )
-# Not drawn by day: `.ci/run` has a line of its own for the architectures.
-LONG = ["architectures"]
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     steps: int = 3
@@ -49,9 +45,7 @@ def experiment(settings: Settings, runs_dir: Path) -> Findings:
 
 # When Keras 3.15 saves weights, it copies variables to NumPy 2 in a deprecated way.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize(
-    "name", [*sweep(name for name in NAMES if name not in LONG), *sweep(LONG, daily=False)]
-)
+@pytest.mark.parametrize("name", sweep(NAMES, daily=False))
 def test_quick_runs(tmp_path: Path, name):
     module = importlib.import_module(f"experiments.{name}.__main__")
     carry_out(name, module.experiment, module.QUICK, quick=True, out=tmp_path)

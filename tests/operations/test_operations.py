@@ -45,7 +45,7 @@ AT_NIGHT = {"silu", "bicubic", "lanczos3", "antialias"}
     "names",
     [
         pytest.param(CORE.keys() - AT_NIGHT, id="every time"),
-        pytest.param(AT_NIGHT, id="at night", marks=pytest.mark.nightly),
+        pytest.param(AT_NIGHT, id="at night", marks=pytest.mark.nightly(daily=False)),
     ],
 )
 def test_a_core_is_exact(tmp_path: Path, names: set[str]):

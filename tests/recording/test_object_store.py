@@ -60,7 +60,7 @@ def test_run_in_s3_is_the_run_in_a_directory(bucket: UPath, run_dir: Path):
 
 class TestKilled:
     @pytest.mark.parametrize(
-        "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(2, 12))]
+        "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.nightly(daily=False)) for seed in range(2, 12))]
     )
     def test_writer_killed_at_any_moment_kept_what_it_announced_and_another_goes_on_at_once(
         self, bucket: UPath, object_store: ObjectStore, small_run: Recorded, tmp_path: Path, seed: int
@@ -78,7 +78,7 @@ class TestKilled:
         assert len(writers.check(url, len(run.step_store), source).step_store) == len(run.step_store)
 
     @pytest.mark.parametrize(
-        "seed", [0, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(1, 6))]
+        "seed", [0, *(pytest.param(seed, marks=pytest.mark.nightly(daily=False)) for seed in range(1, 6))]
     )
     def test_training_killed_at_any_moment_goes_on(
         self, bucket: UPath, object_store: ObjectStore, tmp_path: Path, seed: int
