@@ -29,7 +29,7 @@ def sample_of(cases: Iterable[_Case], seed: str) -> set[_Case]:
 def sweep(cases: Iterable[str], *, core: Collection[str] = (), daily: bool = True) -> list[Any]:
     """Return the cases of a wide sweep as parameters: the core runs every time, the others at night.
 
-    Cases that take longer than some 15 seconds are never drawn by day, so that each day costs about the same: ``daily=False``.
+    With ``daily=False`` no day's sample has them: cases of more than some 15 seconds, so that each day costs about the same.
     """
     names = list(cases)
     assert set(core) <= set(names), f"not among the cases: {set(core) - set(names)}"

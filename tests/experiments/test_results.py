@@ -21,6 +21,8 @@ NAMES = sorted(
     for path in results.HERE.glob("*/__main__.py")
     if hasattr(importlib.import_module(f"experiments.{path.parent.name}.__main__"), "experiment")
 )
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     steps: int = 3
