@@ -129,14 +129,6 @@ def test_layers_that_were_not_asked_for_stay_in_one_entry(run, problem, totals):
     )
 
 
-def test_variables_may_be_called_like_coordinates(tmp_path):
-    recorded = record(tmp_path / "run", [keras.layers.Dense(2, name="output")], epochs=1)
-    run = recorded.open()
-    tree = run.attribute(X, axes=("parameter",))
-    tree.explaind.check()
-    assert tree[run.layers[0] + "_/kernel"].data.shape == (len(X), 2, 3, 2)
-
-
 def test_a_parameter_ledger_is_a_tree_shaped_like_the_model(run, problem):
     tree = run.attribute(*problem, axes=("parameter", "step"))
     assert isinstance(tree, xr.DataTree)
@@ -156,63 +148,6 @@ def test_blocks_and_row_groups_do_not_change_the_ledger(run, problem, totals):
     np.testing.assert_allclose(
         ledger.explaind.total("data"), totals.data, atol=2e-3 * float(totals.movement.max())
     )
-
-
-def _recorded_sequence(run_dir, layer):
-    import keras
-    import tensorflow as tf
-
-    keras.utils.set_random_seed(1)
-    rng = np.random.default_rng(1)
-    x, y = rng.normal(size=(20, 4, 2)).astype("float32"), rng.normal(size=(20, 3)).astype("float32")
-    model = keras.Sequential([keras.Input((4, 2)), layer, keras.layers.Flatten(), keras.layers.Dense(3)])
-    model.compile(xtf.PathAdamW(1e-2), loss="mse", run_eagerly=True)
-    logger = xtf.PathLogger(run_dir, verbose=False)
-    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
-    model.fit(logger.tap(dataset), epochs=1, callbacks=[logger], verbose=0, shuffle=False)
-    return xtf.open_run(run_dir), x
-
-
-def _first_output(outputs):
-    return outputs[:, :1]
-
-
-def test_samples_go_by_rules_whatever_the_number_of_rows(tmp_path):
-    import keras
-
-    run, x = _recorded_sequence(tmp_path / "run", keras.layers.Dense(6, activation="tanh"))
-    many = run.attribute(x, _first_output, axes=("sample",))
-    few = run.attribute(x[:1], _first_output, axes=("sample",))
-    assert "(rules)" in many.attrs["method"] and "(rules)" in few.attrs["method"]
-    np.testing.assert_allclose(many.data[:1], few.data, atol=2e-3 * float(few.movement.max()))
-
-
-def test_a_function_within_a_layer_is_expanded(tmp_path):
-    import keras
-    import tensorflow as tf
-
-    class Compiled(keras.layers.Layer):
-        def build(self, shape):
-            self.kernel = self.add_weight(shape=(shape[-1], 4))
-
-        def call(self, inputs):
-            inner = tf.function(lambda values: tf.tanh(values))
-            return tf.function(lambda x, kernel: inner(x @ kernel))(inputs, tf.convert_to_tensor(self.kernel))
-
-    run, x = _recorded_sequence(tmp_path / "run", Compiled())
-    ledger = run.attribute(x[:3], axes=("sample", "layer"))
-    ledger.explaind.check()
-    assert "(rules)" in ledger.attrs["method"]
-
-
-def test_samples_of_a_loop_go_one_by_one_or_row_by_row_and_agree(tmp_path):
-    import keras
-
-    run, x = _recorded_sequence(tmp_path / "run", keras.layers.SimpleRNN(3))
-    many = run.attribute(x, _first_output, axes=("sample",))
-    few = run.attribute(x[:1], _first_output, axes=("sample",))
-    assert "(loop)" in many.attrs["method"] and "(jvp)" in few.attrs["method"]
-    np.testing.assert_allclose(many.data[:1], few.data, atol=2e-3 * float(few.movement.max()))
 
 
 def test_no_step_traces_again_what_one_before_it_has_traced(recorded, problem):
@@ -319,3 +254,71 @@ def test_a_ledger_too_large_for_memory_is_refused_before_work_begins(run, proble
     monkeypatch.setattr(book, "_MEMORY_SHARE", 1e-9)
     with pytest.raises(MemoryError, match="Keep fewer axes"):
         run.attribute(*problem, axes=("sample", "step"))
+
+
+# Runs of their own. They come last: the process keeps only some compiled functions, and those of the run above are used again.
+
+
+def test_variables_may_be_called_like_coordinates(tmp_path):
+    recorded = record(tmp_path / "run", [keras.layers.Dense(2, name="output")], epochs=1)
+    run = recorded.open()
+    tree = run.attribute(X, axes=("parameter",))
+    tree.explaind.check()
+    assert tree[run.layers[0] + "_/kernel"].data.shape == (len(X), 2, 3, 2)
+
+
+def _recorded_sequence(run_dir, layer):
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(1)
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(20, 4, 2)).astype("float32"), rng.normal(size=(20, 3)).astype("float32")
+    model = keras.Sequential([keras.Input((4, 2)), layer, keras.layers.Flatten(), keras.layers.Dense(3)])
+    model.compile(xtf.PathAdamW(1e-2), loss="mse", run_eagerly=True)
+    logger = xtf.PathLogger(run_dir, verbose=False)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    model.fit(logger.tap(dataset), epochs=1, callbacks=[logger], verbose=0, shuffle=False)
+    return xtf.open_run(run_dir), x
+
+
+def _first_output(outputs):
+    return outputs[:, :1]
+
+
+def test_samples_go_by_rules_whatever_the_number_of_rows(tmp_path):
+    import keras
+
+    run, x = _recorded_sequence(tmp_path / "run", keras.layers.Dense(6, activation="tanh"))
+    many = run.attribute(x, _first_output, axes=("sample",))
+    few = run.attribute(x[:1], _first_output, axes=("sample",))
+    assert "(rules)" in many.attrs["method"] and "(rules)" in few.attrs["method"]
+    np.testing.assert_allclose(many.data[:1], few.data, atol=2e-3 * float(few.movement.max()))
+
+
+def test_a_function_within_a_layer_is_expanded(tmp_path):
+    import keras
+    import tensorflow as tf
+
+    class Compiled(keras.layers.Layer):
+        def build(self, shape):
+            self.kernel = self.add_weight(shape=(shape[-1], 4))
+
+        def call(self, inputs):
+            inner = tf.function(lambda values: tf.tanh(values))
+            return tf.function(lambda x, kernel: inner(x @ kernel))(inputs, tf.convert_to_tensor(self.kernel))
+
+    run, x = _recorded_sequence(tmp_path / "run", Compiled())
+    ledger = run.attribute(x[:3], axes=("sample", "layer"))
+    ledger.explaind.check()
+    assert "(rules)" in ledger.attrs["method"]
+
+
+def test_samples_of_a_loop_go_one_by_one_or_row_by_row_and_agree(tmp_path):
+    import keras
+
+    run, x = _recorded_sequence(tmp_path / "run", keras.layers.SimpleRNN(3))
+    many = run.attribute(x, _first_output, axes=("sample",))
+    few = run.attribute(x[:1], _first_output, axes=("sample",))
+    assert "(loop)" in many.attrs["method"] and "(jvp)" in few.attrs["method"]
+    np.testing.assert_allclose(many.data[:1], few.data, atol=2e-3 * float(few.movement.max()))
