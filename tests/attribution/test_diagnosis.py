@@ -125,6 +125,6 @@ def test_the_cause_is_kept_with_the_ledger(softplus, tmp_path):
     assert names.DIAGNOSIS not in balanced.attrs
     asked = {"tolerance": 1e-9, "max_nodes": 1, "dtype": "float64", "progress": False}
     stored = softplus.attribute(X, out=tmp_path / "ledger.zarr", **asked)
-    assert stored.attrs[names.DIAGNOSIS] == softplus.attribute(X, **asked).attrs[names.DIAGNOSIS]
     tree = softplus.attribute(X, axes=("parameter",), **asked)
-    assert "max_nodes is 1" in tree.attrs[names.DIAGNOSIS]
+    for ledger in (stored, tree):
+        assert "max_nodes is 1" in ledger.attrs[names.DIAGNOSIS]

@@ -276,7 +276,27 @@ def test_every_entry(recorded: Recorded, measurement: str, step_of: str) -> None
     assert_ends_and_residual(led, expected)
 
 
-@pytest.mark.parametrize("axes", [("layer",), ("sample",), ("step",), ()], ids=lambda axes: "+".join(axes))
+MARGINALS = (("layer",), ("sample",), ("step",), ())
+
+
+@pytest.mark.parametrize(
+    ("recorded", "axes"),
+    [
+        *(pytest.param("dense", axes, id="+".join(("dense", *axes))) for axes in MARGINALS),
+        # Every entry by sample, layer and step is compared for attention, too.
+        *(
+            pytest.param(
+                name,
+                axes,
+                id="+".join((name, *axes)),
+                marks=() if (name, axes) == ("attention", ("sample",)) else pytest.mark.nightly,
+            )
+            for name in ("convolution", "attention")
+            for axes in MARGINALS
+        ),
+    ],
+    indirect=["recorded"],
+)
 def test_marginals(recorded: Recorded, axes: tuple[str, ...]) -> None:
     expected = recorded.ledger("outputs")
     # Blocks of two inputs and one shorter block: a ledger does not depend on how inputs are batched.

@@ -40,7 +40,7 @@ class Wavelet(keras.layers.Layer):
         return tf.sin(tf.matmul(x, self.mix))
 
 
-# test_two_derivatives.py answers a question about a run with layers of its own in a new process every time.
+# tests/cli/test_cli_processes.py asks about a run with layers of its own in a new process every time.
 @pytest.mark.nightly(daily=False)
 def test_a_run_is_attributed_where_its_custom_layer_does_not_exist(tmp_path):
     keras.utils.set_random_seed(0)

@@ -256,7 +256,8 @@ def test_a_ledger_too_large_for_memory_is_refused_before_work_begins(run, proble
         run.attribute(*problem, axes=("sample", "step"))
 
 
-# Runs of their own. They come last: the process keeps only some compiled functions, and those of the run above are used again.
+# Runs of their own. They come last: the process keeps only some compiled functions, and those of the run above are
+# used again.
 
 
 def test_variables_may_be_called_like_coordinates(tmp_path):

@@ -12,7 +12,6 @@ from tensorflow.python.framework import ops
 import explaind_tf as xtf
 from explaind_tf import constants as names
 from explaind_tf.measurements import Measurement
-from tests.attribution.test_processes import _python
 from tests.helpers import LABELS, X, batches, fit, initialised
 from tests.nightly import sweep
 
@@ -116,7 +115,7 @@ def trained(run_dir, layers):
     return xtf.open_run(run_dir)
 
 
-# `test_a_run_with_custom_gradients_needs_no_registry` has a reversal every time.
+# tests/cli/test_cli_processes.py asks about a reversal in a process of its own, every time.
 @pytest.mark.parametrize("name", sweep(CASES, core=["codebook"]))
 def test_it_balances(name, tmp_path):
     run = trained(tmp_path / "run", CASES[name]())
@@ -192,33 +191,6 @@ def test_measurements_are_functions_too(tmp_path):
     )
     found.explaind.check()
     np.testing.assert_allclose(found.data, wanted.data, rtol=1e-5, atol=1e-7)
-
-
-def test_a_run_with_custom_gradients_needs_no_registry(tmp_path):
-    layers = [Call(reversed_gradient), keras.layers.Activation("swish"), Call(hard_sign)]
-    run = trained(tmp_path / "run", layers)
-    ledger = run.attribute(X[:4], axes=("sample",), tolerance=1e-4, progress=False)
-    ledger.explaind.check()
-    np.save(tmp_path / "x.npy", X[:4])
-    found = _python(
-        """
-        import json, sys, numpy as np
-        from tensorflow.python.framework import ops
-        before = set(ops.gradient_registry._registry)
-        import explaind_tf as xtf
-        run = xtf.open_run(sys.argv[1])
-        run.verify(progress=False)
-        ledger = run.attribute(np.load(sys.argv[2]), axes=("sample",), tolerance=1e-4, progress=False)
-        ledger.explaind.check()
-        # Keras uses functions of TensorFlow that register their gradients.
-        added = sorted(name for name in set(ops.gradient_registry._registry) - before if "CustomGradient" in name)
-        print(json.dumps({"data": ledger.data.values.tolist(), "added": added}))
-        """,
-        tmp_path / "run",
-        tmp_path / "x.npy",
-    )
-    assert found["added"] == []
-    np.testing.assert_allclose(found["data"], ledger.data, atol=1e-5)
 
 
 def test_questions_leave_the_registry_as_it_is(tmp_path):

@@ -8,7 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
 import pytest
+
+import explaind_tf as xtf
+from tests.attribution.test_two_derivatives import Call, hard_sign, reversed_gradient, trained
+from tests.helpers import X
 
 pytestmark = pytest.mark.slow
 
@@ -107,19 +113,45 @@ def attributed():
     runpy.run_module("explaind_tf.cli", run_name="__main__", alter_sys=True)
 
 
+@note("own layers")
+def of_layers_of_its_own():
+    import numpy as np
+    from tensorflow.python.framework import ops
+    import explaind_tf as xtf
+
+    before = set(ops.gradient_registry._registry)
+    run = xtf.open_run("own")
+    run.verify(progress=False)
+    ledger = run.attribute(np.load("x.npy"), axes=("sample",), tolerance=1e-4, progress=False)
+    ledger.explaind.check()
+    added = sorted(name for name in set(ops.gradient_registry._registry) - before if "CustomGradient" in name)
+    print(json.dumps({"data": ledger.data.values.tolist(), "added": added}))
+
+
 found["files"] = sorted(os.listdir())
 print(json.dumps(found))
 """
 
 
 @pytest.fixture(scope="module")
-def found(logits_run: Path, npz: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def own_layers(tmp_path_factory: pytest.TempPathFactory) -> xtf.Run:
+    """A run whose layers and custom gradients no other process knows."""
+    layers = [Call(reversed_gradient), keras.layers.Activation("swish"), Call(hard_sign)]
+    return trained(tmp_path_factory.mktemp("own") / "run", layers)
+
+
+@pytest.fixture(scope="module")
+def found(
+    logits_run: Path, own_layers: xtf.Run, npz: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """What each part of the script did: its exit code, and what it wrote to stdout and stderr. And the files then."""
     directory = tmp_path_factory.mktemp("process")
     shutil.copytree(logits_run, directory / "run")
     shutil.copy(npz, directory / "test.npz")
     shutil.copytree(logits_run, directory / "damaged")
     (directory / "damaged" / "samples-00000.tfrecord").unlink()
+    shutil.copytree(own_layers.run_dir, directory / "own")
+    np.save(directory / "x.npy", X[:4])
     done = python("-c", SCRIPT, cwd=directory)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)  # nothing else is on stdout
@@ -131,7 +163,17 @@ def test_from_a_directory_with_a_run_and_a_file(found: dict[str, Any]):
     answer = json.loads(done["stdout"])  # nothing else is on stdout
     assert answer["balances"]
     assert answer["entries"][0]["proponents"][0]["sample"].startswith("sample ")
-    assert found["files"] == ["damaged", "run", "test.npz", "z.zarr"]
+    assert found["files"] == ["damaged", "own", "run", "test.npz", "x.npy", "z.zarr"]
+
+
+def test_layers_and_custom_gradients_need_not_exist(found: dict[str, Any], own_layers: xtf.Run):
+    done = found["own layers"]
+    assert done["code"] == 0, done["stderr"]
+    answer = json.loads(done["stdout"])
+    assert answer["added"] == []
+    ledger = own_layers.attribute(X[:4], axes=("sample",), tolerance=1e-4, progress=False)
+    ledger.explaind.check()
+    np.testing.assert_allclose(answer["data"], ledger.data, atol=1e-5)
 
 
 def test_what_needs_no_tensorflow_does_not_import_it(found: dict[str, Any]):

@@ -73,11 +73,16 @@ def short_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def dense_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that holds every step."""
+def every_step(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Estimate]:
+    """A run that holds every step, and its estimate."""
     run_dir = tmp_path_factory.mktemp("dense") / "run"
-    record(run_dir, *wide(), every=1)
-    return run_dir
+    return run_dir, record(run_dir, *wide(), every=1)
+
+
+@pytest.fixture(scope="module")
+def dense_dir(every_step: tuple[Path, Estimate]) -> Path:
+    """The directory of the run that holds every step."""
+    return every_step[0]
 
 
 def assert_estimated(run_dir: Path, short_dir: Path, every: int) -> None:
@@ -85,12 +90,14 @@ def assert_estimated(run_dir: Path, short_dir: Path, every: int) -> None:
     assert Estimate(**vars(found) | {"every": every}).total == pytest.approx(size_of(run_dir), rel=0.2)
 
 
-@pytest.mark.parametrize("retrain", [True, False])
-def test_estimate_counts_the_training_step_where_it_is_stored(run_dir: Path, retrain: bool):
-    estimate = record(run_dir, *wide(), retrain=retrain)
-    found = estimate_from(xtf.open_run(run_dir), steps=3 * EPOCHS)
-    assert estimate.keeps_training == found.keeps_training == retrain
-    assert found.total == pytest.approx(size_of(run_dir), rel=0.05)
+def test_estimate_counts_the_training_step_where_it_is_stored(
+    run_dir: Path, every_step: tuple[Path, Estimate]
+):
+    without = run_dir, record(run_dir, *wide(), retrain=False)
+    for (directory, estimate), retrain in ((every_step, True), (without, False)):
+        found = estimate_from(xtf.open_run(directory), steps=3 * EPOCHS)
+        assert estimate.keeps_training == found.keeps_training == retrain
+        assert found.total == pytest.approx(size_of(directory), rel=0.05)
 
 
 def test_long_run_is_estimated_from_a_short_one(dense_dir: Path, short_dir: Path):

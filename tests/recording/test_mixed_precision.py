@@ -82,13 +82,14 @@ def test_the_ledger_is_that_of_the_real_model(run_and_model):
     np.testing.assert_array_equal(whole.final, model(X[:3], training=False))
     scale = float(whole.movement.max())
     assert 1e-5 * scale < float(np.abs(whole.precision).max()) < 0.1 * scale
-    for axes in (("sample", "step"), ("layer", "step")):
-        ledger = run.attribute(X[:3], axes=axes, progress=False)
+    by_layer, by_sample = (
+        run.attribute(X[:3], axes=axes, progress=False) for axes in (("layer", "step"), ("sample", "step"))
+    )
+    for ledger in (by_layer, by_sample):
         ledger.explaind.check()
         for term, found in helpers.totals(ledger).items():
             np.testing.assert_allclose(found, whole[term], atol=1e-6 * scale, err_msg=term)
-    at_skipped = run.attribute(X[:3], axes=("step",), progress=False).data.sel(step=skipped(run))
-    assert not at_skipped.values.any()
+    assert not by_layer.data.sel(step=skipped(run)).values.any()
 
 
 def test_the_analysis_is_that_of_the_twin_in_float32(run_and_model):
