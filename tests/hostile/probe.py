@@ -20,7 +20,7 @@ import explaind_tf as xtf
 from explaind_tf.cli.plain import plain
 from explaind_tf.cli.run_facts import run_facts
 from explaind_tf.cli.tables import run_table
-from explaind_tf.runs import reader
+from explaind_tf.runs.graphs import loaded, training_graph
 from tests.helpers import X
 from tests.hostile.authors_word import is_authors_word
 from tests.hostile.mutations import Mutant
@@ -165,7 +165,8 @@ class Probe:
     @contextmanager
     def _graphs_kept(self) -> Iterator[None]:
         """Load graphs with the same files only once: it takes longer than all else."""
-        before = {name: getattr(reader, name) for name in ("Graphs", "TrainingGraph")}
+        classes = {"Graphs": loaded, "TrainingGraph": training_graph}
+        before = {name: getattr(module, name) for name, module in classes.items()}
 
         def kept(name: str) -> Any:
             def load(path: Path, **options: Any) -> Any:
@@ -180,12 +181,12 @@ class Probe:
             return load
 
         try:
-            for name in before:
-                setattr(reader, name, kept(name))
+            for name, module in classes.items():
+                setattr(module, name, kept(name))
             yield
         finally:
-            for name, own in before.items():
-                setattr(reader, name, own)
+            for name, module in classes.items():
+                setattr(module, name, before[name])
 
 
 def _digest(directory: Path) -> str:
