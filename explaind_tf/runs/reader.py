@@ -27,7 +27,7 @@ from explaind_tf.runs.keyframes import KeyframeReplay
 from explaind_tf.runs.samples import SampleStore
 from explaind_tf.runs.steps import StepStore, forget_without_samples
 from explaind_tf.runs.storage.digests import FileDigest, checked_tree, require_inside
-from explaind_tf.runs.storage.files import AnyPath, as_path
+from explaind_tf.runs.storage.files import AnyPath, as_path, size_of
 from explaind_tf.runs.storage.records import RecordFile, file_sha256
 from explaind_tf.runs.weight_path import WeightPath
 from explaind_tf.terms import Source
@@ -139,12 +139,16 @@ class RecordedRun(WeightPath):
                     f"not belong to the run."
                 )
             path = temporary if temporary.exists() else path
-        if not path.is_file():
+        try:
+            size = size_of(path)
+        except OSError as error:
+            raise RunFormatError(f"{path} cannot be read: {error.strerror or error}.") from error
+        if size is None:
             raise RunFormatError(f"{path} is missing: the manifest names it. Restore it from a copy.")
         require_inside(path, self.run_dir)
-        if shard.size is not None and path.stat().st_size != shard.size:
+        if shard.size is not None and size != shard.size:
             raise RunFormatError(
-                f"{path} has {path.stat().st_size} bytes, but the manifest says {shard.size}: the file was cut or "
+                f"{path} has {size} bytes, but the manifest says {shard.size}: the file was cut or "
                 f"changed after recording. Restore it from a copy."
             )
         return path

@@ -218,8 +218,9 @@ class TestFaults:
         self, bucket: UPath, object_store: ObjectStore
     ):
         train(bucket / "run")
-        with (
-            object_store.failing(lambda method, path: UNAVAILABLE),
-            pytest.raises(xtf.RunFormatError, match=r"manifest\.json cannot be read"),
-        ):
-            xtf.open_run(bucket / "run")
+        for name in ("manifest.json", "steps-00000.tfrecord"):
+            with (
+                object_store.failing(lambda method, path, name=name: UNAVAILABLE if name in path else None),
+                pytest.raises(xtf.RunFormatError, match=rf"{name} cannot be read"),
+            ):
+                xtf.open_run(bucket / "run")

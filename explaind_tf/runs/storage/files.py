@@ -94,12 +94,24 @@ def is_file(path: AnyPath) -> bool:
     OSError
         If the store does not answer.
     """
+    return size_of(path) is not None
+
+
+def size_of(path: AnyPath) -> int | None:
+    """Return the number of bytes of a file, or None if there is none. A store is asked once.
+
+    Raises
+    ------
+    OSError
+        If the store does not answer.
+    """
     if isinstance(path, Path):
-        return path.is_file()
+        return path.stat().st_size if path.is_file() else None
     try:
-        return bool(path.fs.info(path.path)["type"] == "file")
+        found = path.fs.info(path.path)
     except FileNotFoundError:
-        return False
+        return None
+    return int(found["size"]) if found["type"] == "file" else None
 
 
 def total_bytes(directory: AnyPath) -> int:

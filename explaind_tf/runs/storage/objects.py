@@ -23,6 +23,8 @@ _LEAST_BYTES_A_SECOND = 2**18
 
 # File systems whose store compares and replaces in one request (`If-Match`).
 _COMPARING = ("s3", "s3a")
+# Otherwise s3fs asks for the size first, to fetch the parts of a large object side by side.
+_AT_ONCE = dict.fromkeys(_COMPARING, {"max_concurrency": 1})
 
 
 class Seen(NamedTuple):
@@ -47,7 +49,7 @@ def read_object(path: UPath) -> Seen | None:
     try:
         # Version first: if the object is replaced between the two requests, the version is old, and is not replaced.
         version = _etag(path)
-        data: bytes = _request(path, "cat_file", path.path)
+        data: bytes = _request(path, "cat_file", path.path, **_AT_ONCE.get(path.protocol, {}))
     except FileNotFoundError:
         return None
     return Seen(data, version or hashlib.sha256(data).hexdigest())
