@@ -24,7 +24,7 @@ _LEAST_BYTES_A_SECOND = 2**18
 # File systems whose store compares and replaces in one request (`If-Match`).
 _COMPARING = ("s3", "s3a")
 # Otherwise s3fs asks for the size first, to fetch the parts of a large object side by side.
-_AT_ONCE = dict.fromkeys(_COMPARING, {"max_concurrency": 1})
+_AT_ONCE = {protocol: {"max_concurrency": 1} for protocol in _COMPARING}
 
 
 class Seen(NamedTuple):
