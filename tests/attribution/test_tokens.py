@@ -276,8 +276,8 @@ def numbers(outputs: Any) -> Any:
 
 
 @pytest.mark.usefixtures("float64")
-# `test_every_entry` has one weight a token every time.
-@pytest.mark.parametrize("name", sweep(CASES, core=("coupled positions",)))
+# `test_every_entry` compares a model with coupled positions, masks and a weight for each token with the oracle every time.
+@pytest.mark.parametrize("name", sweep(CASES, daily=False))
 def test_tokens_add_up_to_samples_and_to_the_data_term(name: str, run_dir: Path):
     case = CASES[name]()
     run = case.train(run_dir)

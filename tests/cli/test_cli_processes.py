@@ -69,6 +69,25 @@ def without_tensorflow():
     assert not heavy, heavy
 
 
+@note("replicas")
+def of_replicas():
+    from pathlib import Path
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    import explaind_tf as xtf
+    from tests.contract.rows import ROWS
+    from tests.contract.test_contract import hold_to_the_contract
+
+    (row,) = [row for row in ROWS if row.logical_devices == 2]
+    try:
+        hold_to_the_contract(row, Path("replicas"))
+    except xtf.RefusedError as error:
+        print(error)
+    assert not Path("replicas").exists()
+
+
 @note("import")
 def imported():
     import explaind_tf, keras, xarray
@@ -197,6 +216,13 @@ def test_the_console_script_works(found: dict[str, Any]):
 
 def test_an_import_registers_everything(found: dict[str, Any]):
     assert found["import"]["code"] == 0, found["import"]["stderr"]
+
+
+def test_replicas_are_refused(found: dict[str, Any]):
+    """The row of the contract that needs a process of its own."""
+    done = found["replicas"]
+    assert done["code"] == 0, done["stderr"]
+    assert "Training under a tf.distribute strategy cannot be recorded" in done["stdout"]
 
 
 def test_plotly_is_loaded_at_the_first_figure(found: dict[str, Any]):

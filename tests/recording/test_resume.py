@@ -76,7 +76,7 @@ def interrupted(run_dir: Path, after: int, **options: Any) -> None:
 
 @pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.nightly), 5])
 def test_training_goes_on_where_it_stopped_and_its_ledger_balances(run_dir: Path, tmp_path: Path, every: int):
-    whole = train(tmp_path / "whole", model=make_model(), every=every)
+    whole = train(tmp_path / "whole", model=make_model())
     interrupted(run_dir, after=2 * STEPS_AN_EPOCH, model=make_model(), every=every)
     keras.utils.clear_session()
     keras.utils.set_random_seed(5)  # nothing is taken from the program
