@@ -40,7 +40,9 @@ def _stored(run, problem, tmp_path_factory):
     return out, ask(run, problem, out).load()
 
 
-@pytest.mark.parametrize("axes", [("sample", "layer"), ("step", "layer"), ("parameter",)])
+@pytest.mark.parametrize(
+    "axes", [("sample", "layer"), pytest.param(("step", "layer"), marks=pytest.mark.nightly), ("parameter",)]
+)
 def test_a_ledger_in_a_store_is_that_in_memory(run, problem, tmp_path, axes):
     stored = ask(run, problem, tmp_path / "ledger.zarr", axes=axes)
     stored.explaind.check()

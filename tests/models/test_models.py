@@ -77,7 +77,9 @@ class TestResNet9:
         dense.set_weights([2 * w for w in dense.get_weights()])
         np.testing.assert_allclose(model(x), 2 * before, rtol=1e-5)
 
-    @pytest.mark.parametrize("batch_norm", [pytest.param(False, marks=pytest.mark.nightly), True])
+    # The demo trains both models of the paper each time that .ci/run is called.
+    @pytest.mark.nightly
+    @pytest.mark.parametrize("batch_norm", [False, True])
     def test_trains(self, batch_norm):
         model = ResNet9(2, input_shape=(16, 16, 3), width=0.1, batch_norm=batch_norm)
         x, y = images(32), np.arange(32) % 2

@@ -186,7 +186,8 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Pairs:
     return recorded
 
 
-@pytest.mark.parametrize("name", sweep(CASES, core=("BatchNorm, XLA",)))
+# Under XLA, tests/attribution/test_retrain.py compares the same training step with what was recorded every time.
+@pytest.mark.parametrize("name", sweep(CASES, core=("BatchNorm and dropout",)))
 def test_steps_trained_again_are_those_that_were_taken(pairs: Pairs, name: str):
     sparse, full = map(xtf.open_run, pairs(name))
     with warnings.catch_warnings():

@@ -105,6 +105,7 @@ def test_the_analysis_is_that_of_the_twin_in_float32(run_and_model):
     assert float(np.abs(lost_at_start).max()) < 0.02 * float(ledger.movement.max())
 
 
+@pytest.mark.nightly
 def test_a_skipped_step_is_trained_again_between_keyframes(tmp_path):
     run, model = recorded(tmp_path / "run", "mixed_float16", every=5)
     assert skipped(run)
