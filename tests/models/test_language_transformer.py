@@ -74,6 +74,7 @@ def test_later_tokens_leave_earlier_predictions_alone():
         assert (moved[t:] > 1e-4).all()
 
 
+@pytest.mark.nightly
 def test_trains():
     x = (np.arange(64)[:, None] + np.arange(5)).astype("int32") % 11
     losses = fit_losses(LanguageTransformer(**SMALL | {"blocks": 1}), x, (x + 1) % 11, steps=30)

@@ -199,7 +199,7 @@ def test_steps_trained_again_are_those_that_were_taken(pairs: Pairs, name: str):
     np.testing.assert_array_equal(flat_theta(sparse, STEPS), flat_theta(full, STEPS))
 
 
-# The steps are compared bit for bit above, and test_resume.py asks about runs with keyframes and dropout every time.
+# The steps are compared bit for bit above, and test_resume.py asks about a run with keyframes every time.
 @pytest.mark.parametrize("name", sweep(("BatchNorm, XLA", "BatchNorm and dropout")))
 def test_ledger_is_that_of_the_run_that_holds_every_step(pairs: Pairs, name: str):
     sparse, full = map(xtf.open_run, pairs(name))

@@ -74,7 +74,8 @@ def interrupted(run_dir: Path, after: int, **options: Any) -> None:
         train(run_dir, Interrupt(after), **options)
 
 
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.nightly), 5])
+# A run with keyframes goes on in `test_run_goes_on_before_the_steps_whose_samples_were_lost`, every time.
+@pytest.mark.parametrize("every", [1, pytest.param(5, marks=pytest.mark.nightly(daily=False))])
 def test_training_goes_on_where_it_stopped_and_its_ledger_balances(run_dir: Path, tmp_path: Path, every: int):
     whole = train(tmp_path / "whole", model=make_model())
     interrupted(run_dir, after=2 * STEPS_AN_EPOCH, model=make_model(), every=every)
@@ -93,7 +94,6 @@ def test_training_goes_on_where_it_stopped_and_its_ledger_balances(run_dir: Path
         np.testing.assert_array_equal(found[name], wanted[name])
 
 
-# Keyframes across the seam are above, every time.
 @pytest.mark.parametrize("every", [1, pytest.param(4, marks=pytest.mark.nightly)])
 def test_gradient_that_waits_for_an_update_waits_across_the_seam(run_dir: Path, tmp_path: Path, every: int):
     """Interrupted after an odd number of steps: the optimizer must keep half of the next update's gradient."""
