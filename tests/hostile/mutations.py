@@ -48,8 +48,12 @@ def manifest_value(rng: random.Random, run: RunFiles) -> tuple[str, RunFiles]:
         del parent[path[-1]]
     else:
         parent[path[-1]] = odd.json_value(rng, parent[path[-1]])
+    return _place(path), run.with_body(body)
+
+
+def _place(path: tuple[Any, ...]) -> str:
     names = "/".join("*" if isinstance(key, int) else key for key in path)
-    return f"manifest: {names}", run.with_body(body)
+    return f"manifest: {names}"
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> Any:
@@ -68,8 +72,8 @@ def manifest_exchange(rng: random.Random, run: RunFiles) -> tuple[str, RunFiles]
     second = rng.choice([path for path in paths if path[-1] == first[-1] and len(path) == len(first)])
     one, two = (_parent(body, path) for path in (first, second))
     one[first[-1]], two[second[-1]] = two[second[-1]], one[first[-1]]
-    names = "/".join("*" if isinstance(key, int) else key for key in first)
-    return f"manifest: {names}", run.with_body(body)
+    places = sorted({_place(path) for path in (first, second)})
+    return " and ".join(places), run.with_body(body)
 
 
 def _parent(body: Any, path: tuple[Any, ...]) -> Any:
@@ -211,7 +215,9 @@ def record_order(rng: random.Random, run: RunFiles) -> tuple[str, RunFiles]:
         del records[one:]
     else:
         records += records[one:] * rng.choice((1, 3))
-    return f"{file.split('-')[0]}: order of records", run.with_records(file, records)
+    is_shorter = records == run.records(file)[: len(records)]
+    changed = "the last records" if is_shorter else "order of records"
+    return f"{file.split('-')[0]}: {changed}", run.with_records(file, records)
 
 
 def record_head(rng: random.Random, run: RunFiles) -> tuple[str, RunFiles]:
