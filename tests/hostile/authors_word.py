@@ -99,7 +99,8 @@ AUTHORS_WORD = (
             *("manifest: optimizer/constants/nesterov",),
         ),
         "Changes of a step within the margins of its checks",
-        "A step explains its displacement up to 1 % of the largest one, and a gradient up to rounding.",
+        "A step explains its displacement up to 1 % of the largest one, and a gradient up to rounding. Constants are only "
+        "known by what they do to the steps: without weight decay, no weight shows whether it would decay.",
         most=0.02,
     ),
     Word(

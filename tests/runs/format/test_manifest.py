@@ -88,7 +88,10 @@ class TestManifest:
             (lambda body: body["variables"][0].update(more=1), r"a variable has unknown fields \['more'\]"),
             (lambda body: body["optimizer"].update(more=1), r"optimizer has unknown fields \['more'\]"),
             (lambda body: body["loss"].update(more=1), r"loss has unknown fields \['more'\]"),
-            (lambda body: body["loss"]["losses"][0].update(more=1), "loss.losses=.* must be a list of losses"),
+            (
+                lambda body: body["loss"]["losses"][0].update(more=1),
+                "loss.losses=.* must be a list of losses",
+            ),
             (lambda body: body["shards"][0].update(more=1), r"shards has unknown fields \['more'\]"),
             (lambda body: body["graphs"][0].update(more=1), r"graphs has unknown fields \['more'\]"),
             (lambda body: body["state"][0].update(decay=True), "has decay=true, but no optimizer trains it"),
