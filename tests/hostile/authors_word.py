@@ -47,18 +47,18 @@ AUTHORS_WORD = (
         "They are for information. No record and no graph depends on them.",
     ),
     Word(
-        ("manifest: variables/*/path",),
+        ("manifest: variables/*/path", "manifest: state/*/path"),
         "Names of variables and layers",
-        "The functions take variables by their place. Two variables whose paths have the same start are of one layer.",
+        "The functions take variables by their place. Variables whose paths have the same start are of one layer.",
         most=inf,  # a layer of another name may be joined to another one
     ),
     Word(
         (
-            *("manifest: state/*/path", "manifest: optimizer_state/*/path"),
+            "manifest: optimizer_state/*/path",
             *("manifest: loss/losses/*/name", "manifest: loss/losses/*/reduction"),
         ),
-        "Names of state and losses",
-        "The functions hold the losses themselves, reduced, and take state by its place.",
+        "Names of losses and of the optimizer's variables",
+        "The functions hold the losses themselves, reduced. The optimizer's variables are told apart by their place.",
     ),
     Word(
         ("manifest: inputs", "manifest: targets", "manifest: outputs"),
