@@ -109,7 +109,8 @@ def record_field(rng: random.Random, run: RunFiles) -> tuple[str, RunFiles]:
     if what < 0.05:
         del features[name]
     elif what < 0.1:
-        features[rng.choice(_FIELDS)].CopyFrom(feature)
+        name = rng.choice(_FIELDS)
+        features[name].CopyFrom(feature)
     elif feature.WhichOneof("kind") == "int64_list":
         _change_integers(rng, feature.int64_list.value)
     else:
