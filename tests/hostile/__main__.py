@@ -1,8 +1,8 @@
 """``python -m tests.hostile --mutants 20000``: changed runs, tried in processes whose time and memory are watched.
 
-A table says what came of each kind of change. It exits with 1 if the package answered a changed run with a traceback, a
-hang, a crash, too much memory, or another answer that something in the run contradicts. ``--only 123`` tries one mutant
-again, in this process, and keeps its files.
+A table says what came of each kind of change, a second one where only the author can answer. It exits with 1 if the package
+answered a changed run with a traceback, a hang, a crash, too much memory, or another answer that something in the run
+contradicts. ``--only 123`` tries one mutant again, in this process, and keeps its files.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.hostile.probe import GOOD, Probe
+from tests.hostile.probe import AUTHORS, GOOD, Probe
 from tests.hostile.runs import RUNS
 from tests.hostile.watch import Found, tried
 from tests.hostile.worker import nightly_mutant, serve
@@ -56,12 +56,15 @@ def _only(run_dir: Path, seed: int) -> int:
 
 def _all(run_dirs: list[Path], arguments: argparse.Namespace) -> int:
     table: Counter[tuple[str, str]] = Counter()
+    words: Counter[str] = Counter()
     bad: list[Found] = []
     begin, slowest, largest = time.monotonic(), 0.0, 0
     for count, found in enumerate(
         tried(run_dirs, arguments.mutants, arguments.first, arguments.workers), start=1
     ):
         table[found.kind, found.outcome] += 1
+        if found.outcome == AUTHORS:
+            words[found.place] += 1
         slowest, largest = max(slowest, found.seconds), max(largest, found.grown)
         if found.outcome not in GOOD:
             bad.append(found)
@@ -75,6 +78,9 @@ def _all(run_dirs: list[Path], arguments: argparse.Namespace) -> int:
                 flush=True,
             )
     _print(table)
+    print("\n| where only the author can answer | mutants |\n|---|---|")
+    for place, mutants in words.most_common():
+        print(f"| {place} | {mutants} |")
     print(
         f"{table.total()} mutants in {time.monotonic() - begin:.0f} s; slowest {slowest:.1f} s, largest growth "
         f"{largest / 1e6:.0f} MB; {len(bad)} bad"
