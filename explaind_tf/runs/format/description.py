@@ -193,7 +193,8 @@ class RunDescription:
         for key in ("variables", "state", "optimizer_state"):
             expect(isinstance(body[key], list), f"{key} must be a list")
         optimizer = OptimizerSettings.from_json(body["optimizer"])
-        _check_losses(body["loss"])
+        level = _level_from_json(body)
+        _check_losses(body["loss"], are_known=level.get("level", SAMPLE) == SAMPLE)
         variables = tuple(_variable_from_json(item, may_decay=True) for item in body["variables"])
         paths = [variable.path for variable in variables]
         expect(len(set(paths)) == len(paths), "it names a variable twice")
@@ -218,7 +219,7 @@ class RunDescription:
             targets=struct.from_json(body["targets"]),
             weights=None if body["weights"] is None else struct.from_json(body["weights"]),
             outputs=struct.from_json(body["outputs"]),
-            **_level_from_json(body),
+            **level,
         )
 
 
@@ -237,9 +238,12 @@ def _level_from_json(body: dict[str, Any]) -> dict[str, Any]:
     return {"level": body["level"], "level_reason": text(body, "level_reason")}
 
 
-def _check_losses(loss: dict[str, Any]) -> None:
-    """Check the entry of the losses. Those of a run without losses of samples are not known."""
+def _check_losses(loss: dict[str, Any], *, are_known: bool) -> None:
+    """Check the entry of the losses. It is empty if they are not known, as in a run without losses of samples."""
     known_fields(loss, ("losses", "has_regularizer"), "loss")
+    expect(
+        len(loss) == 2 or not (loss or are_known), f"loss={short(loss)} must give losses and has_regularizer"
+    )
     losses = loss.get("losses", [])
     are_named = isinstance(losses, list) and all(
         isinstance(item, dict)

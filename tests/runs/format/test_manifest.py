@@ -87,6 +87,11 @@ class TestManifest:
             (lambda body: body.update(variables=[3]), "a variable must be an object; found 3"),
             (lambda body: body["variables"][0].update(more=1), r"a variable has unknown fields \['more'\]"),
             (lambda body: body["optimizer"].update(more=1), r"optimizer has unknown fields \['more'\]"),
+            (
+                lambda body: body["loss"].pop("has_regularizer"),
+                "loss=.* must give losses and has_regularizer",
+            ),
+            (lambda body: body["loss"].clear(), "loss={} must give losses and has_regularizer"),
             (lambda body: body["loss"].update(more=1), r"loss has unknown fields \['more'\]"),
             (
                 lambda body: body["loss"]["losses"][0].update(more=1),
