@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -33,6 +34,10 @@ def size(nodes: Any, value: int) -> None:
     nodes[0].attr["value"].tensor.tensor_shape.dim[0].size = value
 
 
+def stored(nodes: Any) -> Any:
+    return nodes[0].attr["value"].tensor
+
+
 def masks(nodes: Any) -> None:
     size(nodes, 2**26)
     for _ in range(4):
@@ -43,6 +48,28 @@ def test_sizes_of_models_are_possible(saved: SavedModel):
     check_sizes(saved, "file")
     size(nodes_of(saved), 2**26)
     check_sizes(saved, "file")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.zeros(0, np.float32),
+        np.zeros((2, 3), np.float16),
+        np.ones((2, 2), np.complex64),
+        np.array([b"a", b"bc"]),
+        np.array(True),
+        tf.constant([1, 2], tf.bfloat16).numpy(),
+    ],
+    ids=lambda value: f"{value.dtype}",
+)
+def test_constants_of_all_types_are_possible(saved: SavedModel, value: np.ndarray):
+    """As bytes, as lists of values, and as one value that is repeated."""
+    first = [] if not value.size else [tf.make_tensor_proto(value.flat[0], shape=value.shape)]
+    with tf.Graph().as_default():
+        made = tf.constant(value).op.node_def.attr["value"].tensor
+    for tensor in (made, tf.make_tensor_proto(value), *first):
+        stored(nodes_of(saved)).CopyFrom(tensor)
+        check_sizes(saved, "file")
 
 
 @pytest.mark.parametrize(
@@ -57,6 +84,16 @@ def test_sizes_of_models_are_possible(saved: SavedModel):
         ),
         (lambda nodes: setattr(nodes[1].attr["num"], "i", -1), "num=-1"),
         (lambda nodes: setattr(nodes[0].attr["value"].tensor, "dtype", 99), "unknown type, number 99"),
+        (lambda nodes: size(nodes, 0), r"the shape \[0\] and stores 1 values"),
+        (
+            lambda nodes: stored(nodes).float_val.extend([0] * 1000),
+            r"the shape \[1000\] and stores 1001 values",
+        ),
+        (lambda nodes: stored(nodes).scomplex_val.extend([0] * 2002), "stores 1001 values"),
+        (
+            lambda nodes: setattr(stored(nodes), "tensor_content", bytes(40)),
+            "takes 4000 bytes, and stores 40",
+        ),
     ],
 )
 def test_sizes_that_cannot_be(saved: SavedModel, edit: Callable[[Any], Any], message: str):
