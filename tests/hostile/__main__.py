@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.hostile.probe import AUTHORS, GOOD, Probe
+from tests.hostile.probe import AUTHORS, GOOD, REFUSED, SAME, TOLD, Probe
 from tests.hostile.runs import RUNS
 from tests.hostile.watch import Found, tried
 from tests.hostile.worker import nightly_mutant, serve
@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first mutant")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument(
-        "--log", type=Path, help="file for a line of JSON for each mutant that is not as it should be"
+        "--log", type=Path, help="file for a line of JSON for each mutant with another answer, or with none"
     )
     parser.add_argument("--only", type=int, help="number of one mutant, to try it here and keep its files")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
@@ -63,15 +63,15 @@ def _all(run_dirs: list[Path], arguments: argparse.Namespace) -> int:
         tried(run_dirs, arguments.mutants, arguments.first, arguments.workers), start=1
     ):
         table[found.kind, found.outcome] += 1
+        slowest, largest = max(slowest, found.seconds), max(largest, found.grown)
         if found.outcome == AUTHORS:
             words[found.place] += 1
-        slowest, largest = max(slowest, found.seconds), max(largest, found.grown)
         if found.outcome not in GOOD:
             bad.append(found)
             print(f"{found.seed}: {found.outcome}, {found.kind}, {found.place}: {found.message}", flush=True)
-            if arguments.log:
-                with arguments.log.open("a") as log:
-                    print(json.dumps(asdict(found)), file=log)
+        if arguments.log and found.outcome not in (SAME, REFUSED, TOLD):
+            with arguments.log.open("a") as log:
+                print(json.dumps(asdict(found)), file=log)
         if count % 500 == 0:
             print(
                 f"{count} of {arguments.mutants}, {time.monotonic() - begin:.0f} s, {len(bad)} bad",

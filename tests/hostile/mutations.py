@@ -187,17 +187,19 @@ def record_bytes(rng: random.Random, run: RunFiles) -> tuple[str, RunFiles]:
     which = rng.randrange(len(records))
     before = records[which]
     records[which] = odd.flipped(rng, before)
-    return f"{file.split('-')[0]}: {_changed_field(before, records[which])}", run.with_records(file, records)
+    changed = [f"{file.split('-')[0]}: {name}" for name in _changed_fields(before, records[which])]
+    return " and ".join(changed), run.with_records(file, records)
 
 
-def _changed_field(before: bytes, after: bytes) -> str:
-    """Return the field in which two records differ, if it is one."""
+def _changed_fields(before: bytes, after: bytes) -> list[str]:
+    """Return the fields in which two records differ."""
     try:
         one, two = (tf.train.Example.FromString(data).features.feature for data in (before, after))
     except DecodeError:
-        return "bytes of a record"
-    names = [name for name in {*one, *two} if name not in one or name not in two or one[name] != two[name]]
-    return names[0] if len(names) == 1 else "bytes of a record"
+        return ["bytes of a record"]
+    return sorted(
+        name for name in {*one, *two} if name not in one or name not in two or one[name] != two[name]
+    )
 
 
 def record_order(rng: random.Random, run: RunFiles) -> tuple[str, RunFiles]:

@@ -80,16 +80,17 @@ class Answer:
         return float("inf") if np.isnan(found) else found
 
 
-def ask(run_dir: Path, known: dict[bytes, xr.Dataset]) -> tuple[Answer, xtf.Run]:
+def ask(run_dir: Path, known: dict[bytes, xr.Dataset], shown: Any = None) -> tuple[Answer, xtf.Run]:
     """Ask a run for everything it tells, as a user does who does not know where it comes from.
 
-    A run whose records and graphs are read as those of a known one has its ledger.
+    A run whose records and graphs are read as those of a known one has its ledger. Facts that are those shown are not
+    printed again.
     """
     run = xtf.open_run(run_dir)
-    facts = plain(run_facts(run))
-    Console(file=io.StringIO()).print(run_table(facts))
-    for name in ("run", "bytes"):
-        facts.pop(name)
+    found = plain(run_facts(run))
+    facts = {name: value for name, value in found.items() if name not in ("run", "bytes")}
+    if facts != shown:
+        Console(file=io.StringIO()).print(run_table(found))
     content = content_of(run)
     if content not in known:
         ledger = run.attribute(X[:1], axes=("sample", "layer", "step"), progress=False)
@@ -126,12 +127,14 @@ class Probe:
     def __init__(self, run_dir: Path) -> None:
         self.files = RunFiles.read(run_dir)
         self._loaded: dict[tuple[str, str], Any] = {}
+        self._is_kept = True  # what is loaded of the run as it was, from here on not of others
         self._known: dict[bytes, xr.Dataset] = {}
         with self._graphs_kept(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._expected, run = ask(run_dir, self._known)
             run.verify(progress=False)
             self._functions = run.graphs.functions
+        self._is_kept = False
 
     def outcome(self, mutant: Mutant) -> Outcome:
         """Return what comes of a mutant."""
@@ -144,7 +147,7 @@ class Probe:
         try:
             with self._graphs_kept(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                answer, run = ask(run_dir, dict(self._known))
+                answer, run = ask(run_dir, dict(self._known), self._expected.facts)
                 distance = answer.distance(self._expected)
                 others = _other_names(answer, self._expected)
                 if not others and distance <= ROUNDING:
@@ -167,8 +170,8 @@ class Probe:
 
     @contextmanager
     def _graphs_kept(self) -> Iterator[None]:
-        """Load graphs with the same files only once: it takes longer than all else."""
-        before = {name: getattr(reader, name) for name in ("Graphs", "TrainingGraph")}
+        """Load graphs with the same files only once, and look at them once: it takes longer than all else."""
+        before = {name: getattr(reader, name) for name in ("Graphs", "TrainingGraph", "findings_of")}
 
         def kept(name: str) -> Any:
             def load(path: Path, **options: Any) -> Any:
@@ -176,7 +179,7 @@ class Probe:
                 if key in self._loaded:
                     return self._loaded[key]
                 found = before[name](path, **options)
-                if len(self._loaded) < len(before):  # those of the run as it was
+                if self._is_kept:
                     self._loaded[key] = found
                 return found
 
