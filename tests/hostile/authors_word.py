@@ -104,6 +104,12 @@ AUTHORS_WORD = (
         most=0.02,
     ),
     Word(
+        ("steps: state",),
+        "Last digits of statistics",
+        "What a batch leaves is compared up to rounding.",
+        most=1e-4,
+    ),
+    Word(
         ("graphs: the forward pass",),
         "The predictions themselves",
         "The functions of losses are others, which training used, and which the gradients of the steps confirm.",
