@@ -64,6 +64,11 @@ def _nodes(saved: SavedModel) -> Iterator[Any]:
 def _checked(node: Any) -> int:
     """Return the bytes of the constants of an operation that are not stored, after a check of its sizes."""
     missing = 0
+    # TensorFlow ends the process at a constant of another type than its operation's.
+    if node.op == "Const" and node.attr["value"].tensor.dtype != node.attr["dtype"].type:
+        raise ValueError(
+            f"its type has the number {node.attr['dtype'].type}, and that of its value {node.attr['value'].tensor.dtype}"
+        )
     for name, value in node.attr.items():
         if (
             value.WhichOneof("value") == "i"

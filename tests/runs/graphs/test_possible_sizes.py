@@ -18,8 +18,9 @@ def saved() -> SavedModel:
     model = SavedModel()
     graph = model.meta_graphs.add().graph_def
     nodes = graph.library.function.add().node_def
-    constant = nodes.add(name="zeros", op="Const").attr["value"].tensor
-    constant.dtype = tf.float32.as_datatype_enum
+    nodes.add(name="zeros", op="Const")
+    constant = stored(nodes)
+    retype(nodes, tf.float32.as_datatype_enum)
     constant.tensor_shape.dim.add(size=1000)
     constant.float_val.append(0)
     nodes.add(name="parts", op="Unpack").attr["num"].i = 2
@@ -36,6 +37,10 @@ def size(nodes: Any, value: int) -> None:
 
 def stored(nodes: Any) -> Any:
     return nodes[0].attr["value"].tensor
+
+
+def retype(nodes: Any, dtype: int) -> None:
+    stored(nodes).dtype = nodes[0].attr["dtype"].type = dtype
 
 
 def masks(nodes: Any) -> None:
@@ -69,6 +74,7 @@ def test_constants_of_all_types_are_possible(saved: SavedModel, value: np.ndarra
         made = tf.constant(value).op.node_def.attr["value"].tensor
     for tensor in (made, tf.make_tensor_proto(value), *first):
         stored(nodes_of(saved)).CopyFrom(tensor)
+        retype(nodes_of(saved), tensor.dtype)
         check_sizes(saved, "file")
 
 
@@ -83,7 +89,12 @@ def test_constants_of_all_types_are_possible(saved: SavedModel, value: np.ndarra
             r"'parts' \(Unpack\).*num=4611686018427387904",
         ),
         (lambda nodes: setattr(nodes[1].attr["num"], "i", -1), "num=-1"),
-        (lambda nodes: setattr(nodes[0].attr["value"].tensor, "dtype", 99), "unknown type, number 99"),
+        (lambda nodes: retype(nodes, 99), "unknown type, number 99"),
+        # At this one TensorFlow ended the process.
+        (
+            lambda nodes: setattr(stored(nodes), "dtype", 32),
+            "its type has the number 1, and that of its value 32",
+        ),
         (lambda nodes: size(nodes, 0), r"the shape \[0\] and stores 1 values"),
         (
             lambda nodes: stored(nodes).float_val.extend([0] * 1000),
