@@ -38,7 +38,8 @@ class PureModel:
     constants, inputs, measure_targets, loss_targets, loss_weights : tuple of tf.TensorSpec
         Signatures; batch dimensions are None.
     losses_and_state : callable or None
-        Takes the arguments of ``losses`` and returns the losses and the floating-point state that training leaves, a list.
+        Takes the arguments of ``losses`` and returns the losses and the state that training leaves: a list of a tensor for
+        each variable that is not trained, in the order of the manifest.
     token_losses : callable or None
         Takes the arguments of ``losses`` and returns (batch, positions): what each position of a sample adds, if it has
         several.

@@ -163,14 +163,14 @@ def measured_rounding(
     eps: float,
     draws: int = DRAWS,
 ) -> np.ndarray:
-    """Return how far rounding changes the gradient of a batch, element by element, shape (D,).
+    """Return how far rounding changes the gradient of a batch, element by element, or what else a batch gives.
 
     It is zero if the gradient is another one when it is computed again: then random numbers change it, not rounding.
 
     Parameters
     ----------
     gradient : callable
-        Returns the gradient for factors of the weights (D,) and of the samples' losses (count,).
+        Returns the gradient, shape (D,), for factors of the weights (D,) and of the samples' losses (count,).
     count, size : int
         Number of samples, and of weights D.
     seed : int
@@ -182,7 +182,7 @@ def measured_rounding(
     """
     generator = np.random.default_rng(seed)
     plain, again = (gradient(np.ones(size), np.ones(count)) for _ in range(2))
-    squares = np.zeros(size)
+    squares = np.zeros(plain.shape)
     if np.linalg.norm(again - plain) > np.sqrt(eps) * np.linalg.norm(plain):
         return squares
     for _ in range(draws):

@@ -1,6 +1,7 @@
 """Gradients of recorded batches, recomputed from the samples and the recorded graphs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -111,6 +112,33 @@ class BatchGradients:
 
         return measured_rounding(gradient, len(step.transition.rows), size, step.number, eps, draws)
 
+    def state(self, step: ReplayedStep) -> list[np.ndarray]:
+        """Return the state that training on a step's batch leaves: an array for each variable that is not trained."""
+        return self._state(step, 1.0, np.ones(len(step.transition.rows)))
+
+    def rounding_of_state(self, step: ReplayedStep) -> list[np.ndarray]:
+        """Return how far rounding may change the state that a step's batch leaves: an array for each variable."""
+        eps, gamma = self._arithmetic
+        ends = np.cumsum([spec.size for spec in self._run.manifest.state])[:-1]
+
+        def flat(of_weights: np.ndarray, of_samples: np.ndarray) -> np.ndarray:
+            return np.concatenate([array.ravel() for array in self._state(step, of_weights, of_samples)])
+
+        size = self._as_trained.model.theta_size
+        found = measured_rounding(flat, len(step.transition.rows), size, step.number, eps)
+        return np.split(gamma * found, ends)
+
+    def _state(
+        self, step: ReplayedStep, of_weights: np.ndarray | float, of_samples: np.ndarray
+    ) -> list[np.ndarray]:
+        """Return the state that is left by a batch whose inputs, and weights before it, are multiplied with factors."""
+        own = self._as_trained
+        point, batch = _start(step, own).copy(), self._batch(step, own)
+        point[: own.model.theta_size] *= of_weights
+        inputs = [_times(array, of_samples) for array in batch.inputs]
+        left = own.loss.state(point, step.path.constants, replace(batch, inputs=inputs))
+        return [value.numpy() for value in left]
+
     def _of_samples(
         self,
         step: ReplayedStep,
@@ -153,3 +181,10 @@ class BatchGradients:
 def _start(step: ReplayedStep, own: Derivatives) -> np.ndarray:
     """Return the point of a step in the precision of a model."""
     return step.path.start.astype(own.model.dtype.as_numpy_dtype, copy=False)
+
+
+def _times(array: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Return an array (batch, ...) with each sample multiplied with its factor; integers as they are."""
+    if array.dtype.kind != "f":
+        return array
+    return (array * factors.reshape(-1, *[1] * (array.ndim - 1))).astype(array.dtype)

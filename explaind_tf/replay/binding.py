@@ -55,7 +55,7 @@ def pure_model(run: WeightPath, measurement: Measurement, dtype: tf.DType | None
     def losses_and_state(variables, constants, inputs, targets, weights, scales):
         function = functions.sample_losses or _no_losses
         losses, *state = function(*arguments(variables, constants), *inputs, *targets, *weights, scales)
-        return losses, [value for spec, value in zip(manifest.state, state, strict=True) if spec.is_floating]
+        return losses, state
 
     def loss_scales(variables, constants, inputs, targets, weights):
         function = functions.loss_scales or _no_losses

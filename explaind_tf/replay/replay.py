@@ -36,7 +36,7 @@ _WHOLE = "all causes"
 def _law_of(run: RecordedRun) -> Law:
     optimizer = run.manifest.optimizer
     try:
-        return law_from_config(optimizer.law, optimizer.constants)
+        law = law_from_config(optimizer.law, optimizer.constants)
     except LookupError:
         raise RunFormatError(
             f"{run.run_dir} was trained by the optimizer {optimizer.law!r}, which this version does not know. Open it with "
@@ -47,6 +47,12 @@ def _law_of(run: RecordedRun) -> Law:
             f"{run.run_dir}: the constants of the optimizer {optimizer.law!r} in the manifest are not those that this "
             f"version needs: {error}. Open it with the version that recorded it."
         ) from error
+    if law.divides_by_second_moment != optimizer.second_moment:
+        raise RunFormatError(
+            f"{run.run_dir}: the manifest says optimizer.second_moment={optimizer.second_moment}, but the law "
+            f"{optimizer.law!r} has {law.divides_by_second_moment}. Restore the manifest from a copy."
+        )
+    return law
 
 
 class WholeStep(NamedTuple):

@@ -257,6 +257,7 @@ class RecordedRun(WeightPath):
         for row in range(len(self.samples)):
             self.samples.read(row)
         for step in self.steps:
+            self._check_keyframe(int(step))
             rows = self.step_store.rows(int(step))
             if self.level != SAMPLE and len(rows) == 0:
                 continue
@@ -265,6 +266,18 @@ class RecordedRun(WeightPath):
                     f"{self.run_dir}: step {step} names no samples, or samples that the run does not have "
                     f"({len(self.samples)} rows). Restore the run from a copy."
                 )
+
+    def _check_keyframe(self, step: int) -> None:
+        """Check that a step is recorded with its weights if it ends at a keyframe, and only then."""
+        every = self.manifest.every
+        is_keyframe = (
+            self.step_store.recorded(step).digest is None
+        )  # others have their weights once trained again
+        if is_keyframe != ((step + 1) % every == 0):
+            raise RunFormatError(
+                f"{self.run_dir}: step {step} {'has' if is_keyframe else 'lacks'} its weights, but the manifest says that "
+                f"every={every} steps are recorded with theirs. Restore the run from a copy."
+            )
 
     def __repr__(self) -> str:
         state = "complete" if self.is_complete else "cut short"

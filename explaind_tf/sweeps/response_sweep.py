@@ -19,7 +19,6 @@ from explaind_tf.ledgers.book import Entry
 from explaind_tf.progress import Progress
 from explaind_tf.replay.path_replay import ReplayedStep, in_dtype
 from explaind_tf.runs import RecordedRun
-from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.steps import Transition
 from explaind_tf.sweeps.rows import path_rows
 from explaind_tf.sweeps.task import Piece, Task
@@ -178,7 +177,7 @@ class ResponseSweep:
         found = [
             value.reshape(-1)
             for spec, value in zip(specs, transition.optimizer, strict=True)
-            if _is_average(spec)
+            if spec.is_average
         ]
         return np.concatenate([np.zeros(0, self._dtype), *found])
 
@@ -331,14 +330,9 @@ def _refuse_further_moments(run: RecordedRun) -> None:
 
     A maximum of the second moment changes so little in a step that no check of the step would see that it was taken.
     """
-    further = [spec.path for spec in run.manifest.optimizer_state if spec.shape and not _is_average(spec)]
+    further = [spec.path for spec in run.manifest.optimizer_state if spec.shape and not spec.is_average]
     if further:
         raise RefusedError(
             f"The optimizer keeps {', '.join(further[:3])} beside its moments, as with amsgrad=True. How these depend on "
             f"the weights of samples is not known. Train with amsgrad=False."
         )
-
-
-def _is_average(spec: VariableSpec) -> bool:
-    """Return whether a variable of the optimizer is a moving average of weights; Keras names it so."""
-    return spec.path.endswith("_average")

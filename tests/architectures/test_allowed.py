@@ -1,12 +1,14 @@
-"""The graphs of the architectures that people use hold nothing that a graph of a run may not hold."""
+"""The graphs of the architectures that people use hold nothing that a graph of a run may not hold, and no odd sizes."""
 
 import keras
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from experiments.architectures.registry import HUB, example_of
 from experiments.architectures.registry import NAMES as ARCHITECTURES
 from explaind_tf.runs.graphs.inspection import in_graph
+from explaind_tf.runs.graphs.possible_sizes import check_sizes
 from tests.nightly import sweep
 
 
@@ -23,5 +25,9 @@ def test_training_and_prediction_are_allowed(name: str):
     model.optimizer.build(model.trainable_variables)
     step = tf.function(model.train_step, autograph=False).get_concrete_function((inputs, targets))
     forward = tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(inputs)
-    assert in_graph(step.graph.as_graph_def()) == []
-    assert in_graph(forward.graph.as_graph_def()) == []
+    for function in (step, forward):
+        graph_def = function.graph.as_graph_def()
+        assert in_graph(graph_def) == []
+        saved = SavedModel()
+        saved.meta_graphs.add().graph_def.CopyFrom(graph_def)
+        check_sizes(saved, name)

@@ -1,8 +1,8 @@
 """``python -m tests.hostile --mutants 20000``: changed runs, tried in processes whose time and memory are watched.
 
-A table says what came of each kind of change. It exits with 1 if the package answered a changed run with a traceback, a
-hang, a crash, too much memory, or another answer that something in the run contradicts. ``--only 123`` tries one mutant
-again, in this process, and keeps its files.
+A table says what came of each kind of change, a second one where only the author can answer. It exits with 1 if the package
+answered a changed run with a traceback, a hang, a crash, too much memory, or another answer that something in the run
+contradicts. ``--only 123`` tries one mutant again, in this process, and keeps its files.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.hostile.probe import GOOD, Probe
+from tests.hostile.probe import AUTHORS, GOOD, REFUSED, SAME, TOLD, Probe
 from tests.hostile.runs import RUNS
 from tests.hostile.watch import Found, tried
 from tests.hostile.worker import nightly_mutant, serve
@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first mutant")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument(
-        "--log", type=Path, help="file for a line of JSON for each mutant that is not as it should be"
+        "--log", type=Path, help="file for a line of JSON for each mutant with another answer, or with none"
     )
     parser.add_argument("--only", type=int, help="number of one mutant, to try it here and keep its files")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
@@ -56,6 +56,7 @@ def _only(run_dir: Path, seed: int) -> int:
 
 def _all(run_dirs: list[Path], arguments: argparse.Namespace) -> int:
     table: Counter[tuple[str, str]] = Counter()
+    words: Counter[str] = Counter()
     bad: list[Found] = []
     begin, slowest, largest = time.monotonic(), 0.0, 0
     for count, found in enumerate(
@@ -63,18 +64,23 @@ def _all(run_dirs: list[Path], arguments: argparse.Namespace) -> int:
     ):
         table[found.kind, found.outcome] += 1
         slowest, largest = max(slowest, found.seconds), max(largest, found.grown)
+        if found.outcome == AUTHORS:
+            words[found.place] += 1
         if found.outcome not in GOOD:
             bad.append(found)
             print(f"{found.seed}: {found.outcome}, {found.kind}, {found.place}: {found.message}", flush=True)
-            if arguments.log:
-                with arguments.log.open("a") as log:
-                    print(json.dumps(asdict(found)), file=log)
+        if arguments.log and found.outcome not in (SAME, REFUSED, TOLD):
+            with arguments.log.open("a") as log:
+                print(json.dumps(asdict(found)), file=log)
         if count % 500 == 0:
             print(
                 f"{count} of {arguments.mutants}, {time.monotonic() - begin:.0f} s, {len(bad)} bad",
                 flush=True,
             )
     _print(table)
+    print("\n| where only the author can answer | mutants |\n|---|---|")
+    for place, mutants in words.most_common():
+        print(f"| {place} | {mutants} |")
     print(
         f"{table.total()} mutants in {time.monotonic() - begin:.0f} s; slowest {slowest:.1f} s, largest growth "
         f"{largest / 1e6:.0f} MB; {len(bad)} bad"

@@ -59,7 +59,8 @@ def _messages(field: Any, value: Any) -> list[Message]:
     if field.message_type is None:
         return []
     if field.message_type.GetOptions().map_entry:
-        return [part for part in value.values() if isinstance(part, Message)]
+        parts = [value[key] for key in sorted(value)]  # in one order, so that a seed is one change
+        return [part for part in parts if isinstance(part, Message)]
     return list(value) if field.is_repeated else [value]
 
 

@@ -48,8 +48,12 @@ def manifest_value(rng: random.Random, run: RunFiles) -> tuple[str, RunFiles]:
         del parent[path[-1]]
     else:
         parent[path[-1]] = odd.json_value(rng, parent[path[-1]])
+    return _place(path), run.with_body(body)
+
+
+def _place(path: tuple[Any, ...]) -> str:
     names = "/".join("*" if isinstance(key, int) else key for key in path)
-    return f"manifest: {names}", run.with_body(body)
+    return f"manifest: {names}"
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> Any:
@@ -68,8 +72,8 @@ def manifest_exchange(rng: random.Random, run: RunFiles) -> tuple[str, RunFiles]
     second = rng.choice([path for path in paths if path[-1] == first[-1] and len(path) == len(first)])
     one, two = (_parent(body, path) for path in (first, second))
     one[first[-1]], two[second[-1]] = two[second[-1]], one[first[-1]]
-    names = "/".join("*" if isinstance(key, int) else key for key in first)
-    return f"manifest: {names}", run.with_body(body)
+    places = sorted({_place(path) for path in (first, second)})
+    return " and ".join(places), run.with_body(body)
 
 
 def _parent(body: Any, path: tuple[Any, ...]) -> Any:
@@ -105,7 +109,8 @@ def record_field(rng: random.Random, run: RunFiles) -> tuple[str, RunFiles]:
     if what < 0.05:
         del features[name]
     elif what < 0.1:
-        features[rng.choice(_FIELDS)].CopyFrom(feature)
+        name = rng.choice(_FIELDS)
+        features[name].CopyFrom(feature)
     elif feature.WhichOneof("kind") == "int64_list":
         _change_integers(rng, feature.int64_list.value)
     else:
@@ -182,17 +187,19 @@ def record_bytes(rng: random.Random, run: RunFiles) -> tuple[str, RunFiles]:
     which = rng.randrange(len(records))
     before = records[which]
     records[which] = odd.flipped(rng, before)
-    return f"{file.split('-')[0]}: {_changed_field(before, records[which])}", run.with_records(file, records)
+    changed = [f"{file.split('-')[0]}: {name}" for name in _changed_fields(before, records[which])]
+    return " and ".join(changed), run.with_records(file, records)
 
 
-def _changed_field(before: bytes, after: bytes) -> str:
-    """Return the field in which two records differ, if it is one."""
+def _changed_fields(before: bytes, after: bytes) -> list[str]:
+    """Return the fields in which two records differ."""
     try:
         one, two = (tf.train.Example.FromString(data).features.feature for data in (before, after))
     except DecodeError:
-        return "bytes of a record"
-    names = [name for name in {*one, *two} if name not in one or name not in two or one[name] != two[name]]
-    return names[0] if len(names) == 1 else "bytes of a record"
+        return ["bytes of a record"]
+    return sorted(
+        name for name in {*one, *two} if name not in one or name not in two or one[name] != two[name]
+    )
 
 
 def record_order(rng: random.Random, run: RunFiles) -> tuple[str, RunFiles]:
@@ -211,7 +218,9 @@ def record_order(rng: random.Random, run: RunFiles) -> tuple[str, RunFiles]:
         del records[one:]
     else:
         records += records[one:] * rng.choice((1, 3))
-    return f"{file.split('-')[0]}: order of records", run.with_records(file, records)
+    is_shorter = records == run.records(file)[: len(records)]
+    changed = "the last records" if is_shorter else "order of records"
+    return f"{file.split('-')[0]}: {changed}", run.with_records(file, records)
 
 
 def record_head(rng: random.Random, run: RunFiles) -> tuple[str, RunFiles]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import shutil
 import tempfile
 import traceback
 import warnings
@@ -21,8 +20,9 @@ from explaind_tf.cli.plain import plain
 from explaind_tf.cli.run_facts import run_facts
 from explaind_tf.cli.tables import run_table
 from explaind_tf.runs.graphs import loaded, training_graph
+from explaind_tf.runs.graphs.graph_files import GraphContents
 from tests.helpers import X
-from tests.hostile.authors_word import is_authors_word
+from tests.hostile.authors_word import ROUNDING, is_authors_word
 from tests.hostile.mutations import Mutant
 from tests.hostile.run_files import RunFiles
 
@@ -34,8 +34,8 @@ GOOD = (SAME, REFUSED, TOLD, AUTHORS)
 _OWN = (xtf.RunFormatError, xtf.RefusedError, xtf.UnbalancedLedgerError)
 # These are the package's own if a line of it raised them.
 _RAISED_HERE = (ValueError, MemoryError, FileNotFoundError)
-# Numbers of a ledger, as a share of the movement, that another order of additions changes.
-_ROUNDING = 1e-5
+# Files in memory, where there are such: each mutant writes some twenty.
+_MEMORY_DISK = next((place for place in ("/dev/shm",) if Path(place).is_dir()), None)
 _PACKAGE = str(Path(xtf.__file__).parent)
 
 
@@ -82,16 +82,17 @@ class Answer:
         return float("inf") if np.isnan(found) else found
 
 
-def ask(run_dir: Path, known: dict[bytes, xr.Dataset]) -> tuple[Answer, xtf.Run]:
+def ask(run_dir: Path, known: dict[bytes, xr.Dataset], shown: Any = None) -> tuple[Answer, xtf.Run]:
     """Ask a run for everything it tells, as a user does who does not know where it comes from.
 
-    A run whose records and graphs are read as those of a known one has its ledger.
+    A run whose records and graphs are read as those of a known one has its ledger. Facts that are those shown are not
+    printed again.
     """
     run = xtf.open_run(run_dir)
-    facts = plain(run_facts(run))
-    Console(file=io.StringIO()).print(run_table(facts))
-    for name in ("run", "bytes"):
-        facts.pop(name)
+    found = plain(run_facts(run))
+    facts = {name: value for name, value in found.items() if name not in ("run", "bytes")}
+    if facts != shown:
+        Console(file=io.StringIO()).print(run_table(found))
     content = content_of(run)
     if content not in known:
         ledger = run.attribute(X[:1], axes=("sample", "layer", "step"), progress=False)
@@ -128,30 +129,30 @@ class Probe:
     def __init__(self, run_dir: Path) -> None:
         self.files = RunFiles.read(run_dir)
         self._loaded: dict[tuple[str, str], Any] = {}
+        self._is_kept = True  # what is loaded of the run as it was, from here on not of others
         self._known: dict[bytes, xr.Dataset] = {}
         with self._graphs_kept(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._expected, run = ask(run_dir, self._known)
             run.verify(progress=False)
+            self._functions = run.graphs.functions
+        self._is_kept = False
 
     def outcome(self, mutant: Mutant) -> Outcome:
         """Return what comes of a mutant."""
-        with tempfile.TemporaryDirectory(prefix="hostile-") as directory:
+        with tempfile.TemporaryDirectory(prefix="hostile-", dir=_MEMORY_DISK) as directory:
             run_dir = Path(directory) / "run"
             mutant.files.write(run_dir)
-            try:
-                return self._asked(run_dir, mutant)
-            finally:
-                shutil.rmtree(run_dir, ignore_errors=True)
+            return self._asked(run_dir, mutant)
 
     def _asked(self, run_dir: Path, mutant: Mutant) -> Outcome:
         try:
             with self._graphs_kept(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                answer, run = ask(run_dir, dict(self._known))
+                answer, run = ask(run_dir, dict(self._known), self._expected.facts)
                 distance = answer.distance(self._expected)
                 others = _other_names(answer, self._expected)
-                if not others and distance <= _ROUNDING:
+                if not others and distance <= ROUNDING:
                     return Outcome(SAME)
                 try:
                     run.verify(progress=False)
@@ -160,13 +161,20 @@ class Probe:
         except Exception as error:
             return Outcome(REFUSED if _is_own(error) else RAW, _told(error))
         told = f"the ledger by {distance:.2g} of the movement, and {others}"
-        return Outcome(AUTHORS if is_authors_word(mutant.place, distance) else OTHER, told)
+        is_forward = mutant.place.startswith("graphs: ") and self._differs_in_predictions_alone(run)
+        place = "graphs: the forward pass" if is_forward else mutant.place
+        return Outcome(AUTHORS if is_authors_word(place, distance) else OTHER, told)
+
+    def _differs_in_predictions_alone(self, run: xtf.Run) -> bool:
+        """Return whether the functions of losses are those of the run as it was, and the forward pass is another."""
+        own, found = self._functions, run.graphs.functions
+        return found.losses_digest == own.losses_digest and found.forward.digest != own.forward.digest
 
     @contextmanager
     def _graphs_kept(self) -> Iterator[None]:
-        """Load graphs with the same files only once: it takes longer than all else."""
-        classes = {"Graphs": loaded, "TrainingGraph": training_graph}
-        before = {name: getattr(module, name) for name, module in classes.items()}
+        """Load graphs with the same files only once, and look at them once: it takes longer than all else."""
+        owners = {"Graphs": loaded, "TrainingGraph": training_graph, "of": GraphContents}
+        before = {name: getattr(owner, name) for name, owner in owners.items()}
 
         def kept(name: str) -> Any:
             def load(path: Path, **options: Any) -> Any:
@@ -174,19 +182,19 @@ class Probe:
                 if key in self._loaded:
                     return self._loaded[key]
                 found = before[name](path, **options)
-                if len(self._loaded) < len(before):  # those of the run as it was
+                if self._is_kept:
                     self._loaded[key] = found
                 return found
 
             return load
 
         try:
-            for name, module in classes.items():
-                setattr(module, name, kept(name))
+            for name, owner in owners.items():
+                setattr(owner, name, kept(name))
             yield
         finally:
-            for name, module in classes.items():
-                setattr(module, name, before[name])
+            for name, owner in owners.items():
+                setattr(owner, name, before[name])
 
 
 def _digest(directory: Path) -> str:

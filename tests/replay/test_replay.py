@@ -1,13 +1,18 @@
 """Replay: displacements are split into causes, step after step or each step on its own."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import explaind_tf as xtf
 from explaind_tf.kernel.derivatives.derivatives import Derivatives, Precisions
 from explaind_tf.measurements import outputs
 from explaind_tf.replay.binding import pure_model
 from explaind_tf.replay.replay import Replay
-from tests.helpers import record
+from tests.helpers import Recorded, record
+from tests.runs.damage import edit_manifest
 
 
 @pytest.fixture(scope="module", name="replay")
@@ -47,6 +52,13 @@ def test_the_size_that_a_split_is_checked_against_is_that_of_the_largest_step_so
     ]
     found = [whole.largest for whole in replay.whole_steps(0, len(sizes))]
     np.testing.assert_allclose(found, np.maximum.accumulate(sizes), rtol=1e-6)
+
+
+def test_a_manifest_whose_optimizer_is_not_that_of_its_law_is_refused(small_run: Recorded, run_dir: Path):
+    shutil.copytree(small_run.run_dir, run_dir)
+    edit_manifest(run_dir, lambda body: body["optimizer"].update(second_moment=False))
+    with pytest.raises(xtf.RunFormatError, match="second_moment=False, but the law 'AdamW' has True"):
+        xtf.open_run(run_dir).verify(progress=False)
 
 
 def test_batches_lead_where_the_recorded_momentum_does(replay):

@@ -44,7 +44,7 @@ class BatchGradient:
         self._weights = variables[: len(model.trained)]
         self._gradients = gradients(total, self._weights)
         differentiate_as_computed(point.graph)
-        flat = [tf.reshape(tf.cast(value, model.dtype), [-1]) for value in state]
+        flat = [tf.reshape(tf.cast(value, model.dtype), [-1]) for value in state if value.dtype.is_floating]
         self.state = tf.concat([tf.zeros((0,), model.dtype), *flat], axis=0)
 
     def dense(self) -> tf.Tensor:

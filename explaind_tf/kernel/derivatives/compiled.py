@@ -33,7 +33,7 @@ class Compiled:
         A nest of specs for each of its arguments.
     """
 
-    def __init__(self, function: Callable[..., tf.Tensor], signature: list[Any]) -> None:
+    def __init__(self, function: Callable[..., Any], signature: list[Any]) -> None:
         self._function = tf.function(function, input_signature=signature, autograph=False)
 
     @cached_property
@@ -45,7 +45,7 @@ class Compiled:
         """The traced graph."""
         return self._traced.graph
 
-    def __call__(self, *arguments: Any) -> tf.Tensor:
+    def __call__(self, *arguments: Any) -> Any:
         """Run it on arguments of the signature."""
         return self._traced(*arguments)
 

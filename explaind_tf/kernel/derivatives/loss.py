@@ -41,6 +41,7 @@ class LossDerivatives:
         constants, x, *_ = trained
 
         self._values = Compiled(self._at(model.losses), [point, trained])
+        self._state = Compiled(self._build_state, [point, trained])
         self._scales = Compiled(
             lambda z, *samples: model.loss_scales(model.unpack(z), *samples), [point, *trained[:-1]]
         )
@@ -58,6 +59,10 @@ class LossDerivatives:
     def values(self, point: Any, constants: list[Any], batch: Batch) -> tf.Tensor:
         """Return what each sample adds to the loss of its batch, shape (batch,)."""
         return self._values(point, Trained.of(constants, batch))
+
+    def state(self, point: Any, constants: list[Any], batch: Batch) -> list[tf.Tensor]:
+        """Return the state that training on a batch leaves, a tensor for each variable that is not trained."""
+        return self._state(point, Trained.of(constants, batch))
 
     def scales(
         self, point: Any, constants: list[Any], inputs: list[Any], targets: list[Any], weights: list[Any]
@@ -133,6 +138,10 @@ class LossDerivatives:
     def _at(self, losses: Losses) -> Callable[[tf.Tensor, Trained], tf.Tensor]:
         """Return losses as a function of the point."""
         return lambda point, trained: losses(self.model.unpack(point), *trained)
+
+    def _build_state(self, point: tf.Tensor, trained: Trained) -> list[tf.Tensor]:
+        assert self.model.losses_and_state is not None  # a recorded run of the level "sample" has it
+        return self.model.losses_and_state(self.model.unpack(point), *trained)[1]
 
     def _jvp_of(self, losses: Losses) -> Any:
         """Return ``(z, directions, trained) -> (K, ...)``: the derivatives of losses in K directions."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 from explaind_tf.levels import LEVELS, SAMPLE, Level
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.expect import expect, is_count, short, text
+from explaind_tf.runs.format.expect import fields as known_fields
 from explaind_tf.runs.format.structure import Structure
 
 # Larger numbers cannot be computed with in float32.
@@ -32,6 +33,11 @@ class VariableSpec:
     def is_floating(self) -> bool:
         """Whether the variable moves along a continuous path. Seeds and counters do not."""
         return "float" in self.dtype
+
+    @property
+    def is_average(self) -> bool:
+        """Whether a variable of an optimizer is a moving average of weights; Keras names it so."""
+        return self.path.endswith("_average")
 
     @property
     def layer(self) -> str:
@@ -77,6 +83,7 @@ class OptimizerSettings:
         RunFormatError, KeyError
             If an entry is invalid or missing.
         """
+        known_fields(body, [field.name for field in fields(cls)], "optimizer")
         law, constants = body["law"], body["constants"]
         expect(
             isinstance(law, str) and isinstance(constants, dict),
@@ -186,8 +193,9 @@ class RunDescription:
         for key in ("variables", "state", "optimizer_state"):
             expect(isinstance(body[key], list), f"{key} must be a list")
         optimizer = OptimizerSettings.from_json(body["optimizer"])
-        _check_losses(body["loss"])
-        variables = tuple(_variable_from_json(item) for item in body["variables"])
+        level = _level_from_json(body)
+        _check_losses(body["loss"], are_known=level.get("level", SAMPLE) == SAMPLE)
+        variables = tuple(_variable_from_json(item, may_decay=True) for item in body["variables"])
         paths = [variable.path for variable in variables]
         expect(len(set(paths)) == len(paths), "it names a variable twice")
         dtypes = {variable.dtype for variable in variables}
@@ -195,17 +203,23 @@ class RunDescription:
             dtypes <= {"float32"} or dtypes <= {"float64"},
             f"trainable variables must be all float32 or all float64; found {sorted(dtypes)}",
         )
+        carried = tuple(_variable_from_json(item, may_decay=False) for item in body["optimizer_state"])
+        expect(
+            optimizer.ema_momentum is None or any(spec.is_average for spec in carried),
+            f"optimizer.ema_momentum={short(optimizer.ema_momentum)}, but the optimizer keeps no averages of weights: "
+            f"ema_momentum must be null",
+        )
         return RunDescription(
             variables=variables,
-            state=tuple(_variable_from_json(item) for item in body["state"]),
+            state=tuple(_variable_from_json(item, may_decay=False) for item in body["state"]),
             optimizer=optimizer,
-            optimizer_state=tuple(_variable_from_json(item) for item in body["optimizer_state"]),
+            optimizer_state=carried,
             loss=body["loss"],
             inputs=struct.from_json(body["inputs"]),
             targets=struct.from_json(body["targets"]),
             weights=None if body["weights"] is None else struct.from_json(body["weights"]),
             outputs=struct.from_json(body["outputs"]),
-            **_level_from_json(body),
+            **level,
         )
 
 
@@ -224,11 +238,16 @@ def _level_from_json(body: dict[str, Any]) -> dict[str, Any]:
     return {"level": body["level"], "level_reason": text(body, "level_reason")}
 
 
-def _check_losses(loss: dict[str, Any]) -> None:
-    """Check the entry of the losses. Those of a run without losses of samples are not known."""
+def _check_losses(loss: dict[str, Any], *, are_known: bool) -> None:
+    """Check the entry of the losses. It is empty if they are not known, as in a run without losses of samples."""
+    known_fields(loss, ("losses", "has_regularizer"), "loss")
+    expect(
+        len(loss) == 2 or not (loss or are_known), f"loss={short(loss)} must give losses and has_regularizer"
+    )
     losses = loss.get("losses", [])
     are_named = isinstance(losses, list) and all(
         isinstance(item, dict)
+        and item.keys() == {"name", "reduction"}
         and isinstance(item.get("name"), str)
         and isinstance(item.get("reduction"), str)
         for item in losses
@@ -242,7 +261,8 @@ def _check_losses(loss: dict[str, Any]) -> None:
     )
 
 
-def _variable_from_json(item: dict[str, Any]) -> VariableSpec:
+def _variable_from_json(item: dict[str, Any], *, may_decay: bool) -> VariableSpec:
+    known_fields(item, [field.name for field in fields(VariableSpec)], "a variable")
     leaf = struct.from_json({"leaf": {"dtype": item["dtype"], "shape": item["shape"]}})
     assert isinstance(leaf, struct.Leaf)
     expect(None not in leaf.shape, f"variable {short(item['path'])} has an unknown size")
@@ -250,6 +270,10 @@ def _variable_from_json(item: dict[str, Any]) -> VariableSpec:
     expect(
         isinstance(item["decay"], bool),
         f"variable {short(item['path'])}: decay={short(item['decay'])} must be true or false",
+    )
+    expect(
+        may_decay or not item["decay"],
+        f"variable {short(item['path'])} has decay=true, but no optimizer trains it: decay must be false",
     )
     return VariableSpec(text(item, "path"), shape, leaf.dtype, item["decay"])
 

@@ -2,6 +2,7 @@
 
 import re
 import reprlib
+from collections.abc import Collection
 from typing import Any
 
 from explaind_tf.errors import RunFormatError
@@ -23,6 +24,19 @@ def text(body: dict[str, Any], key: str) -> str:
     """Return an entry that must be a string."""
     expect(isinstance(body[key], str), f"{key} must be a string; found {short(body[key])}")
     return body[key]
+
+
+def fields(body: Any, known: Collection[str], what: str) -> None:
+    """Check that a value is an object with no other fields than those that are known.
+
+    Raises
+    ------
+    RunFormatError
+        If it is not.
+    """
+    expect(isinstance(body, dict), f"{what} must be an object; found {short(body)}")
+    unknown = sorted(set(body) - set(known))
+    expect(not unknown, f"{what} has unknown fields {short(unknown)}; it may have {', '.join(known)}")
 
 
 def is_count(value: Any) -> bool:

@@ -17,7 +17,7 @@ from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.description import RunDescription
 from explaind_tf.runs.format.divergence import DIVERGED, Divergence
-from explaind_tf.runs.format.expect import expect, is_count, is_sha256, short, text
+from explaind_tf.runs.format.expect import expect, fields, is_count, is_sha256, short, text
 from explaind_tf.runs.storage.digests import FileDigest, require_inside
 from explaind_tf.runs.storage.files import AnyPath, is_file, refresh, sync_file
 from explaind_tf.runs.storage.sealed import MOST_BYTES, SEAL, check_seal, parse, seal
@@ -258,6 +258,7 @@ def _shards_from_json(items: list[dict[str, Any]], *, is_complete: bool) -> tupl
 
 
 def _digest_from_json(item: dict[str, Any]) -> FileDigest:
+    fields(item, ("file", "size", "sha256"), "an entry of graphs")
     name = text(item, "file")
     expect(
         is_count(item["size"]) and is_sha256(item["sha256"]),
@@ -267,6 +268,7 @@ def _digest_from_json(item: dict[str, Any]) -> FileDigest:
 
 
 def _shard_from_json(item: dict[str, Any]) -> Shard:
+    fields(item, ("file", "kind", "count", "size", "sha256"), "an entry of shards")
     name, kind = item["file"], item["kind"]
     # Names have a fixed form, so no name can point to another place or be taken for another kind.
     expect(

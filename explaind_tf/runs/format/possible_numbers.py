@@ -13,6 +13,9 @@ from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.expect import expect
 from explaind_tf.runs.format.step_records import END, Layout, StepRecord
 
+# More would take a century.
+_MOST_UPDATES = 2**31
+
 
 def check_numbers(record: StepRecord, layout: Layout) -> None:
     """Refuse a record with numbers that no training leaves there.
@@ -38,7 +41,8 @@ def _check_counts(record: StepRecord) -> None:
     expect(record.sample_count >= 0, f"it counts {record.sample_count} samples; a count cannot be negative")
     if record.updates:
         expect(
-            record.iteration >= 0, f"iteration={record.iteration} of an update must be a whole number from 0"
+            0 <= record.iteration < _MOST_UPDATES,
+            f"iteration={record.iteration} of an update must be a whole number from 0 to {_MOST_UPDATES - 1}",
         )
     rate = record.learning_rate
     expect(bool(np.isfinite(rate)), f"learning_rate={rate} must be a finite number")

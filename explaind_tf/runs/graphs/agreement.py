@@ -47,21 +47,26 @@ def require_agreement(signatures: Mapping[str, Signature], description: RunDescr
     samples = [*points, *_samples(description.targets), *_samples(description.weights)]
     theta_dtype = tf.dtypes.as_dtype(description.variables[0].dtype)
     scales = tf.TensorSpec((None,), theta_dtype)
+    scale_of_each = tf.TensorSpec((len(description.loss.get("losses", ())),), theta_dtype)
     losses = tf.TensorSpec(None, theta_dtype)
     expected = {
         "forward": (points, outputs),
         "sample_losses": ([*samples, scales], [scales, *state]),
         "token_losses": ([*samples, scales], [losses]),
-        "loss_scales": (samples, [scales]),
+        "loss_scales": (samples, [scale_of_each]),
         "penalty": (points, [losses]),
     }
     for name, signature in signatures.items():
         arguments, results = expected[name]
-        _require(f"function {name!r} takes", signature.arguments, arguments)
-        _require(f"function {name!r} returns", signature.results, results)
+        _require(f"function {name!r} takes", signature.arguments, arguments, are_same=True)
+        # The outputs in the manifest are those of this function. Sizes of the other results are known from elsewhere.
+        _require(f"function {name!r} returns", signature.results, results, are_same=name == "forward")
 
 
-def _require(what: str, found: Sequence[tf.TensorSpec], expected: Sequence[tf.TensorSpec]) -> None:
+def _require(
+    what: str, found: Sequence[tf.TensorSpec], expected: Sequence[tf.TensorSpec], *, are_same: bool
+) -> None:
+    """Refuse other tensors. Unless they must be the same, a size may be unknown on either side."""
     expect(
         len(found) == len(expected),
         f"its {what} {len(found)} tensors, but the manifest describes {len(expected)}",
@@ -69,7 +74,7 @@ def _require(what: str, found: Sequence[tf.TensorSpec], expected: Sequence[tf.Te
     for place, (own, stated) in enumerate(zip(found, expected, strict=True)):
         fits = own.dtype == stated.dtype and own.shape.is_compatible_with(stated.shape)
         expect(
-            fits,
+            own == stated if are_same else fits,
             f"its {what} {own.dtype.name} of shape {own.shape} as tensor {place}, but the manifest describes "
             f"{stated.dtype.name} of shape {stated.shape}",
         )

@@ -17,6 +17,12 @@ _MOST_TENSORS = 10**5
 _MOST_BYTES = 2**28
 # All of them together.
 _MOST_BYTES_OF_ALL = 2**30
+# The lists in which a constant may store its values, and how many numbers of a list are one value.
+_STORED = {
+    **dict.fromkeys(("half_val", "float_val", "double_val", "int_val", "int64_val", "bool_val"), 1),
+    **dict.fromkeys(("uint32_val", "uint64_val", "string_val"), 1),
+    **dict.fromkeys(("scomplex_val", "dcomplex_val"), 2),
+}
 
 
 def check_sizes(saved: SavedModel, where: str) -> None:
@@ -58,6 +64,11 @@ def _nodes(saved: SavedModel) -> Iterator[Any]:
 def _checked(node: Any) -> int:
     """Return the bytes of the constants of an operation that are not stored, after a check of its sizes."""
     missing = 0
+    # TensorFlow ends the process at a constant of another type than its operation's.
+    if node.op == "Const" and node.attr["value"].tensor.dtype != node.attr["dtype"].type:
+        raise ValueError(
+            f"its type has the number {node.attr['dtype'].type}, and that of its value {node.attr['value'].tensor.dtype}"
+        )
     for name, value in node.attr.items():
         if (
             value.WhichOneof("value") == "i"
@@ -92,9 +103,23 @@ def _not_stored(tensor: Any) -> int:
         itemsize = max(1, tf.dtypes.as_dtype(tensor.dtype).size)
     except TypeError:
         raise ValueError(f"a constant of it has an unknown type, number {tensor.dtype}") from None
+    _check_stored(tensor, sizes, itemsize)
     missing = math.prod(sizes) * itemsize - tensor.ByteSize()
     if missing > _MOST_BYTES:
         raise ValueError(
             f"a constant of it has the shape {sizes[:8]}, of which {missing:,} bytes are not stored"
         )
     return max(0, missing)
+
+
+def _check_stored(tensor: Any, sizes: list[int], itemsize: int) -> None:
+    """Refuse a constant that stores more values than its shape has. Fewer are allowed: the last one is repeated."""
+    count = math.prod(sizes)
+    stored = max(len(getattr(tensor, name)) / each for name, each in _STORED.items())
+    if stored > count:
+        raise ValueError(f"a constant of it has the shape {sizes[:8]} and stores {stored:g} values")
+    content = len(tensor.tensor_content)
+    if content and tensor.dtype != tf.string.as_datatype_enum and content != count * itemsize:
+        raise ValueError(
+            f"a constant of it has the shape {sizes[:8]}, which takes {count * itemsize} bytes, and stores {content}"
+        )

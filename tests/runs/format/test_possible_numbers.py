@@ -68,6 +68,10 @@ def theta(value: float) -> np.ndarray:
         (put("learning_rate", 0, np.nan, "float64"), "learning_rate=nan must be a finite number"),
         (put("learning_rate", 0, np.inf, "float64"), "learning_rate=inf must be a finite number"),
         (integer("iteration", -3), "iteration=-3 of an update"),
+        (
+            integer("iteration", 2**63 - 1),
+            "iteration=9223372036854775807 of an update must be a whole number",
+        ),
         (integer("sample_count", -1), "it counts -1 samples"),
         (integer("rows", 0, -1), "names the samples -1 to 0"),
         (integer("rows", 0, 10), "names the samples 0 to 10, and there were 10"),

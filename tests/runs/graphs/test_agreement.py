@@ -24,6 +24,12 @@ def leaf(*shape: int | None, dtype: str = "float32") -> dict[str, Any]:
             lambda body: body.update(inputs=leaf(4)),
             r"'forward' takes float32 of shape \(None, 3\) as tensor 5",
         ),
+        (
+            lambda body: body.update(inputs=leaf(None)),
+            r"'forward' takes float32 of shape \(None, 3\) as tensor 5, .* of shape \(None, None\)",
+        ),
+        (lambda body: body.update(outputs=leaf(None)), r"'forward' returns .* of shape \(None, None\)"),
+        (lambda body: body["loss"]["losses"].clear(), r"'loss_scales' returns .* of shape \(0,\)"),
         (lambda body: body.update(inputs=leaf(3, dtype="int32")), "'forward' takes float32.*int32"),
         (lambda body: body.update(inputs={"tuple": [leaf(3), leaf(3)]}), "'forward' takes 6 tensors.* 7"),
         (lambda body: body.update(outputs=leaf(3)), r"'forward' returns float32 of shape \(None, 2\)"),
@@ -36,8 +42,3 @@ def test_another_description_than_the_graphs(copied: Path, edit: Callable[[Any],
     edit_manifest(copied, edit)
     with pytest.raises(RunFormatError, match=f"graphs.*{message}"):
         _ = RecordedRun(copied).graphs
-
-
-def test_unknown_sizes_agree_with_known_ones(copied: Path):
-    edit_manifest(copied, lambda body: body.update(inputs=leaf(None)))
-    assert RecordedRun(copied).graphs.signatures
