@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from explaind_tf.kernel.points import Point, unpack
+
 Tensors = Sequence[tf.Tensor]
 # variables, constants, inputs, targets, weights, scales
 Losses = Callable[[Tensors, Tensors, Tensors, Tensors, Tensors, tf.Tensor], tf.Tensor]
@@ -92,11 +94,11 @@ class PureModel:
 
     def unpack(self, point: tf.Tensor) -> list[tf.Tensor]:
         """Return the variables of a point z."""
-        pieces = tf.split(point, self.sizes, axis=-1)
-        return [
-            tf.cast(tf.reshape(piece, spec.shape), spec.dtype)
-            for piece, spec in zip(pieces, (*self.trained, *self.state), strict=True)
-        ]
+        return unpack(point, (*self.trained, *self.state))
+
+    def at(self, point: tf.Tensor) -> Point:
+        """Return a point z, ready to be differentiated by."""
+        return Point(self.unpack(point), self.dtype, self.unpack)
 
 
 @dataclass(frozen=True)
