@@ -20,6 +20,8 @@ from explaind_tf.cli.run_facts import run_facts
 # Steps before memory is compared: Keras and TensorFlow have allocated what they keep.
 _SETTLED = 1000
 _WIDTH = 8
+# Blocks of a branch: Keras builds models by recursion, and Python ends it at a depth of a thousand.
+_DEEPEST = 200
 
 
 class MemoryProbe(keras.callbacks.Callback):
@@ -41,15 +43,27 @@ class MemoryProbe(keras.callbacks.Callback):
 
 
 def _model(layers: int) -> keras.Model:
-    """Return a model of about so many layers, each with few weights: blocks with residual connections."""
+    """Return a model of about so many layers, each with few weights: branches of blocks with residual connections."""
     keras.utils.set_random_seed(0)
-    inputs = hidden = keras.Input((_WIDTH,))
-    for _ in range(max(1, (layers - 2) // 2)):
-        block = keras.layers.Dense(_WIDTH, activation="tanh", kernel_initializer="zeros")(hidden)
-        hidden = keras.layers.Add()([hidden, block])
+    inputs = keras.Input((_WIDTH,))
+    blocks = max(1, (layers - 2) // 2)
+    branches = [_branch(inputs, count) for count in _parts(blocks, _DEEPEST)]
+    hidden = branches[0] if len(branches) == 1 else keras.layers.Add()(branches)
     model = keras.Model(inputs, keras.layers.Dense(1)(hidden))
     model.compile(xtf.PathAdamW(1e-4), loss="mse")
     return model
+
+
+def _branch(hidden: Any, blocks: int) -> Any:
+    for _ in range(blocks):
+        block = keras.layers.Dense(_WIDTH, activation="tanh", kernel_initializer="zeros")(hidden)
+        hidden = keras.layers.Add()([hidden, block])
+    return hidden
+
+
+def _parts(count: int, most: int) -> list[int]:
+    """Return a number as a sum of such that are at most ``most``."""
+    return [min(most, count - first) for first in range(0, count, most)]
 
 
 def _data(count: int) -> tuple[np.ndarray, np.ndarray]:

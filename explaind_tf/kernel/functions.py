@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from explaind_tf.kernel.points import Point, unpack
+
 Tensors = Sequence[tf.Tensor]
 # variables, constants, inputs, targets, weights, scales
 Losses = Callable[[Tensors, Tensors, Tensors, Tensors, Tensors, tf.Tensor], tf.Tensor]
@@ -40,6 +42,8 @@ class PureModel:
     losses_and_state : callable or None
         Takes the arguments of ``losses`` and returns the losses and the state that training leaves: a list of a tensor for
         each variable that is not trained, in the order of the manifest.
+    moving : tuple of bool
+        Which of this state is a part of the point.
     token_losses : callable or None
         Takes the arguments of ``losses`` and returns (batch, positions): what each position of a sample adds, if it has
         several.
@@ -62,6 +66,7 @@ class PureModel:
     loss_weights: tuple[tf.TensorSpec, ...] = ()
     token_losses: Losses | None = None
     losses_and_state: Callable[..., tuple[tf.Tensor, list[tf.Tensor]]] | None = None
+    moving: tuple[bool, ...] = ()
     coarsest_eps: float | None = None
     measure_key: Hashable | None = None
     losses_key: Hashable | None = None
@@ -93,11 +98,11 @@ class PureModel:
 
     def unpack(self, point: tf.Tensor) -> list[tf.Tensor]:
         """Return the variables of a point z."""
-        pieces = tf.split(point, self.sizes, axis=-1)
-        return [
-            tf.cast(tf.reshape(piece, spec.shape), spec.dtype)
-            for piece, spec in zip(pieces, (*self.trained, *self.state), strict=True)
-        ]
+        return unpack(point, (*self.trained, *self.state))
+
+    def at(self, point: tf.Tensor) -> Point:
+        """Return a point z, ready to be differentiated by."""
+        return Point(self.unpack(point), self.dtype, self.unpack)
 
 
 @dataclass(frozen=True)

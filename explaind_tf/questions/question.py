@@ -178,7 +178,8 @@ def _checked_steps(count: int, steps: Iterable[int] | slice | None) -> tuple[int
 def _partition(
     run: WeightPath, axes: frozenset[str], layers: Sequence[str] | None
 ) -> tuple[tuple[str, ...], Partition]:
-    specs = [*run.manifest.variables, *(spec for spec in run.manifest.state if spec.is_floating)]
+    state = zip(run.manifest.state, run.moving, strict=True)
+    specs = [*run.manifest.variables, *(spec for spec, moves in state if moves)]
     offsets = np.cumsum([0, *(spec.size for spec in specs)])
     slices: dict[str, list[tuple[int, int]]] = {layer: [] for layer in run.layers}
     for spec, start in zip(specs, offsets[:-1], strict=True):

@@ -13,7 +13,6 @@ from explaind_tf.measurements import Measurement
 from explaind_tf.runs import WeightPath
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.description import VariableSpec
-from explaind_tf.runs.format.manifest import Manifest
 from explaind_tf.runs.graphs.loaded import InlinedFunction, RunFunctions
 from explaind_tf.runs.graphs.precision import eps_of, narrower_than
 
@@ -33,7 +32,7 @@ def pure_model(run: WeightPath, measurement: Measurement, dtype: tf.DType | None
     manifest, functions = run.manifest, run.graphs.functions
     if dtype is not None:
         functions = functions.in_precision(dtype, len(manifest.variables) + len(manifest.state))
-    arguments = _arguments_of(manifest)
+    arguments = _arguments_of(run, dtype)
     weights_dtype = run.weights_dtype if dtype is None else dtype
 
     def measure(variables, constants, inputs, targets):
@@ -68,6 +67,7 @@ def pure_model(run: WeightPath, measurement: Measurement, dtype: tf.DType | None
         measure=measure,
         losses=losses_of(functions.sample_losses),
         losses_and_state=losses_and_state,
+        moving=run.moving,
         token_losses=None if functions.token_losses is None else losses_of(functions.token_losses),
         loss_scales=loss_scales,
         regularizer=regularizer if manifest.loss.get("has_regularizer") else None,
@@ -103,14 +103,18 @@ def _measured(measurement: Measurement, outputs: Any, targets: Sequence[tf.Tenso
 
 
 def _arguments_of(
-    manifest: Manifest,
+    run: WeightPath, dtype: tf.DType | None
 ) -> Callable[[Sequence[tf.Tensor], Sequence[tf.Tensor]], list[tf.Tensor]]:
-    """Return what makes the first arguments of a run's functions of variables and constants."""
-    count = len(manifest.variables)
+    """Return what makes the first arguments of a run's functions of variables and constants, as they were recorded."""
+    count, moving = len(run.variables), run.moving
+    specs = [_spec(spec, dtype) for spec in run.manifest.state]
 
     def arguments(variables: Sequence[tf.Tensor], constants: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        floating, others = iter(variables[count:]), iter(constants)
-        state = [next(floating if spec.is_floating else others) for spec in manifest.state]
+        own, others = iter(variables[count:]), iter(constants)
+        state = [
+            next(own) if moves else tf.cast(next(others), spec.dtype)
+            for spec, moves in zip(specs, moving, strict=True)
+        ]
         return [*variables[:count], *state]
 
     return arguments
@@ -121,10 +125,11 @@ def _signatures(
 ) -> dict[str, tuple[tf.TensorSpec, ...]]:
     """Return the signatures of a model's variables and samples, by the names of :class:`PureModel`."""
     manifest, targets = run.manifest, measurement.targets
+    state = list(zip(manifest.state, run.moving, strict=True))
     return {
         "trained": tuple(_spec(spec, dtype) for spec in manifest.variables),
-        "state": tuple(_spec(spec, dtype) for spec in manifest.state if spec.is_floating),
-        "constants": tuple(_spec(spec) for spec in manifest.state if not spec.is_floating),
+        "state": tuple(_spec(spec, dtype) for spec, moves in state if moves),
+        "constants": tuple(_spec(spec) for spec, moves in state if not moves),
         "inputs": tuple(_batch_spec(leaf) for leaf in struct.leaves(manifest.inputs)),
         "measure_targets": tuple(
             tf.TensorSpec((None, *target.shape[1:]), target.dtype) for target in targets
@@ -154,10 +159,9 @@ def _losses_key(run: WeightPath, functions: RunFunctions, model: PureModel) -> H
 
 
 def _variables(run: WeightPath, model: PureModel) -> tuple[Hashable, ...]:
-    # Where floating-point and other state stand among each other is not in the specs.
-    order = tuple(spec.is_floating for spec in run.manifest.state)
+    # Where what moves and what does not stand among each other is not in the specs.
     specs = (model.trained, model.state, model.constants, model.inputs)
-    return (order, *(tuple((spec.shape, spec.dtype) for spec in part) for part in specs))
+    return (run.moving, *(tuple((spec.shape, spec.dtype) for spec in part) for part in specs))
 
 
 def _no_losses(*_: tf.Tensor) -> Any:
@@ -177,16 +181,14 @@ def _batch_spec(leaf: struct.Leaf) -> tf.TensorSpec:
 def flat_point(
     run: WeightPath, theta: np.ndarray, state: Sequence[np.ndarray], dtype: Any = None
 ) -> np.ndarray:
-    """Return z = (θ, floating-point state), shape (Z,), in a dtype; by default in that of the weights."""
+    """Return z = (θ, the state that moves), shape (Z,), in a dtype; by default in that of the weights."""
     theta = theta.astype(theta.dtype if dtype is None else dtype, copy=False)
-    floating = [
-        value.reshape(-1).astype(theta.dtype)
-        for spec, value in zip(run.manifest.state, state, strict=True)
-        if spec.is_floating
+    moving = [
+        value.reshape(-1).astype(theta.dtype) for moves, value in zip(run.moving, state, strict=True) if moves
     ]
-    return np.concatenate([theta, *floating])
+    return np.concatenate([theta, *moving])
 
 
 def constants_of(run: WeightPath, state: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return the state that is not part of the point: seeds, counters."""
-    return [value for spec, value in zip(run.manifest.state, state, strict=True) if not spec.is_floating]
+    """Return the state that is not part of the point: seeds, counters, frozen weights."""
+    return [value for moves, value in zip(run.moving, state, strict=True) if not moves]

@@ -366,6 +366,11 @@ class KeptStates:
         """Return the non-trainable variables before ``step``."""
         return self._states[step].state
 
+    def recorded_states(self) -> Iterator[list[np.ndarray]]:
+        """Yield all states: the first one, the last one, then those between."""
+        last = len(self)
+        return (self.state(step) for step in dict.fromkeys((0, last, *range(1, last))))
+
     def transition(self, step: int) -> Transition:
         """Return what is known about ``step``: the weights and state at its start and its end."""
         return transition_between(step, self._states[step], self._states[step + 1])

@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,6 +148,11 @@ class CheckpointStore:
     def state(self, step: int) -> list[np.ndarray]:
         """Return the non-trainable variables before ``step``."""
         return self._checkpoint(step).state
+
+    def recorded_states(self) -> Iterator[list[np.ndarray]]:
+        """Yield all states: the first one, the last one, then those between."""
+        last = len(self)
+        return (self.state(step) for step in dict.fromkeys((0, last, *range(1, last))))
 
     def transition(self, step: int) -> Transition:
         """Return what is known about ``step``: the weights and state at its start and its end."""

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -366,6 +366,16 @@ class StepStore:
     def state(self, step: int) -> list[np.ndarray]:
         """Return the non-trainable variables before ``step``."""
         return self.before(step)[1]
+
+    def recorded_states(self) -> Iterator[list[np.ndarray]]:
+        """Yield all stored states: the first one, the last one, then those between. Nothing is trained again."""
+        last = len(self._indices) - 1
+        for position in dict.fromkeys((0, last, *range(1, last))):
+            record = self._read(position)
+            if record.snapshot is not None:
+                yield record.snapshot.state
+            if record.state_before is not None:
+                yield record.state_before
 
     def before(self, step: int) -> State:
         """Return both."""

@@ -1,6 +1,8 @@
 """`WeightPath`: the common interface of a recorded run and a series of checkpoints."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -35,6 +37,9 @@ class Steps(Protocol):
 
     def transition(self, step: int) -> Transition:
         """Return everything that is known about ``step``."""
+
+    def recorded_states(self) -> Iterator[list[np.ndarray]]:
+        """Yield all states of the path that are stored: the first one, the last one, then those between."""
 
 
 class WeightPath(ABC):
@@ -115,6 +120,22 @@ class WeightPath(ABC):
                 tf.float32
             )  # Keras computes some constants and averages of a float64 model in float32
         return bool(narrower & {self.weights_dtype, *self.graphs.functions.computes_in})
+
+    @cached_property
+    def moving(self) -> tuple[bool, ...]:
+        """For each variable of the state, whether it is a part of the point z: a floating-point number that ever moves.
+
+        A frozen model has millions that never do. They are constants: no derivative by them is asked for.
+        """
+        specs = self.manifest.state
+        resting = {place for place, spec in enumerate(specs) if spec.is_floating}
+        states = self.step_store.recorded_states() if resting else iter(())
+        first = next(states, [])
+        for state in states:
+            resting -= {place for place in resting if not np.array_equal(first[place], state[place])}
+            if not resting:
+                break
+        return tuple(spec.is_floating and place not in resting for place, spec in enumerate(specs))
 
     @property
     def run_id(self) -> str:

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from explaind_tf.kernel.derivatives import compiled
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
+from explaind_tf.kernel.points import Point
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from tests.kernel.dense import SIZE, model
 
@@ -34,7 +35,7 @@ def test_functions_are_traced_once_whatever_the_batch_size(problem):
 def test_many_directions_of_outputs_in_another_precision():
     @tf.function(input_signature=[tf.TensorSpec((2,)), tf.TensorSpec((None, 2))], autograph=False)
     def products(point, directions):
-        return compiled.jvp_many(tf.cast(point, tf.float64) ** 2, point, directions)
+        return compiled.jvp_many(tf.cast(point, tf.float64) ** 2, Point.of(point), directions)
 
     found = products(tf.constant([1.0, 3.0]), tf.constant([[1.0, 0.0], [0.5, 1.0], [0.0, 2.0]]))
     np.testing.assert_allclose(found, [[2.0, 0.0], [1.0, 6.0], [0.0, 12.0]])

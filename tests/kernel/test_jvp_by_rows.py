@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.compiled import jvp_many
+from explaind_tf.kernel.points import Point
 
 SIZE = 48
 BOXES = tf.constant([[0.1, 0.2, 0.9, 0.8], [0.0, 0.1, 0.7, 1.0]])
@@ -72,12 +73,12 @@ def test_jvps_are_those_of_differences(name, count):
         autograph=False,
     )
     def derivatives(point, directions):
-        return jvp_many(tf.sin(function(point)), point, directions)
+        return jvp_many(tf.sin(function(point)), Point.of(point), directions)
 
     rng = np.random.default_rng(3)
     point = rng.normal(size=SIZE).astype("float32")
     directions = rng.normal(size=(2, SIZE)).astype("float32")
-    found = derivatives(point, directions)
+    found = derivatives(Point.of(point), directions)
     width = 2.0**-9
     expected = [
         (tf.sin(function(tf.constant(point + width * d))) - tf.sin(function(tf.constant(point - width * d))))
@@ -91,7 +92,7 @@ def test_jvps_are_those_of_differences(name, count):
 def test_gradients_of_the_runtime_are_not_trusted():
     point = tf.TensorSpec((SIZE,))
     derivatives = tf.function(
-        lambda z: jvp_many(sine_by_runtime(z), z, z[None]), input_signature=[point], autograph=False
+        lambda z: jvp_many(sine_by_runtime(z), Point.of(z), z[None]), input_signature=[point], autograph=False
     )
     with pytest.raises(LookupError, match="SymbolicGradient"):
         derivatives.get_concrete_function()

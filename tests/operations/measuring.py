@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.compiled import jvp_many, vjp
+from explaind_tf.kernel.points import Point
 from explaind_tf.recording.exporting.derivatives_lacking import first_lacking
 from explaind_tf.runs.graphs.loaded import InlinedFunction
 from explaind_tf.runs.graphs.precision import narrower_than
@@ -107,7 +108,11 @@ def _products(function: InlinedFunction, size: int) -> Callable[..., tuple[np.nd
     def build(point: tf.Tensor, direction: tf.Tensor, cotangent: tf.Tensor) -> tuple[tf.Tensor, ...]:
         outputs = function(point)[0]
         cotangent = tf.cond(tf.size(cotangent) > 0, lambda: cotangent, lambda: tf.ones_like(outputs))
-        return outputs, jvp_many(outputs, point, direction[None])[0], vjp(outputs, point, cotangent)
+        return (
+            outputs,
+            jvp_many(outputs, Point.of(point), direction[None])[0],
+            vjp(outputs, Point.of(point), cotangent),
+        )
 
     def products(
         point: np.ndarray, direction: np.ndarray, cotangent: np.ndarray | None

@@ -29,8 +29,8 @@ class BatchGradient:
     def __init__(
         self, model: PureModel, point: tf.Tensor, trained: Trained, shares: tf.Tensor, *, by_token: bool
     ) -> None:
-        self._model, self._point = model, point
-        variables = model.unpack(point)
+        self._model, self._point = model, model.at(point)
+        variables = self._point.variables
         assert model.losses_and_state is not None  # a recorded run of the level "sample" has it
         losses, state = model.losses_and_state(variables, *trained)
         if by_token:
@@ -44,7 +44,8 @@ class BatchGradient:
         self._weights = variables[: len(model.trained)]
         self._gradients = gradients(total, self._weights)
         differentiate_as_computed(point.graph)
-        flat = [tf.reshape(tf.cast(value, model.dtype), [-1]) for value in state if value.dtype.is_floating]
+        left = zip(state, model.moving, strict=True)
+        flat = [tf.reshape(tf.cast(value, model.dtype), [-1]) for value, moves in left if moves]
         self.state = tf.concat([tf.zeros((0,), model.dtype), *flat], axis=0)
 
     def dense(self) -> tf.Tensor:
@@ -83,13 +84,15 @@ class BatchGradient:
 
         def one(rows: tuple[StepGradient, tf.Tensor]) -> tuple[tf.Tensor, ...]:
             outputs, upstream = self._cotangents(rows[0])
-            return _derivatives([self.state, *outputs], [self._shares, self._point], [rows[1], *upstream])
+            inputs = [self._shares, *self._point.variables]
+            by_shares, *by_point = _derivatives([self.state, *outputs], inputs, [rows[1], *upstream])
+            return by_shares, self._point.pack(by_point)
 
         shares = tf.TensorSpec(self._shares.shape, self._shares.dtype)
         return tf.map_fn(
             one,
             (by_gradient, by_state),
-            fn_output_signature=(shares, tf.TensorSpec(self._point.shape, self._point.dtype)),
+            fn_output_signature=(shares, tf.TensorSpec((self._model.point_size,), self._model.dtype)),
             parallel_iterations=PARALLEL_DIRECTIONS,
         )
 

@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from explaind_tf.kernel.operations.reverse_mode import gradients, has_symbolic_gradient
+from explaind_tf.kernel.points import Point
 
 # Iterations of a map_fn that may run at once. Each holds the activations of one backward pass.
 PARALLEL_EXAMPLES = 16
@@ -54,13 +55,12 @@ class Compiled:
         return int(self._function.experimental_get_tracing_count())
 
 
-def vjp(outputs: tf.Tensor, point: tf.Tensor, cotangent: tf.Tensor | None) -> tf.Tensor:
+def vjp(outputs: tf.Tensor, point: Point, cotangent: tf.Tensor | None) -> tf.Tensor:
     """Return ∂/∂z ⟨outputs, cotangent⟩, shape (Z,); without a cotangent, that of the sum of the outputs."""
-    (gradient,) = gradients(outputs, [point], cotangent)
-    return tf.zeros_like(point) if gradient is None else tf.convert_to_tensor(gradient)
+    return point.pack(gradients(outputs, point.variables, cotangent))
 
 
-def jvp_many(outputs: tf.Tensor, point: tf.Tensor, directions: tf.Tensor) -> tf.Tensor:
+def jvp_many(outputs: tf.Tensor, point: Point, directions: tf.Tensor) -> tf.Tensor:
     """Return the derivatives of ``outputs`` in K directions (K, Z), shape (K, *outputs).
 
     Where an operation of the backward pass has no gradient, they take a backward pass for each output.
@@ -71,10 +71,17 @@ def jvp_many(outputs: tf.Tensor, point: tf.Tensor, directions: tf.Tensor) -> tf.
         If an operation has no gradient, or only one that cannot be trusted.
     """
     dummy = tf.zeros_like(outputs)
-    gradient = vjp(outputs, point, dummy)
+    found = [
+        None if gradient is None else tf.convert_to_tensor(gradient)
+        for gradient in gradients(outputs, point.variables, dummy)
+    ]
+    pulled = [gradient for gradient in found if gradient is not None]
+    if not pulled:
+        return tf.zeros([tf.shape(directions)[0], *tf.unstack(tf.shape(outputs))], outputs.dtype)
 
     def one(direction: tf.Tensor) -> tf.Tensor:
-        (derivative,) = gradients(gradient, [dummy], direction)
+        pairs = zip(point.unpack(direction), found, strict=True)
+        (derivative,) = gradients(pulled, [dummy], [own for own, gradient in pairs if gradient is not None])
         return tf.zeros_like(outputs) if derivative is None else derivative
 
     try:
@@ -87,12 +94,12 @@ def jvp_many(outputs: tf.Tensor, point: tf.Tensor, directions: tf.Tensor) -> tf.
             one, directions, parallel_iterations=PARALLEL_DIRECTIONS, fn_output_signature=outputs.dtype
         )
     except LookupError:  # raised by tf.gradients for an operation without gradient
-        if has_symbolic_gradient(gradient.graph):
+        if has_symbolic_gradient(outputs.graph):
             raise
         return _jvp_by_rows(outputs, point, directions)
 
 
-def _jvp_by_rows(outputs: tf.Tensor, point: tf.Tensor, directions: tf.Tensor) -> tf.Tensor:
+def _jvp_by_rows(outputs: tf.Tensor, point: Point, directions: tf.Tensor) -> tf.Tensor:
     """Return the same as :func:`jvp_many`: the products of the directions with the gradient of each output."""
     count, shape = tf.size(outputs), tf.shape(outputs)
 

@@ -20,6 +20,7 @@ from explaind_tf.kernel.derivatives.compiled import (
 )
 from explaind_tf.kernel.derivatives.example_gradients import ExampleGradients
 from explaind_tf.kernel.functions import Batch, Losses, PureModel
+from explaind_tf.kernel.points import Point
 
 
 class LossDerivatives:
@@ -145,23 +146,28 @@ class LossDerivatives:
 
     def _jvp_of(self, losses: Losses) -> Any:
         """Return ``(z, directions, trained) -> (K, ...)``: the derivatives of losses in K directions."""
-        return lambda point, directions, trained: jvp_many(
-            self._at(losses)(point, trained), point, directions
-        )
 
-    def _by_weights(self, loss: tf.Tensor, point: tf.Tensor, cotangent: tf.Tensor | None) -> tf.Tensor:
-        """Return the VJP by θ, the first part of the point."""
-        return vjp(loss, point, cotangent)[: self.model.theta_size]
+        def derivatives(vector: tf.Tensor, directions: tf.Tensor, trained: Trained) -> tf.Tensor:
+            point = self.model.at(vector)
+            return jvp_many(losses(point.variables, *trained), point, directions)
 
-    def _build_gradient(self, point: tf.Tensor, shares: tf.Tensor, trained: Trained) -> tf.Tensor:
+        return derivatives
+
+    def _by_weights(self, loss: tf.Tensor, point: Point, cotangent: tf.Tensor | None) -> tf.Tensor:
+        """Return the VJP by θ, the first variables of the point."""
+        return vjp(loss, point.first(len(self.model.trained)), cotangent)
+
+    def _build_gradient(self, vector: tf.Tensor, shares: tf.Tensor, trained: Trained) -> tf.Tensor:
+        point = self.model.at(vector)
         # Scaled before the backward pass, as Keras does: the same rounding, often the same bits.
-        return self._by_weights(self._at(self.model.losses)(point, trained), point, shares)
+        return self._by_weights(self.model.losses(point.variables, *trained), point, shares)
 
-    def _build_gradients_one_by_one(self, point: tf.Tensor, trained: Trained) -> tf.Tensor:
+    def _build_gradients_one_by_one(self, vector: tf.Tensor, trained: Trained) -> tf.Tensor:
         def one_sample(example: tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]) -> tf.Tensor:
             inputs, targets, weights = ([part[None] for part in parts] for parts in example)
             own = trained._replace(inputs=inputs, targets=targets, weights=weights)
-            return self._by_weights(self._at(self.model.losses)(point, own), point, None)
+            point = self.model.at(vector)
+            return self._by_weights(self.model.losses(point.variables, *own), point, None)
 
         return tf.map_fn(
             one_sample,
@@ -186,8 +192,9 @@ class LossDerivatives:
         shaped = [tf.reshape(p, (-1, *spec.shape)) for p, spec in zip(pieces, specs, strict=True)]
         return self._examples(point, trained).contract(shaped)
 
-    def _build_coupled_gradients(self, point: tf.Tensor, trained: Trained) -> tf.Tensor:
-        losses = self._at(self.model.losses)(point, trained)
+    def _build_coupled_gradients(self, vector: tf.Tensor, trained: Trained) -> tf.Tensor:
+        point = self.model.at(vector)
+        losses = self.model.losses(point.variables, *trained)
         return tf.map_fn(
             lambda cotangent: self._by_weights(losses, point, cotangent),
             tf.eye(tf.shape(losses)[0], dtype=losses.dtype),
@@ -195,8 +202,9 @@ class LossDerivatives:
         )
 
     def _build_regularizer_gradient(
-        self, point: tf.Tensor, constants: list[tf.Tensor], x: list[tf.Tensor]
+        self, vector: tf.Tensor, constants: list[tf.Tensor], x: list[tf.Tensor]
     ) -> tf.Tensor:
         if self.model.regularizer is None:
-            return tf.zeros_like(point[: self.model.theta_size])
-        return self._by_weights(self.model.regularizer(self.model.unpack(point), constants, x), point, None)
+            return tf.zeros_like(vector[: self.model.theta_size])
+        point = self.model.at(vector)
+        return self._by_weights(self.model.regularizer(point.variables, constants, x), point, None)

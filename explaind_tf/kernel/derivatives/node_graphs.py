@@ -45,8 +45,9 @@ def path_jvp(
 ) -> tf.Tensor:
     """Return the derivatives in K directions at pairs of a node and an input, shape (m, K, O)."""
 
-    def derivatives(node: tf.Tensor, point: tf.Tensor, own: Measured) -> tf.Tensor:
-        outputs = averaged_outputs(model, model.unpack(point), pairs.line, pairs.pieces[node], own)
+    def derivatives(node: tf.Tensor, vector: tf.Tensor, own: Measured) -> tf.Tensor:
+        point = model.at(vector)
+        outputs = averaged_outputs(model, point.variables, pairs.line, pairs.pieces[node], own)
         return tf.transpose(jvp_many(outputs, point, directions), (1, 0, 2))
 
     return _at_nodes(model, derivatives, (None,), pairs, measured, width)
@@ -86,8 +87,8 @@ def path_rows(model: PureModel, nodes: Nodes, measured: Measured) -> tf.Tensor:
         first, stop = example[2:]
 
         def rows_at(node: tf.Tensor) -> tf.Tensor:
-            point = nodes.line.at(nodes.nodes[node])
-            outputs = averaged_outputs(model, model.unpack(point), nodes.line, nodes.pieces[node], own)[0]
+            point = model.at(nodes.line.at(nodes.nodes[node]))
+            outputs = averaged_outputs(model, point.variables, nodes.line, nodes.pieces[node], own)[0]
             cotangents = nodes.weights[node] * tf.eye(outputs.shape[0], dtype=outputs.dtype)
             return tf.map_fn(
                 lambda cotangent: vjp(outputs, point, cotangent),

@@ -163,10 +163,10 @@ class _Comparison:
             built.append(graph.get_operations()[before:])
             return outputs
 
-        self._point = line.at(place)
         sides = [variables(place - width), variables(place + width)]
         self._ends = [measure(side) for side in sides]
-        middle = model.unpack(self._point)
+        self._point = model.at(line.at(place))
+        middle = self._point.variables
         # Kinks have their mean slope between both ends: differences know no other one.
         self._outputs = averaged(
             measure,

@@ -11,6 +11,7 @@ from explaind_tf.kernel.derivatives.arguments import Measured, Stack
 from explaind_tf.kernel.derivatives.example_gradients import ExampleGradients
 from explaind_tf.kernel.derivatives.node_graphs import averaged_outputs
 from explaind_tf.kernel.functions import PureModel
+from explaind_tf.kernel.operations.called import called
 
 
 def stacked_rows(model: PureModel, stack: Stack, measured: Measured, width: int) -> tf.Tensor:
@@ -70,8 +71,8 @@ def _stacked_examples(
     _, found = tf.while_loop(
         lambda node, _: node < tf.size(pairs.nodes), add_node, [0, empty], parallel_iterations=1
     )
-    count = tf.shape(stack.places)[0] * width
-    return built[-1], [_by_input(array.concat(), stack.places, width, count) for array in found], count
+    rows = _rows_of_inputs(stack.places, width, tf.size(pairs.members))
+    return built[-1], [_by_input(array.concat(), rows) for array in found], tf.shape(rows)[0]
 
 
 def _repeated(values: tf.Tensor, times: int) -> tf.Tensor:
@@ -79,18 +80,22 @@ def _repeated(values: tf.Tensor, times: int) -> tf.Tensor:
     return tf.reshape(tf.tile(values[:, None], [1, times]), [-1])
 
 
-def _by_input(tap: tf.Tensor, places: tf.Tensor, width: int, count: tf.Tensor) -> tf.Tensor:
-    """Return a tap of pairs, (m · O, rows, ...), as one of inputs, (batch · O, n · rows, ...), with the rows of all nodes.
+def _rows_of_inputs(places: tf.Tensor, width: int, pairs: tf.Tensor) -> tf.Tensor:
+    """Return where the n nodes of each input and output are among taps of pairs, shape (batch · O, n).
 
-    An input with fewer than n nodes fills up with the place m, which no pair has. It gets zeros there. The count is
-    batch · O.
+    An input with fewer than n nodes fills up with the place m, which no pair has. It gets one row after the last there.
     """
+    rows = places[:, None] * width + tf.range(width)[:, None]  # (batch, O, n)
+    return tf.reshape(tf.minimum(rows, pairs * width), [-1, tf.shape(places)[1]])
+
+
+@called
+def _by_input(tap: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Return a tap of pairs, (m · O, rows, ...), as one of inputs, (batch · O, n · rows, ...): the rows of all nodes."""
     rest = tap.shape[2:]
-    sizes = rest.as_list() if rest.is_fully_defined() else tf.unstack(tf.shape(tap)[2:], len(rest))
-    by_pair = tf.reshape(tap, [-1, width, tf.shape(tap)[1], *sizes])
-    by_pair = tf.pad(by_pair, [[0, 1]] + [[0, 0]] * (2 + len(rest)))
-    by_input = tf.gather(by_pair, places)  # (batch, n, O, rows, ...)
-    by_input = tf.transpose(by_input, [0, 2, 1, *range(3, 4 + len(rest))])
+    padded = tf.pad(tap, [[0, 1]] + [[0, 0]] * (1 + len(rest)))
+    by_input = tf.gather(padded, rows)  # (batch · O, n, rows, ...)
     # A tap may have no elements, so its sizes are given rather than one of them left to be found.
-    rows = tf.shape(by_input)[2] * tf.shape(by_input)[3]
-    return tf.ensure_shape(tf.reshape(by_input, [count, rows, *sizes]), (None, None, *rest))
+    sizes = tf.shape(by_input)
+    joined = tf.reshape(by_input, tf.concat([sizes[:1], [sizes[1] * sizes[2]], sizes[3:]], axis=0))
+    return tf.ensure_shape(joined, (None, None, *rest))

@@ -4,7 +4,8 @@ import string
 
 import tensorflow as tf
 
-from explaind_tf.kernel.operations.rule import ByGradients, Taps
+from explaind_tf.kernel.operations.called import called
+from explaind_tf.kernel.operations.rule import ByGradients, Taps, by_gradients
 from explaind_tf.kernel.operations.uses import NotCoveredError, Use
 
 # Writing and reading an element of a gradient costs as much as about 15 multiplications of a matrix product.
@@ -33,32 +34,42 @@ class MatMul(ByGradients):
     def gradients(self, taps: Taps) -> tf.Tensor:
         """Return xᵀδ of each example."""
         x, delta = taps
-        first, second = (delta, x) if self._is_transposed else (x, delta)
-        return tf.matmul(first, second, transpose_a=True)
+        return _product(x, delta, self._is_transposed)
 
     def contract(self, taps: Taps, rows: tf.Tensor) -> tf.Tensor:
         """Return ⟨Ψ, xᵀδ⟩, through the outputs if that is cheaper."""
-        x, own = taps
-        count, positions, number = tf.shape(x)[0], tf.shape(x)[1], tf.shape(rows)[0]
+        return _contracted(*taps, rows, is_transposed=self._is_transposed)
 
-        def without_gradients() -> tf.Tensor:
-            # ⟨Ψ, xᵀδ⟩ = ⟨xΨ, δ⟩ = ⟨x, δΨᵀ⟩: no gradient is formed. The narrower of the two products is used.
-            if (x.shape[2] < own.shape[2]) != self._is_transposed:
-                stacked = tf.transpose(rows, (2, 0, 1))
-            else:
-                stacked = tf.transpose(rows, (1, 0, 2))
-            first, second = (own, x) if x.shape[2] < own.shape[2] else (x, own)
-            wide, narrow = first.shape[2], second.shape[2]
-            moved = tf.matmul(tf.reshape(first, (-1, wide)), tf.reshape(stacked, (wide, -1)))
-            moved = tf.reshape(moved, (-1, number, narrow)) * tf.reshape(second, (-1, 1, narrow))
-            by_position = tf.reshape(tf.reduce_sum(moved, axis=2), (count, positions, number))
-            return tf.transpose(tf.reduce_sum(by_position, axis=1))
 
-        return tf.cond(
-            number * positions <= positions + number + _MEMORY_COST,
-            without_gradients,
-            lambda: super(MatMul, self).contract(taps, rows),
-        )
+def _product(x: tf.Tensor, delta: tf.Tensor, is_transposed: bool) -> tf.Tensor:
+    """Return xᵀδ of each example, or its transpose."""
+    first, second = (delta, x) if is_transposed else (x, delta)
+    return tf.matmul(first, second, transpose_a=True)
+
+
+@called
+def _contracted(x: tf.Tensor, delta: tf.Tensor, rows: tf.Tensor, *, is_transposed: bool) -> tf.Tensor:
+    """Return the products of rows (F, *matrix) with xᵀδ of each example, shape (F, K)."""
+    count, positions, number = tf.shape(x)[0], tf.shape(x)[1], tf.shape(rows)[0]
+
+    def without_gradients() -> tf.Tensor:
+        # ⟨Ψ, xᵀδ⟩ = ⟨xΨ, δ⟩ = ⟨x, δΨᵀ⟩: no gradient is formed. The narrower of the two products is used.
+        if (x.shape[2] < delta.shape[2]) != is_transposed:
+            stacked = tf.transpose(rows, (2, 0, 1))
+        else:
+            stacked = tf.transpose(rows, (1, 0, 2))
+        first, second = (delta, x) if x.shape[2] < delta.shape[2] else (x, delta)
+        wide, narrow = first.shape[2], second.shape[2]
+        moved = tf.matmul(tf.reshape(first, (-1, wide)), tf.reshape(stacked, (wide, -1)))
+        moved = tf.reshape(moved, (-1, number, narrow)) * tf.reshape(second, (-1, 1, narrow))
+        by_position = tf.reshape(tf.reduce_sum(moved, axis=2), (count, positions, number))
+        return tf.transpose(tf.reduce_sum(by_position, axis=1))
+
+    return tf.cond(
+        number * positions <= positions + number + _MEMORY_COST,
+        without_gradients,
+        lambda: by_gradients(_product(x, delta, is_transposed), rows),
+    )
 
 
 class Einsum(ByGradients):

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import tensorflow as tf
 
+from explaind_tf.kernel.operations.called import called_elementwise
 from explaind_tf.kernel.operations.reverse_mode import gradients
 
 Tensors = Sequence[tf.Tensor]
@@ -32,25 +33,48 @@ class MeanSlope(Protocol):
 
 @dataclass(frozen=True)
 class _Activation:
-    """An element-wise function of one tensor. Slopes: one tensor, by which gradients are multiplied."""
+    """An element-wise function of one tensor. Slopes: one tensor, by which gradients are multiplied.
 
-    function: Made
+    Attributes
+    ----------
+    function : callable
+        Maps a tensor to what the operation returns, given its attributes by name.
+    attributes : tuple of str
+        Their names.
+    """
+
+    function: Callable[..., tf.Tensor]
+    attributes: tuple[str, ...] = ()
 
     def at_node(self, operation: tf.Operation) -> list[tf.Tensor]:
-        return [self._slope(operation, operation.inputs[0])]
+        return [_slope_at(operation.inputs[0], **self._options(operation))]
 
     def over_piece(self, operation: tf.Operation, first: Tensors, last: Tensors) -> list[tf.Tensor]:
-        a, b = first[0], last[0]
-        is_crossed = self._slope(operation, a) != self._slope(operation, b)
-        run = tf.where(is_crossed, b - a, tf.ones_like(a))
-        rise = self.function(operation, b) - self.function(operation, a)
-        return [tf.where(is_crossed, rise / run, self._slope(operation, operation.inputs[0]))]
+        return [_slope_between(operation.inputs[0], first[0], last[0], **self._options(operation))]
 
     def pull_back(self, operation: tf.Operation, slope: list[tf.Tensor]) -> PullBack:
         return lambda upstream: [upstream * slope[0]]
 
-    def _slope(self, operation: tf.Operation, x: tf.Tensor) -> tf.Tensor:
-        return _gradient(self.function(operation, x), x)
+    def _options(self, operation: tf.Operation) -> dict[str, Any]:
+        return {"function": self.function, **{name: operation.get_attr(name) for name in self.attributes}}
+
+
+@called_elementwise
+def _slope_at(x: tf.Tensor, *, function: Callable[..., tf.Tensor], **attributes: Any) -> tf.Tensor:
+    """Return the slope of an element-wise function."""
+    return _gradient(function(x, **attributes), x)
+
+
+@called_elementwise
+def _slope_between(
+    x: tf.Tensor, a: tf.Tensor, b: tf.Tensor, *, function: Callable[..., tf.Tensor], **attributes: Any
+) -> tf.Tensor:
+    """Return its mean slope between a and b, and that at x where the slope is the same at both."""
+    made = [function(end, **attributes) for end in (x, a, b)]
+    at_x, at_a, at_b = (_gradient(own, end) for own, end in zip(made, (x, a, b), strict=True))
+    is_crossed = at_a != at_b
+    run = tf.where(is_crossed, b - a, tf.ones_like(a))
+    return tf.where(is_crossed, (made[2] - made[1]) / run, at_x)
 
 
 @dataclass(frozen=True)
@@ -105,11 +129,7 @@ class _Larger:
         return [self._is_first(a, b)]
 
     def over_piece(self, operation: tf.Operation, first: Tensors, last: Tensors) -> list[tf.Tensor]:
-        before, after = ((a - b) * self.sign for a, b in (first, last))
-        is_crossed = (before >= 0) != (after >= 0)
-        run = tf.where(is_crossed, after - before, tf.ones_like(before))
-        share = (tf.nn.relu(after) - tf.nn.relu(before)) / run
-        return [tf.where(is_crossed, share, self._is_first(*operation.inputs))]
+        return [_share_between(self._is_first(*operation.inputs), *first, *last, sign=self.sign)]
 
     def pull_back(self, operation: tf.Operation, slope: list[tf.Tensor]) -> PullBack:
         def pulled(upstream: tf.Tensor) -> list[tf.Tensor | None]:
@@ -125,6 +145,24 @@ class _Larger:
         return tf.cast((a - b) * self.sign >= 0, a.dtype)
 
 
+@called_elementwise
+def _share_between(
+    at_node: tf.Tensor,
+    first_start: tf.Tensor,
+    second_start: tf.Tensor,
+    first_end: tf.Tensor,
+    second_end: tf.Tensor,
+    *,
+    sign: float,
+) -> tf.Tensor:
+    """Return for which share of a piece the first of two is the larger one, and that at the node if it stays so."""
+    before, after = (first_start - second_start) * sign, (first_end - second_end) * sign
+    is_crossed = (before >= 0) != (after >= 0)
+    run = tf.where(is_crossed, after - before, tf.ones_like(before))
+    share = (tf.nn.relu(after) - tf.nn.relu(before)) / run
+    return tf.where(is_crossed, share, at_node)
+
+
 def _max_pool(operation: tf.Operation, x: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.MaxPool(
         input=x,
@@ -136,12 +174,12 @@ def _max_pool(operation: tf.Operation, x: tf.Tensor) -> tf.Tensor:
 
 # An operation with another kind of kink needs a class like those above, and a line here.
 _MEAN_SLOPES: dict[str, MeanSlope] = {
-    "Relu": _Activation(lambda operation, x: tf.nn.relu(x)),
-    "Relu6": _Activation(lambda operation, x: tf.nn.relu6(x)),
-    "Abs": _Activation(lambda operation, x: tf.abs(x)),
+    "Relu": _Activation(tf.nn.relu),
+    "Relu6": _Activation(tf.nn.relu6),
+    "Abs": _Activation(tf.abs),
     "Maximum": _Larger(1.0),
     "Minimum": _Larger(-1.0),
-    "LeakyRelu": _Activation(lambda operation, x: tf.nn.leaky_relu(x, operation.get_attr("alpha"))),
+    "LeakyRelu": _Activation(tf.nn.leaky_relu, ("alpha",)),
     "Max": _Maximum(
         lambda operation, x: tf.reduce_max(x, operation.inputs[1], operation.get_attr("keep_dims"))
     ),

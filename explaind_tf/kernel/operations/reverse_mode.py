@@ -9,8 +9,10 @@ A few operations have no gradient at all, ``Lu`` for instance. They are given on
 Operations whose gradient TensorFlow takes to be zero keep it: the gradients of a loss must be those that training used.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import tensorflow as tf
 
@@ -34,11 +36,22 @@ _IDENTITIES = (_STOP, "IdentityN")
 Gradient = Callable[..., Sequence[tf.Tensor | None]]
 
 
+@dataclass
+class _Seen:
+    """How many operations of a graph have their gradients, and the names of those with a graph of their own."""
+
+    count: int = 0
+    with_inner_graph: list[str] = field(default_factory=list)
+
+
+_SEEN: WeakKeyDictionary[tf.Graph, _Seen] = WeakKeyDictionary()
+
+
 def gradients(outputs: Any, inputs: Sequence[tf.Tensor], upstream: Any = None) -> list[tf.Tensor | None]:
     """Return ``tf.gradients(outputs, inputs, upstream)``, None for inputs without influence."""
     # Within a loop, what is differentiated may be in the graph around it.
     for graph in {tf.compat.v1.get_default_graph(), *(output.graph for output in tf.nest.flatten(outputs))}:
-        _give_gradients(graph.get_operations())
+        _give_gradients_in(graph)
     found: list[tf.Tensor | None] = tf.gradients(outputs, inputs, grad_ys=upstream)
     return found
 
@@ -94,8 +107,8 @@ def operation_jvp(operation: tf.Operation, tangents: Sequence[tf.Tensor | None])
         How each of its outputs moves, None for one that does not.
     """
     graph = operation.graph
-    before = len(graph.get_operations())
-    _give_gradients([operation])
+    _give_gradient(operation)
+    _give_inner_gradients(operation)
     own = get_gradient_function(operation)
     if own is None:
         return [None] * len(operation.outputs)
@@ -109,7 +122,7 @@ def operation_jvp(operation: tf.Operation, tangents: Sequence[tf.Tensor | None])
     ]
     if not pairs:
         return [None] * len(operation.outputs)
-    _give_gradients(graph.get_operations()[before:])
+    _give_gradients_in(graph)
     products = iter(
         tf.gradients(
             [gradient for gradient, _ in pairs],
@@ -140,16 +153,34 @@ def has_inner_graph(operation: tf.Operation) -> bool:
     return operation.type in _INNER
 
 
-def _give_gradients(operations: Iterable[tf.Operation]) -> None:
-    """Give operations their gradients, and those of the loops and branches that TensorFlow built in them."""
-    for operation in operations:
-        # An operation may have one already: that of its kink, or one that was recorded.
-        if operation._gradient_function is None and operation.type in _GRADIENTS:
-            operation._gradient_function = _GRADIENTS[operation.type]
-        for name in _INNER.get(operation.type, ()):
-            inner = getattr(operation, name, None)  # only operations built in this process have one
-            if inner is not None:
-                _give_gradients(inner.get_operations())
+def _give_gradients_in(graph: tf.Graph) -> None:
+    """Give the operations of a graph their gradients that were not there at the last call, also in loops and branches.
+
+    A graph only grows, and may be differentiated a hundred times while it is built.
+    """
+    seen = _SEEN.setdefault(graph, _Seen())
+    operations = graph.get_operations()
+    for operation in operations[seen.count :]:
+        _give_gradient(operation)
+        if has_inner_graph(operation):
+            seen.with_inner_graph.append(operation.name)
+    seen.count = len(operations)
+    for name in seen.with_inner_graph:
+        _give_inner_gradients(graph.get_operation_by_name(name))
+
+
+def _give_gradient(operation: tf.Operation) -> None:
+    # An operation may have one already: that of its kink, or one that was recorded.
+    if operation._gradient_function is None and operation.type in _GRADIENTS:
+        operation._gradient_function = _GRADIENTS[operation.type]
+
+
+def _give_inner_gradients(operation: tf.Operation) -> None:
+    """Give gradients within the loops and branches that TensorFlow built in an operation."""
+    for name in _INNER.get(operation.type, ()):
+        inner = getattr(operation, name, None)  # only operations built in this process have one
+        if inner is not None:
+            _give_gradients_in(inner)
 
 
 def _softsign_grad(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor]:

@@ -56,9 +56,13 @@ class ByGradients:
 
     def contract(self, taps: Taps, rows: tf.Tensor) -> tf.Tensor:
         """Return the products of the gradients with rows, shape (F, K)."""
-        size = self._use.source.shape.num_elements()
-        gradients = tf.reshape(self.gradients(taps), (-1, size))
-        return scalar_products(tf.reshape(rows, (-1, size)), gradients)
+        return by_gradients(self.gradients(taps), rows)
+
+
+def by_gradients(gradients: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Return the scalar products of rows (F, *source) with gradients (K, *source), shape (F, K)."""
+    size = rows.shape[1:].num_elements()
+    return scalar_products(tf.reshape(rows, (-1, size)), tf.reshape(gradients, (-1, size)))
 
 
 def scalar_products(rows: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.compiled import jvp_many, vjp
+from explaind_tf.kernel.points import Point
 from explaind_tf.runs.graphs.counted_loops import with_counted_loops
 from explaind_tf.runs.graphs.expanded import expanded
 from explaind_tf.runs.graphs.graph_nodes import all_nodes
@@ -75,7 +76,7 @@ def test_calls_are_differentiated_twice(name, tmp_path):
     @tf.function(autograph=False)
     def products(point, way):
         outputs = function(point)[0]
-        return outputs, jvp_many(outputs, point, way[None])[0], vjp(outputs, point, way)
+        return outputs, jvp_many(outputs, Point.of(point), way[None])[0], vjp(outputs, Point.of(point), way)
 
     value, jvp, back = products(tf.constant(POINT), tf.constant(direction))
     own = CASES[name]
@@ -111,7 +112,7 @@ def test_loops_that_count_otherwise_are_differentiated(function, tmp_path):
     @tf.function(autograph=False)
     def product(point, way):
         outputs = seen(point)[0]
-        return outputs, jvp_many(outputs, point, way[None])[0]
+        return outputs, jvp_many(outputs, Point.of(point), way[None])[0]
 
     value, jvp = product(tf.constant(POINT), tf.constant(direction))
     whole = tf.function(function)
