@@ -361,7 +361,8 @@ class Run(RecordedRun, Attributable):
             If a file is damaged.
         UnbalancedLedgerError
             If an update used another gradient than its recorded batch gives, beyond rounding. Or if the law misses a step
-            by more than 1 % of the largest step so far. Or if a step left another state than its batch, beyond rounding.
+            by more than 1 % of the largest step so far. Or if a step left
+            another state than its batch, beyond rounding, and other steps did not.
         """
         self.verify_files()
         if not replay or self.level == PATH:
@@ -371,5 +372,6 @@ class Run(RecordedRun, Attributable):
             states = StateCheck(self, recorded.gradients)
             for step in recorded.path_steps(0, len(self.steps), check_batches=self.level == SAMPLE):
                 if self.level == SAMPLE:
-                    states.check(recorded.step(step.number))
+                    states.look_at(recorded.step(step.number))
                 advance()
+            states.finish()

@@ -13,7 +13,7 @@ class StateCheck:
     """Compares the state after each step with the one that training on its batch leaves.
 
     State that the batch does not change is not compared: something else may set it, such as a ``train_step`` that keeps an
-    average of weights.
+    average of weights. Nor is state that no step left as its batch does: a ``train_step`` may call the model twice.
 
     Parameters
     ----------
@@ -25,28 +25,38 @@ class StateCheck:
 
     def __init__(self, run: RecordedRun, gradients: BatchGradients) -> None:
         self._run, self._gradients = run, gradients
+        self._agreed: set[int] = set()
+        self._differing: dict[int, UnbalancedLedgerError] = {}
 
-    def check(self, step: ReplayedStep) -> None:
-        """Check one step. One that was skipped is not: its numbers may not be finite.
-
-        Raises
-        ------
-        UnbalancedLedgerError
-            If the record has another state after the step, beyond rounding.
-        """
+    def look_at(self, step: ReplayedStep) -> None:
+        """Compare one step. One that was skipped is not: its numbers may not be finite."""
         if not self._run.manifest.state or step.transition.is_skipped:
             return
         left = self._gradients.state(step)
         recorded = self._run.step_store.step(step.number).known.state
-        differing = [
+        changed = [
             place
             for place, start in enumerate(step.transition.state_start)
-            if not np.array_equal(left[place], start) and not _is_close(left[place], recorded[place])
+            if not np.array_equal(left[place], start)
         ]
+        differing = [place for place in changed if not _is_close(left[place], recorded[place])]
         if differing:
-            self._refuse_beyond_rounding(step, differing, left, recorded)
+            self._note_beyond_rounding(step, differing, left, recorded)
+        self._agreed.update(set(changed) - set(differing))
 
-    def _refuse_beyond_rounding(
+    def finish(self) -> None:
+        """Refuse state that some steps left as their batches do, and others did not.
+
+        Raises
+        ------
+        UnbalancedLedgerError
+            If the record has another state after a step, beyond rounding.
+        """
+        for place, error in self._differing.items():
+            if place in self._agreed:
+                raise error
+
+    def _note_beyond_rounding(
         self,
         step: ReplayedStep,
         differing: list[int],
@@ -57,14 +67,15 @@ class StateCheck:
         for place in differing:
             difference = float(np.linalg.norm(left[place].astype(np.float64) - recorded[place]))
             allowed = float(np.linalg.norm(rounding[place]))
-            if not difference <= allowed:  # a NaN is no equality
+            if difference <= allowed:  # a NaN is no equality
+                self._agreed.add(place)
+            elif place not in self._differing:
                 path = self._run.manifest.state[place].path
-                raise UnbalancedLedgerError(
+                self._differing[place] = UnbalancedLedgerError(
                     f"Step {step.number} of {self._run.run_dir} left another {path!r} than training on its recorded batch "
-                    f"gives: they differ by {difference:.2g}, and rounding explains {allowed:.2g} (Euclidean norms). So the "
-                    f"batch or the state is not the one of the training: the record was changed. Or something set the state "
-                    f"within the step: a train_step of your own, which may also call the model more than once. Ledgers "
-                    f"use the state as it is recorded."
+                    f"gives: they differ by {difference:.2g}, and rounding explains {allowed:.2g} (Euclidean norms). In "
+                    f"other steps they agree. So the batch or the state is not the one of the training: the record was "
+                    f"changed. Or something set the state within this step. Ledgers use the state as it is recorded."
                 )
 
 

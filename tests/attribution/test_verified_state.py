@@ -89,3 +89,20 @@ def test_state_that_no_batch_changes_may_be_set(tmp_path: Path):
     run = _recorded(tmp_path / "run", model)
     assert not np.array_equal(run.step_store.state(0)[0], run.step_store.state(3)[0])
     run.verify(progress=False)
+
+
+class CallingTwice(keras.Sequential):
+    """Calls the model twice in a training step, as adversarial trainings do. BatchNorm's statistics move twice."""
+
+    def train_step(self, data):
+        self(data[0], training=True)
+        return super().train_step(data)
+
+
+def test_state_that_no_step_leaves_as_its_batch_does_is_not_compared(tmp_path: Path):
+    model = CallingTwice([keras.Input((3,)), layers.BatchNormalization(), layers.Dense(2)])
+    run = _recorded(tmp_path / "run", model)
+    run.verify(progress=False)
+    ledger = run.attribute(X[:2], progress=False)
+    ledger.explaind.check()
+    assert abs(ledger["state"]).max() > 0
