@@ -20,6 +20,7 @@ from explaind_tf.levels import PATH, SAMPLE
 from explaind_tf.progress import Progress
 from explaind_tf.questions.options import Dtype, GroupLabels, Options
 from explaind_tf.replay.checkpoint_replay import CheckpointReplay
+from explaind_tf.replay.moment_check import MomentCheck
 from explaind_tf.replay.path_replay import PathReplay
 from explaind_tf.replay.replay import Replay
 from explaind_tf.replay.state_check import StateCheck
@@ -349,9 +350,10 @@ class Run(RecordedRun, Attributable):
         ----------
         replay : bool
             Whether to compute the gradient of each step's batch again and compare it with the one that the optimizer used,
-            and the optimizer's law with the recorded weights, and the state that the batch leaves (statistics of
-            BatchNormalization, seeds) with the recorded one. A run of the level ``"cause"`` has no losses, so only the law
-            is checked. One of the level ``"path"`` has neither.
+            and the optimizer's law with the recorded weights. The state that the batch leaves (statistics of
+            BatchNormalization, seeds) and the second moments of Adam, AdamW and Nadam are compared with the recorded ones,
+            too. A run of the level ``"cause"`` has no losses, so only the law is checked. One of the level ``"path"`` has
+            neither.
         progress : bool
             Whether to show a progress bar (on a terminal only).
 
@@ -361,17 +363,20 @@ class Run(RecordedRun, Attributable):
             If a file is damaged.
         UnbalancedLedgerError
             If an update used another gradient than its recorded batch gives, beyond rounding. Or if the law misses a step
-            by more than 1 % of the largest step so far. Or if a step left
-            another state than its batch, beyond rounding, and other steps did not.
+            by more than 1 % of the largest step so far. Or if a step left another second moment than its gradient, beyond
+            rounding; or another state than its batch, while other steps did not.
         """
         self.verify_files()
         if not replay or self.level == PATH:
             return
         with failing_graphs(self), Progress(progress).task("Verify", len(self.steps)) as advance:
-            recorded = Replay(self, self._precisions(measurements.outputs()), is_strict=True)
+            precisions = self._precisions(measurements.outputs())
+            recorded = Replay(self, precisions, is_strict=True)
             states = StateCheck(self, recorded.gradients)
+            moments = MomentCheck(self, recorded.law, recorded.updates, precisions.as_trained)
             for step in recorded.path_steps(0, len(self.steps), check_batches=self.level == SAMPLE):
                 if self.level == SAMPLE:
                     states.look_at(recorded.step(step.number))
+                    moments.check(recorded.step(step.number))
                 advance()
             states.finish()

@@ -71,12 +71,16 @@ class AdamWLaw(Law):
         correction = 1 - tf.pow(tf.cast(self.beta_2, dtype), tf.cast(iteration + 1, dtype))
         return (tf.sqrt(second_moment) + self.epsilon) / tf.sqrt(correction)
 
+    def second_moment(self, before: tf.Tensor, square: tf.Tensor) -> tf.Tensor:
+        """Return v_s = v_{s−1} + (1 − β₂)(g_s² − v_{s−1}), shape (..., D)."""
+        return before + (square - before) * (1 - self.beta_2)
+
     def update(self, before: Carried, gradient: StepGradient, rates: Rates) -> Carried:
         """Return θ_s + Δθ_s, m_s and v_s; see :meth:`Law.update`."""
         dtype, step = before.theta.dtype, rates.iteration + 1
         corrected = tf.sqrt(1 - power(self.beta_2, step, dtype)) / (1 - power(self.beta_1, step, dtype))
         momentum = self.momentum(before.momentum, gradient.value, 1 - self.beta_1)
-        square = before.second_moment + (gradient.square - before.second_moment) * (1 - self.beta_2)
+        square = self.second_moment(before.second_moment, gradient.square)
         moved = rates.learning_rate * corrected * momentum / (root(square) + self.epsilon)
         return Carried(before.theta - moved, momentum, square)
 

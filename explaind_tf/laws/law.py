@@ -158,6 +158,10 @@ class Law(Protocol):
             found[name] = np.concatenate([np.broadcast_to(next(left).reshape(-1), size) for size in sizes])
         return found
 
+    def second_moment(self, before: tf.Tensor, square: tf.Tensor) -> tf.Tensor | None:
+        """Return v_s of v_{s−1} and of what is added for g², shape (..., D); None if the law does not know it."""
+        return None
+
     def update(self, before: Carried, gradient: StepGradient, rates: Rates) -> Carried:
         """Return what is carried after a step, as a function that can be differentiated by all of its arguments.
 

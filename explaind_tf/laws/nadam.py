@@ -76,15 +76,17 @@ class NadamLaw(Law):
         correction = 1 - tf.pow(tf.cast(self.beta_2, dtype), tf.cast(iteration + 1, dtype))
         return tf.sqrt(second_moment / correction) + self.epsilon
 
+    def second_moment(self, before: tf.Tensor, square: tf.Tensor) -> tf.Tensor:
+        """Return v_s = v_{s−1} + (1 − β₂)(g_s² − v_{s−1}), shape (..., D)."""
+        return before + (square - before) * (1 - tf.cast(self.beta_2, before.dtype))
+
     def update(self, before: Carried, gradient: StepGradient, rates: Rates) -> Carried:
         """Return θ_s + Δθ_s, m_s and v_s; see :meth:`Law.update`."""
         dtype, step = before.theta.dtype, rates.iteration + 1
         share, following = self._share(step, dtype), self._share(step + 1, dtype)
         product = tf.reduce_prod(self._share(tf.range(1, step + 1), dtype))
         momentum = before.momentum + (gradient.value - before.momentum) * (1 - self.memory)
-        square = before.second_moment + (gradient.square - before.second_moment) * (
-            1 - tf.cast(self.beta_2, dtype)
-        )
+        square = self.second_moment(before.second_moment, gradient.square)
         ahead = (
             following / (1 - product * following) * momentum + (1 - share) / (1 - product) * gradient.value
         )

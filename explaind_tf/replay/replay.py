@@ -1,5 +1,6 @@
 """`Replay`: turns recorded steps into path steps, each displacement split into causes by the optimizer's law."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -299,7 +300,8 @@ class Replay(PathReplay):
         missed = float(np.linalg.norm(unexplained))
         causes = causes | changes_of(transition)
         if not missed <= _LARGEST_UNEXPLAINED * largest:  # NaN, too, explains nothing
-            self._note_unexplained(step.number, missed / largest)
+            # A record may say that weights stood still where the law moves them.
+            self._note_unexplained(step.number, missed / largest if largest else math.inf)
             causes[names.EXTERNAL] = causes[names.EXTERNAL] + unexplained
             missed = 0.0
         is_noticeable = missed > _NOTICEABLE * self._tolerance * float(np.linalg.norm(step.path.displacement))

@@ -1,4 +1,4 @@
-"""`verify` holds statistics and seeds against those that each batch leaves."""
+"""`verify` holds statistics, seeds and second moments against those that each batch and its gradient leave."""
 
 import shutil
 from pathlib import Path
@@ -28,11 +28,11 @@ def _run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _recorded(tmp_path_factory.mktemp("state") / "run", model).run_dir
 
 
-def _changed(run_dir: Path, place: int, by: np.generic) -> xtf.Run:
+def _changed(run_dir: Path, place: int, by: np.generic, field: str = "state") -> xtf.Run:
     """Add to a variable that is not trained, in the record of the last step."""
     records = read_records(run_dir / STEPS)
     example = tf.train.Example.FromString(records[-1])
-    blobs = example.features.feature["state"].bytes_list.value
+    blobs = example.features.feature[field].bytes_list.value
     blobs[place] = (np.frombuffer(blobs[place], by.dtype) + by).tobytes()
     records[-1] = example.SerializeToString(deterministic=True)
     rewrite(run_dir, STEPS, records)
@@ -54,6 +54,24 @@ def test_a_state_that_its_batch_does_not_leave_is_found(
     _changed(run_dir, place, 0 * by).verify(progress=False)
     with pytest.raises(xtf.UnbalancedLedgerError, match=rf"Step 2 .*left another '.*{path}.* they differ by"):
         _changed(run_dir, place, by).verify(progress=False)
+
+
+def test_a_second_moment_that_its_gradient_does_not_leave_is_found(recorded: Path, run_dir: Path):
+    """It is so small a change that the step which it explains is still one that the law explains."""
+    shutil.copytree(recorded, run_dir)
+    last = xtf.open_run(run_dir).step_store.last().second_moment
+    assert last is not None
+    with pytest.raises(xtf.UnbalancedLedgerError, match=r"Step 2 .*another second moment of '.*gamma' than"):
+        _changed(run_dir, 0, 0.001 * last.min(), "second_moment").verify(progress=False)
+
+
+def test_second_moments_of_embeddings_are_not_accused(tmp_path: Path):
+    """Keras adds the squares of each occurrence of a token, which no record holds."""
+    tokens = np.array([[0, 0, 1], [2, 0, 1]] * 5, "int32")
+    model = keras.Sequential(
+        [keras.Input((3,), dtype="int32"), layers.Embedding(4, 2), layers.Flatten(), layers.Dense(2)]
+    )
+    _recorded(tmp_path / "run", model, tokens).verify(progress=False)
 
 
 def test_rounding_of_large_inputs_is_not_accused(tmp_path: Path):

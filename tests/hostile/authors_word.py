@@ -101,7 +101,7 @@ AUTHORS_WORD = (
         "Changes of a step within the margins of its checks",
         "A step explains its displacement up to 1 % of the largest one, and a gradient up to rounding. Constants are only "
         "known by what they do to the steps: without weight decay, no weight shows whether it would decay. So are second "
-        "moments. The gradients of the batches would say more of them, but no check asks.",
+        "moments up to the rounding of the gradients.",
         most=0.02,
     ),
     Word(

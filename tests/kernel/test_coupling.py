@@ -1,8 +1,10 @@
 """Trials of whether samples depend on their batch."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
+from explaind_tf.errors import RunFormatError
 from explaind_tf.kernel import contractions, trials
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Batch, TrainingPoint
@@ -21,6 +23,13 @@ def test_coupled_samples_are_noticed_and_differentiated_within_their_batch(probl
     np.testing.assert_allclose(found[..., 0], rows.numpy() @ jacobian.T, atol=1e-12)
     gradients = coupled.loss.coupled_gradients(path.start, [], batch)
     np.testing.assert_allclose(gradients, jacobian, atol=1e-12)
+
+
+def test_another_number_of_losses_than_samples_is_refused(problem):
+    path, _, batch, _ = problem
+    shorter = Derivatives(model(lambda *arguments: coupled_losses(*arguments)[:2])).loss
+    with pytest.raises(RunFormatError, match=r"of shape \(2,\) for a batch of 6 samples"):
+        trials.samples_are_coupled(shorter, path.start, [], batch)
 
 
 def test_samples_without_weight_do_not_hide_that_others_are_coupled(problem):

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import explaind_tf as xtf
 from explaind_tf.kernel.derivatives.derivatives import Derivatives, Precisions
 from explaind_tf.measurements import outputs
 from explaind_tf.replay.binding import pure_model
 from explaind_tf.replay.replay import Replay
-from tests.helpers import Recorded, record
-from tests.runs.damage import edit_manifest
+from tests.helpers import Recorded, X, record
+from tests.runs.damage import STEPS, edit_manifest, read_records, rewrite
 
 
 @pytest.fixture(scope="module", name="replay")
@@ -59,6 +60,20 @@ def test_a_manifest_whose_optimizer_is_not_that_of_its_law_is_refused(small_run:
     edit_manifest(run_dir, lambda body: body["optimizer"].update(second_moment=False))
     with pytest.raises(xtf.RunFormatError, match="second_moment=False, but the law 'AdamW' has True"):
         xtf.open_run(run_dir).verify(progress=False)
+
+
+def test_weights_that_stood_still_where_the_law_moves_them_are_unexplained(
+    small_run: Recorded, run_dir: Path
+):
+    shutil.copytree(small_run.run_dir, run_dir)
+    records = read_records(run_dir / STEPS)
+    start, first = (tf.train.Example.FromString(record) for record in records[:2])
+    first.features.feature["theta"].CopyFrom(start.features.feature["theta"])
+    rewrite(run_dir, STEPS, [records[0], first.SerializeToString(), *records[2:]])
+    run = xtf.open_run(run_dir)
+    with pytest.raises(xtf.UnbalancedLedgerError, match=r"Step 0 .* does not explain"):
+        run.verify(progress=False)
+    assert run.attribute(X[:1], progress=False).attrs["unexplained_steps"][0] == 0
 
 
 def test_batches_lead_where_the_recorded_momentum_does(replay):

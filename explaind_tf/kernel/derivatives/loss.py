@@ -5,11 +5,13 @@ graph has operations without a rule, a ``map_fn`` differentiates one sample at a
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from explaind_tf.errors import RunFormatError
 from explaind_tf.kernel.derivatives.arguments import Trained
 from explaind_tf.kernel.derivatives.compiled import (
     PARALLEL_DIRECTIONS,
@@ -20,6 +22,7 @@ from explaind_tf.kernel.derivatives.compiled import (
 )
 from explaind_tf.kernel.derivatives.example_gradients import ExampleGradients
 from explaind_tf.kernel.functions import Batch, Losses, PureModel
+from explaind_tf.kernel.operations.reverse_mode import gradients
 from explaind_tf.kernel.points import Point
 
 
@@ -57,9 +60,39 @@ class LossDerivatives:
         self._coupled_gradients = Compiled(self._build_coupled_gradients, [point, trained])
         self._regularizer_gradient = Compiled(self._build_regularizer_gradient, [point, constants, x])
 
+    @cached_property
+    def sparse(self) -> tuple[bool, ...]:
+        """Whether the gradient by each weight is a sum over rows that a batch looks up, as that of an embedding."""
+        found: list[bool] = []
+
+        def build(point: tf.Tensor, trained: Trained) -> tf.Tensor:
+            variables = self.model.unpack(point)
+            total = tf.reduce_sum(self.model.losses(variables, *trained))
+            if self.model.regularizer is not None:
+                total += self.model.regularizer(variables, trained.constants, trained.inputs)
+            by_weights = gradients(total, variables[: len(self.model.trained)])
+            found.extend(isinstance(gradient, tf.IndexedSlices) for gradient in by_weights)
+            return point
+
+        point = tf.TensorSpec((self.model.point_size,), self.model.dtype)
+        _ = Compiled(build, [point, Trained.spec(self.model)]).graph
+        return tuple(found)
+
     def values(self, point: Any, constants: list[Any], batch: Batch) -> tf.Tensor:
-        """Return what each sample adds to the loss of its batch, shape (batch,)."""
-        return self._values(point, Trained.of(constants, batch))
+        """Return what each sample adds to the loss of its batch, shape (batch,).
+
+        Raises
+        ------
+        RunFormatError
+            If the graph of the losses returns another number of them.
+        """
+        found: tf.Tensor = self._values(point, Trained.of(constants, batch))
+        if found.shape != (len(batch),):
+            raise RunFormatError(
+                f"The graph of the losses returns values of shape {found.shape} for a batch of {len(batch)} samples, and "
+                f"one for each is needed. A PathLogger writes no such graph: restore the graphs from a copy."
+            )
+        return found
 
     def state(self, point: Any, constants: list[Any], batch: Batch) -> list[tf.Tensor]:
         """Return the state that training on a batch leaves, a tensor for each variable that is not trained."""

@@ -41,6 +41,9 @@ def _check_counts(record: StepRecord) -> None:
     expect(record.sample_count >= 0, f"it counts {record.sample_count} samples; a count cannot be negative")
     if record.updates:
         expect(
+            not record.is_skipped, "it updates the weights, and says that the optimizer left its batch out"
+        )
+        expect(
             0 <= record.iteration < _MOST_UPDATES,
             f"iteration={record.iteration} of an update must be a whole number from 0 to {_MOST_UPDATES - 1}",
         )

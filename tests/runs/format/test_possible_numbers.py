@@ -68,6 +68,7 @@ def theta(value: float) -> np.ndarray:
         (put("learning_rate", 0, np.nan, "float64"), "learning_rate=nan must be a finite number"),
         (put("learning_rate", 0, np.inf, "float64"), "learning_rate=inf must be a finite number"),
         (integer("iteration", -3), "iteration=-3 of an update"),
+        (integer("is_skipped", 1), "updates the weights, and says that the optimizer left its batch out"),
         (
             integer("iteration", 2**63 - 1),
             "iteration=9223372036854775807 of an update must be a whole number",
