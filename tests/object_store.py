@@ -79,7 +79,7 @@ def use(patch: pytest.MonkeyPatch, endpoint: str) -> None:
     for name, value in environment(endpoint).items():
         patch.setenv(name, value)
     # Waits of some minutes, as for a store far away, would only hold up the tests.
-    patch.setattr(s3fs.S3FileSystem, "read_timeout", 2)
+    patch.setattr(s3fs.S3FileSystem, "read_timeout", 6)
     patch.setattr(s3fs.S3FileSystem, "retries", 2)
 
 

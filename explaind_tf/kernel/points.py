@@ -55,7 +55,8 @@ class Point:
 def unpack(vector: tf.Tensor, specs: Sequence[tf.TensorSpec]) -> list[tf.Tensor]:
     """Return the variables of a vector (Z,), in their shapes and types."""
     function = _unpacking(vector.dtype, tuple((tuple(spec.shape), spec.dtype) for spec in specs))
-    return list(function(vector))
+    # Derivatives by what a call returns would be sought within the call.
+    return [tf.identity(variable) for variable in function(vector)]
 
 
 def pack(values: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tensor:

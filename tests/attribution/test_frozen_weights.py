@@ -35,7 +35,10 @@ def _recorded(run_dir: Path, *callbacks: keras.callbacks.Callback) -> xtf.Run:
 def test_the_ledger_balances_and_only_what_moves_is_a_part_of_the_point(tmp_path: Path, is_moved: bool):
     run = _recorded(tmp_path / "run", *([MovesOnce()] if is_moved else []))
     moving = [spec.path for spec, moves in zip(run.manifest.state, run.moving, strict=True) if moves]
-    assert [path.split("/")[-1] for path in moving] == ["kernel"] * is_moved + ["moving_mean", "moving_variance"]
+    assert [path.split("/")[-1] for path in moving] == ["kernel"] * is_moved + [
+        "moving_mean",
+        "moving_variance",
+    ]
     ledger = run.attribute(X[:2], axes=("layer", "step"), progress=False)
     ledger.explaind.check()
     by_frozen_layer = float(np.abs(ledger["state"].sel(layer=run.manifest.state[0].layer)).sum())

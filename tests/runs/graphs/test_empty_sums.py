@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.compiled import jvp_many, vjp
+from explaind_tf.kernel.points import Point
 from explaind_tf.runs.graphs.loaded import InlinedFunction
 
 SHAPE = (3, 4)
@@ -32,7 +33,7 @@ def test_derivatives_are_finite_and_right(function):
     @tf.function(autograph=False)
     def products(point, way):
         outputs = seen(point)[0]
-        return outputs, jvp_many(outputs, point, way[None])[0], vjp(outputs, point, None)
+        return outputs, jvp_many(outputs, Point.of(point), way[None])[0], vjp(outputs, Point.of(point), None)
 
     value, jvp, back = products(tf.constant(POINT), tf.constant(DIRECTION))
     np.testing.assert_allclose(value, function(tf.constant(POINT)), rtol=1e-14)
