@@ -270,9 +270,8 @@ class RecordedRun(WeightPath):
     def _check_keyframe(self, step: int) -> None:
         """Check that a step is recorded with its weights if it ends at a keyframe, and only then."""
         every = self.manifest.every
-        is_keyframe = (
-            self.step_store.recorded(step).digest is None
-        )  # others have their weights once trained again
+        # A step without its weights has a digest of them, also once it was trained again.
+        is_keyframe = self.step_store.recorded(step).digest is None
         if is_keyframe != ((step + 1) % every == 0):
             raise RunFormatError(
                 f"{self.run_dir}: step {step} {'has' if is_keyframe else 'lacks'} its weights, but the manifest says that "

@@ -17,7 +17,7 @@ from explaind_tf.runs.format.training_step import NO_TRAINING_STEP, NO_WEIGHTED_
 from explaind_tf.runs.graphs.training_graph import TrainingGraph
 from explaind_tf.runs.keyframes import LARGEST_DRIFT, drift_of
 from explaind_tf.runs.reader import RecordedRun
-from explaind_tf.runs.steps import Transition, transition_between
+from explaind_tf.runs.steps import Transition, ends_first, transition_between
 
 _BY_WEIGHTS = "mean_with_sample_weight"
 
@@ -368,8 +368,7 @@ class KeptStates:
 
     def recorded_states(self) -> Iterator[list[np.ndarray]]:
         """Yield all states: the first one, the last one, then those between."""
-        last = len(self)
-        return (self.state(step) for step in dict.fromkeys((0, last, *range(1, last))))
+        return (self.state(step) for step in ends_first(len(self) + 1))
 
     def transition(self, step: int) -> Transition:
         """Return what is known about ``step``: the weights and state at its start and its end."""

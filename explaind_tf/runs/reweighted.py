@@ -1,7 +1,6 @@
 """A recorded training with other weights of samples, as steps that can be walked in any order."""
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -81,11 +80,6 @@ class ReweightedSteps:
     def state(self, step: int) -> list[np.ndarray]:
         """Return the non-trainable variables before ``step``."""
         return self._before(step).state
-
-    def recorded_states(self) -> Iterator[list[np.ndarray]]:
-        """Yield the states that are held: the first one, the last one, then those between."""
-        held = sorted(self._keyframes)
-        return (self._keyframes[step].state for step in dict.fromkeys((held[0], held[-1], *held)))
 
     def transition(self, step: int) -> Transition:
         """Return everything about ``step``."""

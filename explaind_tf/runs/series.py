@@ -18,7 +18,7 @@ from explaind_tf.runs.format.manifest import Manifest
 from explaind_tf.runs.format.step_records import Layout, Snapshot
 from explaind_tf.runs.graphs.loaded import ForwardGraph
 from explaind_tf.runs.samples import SampleStore
-from explaind_tf.runs.steps import Transition, transition_between
+from explaind_tf.runs.steps import Transition, ends_first, transition_between
 from explaind_tf.runs.weight_path import WeightPath
 from explaind_tf.terms import Source
 
@@ -151,8 +151,7 @@ class CheckpointStore:
 
     def recorded_states(self) -> Iterator[list[np.ndarray]]:
         """Yield all states: the first one, the last one, then those between."""
-        last = len(self)
-        return (self.state(step) for step in dict.fromkeys((0, last, *range(1, last))))
+        return (self.state(step) for step in ends_first(len(self) + 1))
 
     def transition(self, step: int) -> Transition:
         """Return what is known about ``step``: the weights and state at its start and its end."""

@@ -108,6 +108,11 @@ def transition_of(record: StepRecord, before: Snapshot, start: State, end: State
     )
 
 
+def ends_first(count: int) -> list[int]:
+    """Return the numbers below a count: the first and the last one, between which most differs, then the others."""
+    return list(dict.fromkeys((0, count - 1, *range(1, count - 1))))
+
+
 class _ReadAhead(threading.Thread):
     """Reads one record while another step is being processed, then ends.
 
@@ -369,8 +374,7 @@ class StepStore:
 
     def recorded_states(self) -> Iterator[list[np.ndarray]]:
         """Yield all stored states: the first one, the last one, then those between. Nothing is trained again."""
-        last = len(self._indices) - 1
-        for position in dict.fromkeys((0, last, *range(1, last))):
+        for position in ends_first(len(self._indices)):
             record = self._read(position)
             if record.snapshot is not None:
                 yield record.snapshot.state

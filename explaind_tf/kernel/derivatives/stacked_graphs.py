@@ -83,7 +83,8 @@ def _repeated(values: tf.Tensor, times: int) -> tf.Tensor:
 def _rows_of_inputs(places: tf.Tensor, width: int, pairs: tf.Tensor) -> tf.Tensor:
     """Return where the n nodes of each input and output are among taps of pairs, shape (batch · O, n).
 
-    An input with fewer than n nodes fills up with the place m, which no pair has. It gets one row after the last there.
+    An input with fewer than n nodes fills up with the place m, which no pair has. There it gets the number of rows, of
+    which :func:`_by_input` makes zeros.
     """
     rows = places[:, None] * width + tf.range(width)[:, None]  # (batch, O, n)
     return tf.reshape(tf.minimum(rows, pairs * width), [-1, tf.shape(places)[1]])

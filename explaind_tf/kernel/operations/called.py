@@ -1,8 +1,7 @@
 """Functions that a graph calls, instead of a copy of their operations for each place where they are used.
 
-A deep model uses the same few small graphs hundreds of times: the mean slope of a ReLU, the products of a Dense layer. To
-build one takes Python as long as to run it takes the hardware on a large batch. TensorFlow expands the calls again before
-it runs them.
+A deep model uses the same few small graphs hundreds of times: the mean slope of a ReLU, the products of a Dense layer.
+Python builds them slowly, and a call is one operation. TensorFlow expands the calls again before it runs them.
 """
 
 from collections.abc import Callable
