@@ -1,5 +1,6 @@
 """An object store on this machine: moto's S3, in which requests can be made to fail, to stall or to lose their answer."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +20,8 @@ Environ = dict[str, Any]
 # What to do with a request: None to answer it, one of the names of faults, or seconds to wait before the answer.
 Plan = Callable[[str, str], str | float | None]
 UNAVAILABLE, LOST = "unavailable", "lost"
+# A client waits this long for an answer before it asks again: longer than a busy machine needs to give one.
+ANSWER_SECONDS = 6.0
 
 
 class ObjectStore:
@@ -55,6 +58,7 @@ class ObjectStore:
         with self._one_at_a_time:
             answer = list(self._app(environ, start_response))
         if fault == LOST:
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)  # otherwise the client waits for the answer
             raise ConnectionAbortedError("the answer is lost, as the test asks for")
         return answer
 
@@ -79,7 +83,7 @@ def use(patch: pytest.MonkeyPatch, endpoint: str) -> None:
     for name, value in environment(endpoint).items():
         patch.setenv(name, value)
     # Waits of some minutes, as for a store far away, would only hold up the tests.
-    patch.setattr(s3fs.S3FileSystem, "read_timeout", 6)
+    patch.setattr(s3fs.S3FileSystem, "read_timeout", ANSWER_SECONDS)
     patch.setattr(s3fs.S3FileSystem, "retries", 2)
 
 

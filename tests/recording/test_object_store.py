@@ -16,13 +16,14 @@ from explaind_tf.recording.writing.writer import RunWriter
 from explaind_tf.runs.storage import objects as stored
 from explaind_tf.runs.storage.lease import Lease
 from tests.helpers import Recorded, X, batches, fit, flat_theta
-from tests.object_store import LOST, UNAVAILABLE, First, ObjectStore, objects
+from tests.object_store import ANSWER_SECONDS, LOST, UNAVAILABLE, First, ObjectStore, objects
 from tests.recording import remote_writers as writers
 from tests.recording.test_remote import STEPS_AN_EPOCH, make_model, train
 
 pytestmark = pytest.mark.slow
 
 KILLS = 10  # of each run
+STALLED = 4 * ANSWER_SECONDS  # longer than a request may take with all its repetitions
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def _each_step(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a request up after some seconds."""
-    monkeypatch.setattr(stored, "REQUEST_SECONDS", 6.0)
+    monkeypatch.setattr(stored, "REQUEST_SECONDS", 3 * ANSWER_SECONDS)
 
 
 @pytest.mark.usefixtures("_each_step")
@@ -159,7 +160,7 @@ class TestFaults:
         "plan",
         [
             First(2, UNAVAILABLE, path="steps-00002"),
-            First(1, 4.0, path="steps-00001"),
+            First(1, 1.2 * ANSWER_SECONDS, path="steps-00001"),
             First(1, LOST, path="manifest.json"),
             pytest.param(
                 First(1, UNAVAILABLE, path="manifest.json", method="HEAD"), marks=pytest.mark.nightly
@@ -182,10 +183,10 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("method", "fault"),
         [
-            ("PUT", 20.0),
+            ("PUT", STALLED),
             ("GET", UNAVAILABLE),
             pytest.param("PUT", UNAVAILABLE, marks=pytest.mark.nightly),
-            pytest.param("GET", 20.0, marks=pytest.mark.nightly),
+            pytest.param("GET", STALLED, marks=pytest.mark.nightly),
         ],
     )
     def test_store_that_fails_for_long_ends_only_the_recording(
