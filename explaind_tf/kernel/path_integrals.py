@@ -23,6 +23,8 @@ _ROUNDED = 2
 _QUADRATURE_SHARE = 0.8
 # Every so many steps, inputs whose kinks were averaged try one plain node again.
 _TRIED_EVERY = 10
+# Derivatives at several nodes are asked for together up to so many numbers.
+_FEW_VALUES = 2**16
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,9 @@ def integrate_directions(
     table, weights = quadrature.by_node()
     total: np.ndarray | float = 0.0
     # With no more pairs at once than inputs, their values take no more memory than the result, however many directions.
-    for pairs, part in table.parts(len(block)):
+    # Small values are not worth a call for each node.
+    most = max(len(block), _FEW_VALUES // (len(directions) * measurement.width))
+    for pairs, part in table.parts(most):
         values = measurement.path_jvp(path, part, directions, block).numpy()
         added = np.zeros((len(block), *values.shape[1:]))
         np.add.at(added, part.members, values * weights[pairs, None, None])
