@@ -17,7 +17,7 @@ from explaind_tf.kernel.functions import Batch, PureModel, TrainingPoint
 from explaind_tf.kernel.operations.rule import scalar_products
 
 Partition = Sequence[Sequence[tuple[int, int]]]
-RouteName = Literal["rules", "loop", "jvp", "token_jvp"]
+RouteName = Literal["rules", "loop", "jvp", "shares", "token_jvp"]
 
 # Bytes that gradients of single samples may take at once.
 CHUNK_BYTES = 256 * 2**20
@@ -134,9 +134,7 @@ class _ByLoop(_EachAlone):
     def _contract_chunk(
         self, loss: LossDerivatives, at: TrainingPoint, rows: tf.Tensor, partition: Partition
     ) -> np.ndarray:
-        gradients = loss.sample_gradients(*at, by_rule=False)
-        products = [_product_by_part(rows, gradients, slices) for slices in partition]
-        return tf.stack(products, axis=-1).numpy().astype(np.float64)
+        return _products(rows, loss.sample_gradients(*at, by_rule=False), partition)
 
 
 class _ByJvp:
@@ -167,6 +165,31 @@ class _ByJvp:
         return loss.jvp(*at, directions)
 
 
+class _ByShares:
+    """A backward pass of the whole batch for each sample's share of its loss; exact for coupled samples too."""
+
+    name: ClassVar[RouteName] = "shares"
+
+    def contract(
+        self,
+        loss: LossDerivatives,
+        at: TrainingPoint,
+        rows: tf.Tensor,
+        partition: Partition,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> np.ndarray:
+        chunks = self.gradient_chunks(loss, at, chunk_bytes)
+        return np.concatenate([_products(rows, gradients, partition) for _, gradients in chunks], axis=1)
+
+    def gradient_chunks(
+        self, loss: LossDerivatives, at: TrainingPoint, chunk_bytes: int = CHUNK_BYTES
+    ) -> Iterator[tuple[slice, tf.Tensor]]:
+        shares = np.eye(len(at.batch))
+        for start, stop in _chunks(_gradient_bytes(loss.model), at.batch, chunk_bytes):
+            # The replay of a run compiles this function anyway.
+            yield slice(start, stop), tf.stack([loss.gradient(*at, own) for own in shares[start:stop]])
+
+
 class _ByTokenJvp(_ByJvp):
     """The same for the loss of each position."""
 
@@ -177,7 +200,7 @@ class _ByTokenJvp(_ByJvp):
 
 
 ROUTES: dict[RouteName, Route] = {
-    route.name: route for route in (_ByRules(), _ByLoop(), _ByJvp(), _ByTokenJvp())
+    route.name: route for route in (_ByRules(), _ByLoop(), _ByJvp(), _ByShares(), _ByTokenJvp())
 }
 
 
@@ -193,6 +216,12 @@ def sum_by_part(by_variable: np.ndarray, model: PureModel, partition: Partition)
         [[any(a <= s < b for a, b in slices) for slices in partition] for s in starts], np.float64
     )
     return by_variable.astype(np.float64) @ member
+
+
+def _products(rows: tf.Tensor, gradients: tf.Tensor, partition: Partition) -> np.ndarray:
+    """Return the products of rows (F, D) with gradients (K, D) part by part, shape (F, K, P), float64."""
+    products = [_product_by_part(rows, gradients, part) for part in partition]
+    return tf.stack(products, axis=-1).numpy().astype(np.float64)
 
 
 def _product_by_part(rows: tf.Tensor, gradients: tf.Tensor, part: Sequence[tuple[int, int]]) -> tf.Tensor:

@@ -54,9 +54,13 @@ class Point:
 
 def unpack(vector: tf.Tensor, specs: Sequence[tf.TensorSpec]) -> list[tf.Tensor]:
     """Return the variables of a vector (Z,), in their shapes and types."""
-    function = _unpacking(vector.dtype, tuple((tuple(spec.shape), spec.dtype) for spec in specs))
     # Derivatives by what a call returns would be sought within the call.
-    return [tf.identity(variable) for variable in function(vector)]
+    return [tf.identity(variable) for variable in cut(vector, specs)]
+
+
+def cut(vector: tf.Tensor, specs: Sequence[tf.TensorSpec]) -> list[tf.Tensor]:
+    """Return the same as :func:`unpack`, of which no derivative may be taken."""
+    return list(_unpacking(vector.dtype, tuple((tuple(spec.shape), spec.dtype) for spec in specs))(vector))
 
 
 def pack(values: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tensor:

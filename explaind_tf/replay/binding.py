@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from explaind_tf.errors import RefusedError
 from explaind_tf.kernel.functions import Losses, PureModel
+from explaind_tf.kernel.points import cut
 from explaind_tf.measurements import Measurement
 from explaind_tf.runs import WeightPath
 from explaind_tf.runs.format import structure as struct
@@ -110,14 +111,28 @@ def _arguments_of(
     specs = [_spec(spec, dtype) for spec in run.manifest.state]
 
     def arguments(variables: Sequence[tf.Tensor], constants: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        own, others = iter(variables[count:]), iter(constants)
-        state = [
-            next(own) if moves else tf.cast(next(others), spec.dtype)
-            for spec, moves in zip(specs, moving, strict=True)
-        ]
+        state: list[Any] = [None] * len(specs)
+        for place, value in zip(np.flatnonzero(moving), variables[count:], strict=True):
+            state[place] = value
+        for vector, places in zip(constants, _constant_places(run).values(), strict=True):
+            own = [specs[place] for place in places]
+            for place, value in zip(places, cut(tf.cast(vector, own[0].dtype), own), strict=True):
+                state[place] = value
         return [*variables[:count], *state]
 
     return arguments
+
+
+def _constant_places(run: WeightPath) -> dict[tf.DType, list[int]]:
+    """Return the places of the state that is constant, by type.
+
+    A model may have hundreds. To pass those of a type as one vector saves hundreds of arguments of every graph.
+    """
+    found: dict[tf.DType, list[int]] = {}
+    for place, (spec, moves) in enumerate(zip(run.manifest.state, run.moving, strict=True)):
+        if not moves:
+            found.setdefault(_spec(spec).dtype, []).append(place)
+    return found
 
 
 def _signatures(
@@ -129,7 +144,10 @@ def _signatures(
     return {
         "trained": tuple(_spec(spec, dtype) for spec in manifest.variables),
         "state": tuple(_spec(spec, dtype) for spec, moves in state if moves),
-        "constants": tuple(_spec(spec) for spec, moves in state if not moves),
+        "constants": tuple(
+            tf.TensorSpec((sum(manifest.state[place].size for place in places),), own)
+            for own, places in _constant_places(run).items()
+        ),
         "inputs": tuple(_batch_spec(leaf) for leaf in struct.leaves(manifest.inputs)),
         "measure_targets": tuple(
             tf.TensorSpec((None, *target.shape[1:]), target.dtype) for target in targets
@@ -159,9 +177,10 @@ def _losses_key(run: WeightPath, functions: RunFunctions, model: PureModel) -> H
 
 
 def _variables(run: WeightPath, model: PureModel) -> tuple[Hashable, ...]:
-    # Where what moves and what does not stand among each other is not in the specs.
+    # Where what moves and what does not stand among each other is not in the specs, nor are the shapes of constants.
     specs = (model.trained, model.state, model.constants, model.inputs)
-    return (run.moving, *(tuple((spec.shape, spec.dtype) for spec in part) for part in specs))
+    shapes = tuple(spec.shape for spec in run.manifest.state)
+    return (run.moving, shapes, *(tuple((spec.shape, spec.dtype) for spec in part) for part in specs))
 
 
 def _no_losses(*_: tf.Tensor) -> Any:
@@ -189,6 +208,10 @@ def flat_point(
     return np.concatenate([theta, *moving])
 
 
-def constants_of(run: WeightPath, state: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return the state that is not part of the point: seeds, counters, frozen weights."""
-    return [value for moves, value in zip(run.moving, state, strict=True) if not moves]
+def constants_of(run: WeightPath, state: Sequence[np.ndarray]) -> list[tf.Tensor]:
+    """Return the state that is not part of the point, one vector of each type: seeds, counters, frozen weights."""
+    return [
+        # As a tensor it is not copied at each call.
+        tf.constant(np.concatenate([np.reshape(state[place], -1) for place in places]), dtype)
+        for dtype, places in _constant_places(run).items()
+    ]

@@ -107,10 +107,13 @@ class ContentTable:
     """
 
     _PLACES_PER_CONTENT = 4
+    # Contents that are remembered, with a limit, as long as none of them came again: a stream of samples that all differ
+    # would only fill memory.
+    _UNTIL_FOUND = 2**14
 
     def __init__(self, width: int, limit: int | None = None) -> None:
         self.width = width
-        self._limit = limit
+        self._limit, self._was_found = limit, False
         words = -(-width // 8)
         # Any odd numbers work: a content that is found by its hash is still compared in full.
         self._factors = np.random.default_rng(0).integers(1, 2**63, words, np.uint64) * np.uint64(
@@ -120,7 +123,7 @@ class ContentTable:
         self._values = np.zeros(0, np.int64)
         self._numbers = np.zeros(0, np.int64)  # in order of arrival
         self._at_place = np.full(
-            1, _EMPTY, np.int64
+            1, _EMPTY, np.int32
         )  # index of the content at each place; the last place is empty
         self._bits = 0
         self._recent: dict[bytes, int] = {}  # contents that are not sorted in yet
@@ -146,6 +149,7 @@ class ContentTable:
         """Return the values of contents as :meth:`values_of`, and the number of each, or ``NO_NUMBER``."""
         found = self._look_up(self._as_words(contents))
         left = np.flatnonzero(found == _EMPTY)
+        self._was_found = self._was_found or left.size < len(found)
         if not left.size:
             return self._values[found], self._numbers[found]
         values = np.zeros(len(contents), np.int64)
@@ -158,13 +162,20 @@ class ContentTable:
             value = self._recent.get(content)
             if value is None:
                 value = make(i)
-                if self._limit is None or len(self) < self._limit:
+                if self._has_room():
                     self._recent[content] = value
+            else:
+                self._was_found = True
             values[i] = value
         # Sorting costs time in proportion to the table's size, so it is done only after the table grew by a share.
         if 4 * len(self._recent) > len(self._values):
             self._sort_in()
         return values, numbers
+
+    def _has_room(self) -> bool:
+        if self._limit is None:
+            return True
+        return len(self) < (self._limit if self._was_found else min(self._limit, self._UNTIL_FOUND))
 
     def _look_up(self, words: np.ndarray) -> np.ndarray:
         """Return the index of each content, or ``_EMPTY`` if it is not known; shape (batch,)."""
@@ -198,7 +209,7 @@ class ContentTable:
         # Each content takes its own place, or the place after that of the content before it.
         sorted_in = np.arange(count)
         taken = np.maximum.accumulate(places[order] - sorted_in) + sorted_in
-        self._at_place = np.full(max(2**self._bits, taken[-1] + 1) + 1, _EMPTY)
+        self._at_place = np.full(max(2**self._bits, taken[-1] + 1) + 1, _EMPTY, np.int32)
         self._at_place[taken] = sorted_in
         self._words, self._values, self._numbers = words[:, order], values[order], numbers[order]
         self._recent = {}

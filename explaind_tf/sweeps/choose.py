@@ -134,28 +134,29 @@ def _are_coupled(task: Task) -> bool:
 
 
 def _sample_route(task: Task) -> Route:
-    """Choose how a batch is contracted with the rows. Tokens and coupled samples leave no choice."""
-    question = task.question
+    """Choose how a batch is contracted with the rows. Tokens leave no choice, and coupled samples less of it."""
+    question, loss = task.question, task.derivatives.loss
     if question.keeps_tokens:
         return ROUTES["token_jvp"]
     at = _first_batch(task)
-    if len(at.batch) > 1 and trials.samples_are_coupled(task.derivatives.loss, *at):
-        return ROUTES["jvp"]
-    hold = trials.sample_gradients_hold if question.keeps_parameters else trials.sample_products_hold
-    if hold(task.derivatives.loss, *at):
-        return ROUTES["rules"]
+    are_coupled = len(at.batch) > 1 and trials.samples_are_coupled(loss, *at)
+    if not are_coupled:
+        hold = trials.sample_gradients_hold if question.keeps_parameters else trials.sample_products_hold
+        if hold(loss, *at):
+            return ROUTES["rules"]
     if question.keeps_parameters:
-        return ROUTES["loop"]
-    rows = len(task.everything) * task.outputs
+        return ROUTES["shares" if are_coupled else "loop"]
+    rows = sum(len(piece.inputs) for piece in task.batches_of_pieces[0]) * task.outputs
     partition = contractions.within(question.partition, task.derivatives.model.theta_size)
     psi = tf.zeros((rows, task.derivatives.model.theta_size), task.derivatives.model.dtype)
-    costs: dict[RouteName, float] = {
-        "jvp": 3.0 + 2 * rows * max(1, len(question.layers)),
-        "loop": 3 * _LOOP_PENALTY,
-    }
+    costs: dict[RouteName, float] = {"jvp": 3.0 + 2 * rows * max(1, len(question.layers))}
+    if are_coupled:
+        costs["shares"] = 3.0 * len(at.batch)
+    else:  # in passes of one sample, where a JVP takes one of all
+        costs["loop"] = 3 * _LOOP_PENALTY
 
     def contract(route: Route) -> Callable[[], np.ndarray]:
-        return lambda: route.contract(task.derivatives.loss, at, psi, partition)
+        return lambda: route.contract(loss, at, psi, partition)
 
     clocked = {name: contract(ROUTES[name]) for name in costs}
     return ROUTES[cheapest(costs, clocked, is_long=_is_long(task))]

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.slow
 
 # Samples coupled to their batch by dropout or BatchNorm leave no choice of route.
 COUPLED = ("penalties of the batch", "penalties of a coupled batch")
+COUPLED_ROUTES = ("jvp", "shares")
 # Of masks and unequal lengths, test_tokens.py compares every entry with the oracle.
 # The contract balances a penalty, and a batch coupled by BatchNorm, every time.
 CORE = ("dict of outputs and weights",)
@@ -99,12 +100,12 @@ def test_steps_follow_from_the_record_and_samples_add_up(
     np.testing.assert_allclose(
         ledger.data.sum(["sample", "step"]), totals.data, rtol=0, atol=BALANCE * movement
     )
-    if name in COUPLED:
-        assert "(jvp)" in ledger.attrs["method"]
-        return
-    # The rules are compared with gradients of single samples, and with derivatives of the whole batch.
-    assert "(rules)" in ledger.attrs["method"]
-    for route in ("loop", "jvp"):
+    # The rules are compared with gradients of single samples, and all with derivatives of the whole batch.
+    assert any(
+        f"({route})" in ledger.attrs["method"]
+        for route in (COUPLED_ROUTES if name in COUPLED else ("rules",))
+    )
+    for route in COUPLED_ROUTES if name in COUPLED else ("loop", "jvp"):
         monkeypatch.setattr(choose, "_sample_route", lambda *_, route=route: ROUTES[route])
         alone = run.attribute(inputs[:1], numbers, **arguments)
         assert f"({route})" in alone.attrs["method"]

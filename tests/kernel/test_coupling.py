@@ -19,8 +19,9 @@ def test_coupled_samples_are_noticed_and_differentiated_within_their_batch(probl
     jacobian = jacobian_of(lambda z: coupled_losses(unpack(z), [], *arguments(batch)), path.start)[:, :SIZE]
     rows = tf.constant(rng.normal(size=(2, SIZE)))
     at = TrainingPoint(path.start, [], batch)
-    found = contractions.ROUTES["jvp"].contract(coupled.loss, at, rows, [[(0, SIZE)]])
-    np.testing.assert_allclose(found[..., 0], rows.numpy() @ jacobian.T, atol=1e-12)
+    for route in ("jvp", "shares"):
+        found = contractions.ROUTES[route].contract(coupled.loss, at, rows, [[(0, SIZE)]])
+        np.testing.assert_allclose(found[..., 0], rows.numpy() @ jacobian.T, atol=1e-12)
     gradients = coupled.loss.coupled_gradients(path.start, [], batch)
     np.testing.assert_allclose(gradients, jacobian, atol=1e-12)
 

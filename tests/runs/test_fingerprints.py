@@ -59,6 +59,15 @@ class TestBatchFingerprints:
             assert of_batch([x]).values.tolist() == [fingerprint([value]) for value in x]
         assert len(of_batch._known) == 2
 
+    def test_few_are_remembered_until_one_comes_again(self, monkeypatch):
+        monkeypatch.setattr(ContentTable, "_UNTIL_FOUND", 4)
+        fingerprints, x = BatchFingerprints(), np.arange(12.0)[:, None]
+        fingerprints([x])
+        again = fingerprints([x]).numbers
+        assert again.max() == 3
+        fingerprints([x])
+        assert sorted(fingerprints([x]).numbers) == list(range(12))
+
     def test_an_empty_batch_has_none(self):
         assert BatchFingerprints()([np.zeros((0, 2))]).values.tolist() == []
 

@@ -5,6 +5,7 @@ it returned. From these, a rule computes the examples' gradients, or their scala
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -12,6 +13,7 @@ from explaind_tf.kernel.operations.reverse_mode import gradients
 from explaind_tf.kernel.operations.rule import Rule, scalar_products
 from explaind_tf.kernel.operations.table import rule_of
 from explaind_tf.kernel.operations.uses import Rearrangement, Use, find_uses, rearrangement
+from explaind_tf.kernel.points import cut, pack
 
 
 class ExampleGradients:
@@ -81,7 +83,7 @@ class ExampleGradients:
         terms, mixtures, count = self._assigned(taps, count)
         parts: list[list[tf.Tensor]] = [[] for _ in self._variables]
         for variable, rows in mixtures:
-            parts[variable].append(tf.reduce_sum(rows, axis=1))
+            parts[variable].append(rows)
         for rule, place, own in terms:
             parts[place.variable].append(self._flat(place.undo(rule.gradients(own)), place.variable))
         dtype = self._variables[0].dtype
@@ -110,7 +112,7 @@ class ExampleGradients:
         terms, mixtures, count = self._assigned(taps, count)
         found: list[list[tf.Tensor]] = [[] for _ in self._variables]
         for index, mixed in mixtures:
-            own = tf.cast(tf.reduce_sum(mixed, axis=1), rows[index].dtype)
+            own = tf.cast(mixed, rows[index].dtype)
             found[index].append(scalar_products(self._flat(rows[index], index), own))
         for rule, place, taps_of_rule in terms:
             # A variable may have another dtype than the point.
@@ -125,13 +127,22 @@ class ExampleGradients:
     def _assigned(
         self, taps: Sequence[tf.Tensor] | None, count: tf.Tensor | None
     ) -> tuple[list[tuple[Rule, Rearrangement, list[tf.Tensor]]], list[tuple[int, tf.Tensor]], tf.Tensor]:
-        """Return the taps by rule and those of mixtures by variable, and the number of examples."""
+        """Return the taps by rule, the gradients through mixtures by variable, and the number of examples."""
         left = list(self.taps() if taps is None else taps)
         terms = []
         for (use, rule), place in zip(self._rules, self._places, strict=True):
             if place is not None and self._delta(use) is not None:
                 terms.append((rule, place, [left.pop(0) for _ in range(rule.tap_count)]))
-        return terms, list(zip(self._mixed, left, strict=True)), self._count if count is None else count
+        mixtures = [
+            (index, rows)
+            for indices, tap in zip(self._mixed, left, strict=True)
+            for index, rows in zip(indices, self._split(tf.reduce_sum(tap, axis=1), indices), strict=True)
+        ]
+        return terms, mixtures, self._count if count is None else count
+
+    def _split(self, rows: tf.Tensor, indices: Sequence[int]) -> list[tf.Tensor]:
+        sizes = [self._variables[index].shape.num_elements() for index in indices]
+        return list(tf.split(rows, sizes, axis=1))
 
     def _flat(self, rows: tf.Tensor, variable: int) -> tf.Tensor:
         return tf.reshape(rows, (-1, self._variables[variable].shape.num_elements()))
@@ -143,33 +154,63 @@ class ExampleGradients:
             if place is None and (delta := self._delta(use)) is not None
         ]
 
-    def _mixed_variables(self) -> list[int]:
-        """Return the variables that mixtures are made of."""
+    def _mixed_variables(self) -> list[list[int]]:
+        """Return the variables that mixtures are made of, those of a type together."""
         sources = [use.source for use, _, _ in self._mixtures()]
         if not sources:
             return []
         found = gradients(sources, self._variables)
-        return [index for index, gradient in enumerate(found) if gradient is not None]
+        pairs = enumerate(zip(self._variables, found, strict=True))
+        return _by_type({index: variable for index, (variable, gradient) in pairs if gradient is not None})
 
     def _from_mixtures(self) -> list[tf.Tensor]:
-        """Return the gradients (K, size) by mixed variables through sources that are no single rearranged variable.
+        """Return the gradients (K, sizes) by mixed variables through sources that are no single rearranged variable.
 
         BatchNorm in inference, for example, computes a scale and an offset from four variables. Such sources are small,
-        and so is the graph from the variables to them. It is differentiated one example at a time.
+        and so is the graph from the variables to them. It is differentiated one example at a time. A deep model has
+        hundreds of them, so those of a type enter and leave the loop as one tensor.
         """
         mixtures = self._mixtures()
         if not mixtures:
             return []
         sources = [use.source for use, _, _ in mixtures]
-        variables = [self._variables[index] for index in self._mixed]
+        upstream = [rule.gradients(rule.taps(delta, self._count)) for _, rule, delta in mixtures]
+        of_sources = _by_type(dict(enumerate(upstream)))
+        variables = {index: self._variables[index] for indices in self._mixed for index in indices}
 
-        def pull_back(own: list[tf.Tensor]) -> list[tf.Tensor]:
-            found = gradients(sources, variables, own)
-            return [tf.reshape(tf.convert_to_tensor(g), (-1,)) for g in found]
+        def pull_back(packed: list[tf.Tensor]) -> list[tf.Tensor]:
+            own: list[Any] = [None] * len(sources)
+            for places, vector in zip(of_sources, packed, strict=True):
+                for place, cotangent in zip(places, cut(vector, [sources[p] for p in places]), strict=True):
+                    own[place] = cotangent
+            found = dict(zip(variables, gradients(sources, list(variables.values()), own), strict=True))
+            return [
+                pack([tf.convert_to_tensor(found[index]) for index in indices], variables[indices[0]].dtype)
+                for indices in self._mixed
+            ]
 
         return tf.map_fn(
             pull_back,
-            [rule.gradients(rule.taps(delta, self._count)) for _, rule, delta in mixtures],
-            fn_output_signature=[tf.TensorSpec((v.shape.num_elements(),), v.dtype) for v in variables],
+            [tf.concat([_rows(upstream[p]) for p in places], axis=1) for places in of_sources],
+            fn_output_signature=[
+                tf.TensorSpec(
+                    (sum(variables[index].shape.num_elements() for index in indices),),
+                    variables[indices[0]].dtype,
+                )
+                for indices in self._mixed
+            ],
             parallel_iterations=16,
         )
+
+
+def _by_type(tensors: dict[int, tf.Tensor]) -> list[list[int]]:
+    """Return the keys of tensors, those of a type together."""
+    found: dict[tf.DType, list[int]] = {}
+    for key, tensor in tensors.items():
+        found.setdefault(tensor.dtype, []).append(key)
+    return list(found.values())
+
+
+def _rows(tensor: tf.Tensor) -> tf.Tensor:
+    """Return a tensor (K, ...) as rows, shape (K, size)."""
+    return tf.reshape(tensor, (-1, tensor.shape[1:].num_elements()))

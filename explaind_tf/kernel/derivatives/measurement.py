@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.arguments import Measured, Nodes, Pairs, Stack
 from explaind_tf.kernel.derivatives.compiled import Compiled
-from explaind_tf.kernel.derivatives.node_graphs import path_jvp, path_rows, path_values
+from explaind_tf.kernel.derivatives.node_graphs import AveragedOutputs, path_jvp, path_rows, path_values
 from explaind_tf.kernel.derivatives.stacked_graphs import stacked_products, stacked_rows
 from explaind_tf.kernel.functions import Block, PureModel, StepPath
 from explaind_tf.kernel.operations.jumps import may_jump
@@ -18,6 +18,9 @@ from explaind_tf.kernel.quadrature.nodes import NodeTable, Quadrature
 # Up to this many directions are unrolled, in one graph for each number of them. A loop over directions within the loop
 # over nodes cost a sixth of the time.
 _LAID_OUT = 4
+# A measurement with more operations is a large model's. There, each graph takes longer to trace and to optimize than a
+# thousand calls save.
+_LARGE = 400
 
 
 class MeasurementDerivatives:
@@ -34,30 +37,36 @@ class MeasurementDerivatives:
         point = tf.TensorSpec((model.point_size,), model.dtype)
         directions = tf.TensorSpec((None, model.point_size), model.dtype)
         pairs, stack, measured = Pairs.spec(model), Stack.spec(model), Measured.spec(model)
+        outputs = AveragedOutputs(model)
 
         self._values = Compiled(lambda z, own: model.measure(model.unpack(z), *own), [point, measured])
         self._path_values = Compiled(lambda p, own: path_values(model, p, own, self.width), [pairs, measured])
         self._path_jvp = {
             k: Compiled(
-                lambda p, d, own: path_jvp(model, p, d, own, self.width),
+                lambda p, d, own: path_jvp(outputs, p, d, own, self.width),
                 [pairs, tf.TensorSpec((k, model.point_size), model.dtype), measured],
             )
             for k in (None, *range(1, _LAID_OUT + 1))
         }
         self._path_rows = Compiled(
-            lambda nodes, own: path_rows(model, nodes, own), [Nodes.spec(model), measured]
+            lambda nodes, own: path_rows(outputs, nodes, own), [Nodes.spec(model), measured]
         )
         self._stacked_rows = Compiled(
-            lambda s, own: stacked_rows(model, s, own, self.width), [stack, measured]
+            lambda s, own: stacked_rows(outputs, s, own, self.width), [stack, measured]
         )
         self._stacked_products = Compiled(
-            lambda d, s, own: stacked_products(model, d, s, own, self.width), [directions, stack, measured]
+            lambda d, s, own: stacked_products(outputs, d, s, own, self.width), [directions, stack, measured]
         )
 
     @property
     def width(self) -> int:
         """O, from the trace of the measurement alone, which every question needs."""
         return int(self._values.graph.outputs[0].shape[1])
+
+    @cached_property
+    def _laid_out(self) -> int:
+        is_large = len(self._values.graph.get_operations()) > _LARGE
+        return 1 if is_large else _LAID_OUT
 
     @cached_property
     def has_kinks(self) -> bool:
@@ -81,7 +90,8 @@ class MeasurementDerivatives:
 
     def path_jvp(self, path: StepPath, table: NodeTable, directions: Any, block: Block) -> tf.Tensor:
         """Return ∂f/∂z (z(t)) · d for directions (K, Z) at pairs of a node and an input, shape (m, K, O)."""
-        compiled = self._path_jvp.get(len(directions), self._path_jvp[None])
+        count = len(directions)
+        compiled = self._path_jvp[count if count <= self._laid_out else None]
         pairs = Pairs.of(path, table, self.model)
         return compiled(pairs, directions, Measured.of(path.constants, block))
 

@@ -10,25 +10,43 @@ from typing import Any
 import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.arguments import Line, Measured, Nodes, Pairs
-from explaind_tf.kernel.derivatives.compiled import PARALLEL_EXAMPLES, jvp_many, vjp
+from explaind_tf.kernel.derivatives.compiled import PARALLEL_EXAMPLES, Compiled, jvp_many, vjp
 from explaind_tf.kernel.functions import PureModel
-from explaind_tf.kernel.operations.kinks import averaged
+from explaind_tf.kernel.operations.kinks import averaged, read_by_kinks
 
 
-def averaged_outputs(
-    model: PureModel, variables: list[tf.Tensor], line: Line, piece: tf.Tensor, measured: Measured
-) -> tf.Tensor:
-    """Return f of the variables at a node; its derivatives average kinks over the node's piece."""
+class AveragedOutputs:
+    """A measurement whose derivatives average kinks over the piece that a node stands for.
 
-    def at(place: tf.Tensor) -> list[tf.Tensor]:
-        return model.unpack(line.at(place))
+    Attributes
+    ----------
+    model : PureModel
+        The model.
+    """
 
-    return averaged(
-        lambda own: model.measure(own, *measured),
-        variables,
-        lambda: (at(piece[0]), at(piece[1])),
-        piece[1] > piece[0],
-    )
+    def __init__(self, model: PureModel) -> None:
+        self.model = model
+        point = tf.TensorSpec((model.point_size,), model.dtype)
+        # One trace for all graphs, which call it at both ends of their pieces: to copy the model into each of them takes
+        # most of the time of tracing.
+        self._read_by_kinks = Compiled(self._read, [point, Measured.spec(model)])
+
+    def at(self, variables: list[tf.Tensor], line: Line, piece: tf.Tensor, measured: Measured) -> tf.Tensor:
+        """Return f of the variables at a node, shape (batch, O)."""
+
+        def at_end(place: tf.Tensor) -> list[tf.Tensor]:
+            return self._read_by_kinks(line.at(place), measured)
+
+        return averaged(
+            lambda own: self.model.measure(own, *measured),
+            variables,
+            lambda: (at_end(piece[0]), at_end(piece[1])),
+            piece[1] > piece[0],
+        )
+
+    def _read(self, vector: tf.Tensor, measured: Measured) -> list[tf.Tensor]:
+        self.model.measure(self.model.unpack(vector), *measured)
+        return read_by_kinks(tf.compat.v1.get_default_graph().get_operations())
 
 
 def path_values(model: PureModel, pairs: Pairs, measured: Measured, width: int) -> tf.Tensor:
@@ -41,13 +59,14 @@ def path_values(model: PureModel, pairs: Pairs, measured: Measured, width: int) 
 
 
 def path_jvp(
-    model: PureModel, pairs: Pairs, directions: tf.Tensor, measured: Measured, width: int
+    averaged_outputs: AveragedOutputs, pairs: Pairs, directions: tf.Tensor, measured: Measured, width: int
 ) -> tf.Tensor:
     """Return the derivatives in K directions at pairs of a node and an input, shape (m, K, O)."""
+    model = averaged_outputs.model
 
     def derivatives(node: tf.Tensor, vector: tf.Tensor, own: Measured) -> tf.Tensor:
         point = model.at(vector)
-        outputs = averaged_outputs(model, point.variables, pairs.line, pairs.pieces[node], own)
+        outputs = averaged_outputs.at(point.variables, pairs.line, pairs.pieces[node], own)
         return tf.transpose(jvp_many(outputs, point, directions), (1, 0, 2))
 
     return _at_nodes(model, derivatives, (None,), pairs, measured, width)
@@ -78,8 +97,9 @@ def _at_nodes(
     return found.concat()
 
 
-def path_rows(model: PureModel, nodes: Nodes, measured: Measured) -> tf.Tensor:
+def path_rows(averaged_outputs: AveragedOutputs, nodes: Nodes, measured: Measured) -> tf.Tensor:
     """Return Φ by one backward pass for each output, input and node, shape (batch, O, Z)."""
+    model = averaged_outputs.model
     shape = (None, model.point_size)
 
     def one_input(example: tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor, tf.Tensor]) -> tf.Tensor:
@@ -88,7 +108,7 @@ def path_rows(model: PureModel, nodes: Nodes, measured: Measured) -> tf.Tensor:
 
         def rows_at(node: tf.Tensor) -> tf.Tensor:
             point = model.at(nodes.line.at(nodes.nodes[node]))
-            outputs = averaged_outputs(model, point.variables, nodes.line, nodes.pieces[node], own)[0]
+            outputs = averaged_outputs.at(point.variables, nodes.line, nodes.pieces[node], own)[0]
             cotangents = nodes.weights[node] * tf.eye(outputs.shape[0], dtype=outputs.dtype)
             return tf.map_fn(
                 lambda cotangent: vjp(outputs, point, cotangent),

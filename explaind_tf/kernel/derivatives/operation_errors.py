@@ -20,7 +20,7 @@ from explaind_tf.kernel.derivatives.arguments import Line, Measured
 from explaind_tf.kernel.derivatives.compiled import Compiled, jvp_many
 from explaind_tf.kernel.functions import Block, PureModel, StepPath
 from explaind_tf.kernel.operations.jumps import that_jump
-from explaind_tf.kernel.operations.kinks import averaged
+from explaind_tf.kernel.operations.kinks import averaged, read_by_kinks
 from explaind_tf.kernel.operations.reverse_mode import gradients, has_inner_graph, moves, operation_jvp
 
 # Three Gauss–Legendre nodes: where in the step derivatives are compared.
@@ -171,13 +171,13 @@ class _Comparison:
         self._outputs = averaged(
             measure,
             middle,
-            lambda: (variables(place - width), variables(place + width)),
+            lambda: (read_by_kinks(built[0]), read_by_kinks(built[1])),
             tf.constant(value=True),
         )
-        # Below, above, and in the middle; `averaged` may have called it again within branches.
+        # Below, above, and in the middle.
         lower, upper, own = (
             [*side, *(tensor for operation in operations for tensor in operation.outputs)]
-            for side, operations in zip([*sides, middle], built, strict=False)
+            for side, operations in zip([*sides, middle], built, strict=True)
         )
         self._tangents = {
             tensor.name: self._difference(first, last)

@@ -9,33 +9,35 @@ import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.arguments import Measured, Stack
 from explaind_tf.kernel.derivatives.example_gradients import ExampleGradients
-from explaind_tf.kernel.derivatives.node_graphs import averaged_outputs
-from explaind_tf.kernel.functions import PureModel
+from explaind_tf.kernel.derivatives.node_graphs import AveragedOutputs
 from explaind_tf.kernel.operations.called import called
 
 
-def stacked_rows(model: PureModel, stack: Stack, measured: Measured, width: int) -> tf.Tensor:
+def stacked_rows(
+    averaged_outputs: AveragedOutputs, stack: Stack, measured: Measured, width: int
+) -> tf.Tensor:
     """Return the weighted gradients, summed over the nodes of each input, shape (batch, O, Z); O is the width."""
-    examples, taps, count = _stacked_examples(model, stack, measured, width)
-    return tf.reshape(examples.gradients(taps, count), (-1, width, model.point_size))
+    examples, taps, count = _stacked_examples(averaged_outputs, stack, measured, width)
+    return tf.reshape(examples.gradients(taps, count), (-1, width, averaged_outputs.model.point_size))
 
 
 def stacked_products(
-    model: PureModel, directions: tf.Tensor, stack: Stack, measured: Measured, width: int
+    averaged_outputs: AveragedOutputs, directions: tf.Tensor, stack: Stack, measured: Measured, width: int
 ) -> tf.Tensor:
     """Return their products with directions (K, Z), variable by variable, shape (batch, O, K, V)."""
+    model = averaged_outputs.model
     pieces = tf.split(directions, model.sizes, axis=1)
     shaped = [
         tf.reshape(piece, (-1, *spec.shape))
         for piece, spec in zip(pieces, (*model.trained, *model.state), strict=True)
     ]
-    examples, taps, count = _stacked_examples(model, stack, measured, width)
+    examples, taps, count = _stacked_examples(averaged_outputs, stack, measured, width)
     products = tf.transpose(examples.contract(shaped, taps, count), (1, 0, 2))
     return tf.reshape(products, (-1, width, tf.shape(directions)[0], len(shaped)))
 
 
 def _stacked_examples(
-    model: PureModel, stack: Stack, measured: Measured, width: int
+    averaged_outputs: AveragedOutputs, stack: Stack, measured: Measured, width: int
 ) -> tuple[ExampleGradients, list[tf.Tensor], tf.Tensor]:
     """Return examples at one node, the taps at all nodes with one example for each input and output, and their number."""
     pairs = stack.pairs
@@ -46,8 +48,8 @@ def _stacked_examples(
         # Each output has a cotangent of its own.
         repeated = _repeated(members, width)
         own = measured.each(lambda a: tf.gather(a, repeated))
-        variables = model.unpack(pairs.line.at(pairs.nodes[node]))
-        outputs = averaged_outputs(model, variables, pairs.line, pairs.pieces[node], own)
+        variables = averaged_outputs.model.unpack(pairs.line.at(pairs.nodes[node]))
+        outputs = averaged_outputs.at(variables, pairs.line, pairs.pieces[node], own)
         shares = _repeated(stack.weights[pairs.splits[node] : pairs.splits[node + 1]], width)
         cotangent = tf.tile(tf.eye(width, dtype=outputs.dtype), [tf.size(members), 1]) * shares[:, None]
         samples = [*own.inputs, *own.targets]

@@ -16,7 +16,7 @@ made of ReLU6. Averaging takes two more forward passes per node. It does not cov
 in one piece (a ReLU6 from below 0 to above 6, a third element that is the largest in between).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import tensorflow as tf
 
@@ -56,11 +56,12 @@ def averaged(
     Parameters
     ----------
     function : callable
-        Adds the same operations to the graph whenever it is called.
+        Adds operations to the graph.
     variables : sequence of tf.Tensor
         The variables at the node.
     ends : callable
-        Returns the variables at both ends of the piece.
+        Returns what :func:`read_by_kinks` finds among the operations that the same function adds at both ends of the
+        piece. It is only called if there are kinks.
     has_length : tf.Tensor
         Whether there is such a piece. If not, slopes are those at the node, and the ends are not evaluated.
     """
@@ -69,9 +70,9 @@ def averaged(
         return outputs
 
     def over_piece() -> list[list[tf.Tensor]]:
-        lower, upper = (_built(function, end)[1] for end in ends())
+        lower, upper = (_by_operation(kinked, end) for end in ends())
         return [
-            mean_slope(own).over_piece(own, list(first.inputs), list(last.inputs))
+            mean_slope(own).over_piece(own, first, last)
             for own, first, last in zip(kinked, lower, upper, strict=True)
         ]
 
@@ -83,16 +84,23 @@ def averaged(
     return outputs
 
 
-def _kinked(graph: tf.Graph) -> list[tf.Operation]:
-    return [operation for operation in graph.get_operations() if is_kinked(operation)]
+def read_by_kinks(operations: Iterable[tf.Operation]) -> list[tf.Tensor]:
+    """Return what those of some operations read that have kinks, in order."""
+    return [tensor for operation in operations if is_kinked(operation) for tensor in operation.inputs]
+
+
+def _by_operation(kinked: Sequence[tf.Operation], read: Sequence[tf.Tensor]) -> list[list[tf.Tensor]]:
+    """Return what is read at an end, by operation."""
+    left = iter(read)
+    return [[next(left) for _ in operation.inputs] for operation in kinked]
 
 
 def _built(function: Function, variables: Sequence[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Operation]]:
     """Return what a function returns, and the kinked operations that it adds, in order."""
     graph = tf.compat.v1.get_default_graph()
-    before = len(_kinked(graph))
+    before = len(graph.get_operations())
     outputs = function(variables)
-    return outputs, _kinked(graph)[before:]
+    return outputs, [operation for operation in graph.get_operations()[before:] if is_kinked(operation)]
 
 
 def _obey(operation: tf.Operation, pull_back: PullBack) -> None:

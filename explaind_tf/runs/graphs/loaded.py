@@ -114,12 +114,10 @@ class InlinedFunction:
 
     def __call__(self, *arguments: tf.Tensor) -> list[tf.Tensor]:
         """Return the outputs."""
-        # The import needs tensors of the graph that is being built, which may be a loop body. Unlike other operations, it
-        # does not capture tensors of an enclosing graph.
-        values = [tf.identity(value) for value in (*arguments, *self._captured)]
+        graph = tf.compat.v1.get_default_graph()
+        values = [_of_graph(value, graph) for value in (*arguments, *self._captured)]
         input_map = dict(zip(self._inputs, values, strict=True))
         copy = with_own_functions(self._graph_def, f"_copy_{next(_COPIES)}")
-        graph = tf.compat.v1.get_default_graph()
         before = len(graph.get_operations())
         obeyed = recorded_gradients(self._graph_def) if self._gradients else {}
         made = tf.graph_util.import_graph_def(copy, input_map, [*self._outputs, *obeyed], name=INLINED)
@@ -130,6 +128,15 @@ class InlinedFunction:
         if self._is_seen_through:
             see_through(added)
         return ungroup(added, outputs)
+
+
+def _of_graph(value: tf.Tensor, graph: tf.Graph) -> tf.Tensor:
+    """Return a tensor of the graph that is being built, which may be a loop body, with the same value.
+
+    An import needs it: unlike other operations, it does not capture tensors of an enclosing graph.
+    """
+    is_own = tf.is_symbolic_tensor(value) and value.graph is graph
+    return value if is_own else tf.identity(value)
 
 
 @dataclass(frozen=True)
