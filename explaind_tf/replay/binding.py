@@ -112,7 +112,7 @@ def _arguments_of(
 
     def arguments(variables: Sequence[tf.Tensor], constants: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         state: list[Any] = [None] * len(specs)
-        for place, value in zip(np.flatnonzero(moving), variables[count:], strict=True):
+        for place, value in zip(np.flatnonzero(moving).tolist(), variables[count:], strict=True):
             state[place] = value
         for vector, places in zip(constants, _constant_places(run).values(), strict=True):
             own = [specs[place] for place in places]
