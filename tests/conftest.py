@@ -66,6 +66,16 @@ def float64() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def many_at_once() -> Iterator[None]:
+    """Small tasks take the routes of larger ones, which compute many gradients at once."""
+    from explaind_tf.sweeps import choose
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choose, "FEW_CALLS", 0)
+        yield
+
+
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     """The path of a directory that a logger may create."""

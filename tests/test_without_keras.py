@@ -79,9 +79,10 @@ x = rng.normal(size=(32, 8, 64)).astype("float32")
 path = StepPath(point, point, point, [])
 batch = Batch([x], [], [], np.ones(1, "float32"))
 for _ in range(3):
+    quadrature = Quadrature.same(4)
+    for route in ("rules", "loop", "calls"):
+        rows = derivatives.measurement.path_rows(path, quadrature, Block([x[:4]], []), route=route)
     for by_rule in (False, True):
-        quadrature = Quadrature.same(4)
-        rows = derivatives.measurement.path_rows(path, quadrature, Block([x[:4]], []), by_rule=by_rule)
         derivatives.loss.sample_gradients(point, [], batch, by_rule=by_rule)
     derivatives.loss.jvp(point, [], batch, np.stack([point] * 4))
 

@@ -62,7 +62,7 @@ class Gradients:
             part = block.take(slice(first, first + _CHUNK))
             quadrature = Quadrature.same(len(part))
             found = self._derivatives.measurement.path_rows(
-                path, quadrature, part, by_rule=self._has_row_rules
+                path, quadrature, part, route="rules" if self._has_row_rules else "loop"
             ).numpy()
             rows.append(found.reshape(len(part), -1)[:, :size])
         return np.concatenate(rows)

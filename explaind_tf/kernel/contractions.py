@@ -17,7 +17,7 @@ from explaind_tf.kernel.functions import Batch, PureModel, TrainingPoint
 from explaind_tf.kernel.operations.rule import scalar_products
 
 Partition = Sequence[Sequence[tuple[int, int]]]
-RouteName = Literal["rules", "loop", "jvp", "shares", "token_jvp"]
+RouteName = Literal["rules", "loop", "calls", "jvp", "shares", "token_jvp"]
 
 # Bytes that gradients of single samples may take at once.
 CHUNK_BYTES = 256 * 2**20
@@ -72,8 +72,6 @@ class Route(Protocol):
 class _EachAlone(ABC):
     """For samples that do not interact: contracts one chunk of them at a time."""
 
-    _by_rule: ClassVar[bool]
-
     def contract(
         self,
         loss: LossDerivatives,
@@ -92,25 +90,27 @@ class _EachAlone(ABC):
         self, loss: LossDerivatives, at: TrainingPoint, chunk_bytes: int = CHUNK_BYTES
     ) -> Iterator[tuple[slice, tf.Tensor]]:
         for start, stop in _chunks(_gradient_bytes(loss.model), at.batch, chunk_bytes):
-            gradients = loss.sample_gradients(*at.part(start, stop), by_rule=self._by_rule)
-            yield slice(start, stop), gradients
+            yield slice(start, stop), self._gradients(loss, at.part(start, stop))
 
-    @abstractmethod
     def _bytes_per_sample(self, model: PureModel) -> int:
         """Return the bytes that one sample takes in a contraction."""
+        return _gradient_bytes(model)
 
-    @abstractmethod
     def _contract_chunk(
         self, loss: LossDerivatives, at: TrainingPoint, rows: tf.Tensor, partition: Partition
     ) -> np.ndarray:
         """Return the contraction of all samples at once."""
+        return _products(rows, self._gradients(loss, at), partition)
+
+    @abstractmethod
+    def _gradients(self, loss: LossDerivatives, at: TrainingPoint) -> tf.Tensor:
+        """Return the gradient of each sample, shape (batch, D)."""
 
 
 class _ByRules(_EachAlone):
     """One backward pass for all samples, then a product at each use of a variable."""
 
     name: ClassVar[RouteName] = "rules"
-    _by_rule = True
 
     def _bytes_per_sample(self, model: PureModel) -> int:
         # The gradients of at most two variables exist at once.
@@ -121,20 +121,26 @@ class _ByRules(_EachAlone):
     ) -> np.ndarray:
         return sum_by_part(loss.contract(*at, rows).numpy(), loss.model, partition)
 
+    def _gradients(self, loss: LossDerivatives, at: TrainingPoint) -> tf.Tensor:
+        return loss.sample_gradients(*at, by_rule=True)
+
 
 class _ByLoop(_EachAlone):
     """A backward pass for each sample, then one matrix product for all rows."""
 
     name: ClassVar[RouteName] = "loop"
-    _by_rule = False
 
-    def _bytes_per_sample(self, model: PureModel) -> int:
-        return _gradient_bytes(model)
+    def _gradients(self, loss: LossDerivatives, at: TrainingPoint) -> tf.Tensor:
+        return loss.sample_gradients(*at, by_rule=False)
 
-    def _contract_chunk(
-        self, loss: LossDerivatives, at: TrainingPoint, rows: tf.Tensor, partition: Partition
-    ) -> np.ndarray:
-        return _products(rows, loss.sample_gradients(*at, by_rule=False), partition)
+
+class _ByCalls(_EachAlone):
+    """The same with a call for each sample, of a function that the replay of a run compiles anyway."""
+
+    name: ClassVar[RouteName] = "calls"
+
+    def _gradients(self, loss: LossDerivatives, at: TrainingPoint) -> tf.Tensor:
+        return tf.stack([loss.gradient(*at.part(k, k + 1)) for k in range(len(at.batch))])
 
 
 class _ByJvp:
@@ -200,7 +206,7 @@ class _ByTokenJvp(_ByJvp):
 
 
 ROUTES: dict[RouteName, Route] = {
-    route.name: route for route in (_ByRules(), _ByLoop(), _ByJvp(), _ByShares(), _ByTokenJvp())
+    route.name: route for route in (_ByRules(), _ByLoop(), _ByCalls(), _ByJvp(), _ByShares(), _ByTokenJvp())
 }
 
 

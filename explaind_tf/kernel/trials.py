@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.kernel.derivatives.loss import LossDerivatives
-from explaind_tf.kernel.derivatives.measurement import MeasurementDerivatives
+from explaind_tf.kernel.derivatives.measurement import MeasurementDerivatives, RowsRoute
 from explaind_tf.kernel.functions import Batch, Block, PureModel, StepPath
 from explaind_tf.kernel.operations.uses import NotCoveredError
 from explaind_tf.kernel.quadrature.nodes import Quadrature
@@ -94,21 +94,21 @@ def row_rules_hold(
 ) -> bool:
     """Return whether the rules give the gradients of single measurements.
 
-    ``at_once`` is that of :func:`row_products_hold`. None compares with a loop over the measurements instead of JVPs,
+    ``at_once`` is that of :func:`row_products_hold`. None compares with measurements one by one instead of JVPs,
     for callers that take no JVP: TensorFlow lacks the second-order gradients of some operations.
     """
     trial = _RowTrial(measurement, path, block)
 
-    def products(*, by_rule: bool) -> np.ndarray:
-        rows = measurement.path_rows(trial.path, trial.quadrature, trial.part, by_rule=by_rule).numpy()
+    def products(route: RowsRoute) -> np.ndarray:
+        rows = measurement.path_rows(trial.path, trial.quadrature, trial.part, route=route).numpy()
         pieces = np.split(rows * trial.direction, np.cumsum(measurement.model.sizes)[:-1], axis=-1)
         return trial.summed(np.stack([piece.sum(axis=-1) for piece in pieces], axis=-1))
 
     try:
-        found = products(by_rule=True)
+        found = products("rules")
     except _UNFIT:
         return False
-    return trial.agrees(found, products(by_rule=False) if at_once is None else trial.by_jvps(at_once))
+    return trial.agrees(found, products("calls") if at_once is None else trial.by_jvps(at_once))
 
 
 def row_products_hold(

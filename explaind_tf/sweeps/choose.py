@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from explaind_tf.kernel import contractions, trials
 from explaind_tf.kernel.contractions import ROUTES, Route, RouteName
+from explaind_tf.kernel.derivatives.measurement import RowsRoute
 from explaind_tf.kernel.functions import TrainingPoint
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.replay.path_replay import Grouping
@@ -32,6 +33,9 @@ _LOOKED_AT = 4
 # Weights and activations of a forward pass, times inputs and steps. Below this, counts alone decide: compiling a second
 # route for the clock would take longer than either route.
 _WORTH_CLOCKING = 1e8
+# Up to so many gradients of measurements, or of samples, take a call each: to trace graphs that compute many at once takes
+# longer, be the model small or large.
+FEW_CALLS = 256
 
 
 def sweeps_of(task: Task, routes: Routes) -> tuple[PathSweep, *tuple[Sweep, ...]]:
@@ -54,10 +58,10 @@ def choose_routes(task: Task) -> Routes:
     in_forward = 1 if groups is None or reverse else len(groups.labels)
     # Without rows there is nothing to try.
     needs_rows = reverse or question.keeps_parameters
-    by_rule = _rows_by_rule(task, 1 if splits_late else _CAUSES) if needs_rows else None
+    rows = _rows_route(task, 1 if splits_late else _CAUSES) if needs_rows else None
     return Routes(
-        rows_by_rule=bool(by_rule),
-        parts=None if splits_late else _parts_route(task, by_rule, in_forward),
+        rows=rows or "loop",
+        parts=None if splits_late else _parts_route(task, rows, in_forward),
         splits_late=splits_late,
         samples=_sample_route(task) if reverse else None,
         grouping=grouping,
@@ -77,16 +81,24 @@ def _prefers_reverse(task: Task) -> bool:
     return measurements * 3 + batch < forward
 
 
-def _rows_by_rule(task: Task, at_once: int) -> bool:
+def _rows_route(task: Task, at_once: int) -> RowsRoute:
+    if _has_few_rows(task):
+        return "calls"
     path = task.replay.step(task.question.first).path
-    return trials.row_rules_hold(task.derivatives.measurement, path, task.blocks[0], at_once=at_once)
+    hold = trials.row_rules_hold(task.derivatives.measurement, path, task.blocks[0], at_once=at_once)
+    return "rules" if hold else "loop"
 
 
-def _parts_route(task: Task, rows_by_rule: bool | None, groups: int) -> PartsRoute | None:
-    """Choose how causes are split; whether rows go by rule is None if that was not tried."""
+def _has_few_rows(task: Task) -> bool:
+    return task.steps * len(task.everything) * task.outputs <= FEW_CALLS
+
+
+def _parts_route(task: Task, rows: RowsRoute | None, groups: int) -> PartsRoute | None:
+    """Choose how causes are split; the route of rows is None if no other part of the answer needs rows."""
     question = task.question
     if question.keeps_parameters:
-        return PartsByRows(bool(rows_by_rule))
+        assert rows is not None
+        return PartsByRows(rows)
     if not question.keeps_layers:
         return None
     # At least data and weight decay, unless the reverse sweep yields the samples' entries.
@@ -98,11 +110,13 @@ def _parts_route(task: Task, rows_by_rule: bool | None, groups: int) -> PartsRou
         return PartsByJvp()
     path, block = task.replay.step(question.first).path, task.blocks[0]
     measurement = task.derivatives.measurement
-    by_rule = rows_by_rule
-    if by_rule is None:
-        by_rule = trials.row_products_hold(measurement, path, block, at_once=_CAUSES)
-    backward: PartsRoute = PartsByProducts() if by_rule else PartsByRows(by_rule=False)
-    costs[backward.name] = backward_pass * (1.0 if by_rule else _LOOP_PENALTY)
+    if rows is None and _has_few_rows(task):
+        rows = "calls"
+    if rows is None:
+        hold = trials.row_products_hold(measurement, path, block, at_once=_CAUSES)
+        rows = "rules" if hold else "loop"
+    backward: PartsRoute = PartsByProducts() if rows == "rules" else PartsByRows(rows)
+    costs[backward.name] = backward_pass * (1.0 if rows == "rules" else _LOOP_PENALTY)
     quadrature = Quadrature.same(len(block))
 
     def vectors(parts: int = 1) -> np.ndarray:
@@ -115,7 +129,7 @@ def _parts_route(task: Task, rows_by_rule: bool | None, groups: int) -> PartsRou
     clocked: dict[str, Callable[[], Any]] = {
         PartsByJvp.name: by_jvp,
         PartsByProducts.name: lambda: measurement.path_products(path, quadrature, vectors(), block),
-        PartsByRows.name: lambda: measurement.path_rows(path, quadrature, block, by_rule=False),
+        PartsByRows.name: lambda: measurement.path_rows(path, quadrature, block, route=rows),
     }
     chosen = cheapest(costs, clocked, is_long=_is_long(task))
     return PartsByJvp() if chosen == PartsByJvp.name else backward
@@ -140,6 +154,8 @@ def _sample_route(task: Task) -> Route:
         return ROUTES["token_jvp"]
     at = _first_batch(task)
     are_coupled = len(at.batch) > 1 and trials.samples_are_coupled(loss, *at)
+    if question.stop * len(at.batch) <= FEW_CALLS:
+        return ROUTES["shares" if are_coupled else "calls"]
     if not are_coupled:
         hold = trials.sample_gradients_hold if question.keeps_parameters else trials.sample_products_hold
         if hold(loss, *at):

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.kernel.contractions import sum_by_part
+from explaind_tf.kernel.derivatives.measurement import RowsRoute
 from explaind_tf.kernel.path_integrals import PathStep, StepIntegral, integrate_directions
 from explaind_tf.sweeps.clock import seconds
 from explaind_tf.sweeps.rows import parts_of_rows, path_rows
@@ -129,11 +130,11 @@ class PartsByRows:
 
     Attributes
     ----------
-    by_rule : bool
-        Whether gradients of measurements are computed by rules.
+    route : RowsRoute
+        How the rows are computed.
     """
 
-    by_rule: bool
+    route: RowsRoute
 
     name: ClassVar[str] = "rows"
 
@@ -142,13 +143,13 @@ class PartsByRows:
     ) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield slices of inputs, and the change of each by direction and part, shape (K, batch, O, parts)."""
         for piece in task.pieces(integral.block):
-            phi = path_rows(task, step.path, piece, integral.quadrature, by_rule=self.by_rule)
+            phi = path_rows(task, step.path, piece, integral.quadrature, route=self.route)
             yield piece.rows, parts_of_rows(task, phi, step.directions, len(piece.inputs))
 
     def price(self, task: Task, tried: TriedStep) -> Pass:
         """Return the pass of one step with its measured time."""
         piece, quadrature = next(task.pieces(0)), tried.integral.quadrature
-        spent = seconds(lambda: path_rows(task, tried.step.path, piece, quadrature, by_rule=self.by_rule))
+        spent = seconds(lambda: path_rows(task, tried.step.path, piece, quadrature, route=self.route))
         return Pass(
             "rows for the parts, per node", tried.nodes, spent * len(task.everything) / len(piece.inputs)
         )

@@ -127,7 +127,7 @@ class ResponseSweep:
         path = StepPath(point, point, np.zeros_like(point), constants)
         rows = tf.concat(
             [
-                path_rows(task, path, piece, Quadrature.same(len(task.blocks[piece.block])), by_rule=False)
+                path_rows(task, path, piece, Quadrature.same(len(task.blocks[piece.block])), route="loop")
                 for piece in pieces
             ],
             axis=0,

@@ -120,10 +120,10 @@ class ReverseSweep:
 
         This is a function of its own: the rows of single pieces are freed before what is computed from them takes memory.
         """
-        task, by_rule = self._task, self._routes.rows_by_rule
+        task, route = self._task, self._routes.rows
         quadratures = self._path.found.quadratures
         rows = [
-            path_rows(task, step.path, piece, quadratures[step.number, piece.block], by_rule=by_rule)
+            path_rows(task, step.path, piece, quadratures[step.number, piece.block], route=route)
             for piece in pieces
         ]
         if self._routes.splits_late:
@@ -223,10 +223,10 @@ class ReverseSweep:
     def price(self, tried: TriedStep) -> Iterator[Pass]:
         """Yield the passes of one step with their measured time."""
         task, path = self._task, tried.step.path
-        piece, by_rule = next(task.pieces(0)), self._routes.rows_by_rule
+        piece, route = next(task.pieces(0)), self._routes.rows
 
         def rows() -> tf.Tensor:
-            return path_rows(task, path, piece, tried.integral.quadrature, by_rule=by_rule)
+            return path_rows(task, path, piece, tried.integral.quadrature, route=route)
 
         theta = task.derivatives.model.theta_size
         psi = tf.repeat(rows()[:1, :theta], self._rows_at_once, axis=0)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from explaind_tf.kernel.contractions import Route
+from explaind_tf.kernel.derivatives.measurement import RowsRoute
 from explaind_tf.replay.path_replay import Grouping
 from explaind_tf.sweeps.parts import PartsRoute
 
@@ -13,8 +14,8 @@ class Routes:
 
     Attributes
     ----------
-    rows_by_rule : bool
-        Whether gradients of measurements are computed by rules.
+    rows : RowsRoute
+        How the gradients of measurements are computed, if they are needed.
     parts : PartsRoute or None
         How causes are split over layers or weights, if the path sweep splits them.
     samples : Route or None
@@ -25,7 +26,7 @@ class Routes:
         Whether the path sweep integrates each step as a whole. The reverse sweep then splits it into causes by its rows Φ.
     """
 
-    rows_by_rule: bool = False
+    rows: RowsRoute = "loop"
     parts: PartsRoute | None = None
     samples: Route | None = None
     grouping: Grouping | None = None

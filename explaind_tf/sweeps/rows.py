@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from explaind_tf.kernel.contractions import Partition, within
+from explaind_tf.kernel.derivatives.measurement import RowsRoute
 from explaind_tf.kernel.functions import StepPath
 from explaind_tf.kernel.quadrature.nodes import Quadrature
 from explaind_tf.kernel.use_rows import UseRows
@@ -11,14 +12,14 @@ from explaind_tf.sweeps.task import Piece, Task
 
 
 def path_rows(
-    task: Task, path: StepPath, piece: Piece, quadrature: Quadrature, *, by_rule: bool
+    task: Task, path: StepPath, piece: Piece, quadrature: Quadrature, *, route: RowsRoute
 ) -> tf.Tensor:
     """Return Φ, the averaged gradients of a piece's measurements, shape (inputs · O, Z)."""
     rows = task.derivatives.measurement.path_rows(
         path,
         piece.quadrature_of(quadrature),
         piece.inputs,
-        by_rule=by_rule,
+        route=route,
         stacked=task.stacked_nodes(piece),
     )
     return tf.reshape(rows, (-1, task.derivatives.model.point_size))

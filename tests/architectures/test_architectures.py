@@ -11,6 +11,8 @@ from experiments.architectures.applications import APPLICATIONS
 from experiments.architectures.registry import HUB, example_of
 from tests.nightly import sweep
 
+pytestmark = pytest.mark.usefixtures("many_at_once")
+
 STEPS = 6
 
 

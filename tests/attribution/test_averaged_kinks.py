@@ -11,7 +11,7 @@ import explaind_tf as xtf
 from explaind_tf.sweeps import choose
 from tests.nightly import sweep
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("many_at_once")]
 
 TOLERANCE = 1e-4
 KINDS = ("plain", "batch_norm")

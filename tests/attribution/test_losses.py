@@ -31,7 +31,7 @@ from tests.attribution.loss_cases import (
 from tests.helpers import double_precision, fit, initialised
 from tests.nightly import sweep
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("many_at_once")]
 
 # Samples coupled to their batch by dropout or BatchNorm leave no choice of route.
 COUPLED = ("penalties of the batch", "penalties of a coupled batch")

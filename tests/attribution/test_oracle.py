@@ -17,7 +17,7 @@ from tests import oracle
 from tests.attribution.oracle_cases import Case, make_case
 from tests.helpers import double_precision
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("many_at_once")]
 
 # Both sides compute the same sums in float64, in different orders. Adam divides gradients by their own size,
 # so their relative rounding, some 1e-15, is that of the weights, of order 1. A wrong ε or cast costs 1e-8.

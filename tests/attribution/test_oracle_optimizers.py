@@ -16,7 +16,7 @@ from tests.attribution.oracle_cases import Case, make_case
 from tests.helpers import double_precision
 from tests.nightly import sweep
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("many_at_once")]
 
 # As in test_oracle.py. Optimizers divide by the size of gradients, which amplifies their rounding.
 TRAJECTORY = 1e-11

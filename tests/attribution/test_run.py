@@ -13,7 +13,7 @@ from explaind_tf.kernel.derivatives.compiled import Compiled
 from tests import helpers
 from tests.helpers import X, record
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("many_at_once")]
 
 # The same sums in other orders of float32 operations; the requirement is 1e-4 of the movement.
 SAME = 1e-5

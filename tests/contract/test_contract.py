@@ -24,7 +24,7 @@ from tests.contract.level_cases import CASES
 from tests.contract.rows import ROWS, Row, optimizer_class
 from tests.helpers import dtype_policy, totals
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("many_at_once")]
 
 TABLE = Path(__file__).parents[2] / "docs" / "contract.md"
 

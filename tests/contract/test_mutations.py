@@ -19,7 +19,7 @@ from explaind_tf.laws import AdamWLaw, Moments, StepFactors
 from explaind_tf.replay.replay import Replay
 from tests.helpers import batches, dense_model, double_precision, fit
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("many_at_once")]
 
 # In float64 the ledger of this run balances to 1e-10. The smallest fault changes it by 1e-5.
 TOLERANCE = 1e-8

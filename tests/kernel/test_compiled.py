@@ -19,8 +19,9 @@ def test_functions_are_traced_once_whatever_the_batch_size(problem):
     for size in (5, 3, 1):
         quadrature = Quadrature.same(size, 1)
         part = batch.part(0, size)
+        for route in ("rules", "loop", "calls"):
+            derivatives.measurement.path_rows(path, quadrature, block.take(slice(0, size)), route=route)
         for by_rule in (False, True):
-            derivatives.measurement.path_rows(path, quadrature, block.take(slice(0, size)), by_rule=by_rule)
             derivatives.loss.sample_gradients(path.start, [], part, by_rule=by_rule)
         table, inputs = quadrature.by_node()[0], block.take(slice(0, size))
         derivatives.measurement.path_jvp(path, table, path.displacement[None], inputs)

@@ -24,7 +24,7 @@ def test_all_routes_contract_alike_part_by_part(problem, partition):
         axis=-1,
     )
     at = TrainingPoint(path.start, [], batch)
-    for route in ("rules", "loop", "jvp", "shares"):
+    for route in ("rules", "loop", "calls", "jvp", "shares"):
         found = contractions.ROUTES[route].contract(derivatives.loss, at, rows, partition)
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
@@ -34,7 +34,7 @@ def test_gradients_come_in_chunks_of_bounded_size(problem):
     derivatives = Derivatives(model())
     whole = derivatives.loss.sample_gradients(path.start, [], batch, by_rule=False).numpy()
     at = TrainingPoint(path.start, [], batch)
-    for route in ("rules", "shares"):
+    for route in ("rules", "calls", "shares"):
         chunks = list(contractions.ROUTES[route].gradient_chunks(derivatives.loss, at, 4 * SIZE * 8))
         assert [len(gradients) for _, gradients in chunks] == [3, 3]  # of about equal size
         np.testing.assert_allclose(np.concatenate([g for _, g in chunks]), whole, atol=1e-14)

@@ -122,15 +122,15 @@ def test_rows_products_and_derivatives_of_pieces_are_those_of_hundreds_of_nodes(
         INPUTS,
         np.tile([[0.0, 0.5], [0.5, 1.0]], (INPUTS, 1)),
     )
-    rows = derivatives.measurement.path_rows(path, halves, block, by_rule=False).numpy()
-    exact = derivatives.measurement.path_rows(path, Quadrature.same(INPUTS, 6), block, by_rule=False).numpy()
-    plain = derivatives.measurement.path_rows(path, Quadrature.same(INPUTS, 1), block, by_rule=False).numpy()
+    rows = derivatives.measurement.path_rows(path, halves, block, route="loop").numpy()
+    exact = derivatives.measurement.path_rows(path, Quadrature.same(INPUTS, 6), block, route="loop").numpy()
+    plain = derivatives.measurement.path_rows(path, Quadrature.same(INPUTS, 1), block, route="loop").numpy()
     # All of Φ is compared. Refinement sees only its product with the displacement.
     assert np.linalg.norm(rows - exact) < 0.2 * np.linalg.norm(plain - exact)
     directions = rng.normal(size=(2, len(path.start)))
     for stacked in (1, 2):
-        by_rule = derivatives.measurement.path_rows(path, halves, block, by_rule=True, stacked=stacked)
-        np.testing.assert_allclose(by_rule, rows, atol=1e-12)
+        found = derivatives.measurement.path_rows(path, halves, block, route="rules", stacked=stacked)
+        np.testing.assert_allclose(found, rows, atol=1e-12)
         products = derivatives.measurement.path_products(
             path, halves, directions, block, stacked=stacked
         ).numpy()
@@ -149,7 +149,7 @@ def test_where_no_kink_is_crossed_mean_slopes_are_the_slopes(name):
     derivatives, path = _derivatives(function, shapes, inputs), _step_path(shapes, rng, 1e-9)
     block = Block([rng.normal(size=(INPUTS, *inputs))], [])
     plain, mean = (
-        derivatives.measurement.path_rows(path, quadrature, block, by_rule=True).numpy()
+        derivatives.measurement.path_rows(path, quadrature, block, route="rules").numpy()
         for quadrature in (Quadrature.same(INPUTS), _one_node(INPUTS))
     )
     assert np.abs(plain).max() > 0

@@ -37,15 +37,16 @@ def test_measures_and_jvps_along_a_path_equal_the_jacobian(problem, count):
 
 
 @pytest.mark.parametrize(
-    ("by_rule", "stacked"),
+    ("route", "stacked"),
     [
-        (False, 1),
-        pytest.param(True, 1, marks=pytest.mark.nightly),
-        (True, 2),
-        pytest.param(True, 100, marks=pytest.mark.nightly),
+        ("loop", 1),
+        ("calls", 1),
+        pytest.param("rules", 1, marks=pytest.mark.nightly),
+        ("rules", 2),
+        pytest.param("rules", 100, marks=pytest.mark.nightly),
     ],
 )
-def test_rows_of_inputs_with_quadratures_of_their_own_equal_the_jacobian(problem, by_rule, stacked):
+def test_rows_of_inputs_with_quadratures_of_their_own_equal_the_jacobian(problem, route, stacked):
     path, block, _, rng = problem
     keys = [(0, 0), (1, 1), (2, 1), (1, 0), (0, 0)]
     pairs = [(np.full(3 ** key[0], i), *nodes_and_weights(*key)) for i, key in enumerate(keys)]
@@ -56,9 +57,9 @@ def test_rows_of_inputs_with_quadratures_of_their_own_equal_the_jacobian(problem
         points = (path.start + t * path.displacement for t in nodes)
         jacobians = (jacobian_of(lambda z: measure(unpack(z), [], block.inputs, []), z)[i] for z in points)
         expected.append(sum(w * jacobian for w, jacobian in zip(weights, jacobians, strict=True)))
-    rows = derivatives.measurement.path_rows(path, quadrature, block, by_rule=by_rule, stacked=stacked)
+    rows = derivatives.measurement.path_rows(path, quadrature, block, route=route, stacked=stacked)
     np.testing.assert_allclose(rows, expected, atol=1e-12)
-    if not by_rule:
+    if route != "rules":
         return
     directions = rng.normal(size=(2, SIZE + STATE))
     products = derivatives.measurement.path_products(path, quadrature, directions, block, stacked=stacked)

@@ -108,13 +108,13 @@ def test_rows_products_and_integrals_equal_those_of_a_loop(name):
     nodes = np.array([0.5, 0.1, 0.5, 0.7, 0.5, 0.9, 0.1, 0.7])
     quadrature = Quadrature.of_pairs(owners, nodes, rng.uniform(0.2, 1, len(nodes)), 4)
     derivatives = Derivatives(model)
-    expected = derivatives.measurement.path_rows(path, quadrature, block, by_rule=False).numpy()
+    expected = derivatives.measurement.path_rows(path, quadrature, block, route="loop").numpy()
     assert np.abs(expected).max() > 1e-3
     directions = rng.normal(size=(3, size))
     integrals = integrate_directions(path, directions, derivatives.measurement, block, quadrature)
     np.testing.assert_allclose(integrals, np.einsum("boz,kz->kbo", expected, directions), atol=1e-11)
     for stacked in (1, 2, 10):
-        rows = derivatives.measurement.path_rows(path, quadrature, block, by_rule=True, stacked=stacked)
+        rows = derivatives.measurement.path_rows(path, quadrature, block, route="rules", stacked=stacked)
         np.testing.assert_allclose(rows, expected, atol=1e-12)
         products = derivatives.measurement.path_products(
             path, quadrature, directions, block, stacked=stacked
@@ -138,6 +138,6 @@ def test_the_model_is_traced_once():
     before = len(traced)
     point, images = np.ones(model.point_size), np.ones((2, SIDE, SIDE, CHANNELS))
     measurement.path_rows(
-        StepPath(point, point + 1, point, []), Quadrature.same(2), Block([images], []), by_rule=True
+        StepPath(point, point + 1, point, []), Quadrature.same(2), Block([images], []), route="rules"
     )
     assert len(traced) == before + 1

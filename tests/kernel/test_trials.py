@@ -159,7 +159,7 @@ def check(derivatives, holds):
     found = derivatives.loss.sample_gradients(point, [], batch, by_rule=holds)
     np.testing.assert_allclose(found, expected_gradients(derivatives, point, batch), atol=1e-12)
     middle = Quadrature.same(len(block))
-    found = derivatives.measurement.path_rows(path, middle, block, by_rule=holds)
+    found = derivatives.measurement.path_rows(path, middle, block, route="rules" if holds else "loop")
     np.testing.assert_allclose(found, expected_rows(derivatives, path, block), atol=1e-12)
 
 

@@ -16,6 +16,9 @@ from tests.helpers import X, Y, batches, dense_model, fit, record
 QUIET = Progress(enabled=False)
 
 
+pytestmark = pytest.mark.usefixtures("many_at_once")
+
+
 @pytest.fixture(scope="module", name="run")
 def _run(tmp_path_factory):
     return record(tmp_path_factory.mktemp("sweeps") / "run").open()
@@ -75,7 +78,6 @@ def test_samples_that_interact_are_noticed_behind_batches_of_one(tmp_path):
     logger = xtf.PathLogger(tmp_path / "run", verbose=False)
     ragged = batches(X[:4], Y[:4], size=1).concatenate(batches(X[4:], Y[4:], size=6))
     fit(model, logger.tap(ragged), logger)
-    # So many measurements that a loop over the samples would cost less, if they did not interact.
     ledger = xtf.open_run(tmp_path / "run").attribute(X, axes=("sample",), progress=False)
-    assert "(jvp)" in ledger.attrs["method"]
+    assert "(shares)" in ledger.attrs["method"]
     ledger.explaind.check()

@@ -2,13 +2,21 @@
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal
 
+import numpy as np
 import tensorflow as tf
 
-from explaind_tf.kernel.derivatives.arguments import Measured, Nodes, Pairs, Stack
+from explaind_tf.kernel.derivatives.arguments import Line, Measured, Nodes, Pairs, Stack
 from explaind_tf.kernel.derivatives.compiled import Compiled
-from explaind_tf.kernel.derivatives.node_graphs import AveragedOutputs, path_jvp, path_rows, path_values
+from explaind_tf.kernel.derivatives.node_graphs import (
+    AveragedOutputs,
+    node_vjp,
+    path_jvp,
+    path_rows,
+    path_values,
+)
 from explaind_tf.kernel.derivatives.stacked_graphs import stacked_products, stacked_rows
 from explaind_tf.kernel.functions import Block, PureModel, StepPath
 from explaind_tf.kernel.operations.jumps import may_jump
@@ -21,6 +29,9 @@ _LAID_OUT = 4
 # A measurement with more operations is a large model's. There, each graph takes longer to trace and to optimize than a
 # thousand calls save.
 _LARGE = 400
+
+# How rows are computed: by rules, in a loop over the measurements, or by a call for each of them.
+RowsRoute = Literal["rules", "loop", "calls"]
 
 
 class MeasurementDerivatives:
@@ -50,6 +61,14 @@ class MeasurementDerivatives:
         }
         self._path_rows = Compiled(
             lambda nodes, own: path_rows(outputs, nodes, own), [Nodes.spec(model), measured]
+        )
+        self._node_vjp = Compiled(
+            lambda *at: node_vjp(outputs, *at),
+            [
+                Line.spec(model),
+                *(tf.TensorSpec(shape, model.dtype) for shape in ((), (2,), (1, None))),
+                measured,
+            ],
         )
         self._stacked_rows = Compiled(
             lambda s, own: stacked_rows(outputs, s, own, self.width), [stack, measured]
@@ -101,7 +120,7 @@ class MeasurementDerivatives:
         quadrature: Quadrature,
         block: Block,
         *,
-        by_rule: bool,
+        route: RowsRoute,
         stacked: int = 1,
     ) -> tf.Tensor:
         """Return Φ = Σ_j weights_ij · ∂f_i/∂z (z(nodes_j)), one row for each measurement, shape (batch, O, Z).
@@ -114,8 +133,9 @@ class MeasurementDerivatives:
             The nodes and weights of each input.
         block : Block
             The inputs.
-        by_rule : bool
-            Whether examples are differentiated all at once, by rules, or one by one.
+        route : {"rules", "loop", "calls"}
+            Whether examples are differentiated all at once, by rules, or one by one: in a loop, or by calls of a graph that
+            takes a fraction of the time to trace.
         stacked : int
             Number of nodes of one input whose activations are held at once. With rules, their gradients are summed
             within the products that compute them, so more is faster.
@@ -125,8 +145,10 @@ class MeasurementDerivatives:
         NotCoveredError
             If the model has no rules.
         """
-        if by_rule:
+        if route == "rules":
             return self._by_rule(self._stacked_rows, path, quadrature, block, stacked)
+        if route == "calls":
+            return self._by_calls(path, quadrature, block)
         return self._path_rows(Nodes.of(path, quadrature, self.model), Measured.of(path.constants, block))
 
     def path_products(
@@ -144,6 +166,28 @@ class MeasurementDerivatives:
         """
         function = partial(self._stacked_products, directions)
         return self._by_rule(function, path, quadrature, block, stacked)
+
+    def _by_calls(self, path: StepPath, quadrature: Quadrature, block: Block) -> tf.Tensor:
+        """Return Φ by one call for each input, output and node."""
+        nodes = Nodes.of(path, quadrature, self.model)
+        line = Line(*map(tf.constant, nodes.line))
+        cotangents = np.eye(self.width, dtype=self.model.dtype.as_numpy_dtype)[:, None]
+
+        def row(cotangent: np.ndarray, at: range, own: Measured) -> tf.Tensor:
+            found = [
+                self._node_vjp(line, nodes.nodes[j], nodes.pieces[j], nodes.weights[j] * cotangent, own)
+                for j in at
+            ]
+            return tf.add_n(found)
+
+        inputs = [Measured.of(path.constants, block.take(slice(i, i + 1))) for i in range(len(block))]
+        ranges = [range(*ends) for ends in pairwise(nodes.splits.tolist())]
+        return tf.stack(
+            [
+                tf.stack([row(cotangent, at, own) for cotangent in cotangents])
+                for at, own in zip(ranges, inputs, strict=True)
+            ]
+        )
 
     def _by_rule(
         self,

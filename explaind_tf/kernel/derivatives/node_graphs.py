@@ -1,7 +1,7 @@
 """Graphs of a measurement along the path of a step, one node after the other.
 
-Each function adds its operations to the graph that is being built. A loop runs over the nodes, so only the activations of
-one node are held at a time.
+Each function adds its operations to the graph that is being built. A loop runs over the nodes, if there are several, so
+only the activations of one node are held at a time.
 """
 
 from collections.abc import Callable
@@ -95,6 +95,19 @@ def _at_nodes(
         lambda node, _: node < tf.size(pairs.nodes), add_node, [0, empty], parallel_iterations=1
     )
     return found.concat()
+
+
+def node_vjp(
+    averaged_outputs: AveragedOutputs,
+    line: Line,
+    node: tf.Tensor,
+    piece: tf.Tensor,
+    cotangent: tf.Tensor,
+    measured: Measured,
+) -> tf.Tensor:
+    """Return ∂/∂z ⟨f, cotangent⟩ at one node, with a cotangent (batch, O), shape (Z,)."""
+    point = averaged_outputs.model.at(line.at(node))
+    return vjp(averaged_outputs.at(point.variables, line, piece, measured), point, cotangent)
 
 
 def path_rows(averaged_outputs: AveragedOutputs, nodes: Nodes, measured: Measured) -> tf.Tensor:
