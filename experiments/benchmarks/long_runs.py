@@ -42,16 +42,13 @@ class MemoryProbe(keras.callbacks.Callback):
             self.found[self._steps] = resident_megabytes()
 
 
-def _model(layers: int) -> keras.Model:
+def deep_model(layers: int, outputs: int = 1) -> keras.Model:
     """Return a model of about so many layers, each with few weights: branches of blocks with residual connections."""
-    keras.utils.set_random_seed(0)
     inputs = keras.Input((_WIDTH,))
     blocks = max(1, (layers - 2) // 2)
     branches = [_branch(inputs, count) for count in _parts(blocks, _DEEPEST)]
     hidden = branches[0] if len(branches) == 1 else keras.layers.Add()(branches)
-    model = keras.Model(inputs, keras.layers.Dense(1)(hidden))
-    model.compile(xtf.PathAdamW(1e-4), loss="mse")
-    return model
+    return keras.Model(inputs, keras.layers.Dense(outputs)(hidden))
 
 
 def _branch(hidden: Any, blocks: int) -> Any:
@@ -86,7 +83,9 @@ def record_long(run_dir: str, *, steps: int, batch: int, layers: int = 4, probes
         How often memory is read, from the first thousand steps on.
     """
     x, y = _data(steps * batch)
-    model, probe = _model(layers), MemoryProbe(steps, probes)
+    keras.utils.set_random_seed(0)
+    model, probe = deep_model(layers), MemoryProbe(steps, probes)
+    model.compile(xtf.PathAdamW(1e-4), loss="mse")
     logger = xtf.PathLogger(run_dir, verbose=False)
     start = time.perf_counter()
     model.fit(x, y, batch_size=batch, shuffle=False, verbose=0, callbacks=[logger, probe])

@@ -19,6 +19,7 @@ import xarray as xr
 
 import explaind_tf as xtf
 from experiments.benchmarks import tasks, timing
+from experiments.benchmarks.first_answers import ask_first, record_first, train_first
 from experiments.benchmarks.long_runs import ask_long, open_long, record_long
 from experiments.benchmarks.paper_procedure import PaperProcedure, completeness_error
 from experiments.benchmarks.settings import Json, TaskSpec
@@ -253,6 +254,9 @@ PARTS: dict[str, Callable[..., Json]] = {
         record_long,
         open_long,
         ask_long,
+        train_first,
+        record_first,
+        ask_first,
     )
 }
 

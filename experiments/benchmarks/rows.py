@@ -307,6 +307,39 @@ def long_runs(number: int, settings: Settings, runner: Runner) -> Row:
     return Row(number, work, checks, details, peak_mb=peaks)
 
 
+# Bars of first answers, in trainings with their tracing.
+_FIRST = {
+    (name, question): bar
+    for name in ("mobilenet, frozen", "mobilenet")
+    for question, bar in (("in total", 1.0), ("by sample", 2.0))
+}
+
+
+def first_answers(number: int, settings: Settings, runner: Runner) -> Row:
+    """Row 13: the first answers about a model, in trainings of four steps with their tracing."""
+    checks, details = [], {}
+    questions: dict[str, list[str]] = {"in total": [], "by sample": ["sample"], "by layer": ["layer"]}
+    for name, inputs in settings.first.items():
+        run_dir = runner.run_dir(f"first-{name.replace(' ', '-')}")
+        of_model = {
+            "training": runner.run("train_first", name=name),
+            "recording": runner.run("record_first", name=name, run_dir=run_dir),
+        }
+        unit = of_model["training"]["seconds"]
+        checks.append(Check(f"{name}: recording", of_model["recording"]["seconds"] / unit))
+        for question, axes in questions.items():
+            found = runner.run("ask_first", run_dir=run_dir, axes=axes, inputs=inputs)
+            of_model[question] = found
+            bar = _FIRST.get((name, question), float("nan"))
+            checks += [
+                Check(f"{name}: first answer {question}", found["first"] / unit, bar),
+                Check(f"{name}: again {question}", found["again"] / unit),
+                Check(f"{name}: functions traced again {question}", found["traced"][1], 0),
+            ]
+        details[name] = of_model
+    return Row(number, "first answers, in processor time of a training with its tracing", checks, details)
+
+
 ROWS: dict[int, Callable[[int, Settings, Runner], Row]] = {
     1: paper,
     2: paper,
@@ -315,4 +348,5 @@ ROWS: dict[int, Callable[[int, Settings, Runner], Row]] = {
     10: growth,
     11: counterfactual,
     12: long_runs,
+    13: first_answers,
 }

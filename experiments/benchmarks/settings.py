@@ -70,6 +70,8 @@ class Settings:
         Steps of the short and the long run of row 12.
     long_batch, layers : int
         Samples of a step there, all of them different; layers of its deep model.
+    first : dict of str to int
+        Models of row 13, and the inputs that are asked about. Of the largest model, one: its rows are as large as it is.
     repeats : int
         Repeats of every timing; figures are medians of their ratios.
     plain_steps : dict of str to int
@@ -100,6 +102,17 @@ class Settings:
     long_steps: tuple[int, int] = (1000, 100_000)
     long_batch: int = 10
     layers: int = 2000
+    first: dict[str, int] = field(
+        default_factory=lambda: {
+            "dense": 4,
+            "100 layers": 4,
+            "transformer": 4,
+            "resnet9": 4,
+            "mobilenet, frozen": 4,
+            "mobilenet": 4,
+            "convnext": 1,
+        }
+    )
     repeats: int = 3
     plain_steps: dict[str, int] = field(default_factory=lambda: {"transformer": 24, "resnet9": 4})
     paper_nodes: int = 100
@@ -126,6 +139,7 @@ QUICK = Settings(
     long_steps=(20, 60),
     long_batch=4,
     layers=8,
+    first={"dense": 2},
     repeats=1,
     plain_steps={"transformer": 3, "resnet9": 2},
     paper_nodes=3,

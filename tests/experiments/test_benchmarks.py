@@ -48,6 +48,13 @@ def test_the_row_of_long_runs(tmp_path):
 
 
 @pytest.mark.nightly
+def test_the_row_of_first_answers(tmp_path):
+    checks = _run(tmp_path, 13)
+    assert checks["dense: first answer by sample"]["measured"] > 0
+    assert all(check["passed"] for what, check in checks.items() if "traced" in what)
+
+
+@pytest.mark.nightly
 def test_a_part_in_a_process_of_its_own(tmp_path):
     machine = Runner(tmp_path, isolated=True).run("machine")
     assert machine["gemm_gflops_float32"] > 0
