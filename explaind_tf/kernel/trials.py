@@ -32,7 +32,8 @@ def samples_are_coupled(
     """Return whether a sample's loss depends on the rest of its batch, or on its place in it.
 
     It does with BatchNorm in training mode and with dropout. No layer has to be known for this: the losses of single
-    samples are compared with those in the batch.
+    samples, and their gradients, are compared with those in the batch. Losses alone would not show it where most of them
+    comes from targets that no prediction is near to.
     """
     point = _shaken(loss.model, point)
     together = loss.values(point, constants, batch).numpy()
@@ -40,7 +41,12 @@ def samples_are_coupled(
     positions = sorted({0, len(batch) - 1, *np.argsort(np.abs(together))[-2:].tolist()})
     alone = np.array([loss.values(point, constants, batch.part(k, k + 1)).numpy()[0] for k in positions])
     scale = max(float(np.max(np.abs(together))), 1e-30)
-    return bool(np.max(np.abs(alone - together[positions])) > np.sqrt(np.finfo(alone.dtype).eps) * scale)
+    if np.max(np.abs(alone - together[positions])) > np.sqrt(np.finfo(alone.dtype).eps) * scale:
+        return True
+    shares = np.eye(len(batch))
+    within = [loss.gradient(point, constants, batch, shares[k]).numpy() for k in positions]
+    single = [loss.gradient(point, constants, batch.part(k, k + 1)).numpy() for k in positions]
+    return not _agree(np.stack(single), np.stack(within), _theta_sizes(loss.model))
 
 
 def sample_products_hold(

@@ -33,6 +33,12 @@ def test_another_number_of_losses_than_samples_is_refused(problem):
         trials.samples_are_coupled(shorter, path.start, [], batch)
 
 
+def test_losses_far_from_their_targets_do_not_hide_that_samples_are_coupled(problem):
+    path, _, batch, _ = problem
+    far = Derivatives(model(lambda *arguments: coupled_losses(*arguments) + 1e12))
+    assert trials.samples_are_coupled(far.loss, path.start, [], batch)
+
+
 def test_samples_without_weight_do_not_hide_that_others_are_coupled(problem):
     path, _, batch, _ = problem
     weights = np.array([0.0, 1.0, 1.0, 0.0, 0.0, 0.0])
