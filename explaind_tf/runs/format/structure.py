@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from explaind_tf.errors import RunFormatError
@@ -30,7 +29,11 @@ class Leaf:
     @property
     def numpy_dtype(self) -> np.dtype:
         """NumPy's type of its values. NumPy itself has no bfloat16."""
-        return np.dtype(ml_dtypes.bfloat16 if self.dtype == "bfloat16" else self.dtype)
+        if self.dtype == "bfloat16":
+            from ml_dtypes import bfloat16  # the shell starts sooner without it
+
+            return np.dtype(bfloat16)
+        return np.dtype(self.dtype)
 
     def __str__(self) -> str:
         sizes = ", ".join("?" if size is None else str(size) for size in ("batch", *self.shape))
