@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from explaind_tf import constants as names
+from explaind_tf.errors import RunFormatError
 from explaind_tf.kernel.derivatives.derivatives import Derivatives, Precisions
 from explaind_tf.kernel.functions import Batch
 from explaind_tf.laws.used_gradients import DRAWS, GAMMA, UNITS, Arithmetic, measured_rounding
@@ -41,6 +42,11 @@ class BatchGradients:
 
     def _batch(self, step: ReplayedStep, derivatives: Derivatives) -> Batch:
         transition = step.transition
+        if not len(transition.rows):
+            raise RunFormatError(
+                f"{self._run.run_dir}: step {step.number} names no samples, and its gradient is asked for by sample. Restore the "
+                f"run from a copy."
+            )
         inputs, targets = self._run.samples.take_flat(transition.rows)
         samples = (inputs, targets, transition.weights)
         if (step.number, derivatives) not in self._scales:

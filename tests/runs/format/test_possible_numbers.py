@@ -94,6 +94,14 @@ def test_moments_are_in_each_record_or_in_none(copied: Path, field: str):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_a_step_without_samples(copied: Path):
+    change(copied, integer("rows"))
+    run = xtf.open_run(copied)
+    with pytest.raises(xtf.RunFormatError, match="step 2 names no samples"):
+        run.attribute(X[:1], axes=("sample",), progress=False)
+
+
 def test_infinite_second_moments_and_negative_rates_are_possible(copied: Path):
     """A squared gradient may overflow, and training may climb."""
     change(copied, put("second_moment", 0, np.inf))
