@@ -72,7 +72,7 @@ def many_at_once() -> Iterator[None]:
     from explaind_tf.sweeps import choose
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choose, "FEW_CALLS", 0)
+        patch.setattr(choose, "few_calls", lambda _: 0)
         yield
 
 

@@ -44,8 +44,8 @@ class BatchGradients:
         transition = step.transition
         if not len(transition.rows):
             raise RunFormatError(
-                f"{self._run.run_dir}: step {step.number} names no samples, and its gradient is asked for by sample. Restore "
-                f"the run from a copy."
+                f"{self._run.run_dir}: step {step.number} names no samples, and its gradient is asked for by sample. "
+                f"Restore the run from a copy."
             )
         inputs, targets = self._run.samples.take_flat(transition.rows)
         samples = (inputs, targets, transition.weights)

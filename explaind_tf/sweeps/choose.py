@@ -33,9 +33,9 @@ _LOOKED_AT = 4
 # Weights and activations of a forward pass, times inputs and steps. Below this, counts alone decide: compiling a second
 # route for the clock would take longer than either route.
 _WORTH_CLOCKING = 1e8
-# Up to so many gradients of measurements, or of samples, take a call each: to trace graphs that compute many at once takes
-# longer, be the model small or large.
-FEW_CALLS = 256
+# Up to so many gradients of measurements, or of samples, take a call each, and more for each operation of the measurement:
+# to trace graphs that compute many at once takes longer, the larger the model is.
+_FEW_CALLS, _CALLS_AN_OPERATION = 32, 0.25
 
 
 def sweeps_of(task: Task, routes: Routes) -> tuple[PathSweep, *tuple[Sweep, ...]]:
@@ -89,8 +89,13 @@ def _rows_route(task: Task, at_once: int) -> RowsRoute:
     return "rules" if hold else "loop"
 
 
+def few_calls(task: Task) -> float:
+    """Return how many gradients take a call each rather than a graph that computes many at once."""
+    return _FEW_CALLS + _CALLS_AN_OPERATION * task.derivatives.measurement.operation_count
+
+
 def _has_few_rows(task: Task) -> bool:
-    return task.steps * len(task.everything) * task.outputs <= FEW_CALLS
+    return task.steps * len(task.everything) * task.outputs <= few_calls(task)
 
 
 def _parts_route(task: Task, rows: RowsRoute | None, groups: int) -> PartsRoute | None:
@@ -154,7 +159,7 @@ def _sample_route(task: Task) -> Route:
         return ROUTES["token_jvp"]
     at = _first_batch(task)
     are_coupled = len(at.batch) > 1 and trials.samples_are_coupled(loss, *at)
-    if question.stop * len(at.batch) <= FEW_CALLS:
+    if question.stop * len(at.batch) <= few_calls(task):
         return ROUTES["shares" if are_coupled else "calls"]
     if not are_coupled:
         hold = trials.sample_gradients_hold if question.keeps_parameters else trials.sample_products_hold

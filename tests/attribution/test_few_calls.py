@@ -29,10 +29,11 @@ def _run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_few_calls_give_the_answer_of_many_at_once(
     run: xtf.Run, monkeypatch: pytest.MonkeyPatch, axes: Sequence[str]
 ):
+    monkeypatch.setattr(choose, "few_calls", lambda _: 100)
     few = run.attribute(X[:2], axes=axes, progress=False)
     few.explaind.check()
     assert "sample" not in axes or "(calls)" in few.attrs["method"] or "(shares)" in few.attrs["method"]
-    monkeypatch.setattr(choose, "FEW_CALLS", 0)
+    monkeypatch.setattr(choose, "few_calls", lambda _: 0)
     many = run.attribute(X[:2], axes=axes, progress=False)
     scale = float(many["movement"].max())
     for name in many.data_vars:

@@ -83,9 +83,13 @@ class MeasurementDerivatives:
         return int(self._values.graph.outputs[0].shape[1])
 
     @cached_property
+    def operation_count(self) -> int:
+        """Number of operations of the measurement: how large a model's graphs are."""
+        return len(self._values.graph.get_operations())
+
+    @property
     def _laid_out(self) -> int:
-        is_large = len(self._values.graph.get_operations()) > _LARGE
-        return 1 if is_large else _LAID_OUT
+        return 1 if self.operation_count > _LARGE else _LAID_OUT
 
     @cached_property
     def has_kinks(self) -> bool:
