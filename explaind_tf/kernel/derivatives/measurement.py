@@ -2,18 +2,17 @@
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
 
-from explaind_tf.kernel.derivatives.arguments import Line, Measured, Nodes, Pairs, Stack
+from explaind_tf.kernel.derivatives.arguments import Measured, Nodes, Pairs, Stack
 from explaind_tf.kernel.derivatives.compiled import Compiled
 from explaind_tf.kernel.derivatives.node_graphs import (
     AveragedOutputs,
-    node_vjp,
     path_jvp,
+    path_row,
     path_rows,
     path_values,
 )
@@ -62,13 +61,9 @@ class MeasurementDerivatives:
         self._path_rows = Compiled(
             lambda nodes, own: path_rows(outputs, nodes, own), [Nodes.spec(model), measured]
         )
-        self._node_vjp = Compiled(
-            lambda *at: node_vjp(outputs, *at),
-            [
-                Line.spec(model),
-                *(tf.TensorSpec(shape, model.dtype) for shape in ((), (2,), (1, None))),
-                measured,
-            ],
+        self._path_row = Compiled(
+            lambda nodes, cotangent, own: path_row(outputs, nodes, cotangent, own),
+            [Nodes.spec(model), tf.TensorSpec((1, None), model.dtype), measured],
         )
         self._stacked_rows = Compiled(
             lambda s, own: stacked_rows(outputs, s, own, self.width), [stack, measured]
@@ -172,26 +167,15 @@ class MeasurementDerivatives:
         return self._by_rule(function, path, quadrature, block, stacked)
 
     def _by_calls(self, path: StepPath, quadrature: Quadrature, block: Block) -> tf.Tensor:
-        """Return Φ by one call for each input, output and node."""
-        nodes = Nodes.of(path, quadrature, self.model)
-        line = Line(*map(tf.constant, nodes.line))
+        """Return Φ by one call for each input and output."""
         cotangents = np.eye(self.width, dtype=self.model.dtype.as_numpy_dtype)[:, None]
 
-        def row(cotangent: np.ndarray, at: range, own: Measured) -> tf.Tensor:
-            found = [
-                self._node_vjp(line, nodes.nodes[j], nodes.pieces[j], nodes.weights[j] * cotangent, own)
-                for j in at
-            ]
-            return tf.add_n(found)
+        def rows_of(place: int) -> tf.Tensor:
+            nodes = Nodes.of(path, quadrature.part(place, place + 1), self.model)
+            own = Measured.of(path.constants, block.take(slice(place, place + 1)))
+            return tf.stack([self._path_row(nodes, cotangent, own) for cotangent in cotangents])
 
-        inputs = [Measured.of(path.constants, block.take(slice(i, i + 1))) for i in range(len(block))]
-        ranges = [range(*ends) for ends in pairwise(nodes.splits.tolist())]
-        return tf.stack(
-            [
-                tf.stack([row(cotangent, at, own) for cotangent in cotangents])
-                for at, own in zip(ranges, inputs, strict=True)
-            ]
-        )
+        return tf.stack([rows_of(place) for place in range(len(block))])
 
     def _by_rule(
         self,

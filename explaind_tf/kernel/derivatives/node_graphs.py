@@ -1,7 +1,7 @@
 """Graphs of a measurement along the path of a step, one node after the other.
 
-Each function adds its operations to the graph that is being built. A loop runs over the nodes, if there are several, so
-only the activations of one node are held at a time.
+Each function adds its operations to the graph that is being built. A loop runs over the nodes, so only the activations of
+one node are held at a time.
 """
 
 from collections.abc import Callable
@@ -97,17 +97,22 @@ def _at_nodes(
     return found.concat()
 
 
-def node_vjp(
-    averaged_outputs: AveragedOutputs,
-    line: Line,
-    node: tf.Tensor,
-    piece: tf.Tensor,
-    cotangent: tf.Tensor,
-    measured: Measured,
+def path_row(
+    averaged_outputs: AveragedOutputs, nodes: Nodes, cotangent: tf.Tensor, measured: Measured
 ) -> tf.Tensor:
-    """Return ∂/∂z ⟨f, cotangent⟩ at one node, with a cotangent (batch, O), shape (Z,)."""
-    point = averaged_outputs.model.at(line.at(node))
-    return vjp(averaged_outputs.at(point.variables, line, piece, measured), point, cotangent)
+    """Return Σ_j weights_j · ∂/∂z ⟨f, cotangent⟩ at the nodes of one input, with a cotangent (1, O), shape (Z,)."""
+    model = averaged_outputs.model
+
+    def add_node(node: tf.Tensor, total: tf.Tensor) -> list[Any]:
+        point = model.at(nodes.line.at(nodes.nodes[node]))
+        outputs = averaged_outputs.at(point.variables, nodes.line, nodes.pieces[node], measured)
+        return [node + 1, total + vjp(outputs, point, nodes.weights[node] * cotangent)]
+
+    empty = tf.zeros((model.point_size,), model.dtype)
+    _, total = tf.while_loop(
+        lambda node, _: node < tf.size(nodes.nodes), add_node, [0, empty], parallel_iterations=1
+    )
+    return total
 
 
 def path_rows(averaged_outputs: AveragedOutputs, nodes: Nodes, measured: Measured) -> tf.Tensor:
