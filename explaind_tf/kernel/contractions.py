@@ -17,6 +17,7 @@ from explaind_tf.kernel.functions import Batch, PureModel, TrainingPoint
 from explaind_tf.kernel.operations.rule import scalar_products
 
 Partition = Sequence[Sequence[tuple[int, int]]]
+Chunk = tuple[int, int]  # consecutive samples of a batch: the first one, and the one after the last
 RouteName = Literal["rules", "loop", "calls", "jvp", "shares", "token_jvp"]
 
 # Bytes that gradients of single samples may take at once.
@@ -69,8 +70,8 @@ class Route(Protocol):
         ...
 
 
-class _EachAlone(ABC):
-    """For samples that do not interact: contracts one chunk of them at a time."""
+class _InChunks(ABC):
+    """Contracts one chunk of samples at a time, by their gradients unless a route says otherwise."""
 
     def contract(
         self,
@@ -83,32 +84,34 @@ class _EachAlone(ABC):
         bytes_per_sample = self._bytes_per_sample(loss.model)
         enough = min(_ENOUGH * bytes_per_sample, STRETCH * chunk_bytes)
         chunks = _chunks(bytes_per_sample, at.batch, max(chunk_bytes, enough))
-        pieces = [self._contract_chunk(loss, at.part(*chunk), rows, partition) for chunk in chunks]
+        pieces = [self._contract_chunk(loss, at, chunk, rows, partition) for chunk in chunks]
         return np.concatenate(pieces, axis=1)
 
     def gradient_chunks(
         self, loss: LossDerivatives, at: TrainingPoint, chunk_bytes: int = CHUNK_BYTES
     ) -> Iterator[tuple[slice, tf.Tensor]]:
-        for start, stop in _chunks(_gradient_bytes(loss.model), at.batch, chunk_bytes):
-            yield slice(start, stop), self._gradients(loss, at.part(start, stop))
+        for chunk in _chunks(_gradient_bytes(loss.model), at.batch, chunk_bytes):
+            yield slice(*chunk), self._gradients(loss, at, chunk)
 
     def _bytes_per_sample(self, model: PureModel) -> int:
         """Return the bytes that one sample takes in a contraction."""
         return _gradient_bytes(model)
 
     def _contract_chunk(
-        self, loss: LossDerivatives, at: TrainingPoint, rows: tf.Tensor, partition: Partition
+        self, loss: LossDerivatives, at: TrainingPoint, chunk: Chunk, rows: tf.Tensor, partition: Partition
     ) -> np.ndarray:
-        """Return the contraction of all samples at once."""
-        return _products(rows, self._gradients(loss, at), partition)
+        """Return the contraction of a chunk of the batch at once."""
+        gradients = self._gradients(loss, at, chunk)
+        products = [_product_by_part(rows, gradients, part) for part in partition]
+        return tf.stack(products, axis=-1).numpy().astype(np.float64)
 
     @abstractmethod
-    def _gradients(self, loss: LossDerivatives, at: TrainingPoint) -> tf.Tensor:
-        """Return the gradient of each sample, shape (batch, D)."""
+    def _gradients(self, loss: LossDerivatives, at: TrainingPoint, chunk: Chunk) -> tf.Tensor:
+        """Return the gradient of each sample of a chunk of the batch, shape (chunk, D)."""
 
 
-class _ByRules(_EachAlone):
-    """One backward pass for all samples, then a product at each use of a variable."""
+class _ByRules(_InChunks):
+    """One backward pass for all samples, then a product at each use of a variable. For samples that do not interact."""
 
     name: ClassVar[RouteName] = "rules"
 
@@ -117,30 +120,40 @@ class _ByRules(_EachAlone):
         return model.dtype.size * sum(sorted(model.sizes[: len(model.trained)])[-2:])
 
     def _contract_chunk(
-        self, loss: LossDerivatives, at: TrainingPoint, rows: tf.Tensor, partition: Partition
+        self, loss: LossDerivatives, at: TrainingPoint, chunk: Chunk, rows: tf.Tensor, partition: Partition
     ) -> np.ndarray:
-        return sum_by_part(loss.contract(*at, rows).numpy(), loss.model, partition)
+        return sum_by_part(loss.contract(*at.part(*chunk), rows).numpy(), loss.model, partition)
 
-    def _gradients(self, loss: LossDerivatives, at: TrainingPoint) -> tf.Tensor:
-        return loss.sample_gradients(*at, by_rule=True)
+    def _gradients(self, loss: LossDerivatives, at: TrainingPoint, chunk: Chunk) -> tf.Tensor:
+        return loss.sample_gradients(*at.part(*chunk), by_rule=True)
 
 
-class _ByLoop(_EachAlone):
-    """A backward pass for each sample, then one matrix product for all rows."""
+class _ByLoop(_InChunks):
+    """A backward pass for each sample, then one matrix product for all rows. For samples that do not interact."""
 
     name: ClassVar[RouteName] = "loop"
 
-    def _gradients(self, loss: LossDerivatives, at: TrainingPoint) -> tf.Tensor:
-        return loss.sample_gradients(*at, by_rule=False)
+    def _gradients(self, loss: LossDerivatives, at: TrainingPoint, chunk: Chunk) -> tf.Tensor:
+        return loss.sample_gradients(*at.part(*chunk), by_rule=False)
 
 
-class _ByCalls(_EachAlone):
+class _ByCalls(_InChunks):
     """The same with a call for each sample, of a function that the replay of a run compiles anyway."""
 
     name: ClassVar[RouteName] = "calls"
 
-    def _gradients(self, loss: LossDerivatives, at: TrainingPoint) -> tf.Tensor:
-        return tf.stack([loss.gradient(*at.part(k, k + 1)) for k in range(len(at.batch))])
+    def _gradients(self, loss: LossDerivatives, at: TrainingPoint, chunk: Chunk) -> tf.Tensor:
+        return tf.stack([loss.gradient(*at.part(k, k + 1)) for k in range(*chunk)])
+
+
+class _ByShares(_InChunks):
+    """The same with the whole batch, for each sample's share of its loss; exact for coupled samples too."""
+
+    name: ClassVar[RouteName] = "shares"
+
+    def _gradients(self, loss: LossDerivatives, at: TrainingPoint, chunk: Chunk) -> tf.Tensor:
+        shares = np.eye(len(at.batch))[slice(*chunk)]
+        return tf.stack([loss.gradient(*at, own) for own in shares])
 
 
 class _ByJvp:
@@ -171,31 +184,6 @@ class _ByJvp:
         return loss.jvp(*at, directions)
 
 
-class _ByShares:
-    """A backward pass of the whole batch for each sample's share of its loss; exact for coupled samples too."""
-
-    name: ClassVar[RouteName] = "shares"
-
-    def contract(
-        self,
-        loss: LossDerivatives,
-        at: TrainingPoint,
-        rows: tf.Tensor,
-        partition: Partition,
-        chunk_bytes: int = CHUNK_BYTES,
-    ) -> np.ndarray:
-        chunks = self.gradient_chunks(loss, at, chunk_bytes)
-        return np.concatenate([_products(rows, gradients, partition) for _, gradients in chunks], axis=1)
-
-    def gradient_chunks(
-        self, loss: LossDerivatives, at: TrainingPoint, chunk_bytes: int = CHUNK_BYTES
-    ) -> Iterator[tuple[slice, tf.Tensor]]:
-        shares = np.eye(len(at.batch))
-        for start, stop in _chunks(_gradient_bytes(loss.model), at.batch, chunk_bytes):
-            # The replay of a run compiles this function anyway.
-            yield slice(start, stop), tf.stack([loss.gradient(*at, own) for own in shares[start:stop]])
-
-
 class _ByTokenJvp(_ByJvp):
     """The same for the loss of each position."""
 
@@ -224,12 +212,6 @@ def sum_by_part(by_variable: np.ndarray, model: PureModel, partition: Partition)
     return by_variable.astype(np.float64) @ member
 
 
-def _products(rows: tf.Tensor, gradients: tf.Tensor, partition: Partition) -> np.ndarray:
-    """Return the products of rows (F, D) with gradients (K, D) part by part, shape (F, K, P), float64."""
-    products = [_product_by_part(rows, gradients, part) for part in partition]
-    return tf.stack(products, axis=-1).numpy().astype(np.float64)
-
-
 def _product_by_part(rows: tf.Tensor, gradients: tf.Tensor, part: Sequence[tuple[int, int]]) -> tf.Tensor:
     if not part:  # a layer that has state but no weights
         return tf.zeros((rows.shape[0], gradients.shape[0]), rows.dtype)
@@ -248,7 +230,7 @@ def _gradient_bytes(model: PureModel) -> int:
     return model.theta_size * model.dtype.size
 
 
-def _chunks(bytes_per_sample: int, batch: Batch, chunk_bytes: int) -> Iterator[tuple[int, int]]:
+def _chunks(bytes_per_sample: int, batch: Batch, chunk_bytes: int) -> Iterator[Chunk]:
     """Yield chunks of about equal size."""
     most = max(1, chunk_bytes // bytes_per_sample)
     count = -(-len(batch) // most)
