@@ -78,8 +78,9 @@ def test_a_row_that_fails_is_reported_and_ends_with_an_error(tmp_path, monkeypat
 
 
 def test_a_row_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(typer.BadParameter, match="1 to 12"):
-        main(quick=True, row=[13], steps=None, repeats=None, out=tmp_path)
+    last = max(ROWS)
+    with pytest.raises(typer.BadParameter, match=f"1 to {last}"):
+        main(quick=True, row=[last + 1], steps=None, repeats=None, out=tmp_path)
 
 
 @pytest.mark.parametrize(
