@@ -11,6 +11,7 @@ VERSION = re.search(r'VERSION: Final = "(.+)"', (ROOT / "explaind_tf/constants.p
 EXPERIMENTS = ["scikit-learn>=1.5", "matplotlib>=3.9"]
 TENSORBOARD = ["tensorboard>=2.20"]
 S3 = ["s3fs>=2025.2"]
+DISTRIBUTED = ["distributed>=2025.1"]
 TEST = [
     "pytest>=8",
     # Most of a test is tracing, which takes one core.
@@ -34,6 +35,7 @@ TEST = [
     *TENSORBOARD,
     # An object store on the machine of the tests.
     *S3,
+    *DISTRIBUTED,
     "moto[s3]>=5.1",
     "flask>=3",
     "flask-cors>=5",
@@ -91,6 +93,7 @@ setup(
         "experiments": EXPERIMENTS,
         "tensorboard": TENSORBOARD,
         "s3": S3,
+        "distributed": DISTRIBUTED,
     },
     entry_points={"console_scripts": ["explaind-tf = explaind_tf.cli:app"]},
 )

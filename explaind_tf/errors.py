@@ -13,5 +13,9 @@ class UnbalancedLedgerError(ArithmeticError):
     """Raised when the entries of a ledger do not add up to the change of a prediction within the tolerance."""
 
 
+class WorkersError(RuntimeError):
+    """Raised if workers did not compute a part of an answer, for another reason than the question or the run."""
+
+
 class OtherWriterError(RefusedError):
     """Raised if another program writes to the same run or ledger, or wrote to it since it was read."""

@@ -9,12 +9,13 @@ import xarray as xr
 
 from explaind_tf import constants as names
 from explaind_tf import measurements
-from explaind_tf.attribution.engine import answer
+from explaind_tf.attribution.engine import Answerer, ThisProcess
 from explaind_tf.attribution.failing_graphs import failing_graphs
 from explaind_tf.attribution.planner import Plan, make_plan
 from explaind_tf.attribution.predictions import final_values
 from explaind_tf.attribution.ranking import warn_of_ranking
 from explaind_tf.attribution.streaming import attribute_to
+from explaind_tf.errors import RefusedError
 from explaind_tf.kernel.derivatives.derivatives import Derivatives, Precisions
 from explaind_tf.kernel.functions import Block
 from explaind_tf.measurements import Measurement, as_measurement
@@ -37,6 +38,12 @@ class Attributable(WeightPath):
     def _replay(self, precisions: Precisions, tolerance: float) -> PathReplay:
         """Return the path in the form that the kernel needs."""
         raise NotImplementedError
+
+    def _workers(self, client: Any) -> Answerer:
+        """Return who answers with the workers of a client."""
+        raise RefusedError(
+            f"Workers open a run under its path, and {self!r} is in the memory of this process. Leave client= out."
+        )
 
     @cached_property
     def _compiled(self) -> dict[Any, Derivatives]:
@@ -66,6 +73,7 @@ class Attributable(WeightPath):
         axes: Iterable[str] = (),
         *,
         out: str | AnyPath | None = None,
+        client: Any = None,
         progress: bool = True,
         **options: Any,
     ) -> xr.Dataset | xr.DataTree:
@@ -109,6 +117,9 @@ class Attributable(WeightPath):
         out : str, Path or UPath, optional
             Zarr store, or its URL. The ledger is written to it block by block of inputs, instead of being kept in memory.
             Repeat an interrupted call unchanged, and it goes on where it ended. The returned ledger reads from the store.
+        client : dask.distributed.Client, optional
+            Whose workers compute the ledger, by parts of the inputs and of the steps (docs/how-to/workers.md). They open the
+            run under its path or URL. By default this process computes it.
         progress : bool
             Whether to show progress bars (on a terminal only).
 
@@ -132,15 +143,19 @@ class Attributable(WeightPath):
             them together. A residual above the tolerance is no error here, but in ``ledger.explaind.check()``.
         MemoryError
             If the ledger would take more memory than is allowed.
+        WorkersError
+            If the workers of a client could not compute a part.
         """
         chosen = chosen_measurement(measurement)
         asked = make_options("attribute", axes=axes, **options)
+        bars = Progress(progress)
         with failing_graphs(self):
             task = self._task(inputs, chosen, asked)
+            answerer = ThisProcess() if client is None else self._workers(client)
             if out is not None:
-                ledger = attribute_to(out, task, chosen, Progress(progress))
+                ledger = attribute_to(out, task, chosen, answerer, bars)
             else:
-                ledger = answer(task, chosen, choose_routes(task), Progress(progress))
+                ledger = answerer.answer(task, chosen, answerer.choose(task, chosen), bars)
         if task.question.options.conditioning:
             warn_of_ranking(ledger)
         return ledger
@@ -200,9 +215,13 @@ class Attributable(WeightPath):
             return final_values(self._task(inputs, chosen, make_options("attribute")), chosen)
 
     def _task(self, inputs: Any, measurement: Measurement, options: Options) -> Task:
-        question = ask(self, options)
         flat = struct.as_batches(self.manifest.inputs, inputs, "inputs")
         _check_targets(measurement, len(flat[0]))
+        return self.task_of(Block(flat, list(measurement.targets)), measurement, options)
+
+    def task_of(self, everything: Block, measurement: Measurement, options: Options) -> Task:
+        """Return the task of a question about inputs that were checked, flat as the model's graphs take them."""
+        question = ask(self, options)
         precisions = self._precisions(measurement, question.dtype)
         if not precisions.analysed.measurement.may_jump:
             question = question.without(names.JUMPS)
@@ -211,7 +230,7 @@ class Attributable(WeightPath):
             precisions=precisions,
             replay=self._replay(precisions, question.tolerance),
             question=question,
-            everything=Block(flat, list(measurement.targets)),
+            everything=everything,
         )
 
 

@@ -97,15 +97,7 @@ def respond(
         If the answer would take more memory than is allowed.
     """
     question, run = task.question, task.run
-    lengths = {
-        names.INPUT: len(task.everything),
-        names.OUTPUT: task.outputs,
-        names.SAMPLE: len(run.samples.ids),
-        names.GROUP: 0 if question.groups is None else len(question.groups.labels),
-        names.TOKEN: most_tokens(task) if question.keeps_tokens else 0,
-        names.LAYER: len(question.layers),
-        names.STEP: task.steps,
-    }
+    lengths = response_lengths(task)
     total, count = np.zeros(()), 0
     for own, factors in paths:
         total = total + add_up(ResponseSweep(own, by, factors).run(progress), question, lengths)
@@ -114,6 +106,20 @@ def respond(
     final = final_values(task, measurement)
     answer = build_responses(run, question, measurement, total / count, final)
     return answer.assign_attrs(by=by, covers=covers)
+
+
+def response_lengths(task: Task) -> dict[str, int]:
+    """Return the lengths of the axes that a response may have, by name."""
+    question, run = task.question, task.run
+    return {
+        names.INPUT: len(task.everything),
+        names.OUTPUT: task.outputs,
+        names.SAMPLE: len(run.samples.ids),
+        names.GROUP: 0 if question.groups is None else len(question.groups.labels),
+        names.TOKEN: most_tokens(task) if question.keeps_tokens else 0,
+        names.LAYER: len(question.layers),
+        names.STEP: task.steps,
+    }
 
 
 def respond_to(

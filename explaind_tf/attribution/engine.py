@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import xarray as xr
 
@@ -11,31 +12,80 @@ from explaind_tf.ledgers.book import Book
 from explaind_tf.ledgers.ledger import Result, build_ledger
 from explaind_tf.measurements import Measurement
 from explaind_tf.progress import Progress
-from explaind_tf.sweeps.choose import sweeps_of
+from explaind_tf.sweeps.choose import choose_routes, sweeps_of
+from explaind_tf.sweeps.path_sweep import Integrated
 from explaind_tf.sweeps.routes import Routes
 from explaind_tf.sweeps.sweep import Sweep
 from explaind_tf.sweeps.task import Task
 
 
+class Answerer(Protocol):
+    """Who computes an answer: this process, or others for it."""
+
+    def choose(self, task: Task, measurement: Measurement) -> Routes:
+        """Decide how a task is computed."""
+        ...
+
+    def answer(
+        self, task: Task, measurement: Measurement, routes: Routes, progress: Progress
+    ) -> xr.Dataset | xr.DataTree:
+        """Run the sweeps and return the ledger of their entries.
+
+        Raises
+        ------
+        UnbalancedLedgerError
+            If the record does not explain the path.
+        MemoryError
+            If the entries would take more memory than is allowed.
+        """
+        ...
+
+
+class ThisProcess:
+    """Computes answers here."""
+
+    def choose(self, task: Task, measurement: Measurement) -> Routes:
+        """Decide how a task is computed."""
+        return choose_routes(task)
+
+    def answer(
+        self, task: Task, measurement: Measurement, routes: Routes, progress: Progress
+    ) -> xr.Dataset | xr.DataTree:
+        """Run the sweeps and return the ledger of their entries."""
+        return answer(task, measurement, routes, progress)
+
+
 def answer(
     task: Task, measurement: Measurement, routes: Routes, progress: Progress
 ) -> xr.Dataset | xr.DataTree:
-    """Run the sweeps and return the ledger of their entries.
-
-    Raises
-    ------
-    UnbalancedLedgerError
-        If the record does not explain the path.
-    MemoryError
-        If the entries would take more memory than is allowed.
-    """
+    """Run the sweeps and return the ledger of their entries; see :class:`Answerer`."""
     sweeps = sweeps_of(task, routes)
-    book = new_book(task, sweeps)
+    book = new_book(task, first_step=min(sweep.first_step for sweep in sweeps))
     for sweep in sweeps:
         for entry in sweep.run(progress):
             book.add(entry)
+    return close(task, measurement, sweeps, book, sweeps[0].found)
+
+
+def close(
+    task: Task, measurement: Measurement, sweeps: Sequence[Sweep], book: Book, found: Integrated
+) -> xr.Dataset | xr.DataTree:
+    """Return the ledger of a book with the entries of all sweeps.
+
+    Parameters
+    ----------
+    task : Task
+        The task. Its replay knows the steps that the law does not explain.
+    measurement : Measurement
+        What is measured.
+    sweeps : sequence of Sweep
+        The sweeps.
+    book : Book
+        Their entries.
+    found : Integrated
+        What the path sweep found.
+    """
     book.close()
-    found = sweeps[0].found
     diagnosis = diagnose(task, measurement, found, book.total(names.RESIDUAL))
     unexplained = tuple(sorted(task.replay.unexplained))
     result = Result(book, found.movement, found.node_count, method_of(sweeps), unexplained, diagnosis)
@@ -47,8 +97,8 @@ def method_of(sweeps: Sequence[Sweep]) -> str:
     return ", ".join(sweep.name for sweep in sweeps)
 
 
-def new_book(task: Task, sweeps: Sequence[Sweep]) -> Book:
-    """Return an empty book for the entries of some sweeps."""
+def new_book(task: Task, *, first_step: int, stop: int | None = None) -> Book:
+    """Return an empty book for entries of the steps ``first_step … stop − 1``; by default up to the question's last."""
     question, run = task.question, task.run
     parts = task.derivatives.model.theta_size if question.keeps_parameters else len(question.layers)
     lengths = {
@@ -60,13 +110,14 @@ def new_book(task: Task, sweeps: Sequence[Sweep]) -> Book:
         names.LAYER: parts,
         names.PARAMETER: parts,
     }
-    return Book(question, lengths, first_step=min(sweep.first_step for sweep in sweeps))
+    return Book(question, lengths, first_step, stop)
 
 
 def ledger_bytes(task: Task, routes: Routes) -> int:
     """Return the bytes of the entries of a task."""
     one = replace(task, everything=task.everything.take(slice(0, 1)))
-    return len(task.everything) * new_book(one, sweeps_of(one, routes)).byte_count
+    first_step = min(sweep.first_step for sweep in sweeps_of(one, routes))
+    return len(task.everything) * new_book(one, first_step=first_step).byte_count
 
 
 def most_tokens(task: Task) -> int:

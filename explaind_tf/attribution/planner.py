@@ -1,40 +1,46 @@
 """Plans: estimates the time and memory of an answer by running each kind of pass on a few steps of the run."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from explaind_tf.attribution.counterfactual import response_lengths
 from explaind_tf.attribution.engine import ledger_bytes, method_of
+from explaind_tf.ledgers.responses import response_dims
 from explaind_tf.sweeps.choose import sweeps_of
+from explaind_tf.sweeps.response_sweep import By, ResponseSweep
 from explaind_tf.sweeps.routes import Routes
 from explaind_tf.sweeps.sweep import Pass
 from explaind_tf.sweeps.task import Task
 
-__all__ = ["Pass", "Plan", "make_plan"]
+__all__ = ["Pass", "Plan", "make_plan", "make_response_plan"]
 
 # Steps on which a plan tries the passes. The first steps cost most, and the cost falls fast.
 _FIRST_TRIED = (0, 2, 8)
 _LATER_TRIED = (0.2, 0.6)
+# The same of a counterfactual answer, whose steps cost the same but for the size of their batches.
+_TRIED_BACK = (0.0, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What :meth:`Run.attribute` would do with the same arguments. ``print(plan)`` shows it as a table.
+    """What :meth:`Run.attribute` or :meth:`Run.counterfactual` would do. ``print(plan)`` shows it as a table.
 
     Attributes
     ----------
     method : str
         The sweeps and routes, as in the ledger's ``attrs["method"]``.
     steps, inputs, outputs : int
-        Sizes of the question.
+        Sizes of the question. A counterfactual answer goes through all steps of the run.
     nodes : float
-        Quadrature nodes per input and step.
+        Quadrature nodes per input and step, 0 of a counterfactual answer.
     passes : tuple of Pass
         The work of one step.
     ledger_bytes, peak_bytes : int
-        Memory of the ledger, and of all that is held (the ledger included) except TensorFlow itself.
+        Memory of the answer, and of all that is held (the answer included) except TensorFlow itself.
     """
 
     method: str
@@ -64,7 +70,7 @@ class Plan:
             table.add_row(*row)
         table.add_section()
         table.add_row("all", "", _time(self.seconds / self.steps), _time(self.seconds))
-        table.caption = f"memory {_bytes(self.peak_bytes)}, of which the ledger {_bytes(self.ledger_bytes)}"
+        table.caption = f"memory {_bytes(self.peak_bytes)}, of which the answer {_bytes(self.ledger_bytes)}"
         console = Console(width=100)
         with console.capture() as captured:
             console.print(table)
@@ -93,6 +99,32 @@ def make_plan(task: Task, routes: Routes) -> Plan:
         passes=tuple(_averaged(alike, weights) for alike in zip(*by_step, strict=True)),
         ledger_bytes=ledger,
         peak_bytes=ledger + sum(int(sweep.working_bytes) for sweep in sweeps),
+    )
+
+
+def make_response_plan(task: Task, by: By) -> Plan:
+    """Try the passes of a counterfactual answer on a few steps of the run.
+
+    Raises
+    ------
+    RefusedError
+        If such a step cannot be differentiated.
+    """
+    sweep, count = ResponseSweep(task, by), len(task.run.steps)
+    numbers = np.array(sorted({round(at * (count - 1)) for at in _TRIED_BACK}))
+    by_step = [list(sweep.price(int(number))) for number in numbers]
+    lengths = response_lengths(task)
+    answer = 8 * math.prod(lengths[dim] for dim in response_dims(task.question))
+    weights = _shares(numbers, count)
+    return Plan(
+        method=sweep.name,
+        steps=count,
+        inputs=len(task.everything),
+        outputs=task.outputs,
+        nodes=0.0,
+        passes=tuple(_averaged(alike, weights) for alike in zip(*by_step, strict=True)),
+        ledger_bytes=answer,
+        peak_bytes=answer + sweep.working_bytes,
     )
 
 

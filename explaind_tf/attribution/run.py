@@ -12,13 +12,15 @@ from explaind_tf import measurements
 from explaind_tf.attribution.attributable import Attributable, chosen_measurement
 from explaind_tf.attribution.counterfactual import At, at_halves, check_response, respond, respond_to
 from explaind_tf.attribution.curves import training_curves
+from explaind_tf.attribution.engine import Answerer
 from explaind_tf.attribution.failing_graphs import failing_graphs
+from explaind_tf.attribution.planner import Plan, make_response_plan
 from explaind_tf.attribution.retrained_run import RetrainedRun, Weights, retrain
 from explaind_tf.attribution.verdicts import Smoothness, smoothness_of, validate
 from explaind_tf.kernel.derivatives.derivatives import Precisions
 from explaind_tf.levels import PATH, SAMPLE
 from explaind_tf.progress import Progress
-from explaind_tf.questions.options import Dtype, GroupLabels, Options
+from explaind_tf.questions.options import Dtype, GroupLabels, Options, make_options
 from explaind_tf.replay.checkpoint_replay import CheckpointReplay
 from explaind_tf.replay.moment_check import MomentCheck
 from explaind_tf.replay.path_replay import PathReplay
@@ -88,6 +90,11 @@ class Run(RecordedRun, Attributable):
         if self.level == PATH:
             return CheckpointReplay(self, precisions.analysed.model.dtype.as_numpy_dtype)
         return Replay(self, precisions, tolerance, self._checked_updates)
+
+    def _workers(self, client: Any) -> Answerer:
+        from explaind_tf.attribution.workers.on_workers import OnWorkers
+
+        return OnWorkers(client, partial(open_run, self.run_dir, trust_graph=self._trust_graph))
 
     @cached_property
     def _checked_updates(self) -> set[int]:
@@ -215,6 +222,44 @@ class Run(RecordedRun, Attributable):
 
             answer.explaind.answered_by(partial(validate, measured))
         return answer
+
+    def plan_counterfactual(
+        self,
+        inputs: Any,
+        measurement: Any = None,
+        axes: Iterable[str] = (names.SAMPLE,),
+        *,
+        by: By = "weight",
+        **options: Any,
+    ) -> Plan:
+        """Estimate the time and memory that :meth:`counterfactual` would take with the same arguments.
+
+        Three steps of the run are taken back, which takes about as long as they take in the answer. With ``at="halves"``
+        the answer takes this time, and that of two trainings, for each half.
+
+        Parameters
+        ----------
+        inputs : array or nested structure of arrays, shape (inputs, ...)
+            As for :meth:`attribute`.
+        measurement : Measurement or callable, optional
+            As for :meth:`attribute`.
+        axes, by, **options
+            As for :meth:`counterfactual`: ``groups``, ``layers``, ``steps``, ``batch_size``, ``memory_limit``, ``dtype``.
+
+        Returns
+        -------
+        Plan
+            ``print`` it for a table.
+
+        Raises
+        ------
+        RefusedError, ValueError, TypeError
+            As :meth:`counterfactual` does.
+        """
+        asked = make_options("plan_counterfactual", axes=axes, **options)
+        check_response(self, asked, by, "recorded", 1)
+        with failing_graphs(self):
+            return make_response_plan(self._task(inputs, chosen_measurement(measurement), asked), by)
 
     def smoothness(
         self, *, share: float = 0.05, directions: int = 3, seed: int = 0, progress: bool = True

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from explaind_tf.attribution.engine import answer, ledger_bytes
+from explaind_tf.attribution.engine import Answerer, ledger_bytes
 from explaind_tf.ledgers.store import LedgerStore
 from explaind_tf.measurements import Measurement
 from explaind_tf.progress import Progress
 from explaind_tf.questions.options import Options
 from explaind_tf.runs.storage.files import AnyPath
-from explaind_tf.sweeps.choose import choose_routes, sweeps_of
+from explaind_tf.sweeps.choose import sweeps_of
 from explaind_tf.sweeps.routes import Routes
 from explaind_tf.sweeps.task import Task
 
@@ -26,7 +26,7 @@ _LEDGER_SHARE = 0.25
 
 
 def attribute_to(
-    path: str | AnyPath, task: Task, measurement: Measurement, progress: Progress
+    path: str | AnyPath, task: Task, measurement: Measurement, answerer: Answerer, progress: Progress
 ) -> xr.Dataset | xr.DataTree:
     """Answer a task block by block into a store. It goes on where an earlier call with the same task ended.
 
@@ -38,9 +38,9 @@ def attribute_to(
         If there is something else at the path.
     """
     with LedgerStore(path, fingerprint(task, measurement)) as store:
-        routes = choose_routes(task)
+        routes = answerer.choose(task, measurement)
         for part in _parts(task, routes, store.inputs_done):
-            store.append(answer(part, measurement, routes, progress))
+            store.append(answerer.answer(part, measurement, routes, progress))
         store.finish()
     return store.open()
 

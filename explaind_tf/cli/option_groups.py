@@ -61,6 +61,8 @@ _PLACES: Final[dict[str, Place | None]] = {
     "top": Place(settings={"min": 1}),
     "shown": Place(settings={"min": 1}),
     "validate": Place(settings={"min": 0, "metavar": "N"}),
+    "workers": Place(settings={"min": 1, "metavar": "N"}),
+    "scheduler": Place(settings={"metavar": "ADDRESS"}),
     "as_json": Place(flag="--json"),
 }
 

@@ -25,6 +25,26 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tabl
 
 
 @dataclass(frozen=True, kw_only=True)
+class Workers:
+    """The options that say who computes.
+
+    Attributes
+    ----------
+    workers : int, optional
+        Number of processes on this machine; by default this one.
+    scheduler : str, optional
+        Address of a Dask scheduler.
+    """
+
+    workers: int | None = field(
+        default=None, metadata={"help": "Share the work out to N processes on this machine."}
+    )
+    scheduler: str | None = field(
+        default=None, metadata={"help": "Share it out to the workers of the Dask scheduler at this address."}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Validation:
     """The options that say how a counterfactual answer is held against trainings without some samples.
 

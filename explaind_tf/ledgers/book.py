@@ -38,6 +38,21 @@ class Entry(NamedTuple):
     members: np.ndarray | None = None
 
 
+class BookPart(NamedTuple):
+    """The entries of some inputs and steps, added up.
+
+    Attributes
+    ----------
+    first_step : int
+        First step of the step axis.
+    arrays : dict of str to np.ndarray
+        The array of each term that has entries, and of the outputs.
+    """
+
+    first_step: int
+    arrays: dict[str, np.ndarray]
+
+
 class Book:
     """Accumulators of a ledger's entries: one float64 array for each term, over the axes of that term.
 
@@ -49,6 +64,8 @@ class Book:
         Lengths of the axes by name. Those of axes that the question does not keep are ignored.
     first_step : int
         First step of the step axis.
+    stop : int, optional
+        The step after its last. Default: that of the question.
 
     Attributes
     ----------
@@ -63,10 +80,13 @@ class Book:
         If the arrays would take more memory than is allowed.
     """
 
-    def __init__(self, question: Question, lengths: Mapping[str, int], first_step: int) -> None:
+    def __init__(
+        self, question: Question, lengths: Mapping[str, int], first_step: int, stop: int | None = None
+    ) -> None:
         self._question = question
-        self.lengths = {**lengths, names.STEP: question.stop - first_step}
+        self.lengths = {**lengths, names.STEP: (question.stop if stop is None else stop) - first_step}
         self._first_step = first_step
+        self._written: set[str] = set()
         self._of_samples = tuple(SAMPLE_DESCRIPTIONS) if question.options.conditioning else ()
         self._refuse_too_large()
         variables = (*OUTPUT_DESCRIPTIONS, *question.terms, *self._of_samples)
@@ -89,6 +109,7 @@ class Book:
 
     def add(self, entry: Entry) -> None:
         """Add an entry."""
+        self._written.add(entry.term)
         array = self.arrays[entry.term][entry.inputs]
         if entry.term in OUTPUT_DESCRIPTIONS:
             array[...] = entry.values
@@ -102,6 +123,23 @@ class Book:
             array = array[:, :, :, : entry.values.shape[3]]
         # A sample may occur twice in a batch. Fancy-indexed += would count it once.
         np.add.at(np.moveaxis(array, 2, 0), entry.members, np.moveaxis(entry.values, 2, 0))
+
+    def written(self) -> "BookPart":
+        """Return the arrays that have entries."""
+        return BookPart(self._first_step, {name: self.arrays[name] for name in sorted(self._written)})
+
+    def add_part(self, part: "BookPart", inputs: slice) -> None:
+        """Add what another book has of some inputs. Its steps are among those of this one."""
+        self._written.update(part.arrays)
+        for name, values in part.arrays.items():
+            array = self.arrays[name][inputs]
+            if name in OUTPUT_DESCRIPTIONS:
+                array[...] = values
+                continue
+            if self.dims(name)[-1] == names.STEP:
+                start = part.first_step - self._first_step
+                array = array[..., start : start + values.shape[-1]]
+            array += values
 
     def total(self, name: str) -> np.ndarray:
         """Return a term summed over all axes but input and output, shape (inputs, O)."""

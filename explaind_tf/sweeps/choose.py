@@ -41,7 +41,7 @@ _FEW_CALLS, _CALLS_AN_OPERATION = 32, 0.25
 def sweeps_of(task: Task, routes: Routes) -> tuple[PathSweep, *tuple[Sweep, ...]]:
     """Return the sweeps of an answer, in the order in which they run."""
     path = PathSweep(task, routes)
-    return (path,) if routes.samples is None else (path, ReverseSweep(task, routes, path))
+    return (path,) if routes.samples is None else (path, ReverseSweep(task, routes, path.found))
 
 
 def choose_routes(task: Task) -> Routes:

@@ -1,7 +1,7 @@
 """The path sweep of an answer: integrates every step for all inputs, split by cause."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -70,6 +70,32 @@ class Integrated:
         self.worst_step[rows][is_larger] = integral.step.number
         self.worst_residual[rows][is_larger] = residual[is_larger]
         self.worst_jump[rows][is_larger] = integral.jumps[is_larger]
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Integrated]", blocks: Sequence[int]) -> "Integrated":
+        """Return what was found of all inputs, from that of parts of them.
+
+        Parameters
+        ----------
+        parts : sequence of Integrated
+            In the order of the inputs.
+        blocks : sequence of int
+            Number of blocks of each part.
+        """
+        by_input = [entry.name for entry in fields(cls) if entry.type is np.ndarray]
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in by_input}
+        first = np.cumsum([0, *blocks])
+        quadratures = {
+            (step, int(start) + block): quadrature
+            for part, start in zip(parts, first[:-1], strict=True)
+            for (step, block), quadrature in part.quadratures.items()
+        }
+        return cls(**arrays, quadratures=quadratures, largest=parts[0].largest)
+
+    def of_steps(self, first: int, stop: int) -> "Integrated":
+        """Return the same with the quadratures of the steps ``first … stop − 1`` alone."""
+        kept = {at: quadrature for at, quadrature in self.quadratures.items() if first <= at[0] < stop}
+        return replace(self, quadratures=kept)
 
     @property
     def node_count(self) -> int:

@@ -1,7 +1,7 @@
 """The response sweep: from the last step back, how the end of training depends on the weight of each use of a sample."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Literal, get_args
 
@@ -20,7 +20,9 @@ from explaind_tf.progress import Progress
 from explaind_tf.replay.path_replay import ReplayedStep, in_dtype
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.steps import Transition
+from explaind_tf.sweeps.clock import seconds
 from explaind_tf.sweeps.rows import path_rows
+from explaind_tf.sweeps.sweep import Pass
 from explaind_tf.sweeps.task import Piece, Task
 
 # By what measurements are differentiated.
@@ -32,6 +34,9 @@ _LARGEST_DIFFERENCE = 1e-2
 # The same of the step's length. Where a gradient is nothing but rounding, as that of a bias before BatchNorm, Adam's step
 # follows its sign.
 _LARGEST_OF_STEP = 0.1
+# Rows of the size of the model that it holds for each measurement: adjoints of the weights and of both moments, those of the
+# gradient, and what a step needs to compute them.
+_ROWS = 8
 # So many times as much where training computed in bfloat16 or float16, and the analysis does not.
 _IN_LESS_PRECISION = 5
 
@@ -95,6 +100,30 @@ class ResponseSweep:
         with progress.task("Response sweep", count * len(task.batches_of_pieces)) as advance:
             for pieces in task.batches_of_pieces:
                 yield from self._back(pieces, advance)
+
+    @property
+    def working_bytes(self) -> int:
+        """Bytes of the rows of all measurements that are taken together."""
+        at_once = max(sum(len(piece.inputs) for piece in pieces) for pieces in self._task.batches_of_pieces)
+        return _ROWS * at_once * self._task.outputs * self._task.point_bytes
+
+    def price(self, number: int) -> Iterator[Pass]:
+        """Yield the passes of a step with their measured time."""
+        batches = self._task.batches_of_pieces
+        step, walk = self._task.replay.step(number), self._at_the_end(batches[0])
+
+        def step_back() -> None:
+            self._through(replace(walk), step)
+
+        yield Pass(
+            f"{self.name}, per step and batch of measurements",
+            len(batches),
+            len(batches) * seconds(step_back),
+        )
+        if self._task.question.keeps_layers:
+            count = len(self._task.question.partition)
+            spent = seconds(lambda: self._by_layer(walk, step))
+            yield Pass("backward pass of a batch, per layer", count * len(batches), len(batches) * spent)
 
     def _back(self, pieces: list[Piece], advance: Callable[[], None]) -> Iterator[Entry]:
         task = self._task

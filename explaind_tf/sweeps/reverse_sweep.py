@@ -16,10 +16,11 @@ from explaind_tf.progress import Progress
 from explaind_tf.replay.path_replay import ReplayedStep
 from explaind_tf.sweeps.cancelled import cancelled_weights
 from explaind_tf.sweeps.clock import seconds
-from explaind_tf.sweeps.path_sweep import PathSweep, entries_of_parts
+from explaind_tf.sweeps.path_sweep import Integrated, entries_of_parts
 from explaind_tf.sweeps.rounding import UpdateRounding
 from explaind_tf.sweeps.routes import Routes
 from explaind_tf.sweeps.rows import parts_of_rows, path_rows
+from explaind_tf.sweeps.segments import Segment
 from explaind_tf.sweeps.sweep import Pass, TriedStep
 from explaind_tf.sweeps.task import ROWS_HELD, Piece, Task
 
@@ -33,13 +34,16 @@ class ReverseSweep:
         What is to be computed.
     routes : Routes
         How it is computed.
-    path : PathSweep
-        The path sweep, whose quadratures are used again. It must have run to its end.
+    found : Integrated
+        What the path sweep found, whose quadratures are used again. It must have run to its end.
+    segment : Segment, optional
+        The steps whose entries are yielded. Default: all.
     """
 
-    def __init__(self, task: Task, routes: Routes, path: PathSweep) -> None:
+    def __init__(self, task: Task, routes: Routes, found: Integrated, segment: Segment | None = None) -> None:
         assert routes.samples is not None  # without this route no reverse sweep is chosen
-        self._task, self._routes, self._route, self._path = task, routes, routes.samples, path
+        self._task, self._routes, self._route, self._found = task, routes, routes.samples, found
+        self._segment = Segment.whole(task) if segment is None else segment
         self._by_use = task.question.options.step_of == "use"
         self._memory = task.derivatives.model.dtype.as_numpy_dtype(task.recorded.law.memory).item()
 
@@ -71,8 +75,8 @@ class ReverseSweep:
 
     def run(self, progress: Progress) -> Iterator[Entry]:
         """Yield the entries of all steps, from the last one back, for batches of inputs whose rows fit into memory."""
-        batches = self._task.batches_of_pieces
-        with progress.task("Reverse sweep", self._task.question.stop * len(batches)) as advance:
+        batches, steps = self._task.batches_of_pieces, self._segment.begin - self._segment.first
+        with progress.task("Reverse sweep", steps * len(batches)) as advance:
             for pieces in batches:
                 yield from self._back(pieces, advance)
 
@@ -80,17 +84,17 @@ class ReverseSweep:
         kind = RowsByUse if self._by_use else RowsByEffect
         window = kind(self._memory, forgets=self._task.recorded.law.forgets)
         update: UpdateRounding | None = None
-        for number in range(self._task.question.stop - 1, -1, -1):
-            step = self._task.replay.step(number)
+        for number in range(self._segment.begin - 1, self._segment.first - 1, -1):
+            step, is_own = self._task.replay.step(number), number < self._segment.stop
             # The gradient of a batch that was only accumulated is used by the next update.
             if step.transition.updates:
                 if update is not None:
                     yield from self._rounding(update, pieces)
                 update = None  # frees rows as large as those that are made next
-                effects = yield from self._recall(step, pieces, window)
+                effects = yield from self._recall(step, pieces, window, is_own=is_own)
                 if effects is None:
                     return
-                if effects:
+                if effects and is_own:
                     update = UpdateRounding(self._task, step, effects, self._memory)
                 del effects
             if update is not None and not step.transition.is_skipped:
@@ -101,33 +105,33 @@ class ReverseSweep:
             yield from self._rounding(update, pieces)
 
     def _recall(
-        self, step: ReplayedStep, pieces: list[Piece], window: RowsByUse | RowsByEffect
+        self, step: ReplayedStep, pieces: list[Piece], window: RowsByUse | RowsByEffect, *, is_own: bool
     ) -> Generator[Entry, None, dict[int, EffectRows] | None]:
-        """Return the rows of an update's uses. If its step is still whole, split it and yield the entries.
+        """Return the rows of an update's uses. If its step is still whole, split it and yield the entries of an own one.
 
         None means that this update and all before it can no longer have an effect.
         """
         update = self._task.recorded.update(step)
         if step.number < self._task.question.first:
             return window.take(UpdateRows(step.number, None, update))
-        phi = yield from self._rows(step, pieces, update)
+        phi = yield from self._rows(step, pieces, update, splits=is_own and self._routes.splits_late)
         return window.take(UpdateRows(step.number, phi, update))
 
     def _rows(
-        self, step: ReplayedStep, pieces: list[Piece], update: Update
+        self, step: ReplayedStep, pieces: list[Piece], update: Update, *, splits: bool
     ) -> Generator[Entry, None, tf.Tensor]:
-        """Return the rows Φ of all pieces, shape (F, D). If the step is still whole, split it and yield the entries.
+        """Return the rows Φ of all pieces, shape (F, D). If asked to, split the step and yield the entries.
 
         This is a function of its own: the rows of single pieces are freed before what is computed from them takes memory.
         """
         task, route = self._task, self._routes.rows
-        quadratures = self._path.found.quadratures
+        quadratures = self._found.quadratures
         rows = [
             path_rows(task, step.path, piece, quadratures[step.number, piece.block], route=route)
             for piece in pieces
         ]
-        if self._routes.splits_late:
-            split = task.recorded.split(step, update, self._path.found.largest[step.number])
+        if splits:
+            split = task.recorded.split(step, update, self._found.largest[step.number])
             for piece, phi in zip(pieces, rows, strict=True):
                 yield from self._split(split, piece, phi)
         return tf.concat(rows, axis=0)[:, : task.derivatives.model.theta_size]

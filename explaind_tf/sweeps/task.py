@@ -1,5 +1,6 @@
 """A question about some inputs, ready to be computed: all that the sweeps of one answer share."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,6 +62,8 @@ class Task:
         What is asked.
     everything : Block
         All inputs to attribute, and the measurement's targets.
+    cuts : tuple of int
+        Inputs at which a block begins, besides where memory cuts them.
     """
 
     run: WeightPath
@@ -68,6 +71,7 @@ class Task:
     replay: PathReplay
     question: Question
     everything: Block
+    cuts: tuple[int, ...] = ()
 
     @property
     def derivatives(self) -> Derivatives:
@@ -131,7 +135,12 @@ class Task:
         total = len(self.everything)
         fitting = self.block_bytes // max(1, self.run.graphs.forward_bytes_per_input)
         size = self.question.options.batch_size or int(np.clip(fitting, 1, _LARGEST_BLOCK))
-        return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+        parts = itertools.pairwise([0, *self.cuts, total])
+        return [
+            slice(start, min(start + size, stop))
+            for begin, stop in parts
+            for start in range(begin, stop, size)
+        ]
 
     @cached_property
     def blocks(self) -> list[Block]:

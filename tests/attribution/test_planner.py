@@ -53,6 +53,30 @@ def test_a_plan_refuses_what_attribute_refuses(run, problem):
         run.plan(*problem, colour="red")
 
 
+@pytest.mark.parametrize(
+    ("axes", "options", "passes"),
+    [
+        (("sample",), {}, 1),
+        (("sample", "layer"), {}, 2),
+        (("group",), {"groups": np.arange(len(X)) % 3, "steps": range(2, 5)}, 1),
+        ((), {"by": "learning_rate"}, 1),
+    ],
+)
+def test_a_plan_of_a_counterfactual_answer(run, problem, axes, options, passes):
+    plan = run.plan_counterfactual(*problem, axes, **options)
+    answer = run.counterfactual(*problem, axes, progress=False, **options)
+    assert (plan.steps, plan.inputs, plan.outputs, len(plan.passes)) == (len(run.steps), 4, 1, passes)
+    assert plan.ledger_bytes == answer.response.nbytes < plan.peak_bytes
+    assert all(part.seconds > 0 and part.name in str(plan) for part in plan.passes)
+
+
+def test_a_plan_refuses_what_counterfactual_refuses(run, problem):
+    with pytest.raises(ValueError, match="A response is by the weight"):
+        run.plan_counterfactual(*problem, ("step",))
+    with pytest.raises(TypeError, match="colour"):
+        run.plan_counterfactual(*problem, colour="red")
+
+
 @pytest.mark.parametrize("limit", [0, -5])
 def test_memory_limit_must_be_positive(run, problem, limit):
     with pytest.raises(ValueError, match="memory_limit must be a positive number"):

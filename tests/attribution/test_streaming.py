@@ -8,7 +8,7 @@ import xarray as xr
 
 import explaind_tf as xtf
 from explaind_tf import constants as names
-from explaind_tf.attribution import streaming
+from explaind_tf.attribution import engine, streaming
 from tests.helpers import X
 
 pytestmark = pytest.mark.slow
@@ -55,7 +55,7 @@ def test_a_ledger_in_a_store_is_that_in_memory(run, problem, tmp_path, axes):
 
 
 def test_an_interrupted_call_goes_on_where_it_ended(run, problem, tmp_path, monkeypatch):
-    out, answered, right = tmp_path / "ledger.zarr", [], streaming.answer
+    out, answered, right = tmp_path / "ledger.zarr", [], engine.answer
 
     def answer(part, *arguments):
         if len(answered) == 1:
@@ -64,14 +64,14 @@ def test_an_interrupted_call_goes_on_where_it_ended(run, problem, tmp_path, monk
         return right(part, *arguments)
 
     little = 40 * run.step_store.layout.size  # one row at a time, to make the blocks small
-    monkeypatch.setattr(streaming, "answer", answer)
+    monkeypatch.setattr(engine, "answer", answer)
     with pytest.raises(KeyboardInterrupt):
         ask(run, problem, out, memory_limit=little)
     done = answered[0]
     assert 0 < done < 5
     rest = []
     monkeypatch.setattr(
-        streaming, "answer", lambda part, *a: rest.append(len(part.everything)) or right(part, *a)
+        engine, "answer", lambda part, *a: rest.append(len(part.everything)) or right(part, *a)
     )
     ledger = ask(run, problem, out, memory_limit=little)
     assert sum(rest) == 5 - done

@@ -31,6 +31,11 @@ def test_what_needs_samples_is_refused_with_the_way_to_get_it(run, axes):
         _ = run.samples
 
 
+def test_workers_cannot_open_what_is_in_memory_alone(run):
+    with pytest.raises(xtf.RefusedError, match="in the memory of this process"):
+        run.attribute(X, client=object())
+
+
 def _cut(path):
     path.write_bytes(path.read_bytes()[:200])
 

@@ -9,7 +9,7 @@ from explaind_tf.cli.exits import say
 from explaind_tf.cli.measured import Measured
 from explaind_tf.cli.opening import open_to_ask
 from explaind_tf.cli.printing import Printed, print_facts
-from explaind_tf.cli.shared_arguments import Rows, RunDir, Source
+from explaind_tf.cli.shared_arguments import Rows, RunDir, Source, Workers
 from explaind_tf.questions.options import Options
 
 
@@ -29,12 +29,14 @@ def attribute(
             "interrupted.",
         ),
     ] = None,
+    computed: Workers,
     printed: Printed,
 ) -> None:
     """Account for the change of predictions by training: print the ledger's balance and its strongest entries."""
     from explaind_tf.cli.inputs import check_source, read_inputs
 
     check_source(inputs)
+    from explaind_tf.attribution.workers.cluster import client_of
     from explaind_tf.cli import answer_facts, tables
     from explaind_tf.cli.choosing import choose_measurement
 
@@ -46,7 +48,8 @@ def attribute(
         planned = opened.plan(read.x, measurement, **asked)
         print_facts(answer_facts.plan_facts(planned), printed.as_json, lambda: [str(planned)])
         return
-    ledger = opened.attribute(read.x, measurement, out=out, **asked)
+    with client_of(computed.workers, computed.scheduler) as client:
+        ledger = opened.attribute(read.x, measurement, out=out, client=client, **asked)
     found, error = answer_facts.ledger_facts(ledger, first_row=read.first_row, top=printed.top)
     found["out"] = out
     print_facts(found, printed.as_json, lambda: tables.ledger_tables(found, top=printed.top))

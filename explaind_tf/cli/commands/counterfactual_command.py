@@ -44,6 +44,7 @@ def counterfactual(
     measured: Measured,
     options: Annotated[Options, Only("memory_limit", "dtype")],
     worth: _Worth,
+    plan: Annotated[bool, typer.Option("--plan", help="Only print the expected time and memory.")] = False,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE.zarr", help="Write the answer to this path, which must not exist."),
@@ -67,9 +68,12 @@ def counterfactual(
     opened = open_to_ask(run)
     read = read_inputs(inputs, opened.manifest.inputs, rows or slice(None))
     measurement = choose_measurement(opened, read, measured)
-    answer = opened.counterfactual(
-        read.x, measurement, memory_limit=options.memory_limit, dtype=options.dtype
-    )
+    asked: dict[str, Any] = {"memory_limit": options.memory_limit, "dtype": options.dtype}
+    if plan:
+        planned = opened.plan_counterfactual(read.x, measurement, **asked)
+        print_facts(answer_facts.plan_facts(planned), printed.as_json, lambda: [str(planned)])
+        return
+    answer = opened.counterfactual(read.x, measurement, **asked)
     found = answer_facts.response_facts(answer, first_row=read.first_row, top=printed.top)
     known, refused = _measure(worth, opened, answer)
     found |= known | {"out": out}

@@ -139,6 +139,20 @@ class TestAttribute:
         assert "memory" in call(*arguments).stdout
         assert not (tmp_path / "z").exists()
 
+    def test_workers_answer_the_same(self, call: Call, logits_run: Path, npz: Path):
+        arguments = ("attribute", logits_run, "--inputs", npz, "--axes", "layer", "--json")
+        alone, shared = (json.loads(call(*arguments, *more).stdout) for more in ((), ("--workers", 1)))
+        assert shared["balances"]
+        for own, other in zip(shared["entries"], alone["entries"], strict=True):
+            assert own["terms"] == pytest.approx(other["terms"], abs=1e-5)
+
+    def test_workers_of_two_kinds_are_refused(self, call: Call, logits_run: Path, npz: Path):
+        result = call(
+            "attribute", logits_run, "--inputs", npz, "--workers", 2, "--scheduler", "tcp://127.0.0.1:1"
+        )
+        assert result.exit_code == 1
+        assert "got both" in error_of(result)
+
     def test_unbalanced(self, call: Call, logits_run: Path, npz: Path):
         arguments = ("attribute", logits_run, "--inputs", npz, "--tolerance", "1e-12")
         result = call(*arguments)

@@ -56,6 +56,13 @@ class TestCounterfactual:
         assert result.exit_code == 1
         assert "exists" in error_of(result)
 
+    def test_plan(self, call: Call, logits_run: Path, npz: Path, tmp_path: Path):
+        out = tmp_path / "answer.zarr"
+        found = json.loads(call(*asked(logits_run, npz, "--plan", "--out", out, "--json")).stdout)
+        assert (found["steps"], found["inputs"], found["outputs"]) == (6, 2, 1)
+        assert found["seconds"] > 0
+        assert not out.exists()
+
     def test_tables_end_with_the_way_to_a_verdict(self, call: Call, logits_run: Path, npz: Path):
         result = call(*asked(logits_run, npz))
         assert (result.exit_code, result.stderr) == (0, "")
