@@ -234,8 +234,13 @@ class Replay(PathReplay):
     @property
     def splits_each_alone(self) -> bool:
         """Whether steps can be split into causes in any order, and each of them is an update."""
+        return self.updates_each_step and not self.needs_history()
+
+    @property
+    def updates_each_step(self) -> bool:
+        """Whether no step accumulates its gradient for a later one, and none may be skipped."""
         may_skip = self.run.step_store.layout.loss_scale_place is not None
-        return not (self.needs_history() or may_skip) and self._settings.accumulates == 1
+        return not may_skip and self._settings.accumulates == 1
 
     def needs_history(self, grouping: Grouping | None = None) -> bool:
         """Whether splitting a step into causes needs all steps before it.

@@ -74,8 +74,14 @@ class _Updates:
     """Which steps of a run update its weights. A batch that waits belongs to the update after it, with no cut between."""
 
     def __init__(self, task: Task) -> None:
-        store = task.recorded.run.step_store
-        self._is_update = [store.recorded(number).updates for number in range(task.question.stop)]
+        recorded, stop = task.recorded, task.question.stop
+        store = recorded.run.step_store
+        # To ask each record takes as long as to read it.
+        self._is_update = (
+            [True] * stop
+            if recorded.updates_each_step
+            else [store.recorded(number).updates for number in range(stop)]
+        )
 
     def after(self, number: int) -> int:
         """Return the first place from ``number`` on with an update right before it."""

@@ -227,28 +227,30 @@ def test_workers_that_are_gone_are_told(adamw, problem, in_threads, monkeypatch)
         stopper.join()
 
 
-def test_a_killed_worker_changes_nothing(adamw, problem):
+@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.nightly)])
+def test_killed_workers_change_nothing(adamw, problem, kills):
     """In processes of their own, workers are killed while they compute."""
     whole = adamw.attribute(*problem, ("sample",), progress=False)
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
-        killed = []
+        rng = np.random.default_rng(kills)
 
         def kill():
-            """Wait until a worker sweeps, and kill it."""
-            while not killed:
+            """Wait until a worker sweeps, and a moment more, and kill it."""
+            while True:
                 for address, tasks in client.processing().items():
                     if any("sweep" in name for name in tasks):
                         pid = client.run(os.getpid, workers=[address])[address]
+                        time.sleep(rng.uniform(0, 0.5))
                         os.kill(pid, signal.SIGKILL)
-                        killed.append(pid)
                         return
 
-        killer = threading.Thread(target=kill)
-        killer.start()
-        ledger = adamw.attribute(*problem, ("sample",), progress=False, client=client)
-        killer.join()
-    assert killed
-    assert_alike(ledger, whole)
+        for _ in range(kills):
+            killer = threading.Thread(target=kill)
+            killer.start()
+            ledger = adamw.attribute(*problem, ("sample",), progress=False, client=client)
+            killer.join()
+            client.wait_for_workers(2)
+            assert_alike(ledger, whole)

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -111,8 +111,7 @@ class OnWorkers:
 
     def _shared(self, task: Task) -> Task:
         """Return a task with options that mean the same in every process."""
-        workers = self._workers()
-        limit = min(worker["memory_limit"] or total_memory() / len(workers) for worker in workers)
+        limit = min(limit or total_memory() / self._count for limit in self._memory_limits)
         question = task.question
         options = replace(
             question.options,
@@ -132,21 +131,24 @@ class OnWorkers:
 
     @property
     def _count(self) -> int:
-        return len(self._workers())
+        return len(self._memory_limits)
 
-    def _workers(self) -> list[dict[str, Any]]:
-        """Return what is known of the workers.
+    @cached_property
+    def _memory_limits(self) -> list[int]:
+        """The bytes that each worker may take, 0 for no limit.
+
+        They are asked once: an answer is cut in the same way to its end, also if workers leave or come.
 
         Raises
         ------
         WorkersError
-            If there are none.
+            If there are no workers.
         """
         with _told(self._client, "look for workers"):
-            found = list(self._client.scheduler_info(-1)["workers"].values())
+            found = self._client.scheduler_info(-1)["workers"].values()
         if not found:
             raise WorkersError(f"{self._client!r} has no workers. Start some, then ask again.")
-        return found
+        return [worker["memory_limit"] for worker in found]
 
     def _results(
         self, what: str, jobs: list[Job], assignment: Assignment, advance: Callable[[], None] = lambda: None
