@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from wrapt import register_post_import_hook
 
 from explaind_tf.constants import VERSION as __version__
-from explaind_tf.errors import RefusedError, RunFormatError, UnbalancedLedgerError
+from explaind_tf.errors import RefusedError, RunFormatError, UnbalancedLedgerError, WorkersError
 
 if TYPE_CHECKING:
     from explaind_tf import measurements
@@ -48,6 +48,7 @@ __all__ = [
     "Run",
     "RunFormatError",
     "UnbalancedLedgerError",
+    "WorkersError",
     "__version__",
     "measurements",
     "open_checkpoints",

@@ -217,9 +217,9 @@ class Attributable(WeightPath):
     def _task(self, inputs: Any, measurement: Measurement, options: Options) -> Task:
         flat = struct.as_batches(self.manifest.inputs, inputs, "inputs")
         _check_targets(measurement, len(flat[0]))
-        return self.task_of(Block(flat, list(measurement.targets)), measurement, options)
+        return self._task_of(Block(flat, list(measurement.targets)), measurement, options)
 
-    def task_of(self, everything: Block, measurement: Measurement, options: Options) -> Task:
+    def _task_of(self, everything: Block, measurement: Measurement, options: Options) -> Task:
         """Return the task of a question about inputs that were checked, flat as the model's graphs take them."""
         question = ask(self, options)
         precisions = self._precisions(measurement, question.dtype)

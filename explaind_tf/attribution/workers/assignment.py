@@ -19,7 +19,7 @@ class _Asked(Protocol):
 
     run_id: str
 
-    def task_of(self, everything: Block, measurement: Measurement, options: Options) -> Task:
+    def _task_of(self, everything: Block, measurement: Measurement, options: Options) -> Task:
         """Return the task of a question."""
         ...
 
@@ -74,7 +74,7 @@ class Assignment:
         """
         everything = self.everything.take(part.inputs)
         measurement = replace(self.measurement, targets=tuple(everything.targets))
-        return replace(self._run().task_of(everything, measurement, self.options), cuts=part.cuts)
+        return replace(self._run()._task_of(everything, measurement, self.options), cuts=part.cuts)
 
     def _run(self) -> _Asked:
         key = (repr(self.opener), self.run_id)
