@@ -77,6 +77,34 @@ class Quantised(keras.layers.Layer):
         return x @ (kernel + tf.stop_gradient(tf.round(kernel * 8) / 8 - kernel))
 
 
+class QuantisedWeights(keras.layers.Layer):
+    """A matrix product with weights that are quantised in their own range."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 4), name="kernel")
+
+    def call(self, x):
+        return x @ tf.quantization.quantize_and_dequantize_v2(
+            tf.convert_to_tensor(self.kernel), -1.0, 1.0, num_bits=4, range_given=False
+        )
+
+
+class LearntRange(keras.layers.Layer):
+    """Quantisation between bounds that are trained, one pair for each channel."""
+
+    def build(self, shape):
+        self.low = self.add_weight(
+            shape=shape[-1:], initializer=keras.initializers.Constant(-0.4), name="low"
+        )
+        self.high = self.add_weight(
+            shape=shape[-1:], initializer=keras.initializers.Constant(0.4), name="high"
+        )
+
+    def call(self, x):
+        quantised = tf.quantization.fake_quant_with_min_max_vars_per_channel
+        return quantised(x, tf.convert_to_tensor(self.low), tf.convert_to_tensor(self.high), num_bits=4)
+
+
 class Recomputed(keras.layers.Layer):
     """A dense layer whose activations are computed again in the backward pass."""
 
@@ -100,6 +128,9 @@ CASES = {
     "the largest, straight through": lambda: [Call(one_hot_of_the_largest)],
     "codebook": lambda: [Codebook()],
     "rounded weights": lambda: [Quantised()],
+    "quantised": lambda: [Call(lambda x: tf.quantization.fake_quant_with_min_max_args(x, -2, 2, num_bits=5))],
+    "quantised weights": lambda: [QuantisedWeights()],
+    "quantised in a learnt range": lambda: [LearntRange()],
     "recomputed": lambda: [Recomputed()],
 }
 

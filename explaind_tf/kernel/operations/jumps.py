@@ -22,8 +22,16 @@ _ROUNDING = (
     "TruncateMod",
 )
 _COMPARISONS = ("Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual", "ApproximateEqual")
+_QUANTISING = (
+    "FakeQuantWithMinMaxArgs",
+    "FakeQuantWithMinMaxVars",
+    "FakeQuantWithMinMaxVarsPerChannel",
+    "QuantizeAndDequantizeV2",
+    "QuantizeAndDequantizeV3",
+    "QuantizeAndDequantizeV4",
+)
 _CHOICES = ("ArgMax", "ArgMin", "TopK", "TopKV2", "InTopK", "InTopKV2", "Bucketize", "NonMaxSuppressionV4")
-_JUMPING = frozenset((*_ROUNDING, *_COMPARISONS, *_CHOICES))
+_JUMPING = frozenset((*_ROUNDING, *_QUANTISING, *_COMPARISONS, *_CHOICES))
 _FLOATING = frozenset(t.as_datatype_enum for t in (tf.float16, tf.bfloat16, tf.float32, tf.float64))
 # Operations that tell something of a tensor that its values do not change.
 _OF_SHAPE = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike")

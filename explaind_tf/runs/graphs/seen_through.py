@@ -1,8 +1,9 @@
 """The function that a graph computes, without what it tells automatic differentiation to do instead.
 
 A ledger's identity is about the function itself: how far its value moved along the path. There, ``stop_gradient`` is the
-identity, and a custom gradient is that of the operations under it. Loops of which TensorFlow gets the gradient wrong have
-the right one. Only the gradients of losses obey all that, since training did (docs/theory.md, "Two derivatives").
+identity, and a custom gradient is that of the operations under it. What is quantised moves in jumps, and with its range.
+Loops of which TensorFlow gets the gradient wrong have the right one. Only the gradients of losses obey all that, since
+training did (docs/theory.md, "Two derivatives").
 """
 
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ import tensorflow as tf
 from explaind_tf.runs.graphs.counted_loops import with_counted_loops
 from explaind_tf.runs.graphs.custom_gradients import REGISTERED, without_registered
 from explaind_tf.runs.graphs.empty_sums import with_derivative_of_empty_sums
+from explaind_tf.runs.graphs.quantised import QUANTISED
 
 # Operations that are the identity, and stop derivatives.
 _STOPS = ("StopGradient", "PreventGradient")
@@ -45,3 +47,5 @@ def see_through(operations: Iterable[tf.Operation]) -> None:
     for operation in operations:
         if operation.type in _STOPS or REGISTERED in operation.node_def.attr:
             operation._gradient_function = lambda _, *upstream: list(upstream)
+        elif operation.type in QUANTISED:
+            operation._gradient_function = QUANTISED[operation.type]
