@@ -20,6 +20,7 @@ from explaind_tf.errors import WorkersError
 from explaind_tf.measurements import log_prob
 from explaind_tf.sweeps import choose, segments
 from tests.helpers import X, batches, dense_model, double_precision, fit
+from tests.nightly import sweep
 
 pytestmark = [
     pytest.mark.slow,
@@ -84,37 +85,38 @@ def assert_alike(ledger, whole):
             assert float(difference.max()) < ALIKE, name
 
 
-QUESTIONS = [
-    {"axes": ()},
-    {"axes": ("layer", "step")},
-    {"axes": ("sample",)},
-    {"axes": ("sample", "layer", "step")},
-    {"axes": ("sample", "step"), "step_of": "effect", "steps": range(7, 15)},
-    {"axes": ("sample",), "steps": range(5, 9)},
-    {"axes": ("group", "step"), "groups": np.arange(len(X)) % 2},
-    {"axes": ("group",), "groups": np.arange(len(X))},
-    {"axes": ("parameter",), "steps": range(4)},
-]
+QUESTIONS = {
+    "none": {"axes": ()},
+    "layer and step": {"axes": ("layer", "step")},
+    "sample": {"axes": ("sample",)},
+    "sample, layer and step": {"axes": ("sample", "layer", "step")},
+    "effect": {"axes": ("sample", "step"), "step_of": "effect", "steps": range(7, 15)},
+    "sample, some steps": {"axes": ("sample",), "steps": range(5, 9)},
+    "group and step": {"axes": ("group", "step"), "groups": np.arange(len(X)) % 2},
+    "group": {"axes": ("group",), "groups": np.arange(len(X))},
+    "parameter": {"axes": ("parameter",), "steps": range(4)},
+}
+CORE_QUESTIONS = ("sample, layer and step", "effect", "group and step", "parameter")
 
 
-@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: "-".join(question["axes"]) or "none")
-def test_workers_answer_as_one_process_does(adamw, problem, in_threads, question):
+@pytest.mark.parametrize("name", sweep(QUESTIONS, core=CORE_QUESTIONS))
+def test_workers_answer_as_one_process_does(adamw, problem, in_threads, name):
+    question = QUESTIONS[name]
     whole = adamw.attribute(*problem, progress=False, **question)
     assert_alike(adamw.attribute(*problem, progress=False, client=in_threads, **question), whole)
 
 
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        lambda: xtf.PathSGD(0.1, momentum=0.5),
-        lambda: xtf.PathSGD(0.1),
-        lambda: xtf.PathAdam(0.01, gradient_accumulation_steps=3),
-        lambda: xtf.PathLion(0.01),
-    ],
-    ids=["momentum", "none", "accumulated", "lion"],
-)
-def test_segments_know_what_momentum_keeps(tmp_path, problem, in_threads, optimizer):
-    run = recorded(tmp_path / "run", optimizer())
+OPTIMIZERS = {
+    "momentum": lambda: xtf.PathSGD(0.1, momentum=0.5),
+    "no momentum": lambda: xtf.PathSGD(0.1),
+    "accumulated": lambda: xtf.PathAdam(0.01, gradient_accumulation_steps=3),
+    "no forgetting": lambda: xtf.PathLion(0.01),
+}
+
+
+@pytest.mark.parametrize("name", sweep(OPTIMIZERS, core=("accumulated",)))
+def test_segments_know_what_momentum_keeps(tmp_path, problem, in_threads, name):
+    run = recorded(tmp_path / "run", OPTIMIZERS[name]())
     whole = run.attribute(*problem, ("sample", "step"), progress=False)
     assert_alike(run.attribute(*problem, ("sample", "step"), progress=False, client=in_threads), whole)
 
@@ -154,8 +156,9 @@ def test_more_workers_than_inputs_or_steps(adamw, problem, in_threads):
     assert_alike(adamw.attribute(inputs[:1], log_prob([0]), client=in_threads, **asked), whole)
 
 
-def test_a_store_is_written_and_gone_on_with(adamw, problem, in_threads, tmp_path, monkeypatch):
-    asked = {"axes": ("sample", "layer"), "progress": False, "client": in_threads}
+def test_a_store_is_written_and_gone_on_with(adamw, in_threads, tmp_path, monkeypatch):
+    problem = X[:3], log_prob([0, 1, 1])
+    asked = {"axes": ("sample",), "steps": range(6), "progress": False, "client": in_threads}
     asked["memory_limit"] = 40 * adamw.step_store.layout.size  # one row at a time, to make the blocks small
     right = adamw.attribute(*problem, out=tmp_path / "whole.zarr", **asked).load()
     answered, answer = [], on_workers.OnWorkers.answer
@@ -227,12 +230,14 @@ def test_workers_that_are_gone_are_told(adamw, problem, in_threads, monkeypatch)
         stopper.join()
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.nightly)])
-def test_killed_workers_change_nothing(adamw, problem, kills):
+@pytest.mark.parametrize(
+    ("workers", "kills"), [(1, 1), pytest.param(2, 10, marks=pytest.mark.nightly(daily=False))]
+)
+def test_killed_workers_change_nothing(adamw, problem, workers, kills):
     """In processes of their own, workers are killed while they compute."""
     whole = adamw.attribute(*problem, ("sample",), progress=False)
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         rng = np.random.default_rng(kills)
@@ -252,5 +257,5 @@ def test_killed_workers_change_nothing(adamw, problem, kills):
             killer.start()
             ledger = adamw.attribute(*problem, ("sample",), progress=False, client=client)
             killer.join()
-            client.wait_for_workers(2)
+            client.wait_for_workers(workers)
             assert_alike(ledger, whole)

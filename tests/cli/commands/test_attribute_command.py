@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from dask.distributed import LocalCluster
 from typer.testing import Result
 
 import explaind_tf as xtf
@@ -139,9 +140,22 @@ class TestAttribute:
         assert "memory" in call(*arguments).stdout
         assert not (tmp_path / "z").exists()
 
-    def test_workers_answer_the_same(self, call: Call, logits_run: Path, npz: Path):
+    @pytest.mark.filterwarnings(
+        "ignore:unclosed <socket:ResourceWarning"
+    )  # Dask leaves them to the collector
+    @pytest.mark.parametrize("kind", ["scheduler", pytest.param("workers", marks=pytest.mark.nightly)])
+    def test_workers_answer_the_same(self, call: Call, logits_run: Path, npz: Path, kind: str):
         arguments = ("attribute", logits_run, "--inputs", npz, "--axes", "layer", "--json")
-        alone, shared = (json.loads(call(*arguments, *more).stdout) for more in ((), ("--workers", 1)))
+        alone = json.loads(call(*arguments).stdout)
+        if kind == "workers":
+            shared = json.loads(call(*arguments, "--workers", 1).stdout)
+        else:
+            # In threads of this process, they need not import TensorFlow.
+            with LocalCluster(
+                n_workers=1, processes=False, protocol="tcp://", dashboard_address=":0"
+            ) as cluster:
+                address = cluster.scheduler_address
+                shared = json.loads(call(*arguments, "--scheduler", address).stdout)
         assert shared["balances"]
         for own, other in zip(shared["entries"], alone["entries"], strict=True):
             assert own["terms"] == pytest.approx(other["terms"], abs=1e-5)
