@@ -94,7 +94,7 @@ class Run(RecordedRun, Attributable):
     def _workers(self, client: Any) -> Answerer:
         from explaind_tf.attribution.workers.on_workers import OnWorkers
 
-        return OnWorkers(client, partial(open_run, self.run_dir, trust_graph=self._trust_graph))
+        return OnWorkers(client, partial(open_run, self.run_dir.absolute(), trust_graph=self._trust_graph))
 
     @cached_property
     def _checked_updates(self) -> set[int]:

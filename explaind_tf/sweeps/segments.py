@@ -64,7 +64,7 @@ def segments_of(task: Task, count: int) -> list[Segment]:
 def _remembered(task: Task) -> int | None:
     """Return after how many updates nothing of a gradient is left in the momentum, None if some always is."""
     law = task.recorded.law
-    if not law.forgets:
+    if not law.forgets or law.memory >= 1:
         return None
     eps = float(np.finfo(task.derivatives.model.dtype.as_numpy_dtype).eps)
     return 0 if law.memory <= 0 else math.ceil(math.log(eps) / math.log(law.memory))

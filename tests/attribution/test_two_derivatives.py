@@ -78,14 +78,19 @@ class Quantised(keras.layers.Layer):
 
 
 class QuantisedWeights(keras.layers.Layer):
-    """A matrix product with weights that are quantised in their own range."""
+    """A matrix product with weights that are quantised in their own range, or in that of their channel."""
+
+    def __init__(self, axis=None):
+        super().__init__()
+        self._axis = axis
 
     def build(self, shape):
         self.kernel = self.add_weight(shape=(shape[-1], 4), name="kernel")
 
     def call(self, x):
+        unused = tf.ones([] if self._axis is None else self.kernel.shape[self._axis : self._axis + 1])
         return x @ tf.quantization.quantize_and_dequantize_v2(
-            tf.convert_to_tensor(self.kernel), -1.0, 1.0, num_bits=4, range_given=False
+            tf.convert_to_tensor(self.kernel), -unused, unused, num_bits=4, range_given=False, axis=self._axis
         )
 
 
@@ -130,6 +135,7 @@ CASES = {
     "rounded weights": lambda: [Quantised()],
     "quantised": lambda: [Call(lambda x: tf.quantization.fake_quant_with_min_max_args(x, -2, 2, num_bits=5))],
     "quantised weights": lambda: [QuantisedWeights()],
+    "quantised channels": lambda: [QuantisedWeights(axis=1)],
     "quantised in a learnt range": lambda: [LearntRange()],
     "recomputed": lambda: [Recomputed()],
 }

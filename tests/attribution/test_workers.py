@@ -189,10 +189,34 @@ def test_errors_of_a_worker_are_those_of_one_process(adamw, problem, in_threads,
 def test_another_run_at_the_path_is_refused(adamw, problem, tmp_path):
     other, task = recorded(tmp_path / "other", xtf.PathSGD(0.1)), task_of(adamw, problem)
     sent = Assignment(
-        partial(open_run, other.run_dir), adamw.run_id, task.everything, problem[1], task.question.options
+        partial(open_run, other.run_dir),
+        adamw.run_id,
+        24,
+        10,
+        task.everything,
+        problem[1],
+        task.question.options,
     )
     with pytest.raises(WorkersError, match="found another run"):
         sent.task(Part(slice(None)))
+
+
+def test_a_run_that_grew_is_opened_again(problem, tmp_path):
+    opened = [recorded(tmp_path / "run", xtf.PathSGD(0.1))]
+    asked = task_of(opened[0], problem)
+    opener, rest = partial(opened.__getitem__, -1), (asked.everything, problem[1], asked.question.options)
+    first = Assignment(opener, opened[0].run_id, 24, 10, *rest)
+    assert first.task(Part(slice(None))).run is opened[0]
+    opened.append(open_run(tmp_path / "run"))
+    opened[0].step_store = range(3)  # as it was before it grew
+    assert first.task(Part(slice(None))).run is opened[1]
+    with pytest.raises(WorkersError, match=r"24 steps and 10 samples.* 25 steps of a run with 10"):
+        Assignment(opener, opened[0].run_id, 25, 10, *rest).task(Part(slice(None)))
+
+
+def test_momentum_that_forgets_nothing_reaches_to_the_end(problem, tmp_path):
+    run = recorded(tmp_path / "run", xtf.PathSGD(0.001, momentum=1.0))
+    assert {own.begin for own in segments.segments_of(task_of(run, problem), 3)} == {24}
 
 
 def test_what_is_no_client_is_refused(adamw, problem):

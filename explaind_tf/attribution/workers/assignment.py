@@ -4,10 +4,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
+import numpy as np
+
 from explaind_tf.errors import WorkersError
 from explaind_tf.kernel.functions import Block
 from explaind_tf.measurements import Measurement
 from explaind_tf.questions.options import Options
+from explaind_tf.runs.samples import SampleStore
 from explaind_tf.sweeps.task import Task
 
 # Runs that a worker keeps open, with all that was compiled for them.
@@ -18,6 +21,16 @@ class _Asked(Protocol):
     """A run, as far as an assignment knows it."""
 
     run_id: str
+
+    @property
+    def steps(self) -> np.ndarray:
+        """The numbers of the steps."""
+        ...
+
+    @property
+    def samples(self) -> SampleStore:
+        """The training samples."""
+        ...
 
     def _task_of(self, everything: Block, measurement: Measurement, options: Options) -> Task:
         """Return the task of a question."""
@@ -50,6 +63,8 @@ class Assignment:
         Opens the run.
     run_id : str
         Of the run.
+    steps, samples : int
+        Number of steps that the question needs, and of the run's samples.
     everything : Block
         All inputs, flat, and the measurement's targets.
     measurement : Measurement
@@ -60,6 +75,8 @@ class Assignment:
 
     opener: "partial[_Asked]"
     run_id: str
+    steps: int
+    samples: int
     everything: Block
     measurement: Measurement
     options: Options
@@ -70,7 +87,7 @@ class Assignment:
         Raises
         ------
         WorkersError
-            If another run is found here.
+            If another run is found here, or one that has grown.
         """
         everything = self.everything.take(part.inputs)
         measurement = replace(self.measurement, targets=tuple(everything.targets))
@@ -78,7 +95,7 @@ class Assignment:
 
     def _run(self) -> _Asked:
         key = (repr(self.opener), self.run_id)
-        if key not in _open:
+        if key not in _open or not self._is_as_asked(_open[key]):  # it may have grown since it was opened
             while len(_open) >= _MOST_OPEN:
                 _open.pop(next(iter(_open)))
             run = self.opener()
@@ -88,8 +105,17 @@ class Assignment:
                     f"{self.run_id}. Workers open a run under the path with which it was opened: give one that leads all of "
                     f"them to the same files."
                 )
+            if not self._is_as_asked(run):
+                raise WorkersError(
+                    f"The worker found {len(run.steps)} steps and {len(run.samples)} samples in {run!r}; you asked about "
+                    f"{self.steps} steps of a run with {self.samples} samples. It is being recorded, or its files were "
+                    f"changed: open it again, and ask again."
+                )
             _open[key] = run
         return _open[key]
+
+    def _is_as_asked(self, run: _Asked) -> bool:
+        return len(run.steps) >= self.steps and len(run.samples) == self.samples
 
 
 # A run holds what was compiled for it, so all questions about it share that.

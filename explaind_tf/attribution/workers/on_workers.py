@@ -122,7 +122,10 @@ class OnWorkers:
 
     def _assignment(self, shared: Task, measurement: Measurement) -> Assignment:
         run: Any = shared.run
-        return Assignment(self._opener, run.run_id, shared.everything, measurement, shared.question.options)
+        sizes = shared.question.stop, len(run.samples)
+        return Assignment(
+            self._opener, run.run_id, *sizes, shared.everything, measurement, shared.question.options
+        )
 
     def _parts(self, inputs: int) -> list[Part]:
         """Return the inputs in about equal parts, one for each worker."""

@@ -25,14 +25,16 @@ def _of_given_range(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Ten
 
 
 def _of_own_range(operation: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
-    """Return the gradient by the element that is farthest from zero, from which the range is taken."""
+    """Return the gradient by the element farthest from zero, of all or of its channel, from which the range is taken."""
     nothing: list[tf.Tensor | None] = [None] * len(operation.inputs)
     if operation.get_attr("range_given"):
         return nothing
     x = operation.inputs[0]
-    size = tf.abs(x) if operation.get_attr("signed_input") else x
-    farthest = tf.cast(tf.equal(size, tf.reduce_max(size)), x.dtype)
-    share = tf.reduce_sum(upstream * operation.outputs[0]) / tf.reduce_sum(farthest)
+    channel, size = operation.get_attr("axis"), tf.abs(x) if operation.get_attr("signed_input") else x
+    others = [axis for axis in range(x.shape.rank) if axis != channel]
+    farthest = tf.cast(tf.equal(size, tf.reduce_max(size, others, keepdims=True)), x.dtype)
+    products = tf.reduce_sum(upstream * operation.outputs[0], others, keepdims=True)
+    share = products / tf.reduce_sum(farthest, others, keepdims=True)
     return [tf.math.divide_no_nan(farthest * share, x), *nothing[1:]]
 
 
