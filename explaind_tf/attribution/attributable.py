@@ -161,7 +161,15 @@ class Attributable(WeightPath):
         return ledger
 
     @takes_options
-    def plan(self, inputs: Any, measurement: Any = None, axes: Iterable[str] = (), **options: Any) -> Plan:
+    def plan(
+        self,
+        inputs: Any,
+        measurement: Any = None,
+        axes: Iterable[str] = (),
+        *,
+        workers: int | None = None,
+        **options: Any,
+    ) -> Plan:
         """Estimate the time and memory that :meth:`attribute` would take with the same arguments, and name its routes.
 
         The passes are tried on a few steps of the run. This takes about as long as attributing these steps.
@@ -172,6 +180,9 @@ class Attributable(WeightPath):
             As for :meth:`attribute`.
         measurement : Measurement or callable, optional
             As for :meth:`attribute`.
+        workers : int, optional
+            Also say what so many workers of a ``client`` would take, by a model (docs/costs.md): ``plan.shared``, with the
+            number of workers beyond which more of them help little.
         **options
             See :class:`explaind_tf.questions.options.Options`.
 
@@ -188,7 +199,7 @@ class Attributable(WeightPath):
         asked = make_options("plan", axes=axes, **options)
         with failing_graphs(self):
             task = self._task(inputs, chosen_measurement(measurement), asked)
-            return make_plan(task, choose_routes(task))
+            return make_plan(task, choose_routes(task), workers)
 
     def measure(self, inputs: Any, measurement: Any = None) -> xr.DataArray:
         """Return what the trained model predicts: a measurement of it, with the final weights and state.

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -30,6 +30,58 @@ from explaind_tf.sweeps.task import Task
 # Where to differentiate.
 At = Literal["recorded", "halves"]
 AT: Final = get_args(At)
+
+
+@dataclass(frozen=True)
+class Differentiated:
+    """By what to differentiate, and where; see ``Run.counterfactual``."""
+
+    by: By
+    at: At
+    repeats: int
+    seed: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What an answer depends on."""
+        halves = {"repeats": self.repeats, "seed": self.seed} if self.at == "halves" else {}
+        return {"by": self.by, "at": self.at} | halves
+
+
+def responses(
+    task: Task,
+    measurement: Measurement,
+    how: Differentiated,
+    retrainer: Callable[[], Retrainer],
+    progress: Progress,
+) -> xr.Dataset:
+    """Return the responses of a task.
+
+    Parameters
+    ----------
+    task : Task
+        What is asked of the run.
+    measurement : Measurement
+        What is measured.
+    how : Differentiated
+        By what to differentiate, and where.
+    retrainer : callable
+        Returns what trains again, for the trainings on halves.
+    progress : Progress
+        Shows bars.
+
+    Raises
+    ------
+    RefusedError
+        If a step of the run cannot be differentiated.
+    MemoryError
+        If the answer would take more memory than is allowed.
+    """
+    if how.at == "recorded":
+        paths: Iterable[tuple[Task, np.ndarray | None]] = [(task, None)]
+    else:
+        paths = at_halves(task, retrainer(), how.repeats, how.seed, progress)
+    return respond(task, measurement, how.by, paths, progress).assign_attrs(at=how.at)
 
 
 def check_response(run: RecordedRun, options: Options, by: By, at: At, repeats: int) -> None:
@@ -125,7 +177,7 @@ def response_lengths(task: Task) -> dict[str, int]:
 def respond_to(
     out: str | AnyPath,
     task: Task,
-    asked: dict[str, Any],
+    how: Differentiated,
     answer: Callable[[Task], xr.Dataset],
     measurement: Measurement,
 ) -> xr.Dataset:
@@ -137,8 +189,8 @@ def respond_to(
         Of the store.
     task : Task
         What is asked.
-    asked : dict
-        What else the answer depends on.
+    how : Differentiated
+        By what to differentiate, and where.
     answer : callable
         Returns the responses of a part of the task.
     measurement : Measurement
@@ -151,7 +203,7 @@ def respond_to(
     ValueError
         If there is something else at the path.
     """
-    with LedgerStore(out, fingerprint(task, measurement, **asked)) as store:
+    with LedgerStore(out, fingerprint(task, measurement, counterfactual=how.identity)) as store:
         size = sum(len(piece.inputs) for piece in task.batches_of_pieces[0])
         for start in range(store.inputs_done, len(task.everything), size):
             store.append(answer(replace(task, everything=task.everything.take(slice(start, start + size)))))

@@ -1,5 +1,6 @@
 """Plans: estimates the time and memory of an answer by running each kind of pass on a few steps of the run."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -9,8 +10,10 @@ from rich.table import Table
 
 from explaind_tf.attribution.counterfactual import response_lengths
 from explaind_tf.attribution.engine import ledger_bytes, method_of
+from explaind_tf.attribution.shared_work import Shared, Work, share_out
 from explaind_tf.ledgers.responses import response_dims
 from explaind_tf.sweeps.choose import sweeps_of
+from explaind_tf.sweeps.clock import seconds
 from explaind_tf.sweeps.response_sweep import By, ResponseSweep
 from explaind_tf.sweeps.routes import Routes
 from explaind_tf.sweeps.sweep import Pass
@@ -41,6 +44,8 @@ class Plan:
         The work of one step.
     ledger_bytes, peak_bytes : int
         Memory of the answer, and of all that is held (the answer included) except TensorFlow itself.
+    shared : Shared or None
+        What several workers would take, if they were asked about.
     """
 
     method: str
@@ -51,6 +56,7 @@ class Plan:
     passes: tuple[Pass, ...]
     ledger_bytes: int
     peak_bytes: int
+    shared: Shared | None = None
 
     @property
     def seconds(self) -> float:
@@ -71,14 +77,26 @@ class Plan:
         table.add_section()
         table.add_row("all", "", _time(self.seconds / self.steps), _time(self.seconds))
         table.caption = f"memory {_bytes(self.peak_bytes)}, of which the answer {_bytes(self.ledger_bytes)}"
+        if self.shared is not None:
+            own = self.shared
+            table.caption += (
+                f"\n{own.workers} workers, each as fast as this process: {_time(own.seconds)}, memory of one "
+                f"{_bytes(own.peak_bytes)}, moved {_bytes(own.moved_bytes)}; more than {own.enough} help little"
+            )
         console = Console(width=100)
         with console.capture() as captured:
             console.print(table)
         return captured.get()
 
 
-def make_plan(task: Task, routes: Routes) -> Plan:
-    """Try the passes of an answer on a few of its steps."""
+def make_plan(task: Task, routes: Routes, workers: int | None = None) -> Plan:
+    """Try the passes of an answer on a few of its steps; with a number of workers, say what they would take.
+
+    Raises
+    ------
+    ValueError
+        If the number of workers is not positive.
+    """
     sweeps = sweeps_of(task, routes)
     path = sweeps[0]
     positions = {0, *(at for at in _FIRST_TRIED if at < task.steps)}
@@ -88,17 +106,34 @@ def make_plan(task: Task, routes: Routes) -> Plan:
     numbers = np.array(sorted(positions))
     tried = [path.tried(task.question.first + int(number)) for number in numbers]
     weights = _shares(numbers, task.steps)
-    by_step = [[one for sweep in sweeps for one in sweep.price(step)] for step in tried]
+    by_sweep = [_averages([list(sweep.price(step)) for step in tried], weights) for sweep in sweeps]
     ledger = ledger_bytes(task, routes)
+    working = sum(int(sweep.working_bytes) for sweep in sweeps)
+    shared = None
+    if workers is not None:
+        path_passes, *others = ([one.seconds for one in passes] for passes in by_sweep)
+        work = Work(
+            reading=task.steps * _reading(task),
+            path=task.steps * sum(path_passes),
+            back=task.steps * sum(itertools.chain(*others)),
+            inputs=len(task.everything),
+            steps=task.steps,
+            blocks=len(task.blocks),
+            row_bytes=len(task.everything) * task.outputs * task.point_bytes,
+            ledger_bytes=ledger,
+            working_bytes=working,
+        )
+        shared = share_out(work, workers)
     return Plan(
         method=method_of(sweeps),
         steps=task.steps,
         inputs=len(task.everything),
         outputs=task.outputs,
         nodes=float(weights @ [step.nodes for step in tried]),
-        passes=tuple(_averaged(alike, weights) for alike in zip(*by_step, strict=True)),
+        passes=tuple(itertools.chain(*by_sweep)),
         ledger_bytes=ledger,
-        peak_bytes=ledger + sum(int(sweep.working_bytes) for sweep in sweeps),
+        peak_bytes=ledger + working,
+        shared=shared,
     )
 
 
@@ -122,16 +157,28 @@ def make_response_plan(task: Task, by: By) -> Plan:
         inputs=len(task.everything),
         outputs=task.outputs,
         nodes=0.0,
-        passes=tuple(_averaged(alike, weights) for alike in zip(*by_step, strict=True)),
+        passes=_averages(by_step, weights),
         ledger_bytes=answer,
         peak_bytes=answer + sweep.working_bytes,
     )
 
 
-def _averaged(alike: tuple[Pass, ...], weights: np.ndarray) -> Pass:
-    """Return a pass averaged over the tried steps."""
-    count, spent = (float(weights @ [getattr(one, key) for one in alike]) for key in ("count", "seconds"))
-    return Pass(alike[0].name, count, spent)
+def _averages(by_step: list[list[Pass]], weights: np.ndarray) -> tuple[Pass, ...]:
+    """Return the passes, each averaged over the tried steps."""
+    return tuple(
+        Pass(
+            alike[0].name,
+            float(weights @ [one.count for one in alike]),
+            float(weights @ [one.seconds for one in alike]),
+        )
+        for alike in zip(*by_step, strict=True)
+    )
+
+
+def _reading(task: Task) -> float:
+    """Return how long it takes to read a step: that of reading the first two in turn, since the last one read is kept."""
+    both = (task.question.first, min(task.question.first + 1, task.question.stop - 1))
+    return seconds(lambda: [task.replay.step(number) for number in both]) / len(both)
 
 
 def _shares(tried: np.ndarray, steps: int) -> np.ndarray:

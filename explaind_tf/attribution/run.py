@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -10,9 +10,14 @@ import xarray as xr
 from explaind_tf import constants as names
 from explaind_tf import measurements
 from explaind_tf.attribution.attributable import Attributable, chosen_measurement
-from explaind_tf.attribution.counterfactual import At, at_halves, check_response, respond, respond_to
+from explaind_tf.attribution.counterfactual import (
+    At,
+    Differentiated,
+    check_response,
+    respond_to,
+    responses,
+)
 from explaind_tf.attribution.curves import training_curves
-from explaind_tf.attribution.engine import Answerer
 from explaind_tf.attribution.failing_graphs import failing_graphs
 from explaind_tf.attribution.planner import Plan, make_response_plan
 from explaind_tf.attribution.retrained_run import RetrainedRun, Weights, retrain
@@ -31,6 +36,9 @@ from explaind_tf.runs.retraining import Retrainer
 from explaind_tf.runs.storage.files import AnyPath
 from explaind_tf.sweeps.response_sweep import By
 from explaind_tf.sweeps.task import Task
+
+if TYPE_CHECKING:
+    from explaind_tf.attribution.workers.on_workers import OnWorkers
 
 
 def open_run(run_dir: str | AnyPath, *, trust_graph: bool = False) -> "Run":
@@ -91,7 +99,7 @@ class Run(RecordedRun, Attributable):
             return CheckpointReplay(self, precisions.analysed.model.dtype.as_numpy_dtype)
         return Replay(self, precisions, tolerance, self._checked_updates)
 
-    def _workers(self, client: Any) -> Answerer:
+    def _workers(self, client: Any) -> "OnWorkers":
         from explaind_tf.attribution.workers.on_workers import OnWorkers
 
         return OnWorkers(client, partial(open_run, self.run_dir.absolute(), trust_graph=self._trust_graph))
@@ -118,6 +126,7 @@ class Run(RecordedRun, Attributable):
         memory_limit: int | None = None,
         dtype: Dtype | None = None,
         out: str | AnyPath | None = None,
+        client: Any = None,
         progress: bool = True,
     ) -> xr.Dataset:
         """Return how the final predictions would change with other weights of samples: the derivative at the weights 1.
@@ -167,6 +176,9 @@ class Run(RecordedRun, Attributable):
             Precision of the analysis, as for :meth:`attribute`.
         out : str, Path or UPath, optional
             Zarr store to write the answer to, block by block of inputs, as for :meth:`attribute`.
+        client : dask.distributed.Client, optional
+            Whose workers compute the answer, each for some of the inputs, as for :meth:`attribute`. By default this process
+            computes it.
         progress : bool
             Whether to show a progress bar (on a terminal only).
 
@@ -185,6 +197,8 @@ class Run(RecordedRun, Attributable):
             If inputs, axes, groups, layers or steps are not valid for the run.
         MemoryError
             If the answer would take more memory than is allowed.
+        WorkersError
+            If the workers of a client could not compute a part.
         """
         chosen = chosen_measurement(measurement)
         options = Options(
@@ -199,20 +213,16 @@ class Run(RecordedRun, Attributable):
         check_response(self, options, by, at, repeats)
         with failing_graphs(self):
             task = self._task(inputs, chosen, options)
-        bars = Progress(progress)
+        how, bars = Differentiated(by, at, repeats, seed), Progress(progress)
+        workers = None if client is None else self._workers(client)
 
         def answered(part: Task) -> xr.Dataset:
-            paths = (
-                [(part, None)] if at == "recorded" else at_halves(part, self._retrainer, repeats, seed, bars)
-            )
-            return respond(part, chosen, by, paths, bars).assign_attrs(at=at)
+            if workers is not None:
+                return workers.responses(part, chosen, how, bars)
+            return responses(part, chosen, how, lambda: self._retrainer, bars)
 
         with failing_graphs(self):
-            if out is None:
-                answer = answered(task)
-            else:
-                asked = {"by": by, "at": at} | ({"repeats": repeats, "seed": seed} if at == "halves" else {})
-                answer = respond_to(out, task, {"counterfactual": asked}, answered, chosen)
+            answer = answered(task) if out is None else respond_to(out, task, how, answered, chosen)
         if by == "weight":
 
             def measured(factors: np.ndarray) -> xr.DataArray:

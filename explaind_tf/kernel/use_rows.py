@@ -136,6 +136,22 @@ class EffectRows:
         return rows * factor.astype(rows.dtype.as_numpy_dtype)
 
 
+@dataclass(frozen=True)
+class LaterRows:
+    """What the updates before a step take over from those after it.
+
+    Attributes
+    ----------
+    psi : tf.Tensor
+        Ψ of the next update that is accounted for, shape (F, D).
+    left : float
+        Share of Ψ that the updates since then, which are not accounted for, left of it.
+    """
+
+    psi: tf.Tensor
+    left: float = 1.0
+
+
 class RowsByUse:
     """The rows gain_i Ψ_i plus the direct part of update i, with Ψ_i = memory · Ψ_{i+1} + Φ_i ⊙ pull_i.
 
@@ -147,12 +163,19 @@ class RowsByUse:
         Share of the momentum that survives an update (β₁).
     forgets : bool
         Whether what is left of a gradient in the momentum may become negligible.
+    later : LaterRows, optional
+        What is known of updates after those that will be taken.
     """
 
-    def __init__(self, memory: float, *, forgets: bool = True) -> None:
+    def __init__(self, memory: float, *, forgets: bool = True, later: LaterRows | None = None) -> None:
         self._memory, self._forgets = memory, forgets
-        self._psi: tf.Tensor | None = None
-        self._left = 1.0  # share of Ψ, since the last update that is accounted for
+        self._psi = None if later is None else later.psi
+        self._left = 1.0 if later is None else later.left
+
+    @property
+    def leaving(self) -> LaterRows | None:
+        """What the updates before those taken so far take over, None if none was accounted for."""
+        return None if self._psi is None else LaterRows(self._psi, self._left)
 
     def take(self, update: UpdateRows) -> dict[int, EffectRows] | None:
         """Take the update before those taken so far, and return its rows under the number of its step.

@@ -12,6 +12,7 @@ from explaind_tf import constants
 from explaind_tf.errors import RefusedError, RunFormatError
 from explaind_tf.levels import SAMPLE
 from explaind_tf.progress import Progress
+from explaind_tf.runs.format.description import averages_of
 from explaind_tf.runs.format.step_records import Layout, Snapshot, StepRecord
 from explaind_tf.runs.format.training_step import NO_TRAINING_STEP, NO_WEIGHTED_STEP
 from explaind_tf.runs.graphs.training_graph import TrainingGraph
@@ -111,12 +112,30 @@ class Retrainer:
         self._restore(first)
         with progress.task("Train again", len(self._records) - first) as advance:
             for record in self._records[first:]:
-                self._graph.change(record, keeps_floats=record.step > changed)
+                self._change(record, keeps_floats=record.step > changed)
                 if record.step in kept:
                     found[record.step] = self._now(record.step)
                 self._train(record, factors)
                 advance()
         return found | self._end(keeps_floats=True)
+
+    def _change(self, record: StepRecord, *, keeps_floats: bool) -> None:
+        """Make the changes that something else made before a step: of weights, only those that the averages made."""
+        self._graph.change(record, keeps_floats=keeps_floats)
+        if keeps_floats and self._are_averages(record):
+            specs, reached = self._manifest.optimizer_state, self._graph.variables.snapshot()
+            self._graph.variables.set_parameters(averages_of(specs, reached.optimizer))
+
+    def _are_averages(self, record: StepRecord) -> bool:
+        """Whether the weights that were set before a step are the moving averages that the optimizer had then.
+
+        Keras sets them when ``fit`` ends (``base_optimizer.py::finalize_variable_values``).
+        """
+        if record.theta_before is None or self._manifest.optimizer.ema_momentum is None:
+            return False
+        before = self._store.step(record.step - 1).known if record.step else self._store.start
+        averages = averages_of(self._manifest.optimizer_state, before.optimizer)
+        return np.array_equal(averages, record.theta_before)
 
     def _may_start_late(self, progress: Progress) -> bool:
         """Return whether a training may begin at its first changed step, after a check that the record can be trained again.
@@ -205,7 +224,7 @@ class Retrainer:
     def _end(self, *, keeps_floats: bool = False) -> dict[int, Snapshot]:
         """Make the changes after the last step, and return the end."""
         if self._store.closing is not None:
-            self._graph.change(self._store.closing, keeps_floats=keeps_floats)
+            self._change(self._store.closing, keeps_floats=keeps_floats)
         return {len(self._records): self._now(len(self._records))}
 
     def _compare(self, reached: Snapshot, recorded: Snapshot, begin: Snapshot) -> None:
@@ -301,7 +320,7 @@ class Retrainer:
 
     def _refuse_set(self, record: StepRecord) -> None:
         what = None
-        if record.theta_before is not None:
+        if record.theta_before is not None and not self._are_averages(record):
             what = "the weights"
         elif record.state_before is not None:
             before = self._store.step(record.step - 1).known.state
@@ -312,8 +331,8 @@ class Retrainer:
             when = "after the last step" if record.step == len(self._store) else f"before step {record.step}"
             raise RefusedError(
                 f"Something other than the optimizer set {what} {when} of {self._where}: a callback, such as "
-                f"EarlyStopping(restore_best_weights=True), set_weights, or averages of an optimizer with use_ema=True. "
-                f"What it would have set in a training with other weights of samples is not known."
+                f"EarlyStopping(restore_best_weights=True), or set_weights. What it would have set in a training with other "
+                f"weights of samples is not known."
             )
 
     def _now(self, step: int) -> Snapshot:

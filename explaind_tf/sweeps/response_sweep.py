@@ -19,6 +19,7 @@ from explaind_tf.ledgers.book import Entry
 from explaind_tf.progress import Progress
 from explaind_tf.replay.path_replay import ReplayedStep, in_dtype
 from explaind_tf.runs import RecordedRun
+from explaind_tf.runs.format.description import averages_of
 from explaind_tf.runs.steps import Transition
 from explaind_tf.sweeps.clock import seconds
 from explaind_tf.sweeps.rows import path_rows
@@ -202,13 +203,8 @@ class ResponseSweep:
 
     def _average(self, transition: Transition) -> np.ndarray:
         """Return the moving average of the weights after a step, shape (D,), empty if it is not recorded."""
-        specs = self._run.manifest.optimizer_state
-        found = [
-            value.reshape(-1)
-            for spec, value in zip(specs, transition.optimizer, strict=True)
-            if spec.is_average
-        ]
-        return np.concatenate([np.zeros(0, self._dtype), *found])
+        averages = averages_of(self._run.manifest.optimizer_state, transition.optimizer)
+        return averages.astype(self._dtype, copy=False)
 
     def _through_update(self, walk: _Walk, step: ReplayedStep) -> np.ndarray:
         """Take a step that updated the weights back. Return the derivatives by the weights of its batch's samples."""

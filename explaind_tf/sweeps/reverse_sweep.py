@@ -16,6 +16,7 @@ from explaind_tf.progress import Progress
 from explaind_tf.replay.path_replay import ReplayedStep
 from explaind_tf.sweeps.cancelled import cancelled_weights
 from explaind_tf.sweeps.clock import seconds
+from explaind_tf.sweeps.joining import NOTHING_KNOWN, Joined, rows_of
 from explaind_tf.sweeps.path_sweep import Integrated, entries_of_parts
 from explaind_tf.sweeps.rounding import UpdateRounding
 from explaind_tf.sweeps.routes import Routes
@@ -38,14 +39,24 @@ class ReverseSweep:
         What the path sweep found, whose quadratures are used again. It must have run to its end.
     segment : Segment, optional
         The steps whose entries are yielded. Default: all.
+    joined : Joined, optional
+        What is known of the steps after the segment, and of its own rows.
     """
 
-    def __init__(self, task: Task, routes: Routes, found: Integrated, segment: Segment | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        routes: Routes,
+        found: Integrated,
+        segment: Segment | None = None,
+        joined: Joined = NOTHING_KNOWN,
+    ) -> None:
         assert routes.samples is not None  # without this route no reverse sweep is chosen
         self._task, self._routes, self._route, self._found = task, routes, routes.samples, found
         self._segment = Segment.whole(task) if segment is None else segment
+        self._joined = joined
         self._by_use = task.question.options.step_of == "use"
-        self._memory = task.derivatives.model.dtype.as_numpy_dtype(task.recorded.law.memory).item()
+        self._memory = task.memory
 
     @property
     def name(self) -> str:
@@ -77,12 +88,18 @@ class ReverseSweep:
         """Yield the entries of all steps, from the last one back, for batches of inputs whose rows fit into memory."""
         batches, steps = self._task.batches_of_pieces, self._segment.begin - self._segment.first
         with progress.task("Reverse sweep", steps * len(batches)) as advance:
-            for pieces in batches:
-                yield from self._back(pieces, advance)
+            for batch, pieces in enumerate(batches):
+                yield from self._back(pieces, self._window(batch), advance)
 
-    def _back(self, pieces: list[Piece], advance: Callable[[], None]) -> Iterator[Entry]:
-        kind = RowsByUse if self._by_use else RowsByEffect
-        window = kind(self._memory, forgets=self._task.recorded.law.forgets)
+    def _window(self, batch: int) -> RowsByUse | RowsByEffect:
+        forgets = self._task.recorded.law.forgets
+        if not self._by_use:
+            return RowsByEffect(self._memory, forgets=forgets)
+        return RowsByUse(self._memory, forgets=forgets, later=self._joined.later_of(batch))
+
+    def _back(
+        self, pieces: list[Piece], window: RowsByUse | RowsByEffect, advance: Callable[[], None]
+    ) -> Iterator[Entry]:
         update: UpdateRounding | None = None
         for number in range(self._segment.begin - 1, self._segment.first - 1, -1):
             step, is_own = self._task.replay.step(number), number < self._segment.stop
@@ -124,17 +141,17 @@ class ReverseSweep:
 
         This is a function of its own: the rows of single pieces are freed before what is computed from them takes memory.
         """
-        task, route = self._task, self._routes.rows
-        quadratures = self._found.quadratures
-        rows = [
-            path_rows(task, step.path, piece, quadratures[step.number, piece.block], route=route)
-            for piece in pieces
-        ]
+        task = self._task
+        rows = [self._rows_of(step, piece) for piece in pieces]
         if splits:
             split = task.recorded.split(step, update, self._found.largest[step.number])
             for piece, phi in zip(pieces, rows, strict=True):
                 yield from self._split(split, piece, phi)
         return tf.concat(rows, axis=0)[:, : task.derivatives.model.theta_size]
+
+    def _rows_of(self, step: ReplayedStep, piece: Piece) -> tf.Tensor:
+        known = self._joined.rows_of(step.number, piece)
+        return rows_of(self._task, self._routes, self._found, step, piece) if known is None else known
 
     def _split(self, step: PathStep, piece: Piece, phi: tf.Tensor) -> Iterator[Entry]:
         """Yield the change of a piece by each cause except the samples, in a step that was integrated whole."""

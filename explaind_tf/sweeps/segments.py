@@ -1,8 +1,9 @@
 """Segments: consecutive steps of a reverse sweep that are computed on their own, anywhere.
 
-The rows of an update are Ψ_i = memory · Ψ_{i+1} + Φ_i ⊙ pull_i. What Ψ holds of later updates fades: after so many updates
-that memory^updates is below rounding, it adds nothing. So a segment begins with the rows Φ of so many updates after its own
-steps. These take no pass over a batch and make no entries.
+The rows of an update are Ψ_i = memory · Ψ_{i+1} + Φ_i ⊙ pull_i. What a segment needs of all later steps is one such row for
+each measurement (:mod:`explaind_tf.sweeps.joining`). Entries by effect step need the rows of each later step on its own.
+What these hold fades: after so many updates that memory^updates is below rounding, it adds nothing. So such a segment begins
+with the rows Φ of so many updates after its own steps. They take no pass over a batch and make no entries.
 """
 
 import itertools
@@ -46,22 +47,19 @@ def segments_of(task: Task, count: int) -> list[Segment]:
     count : int
         Number of segments. If there are fewer updates, there are fewer segments.
     """
-    question, updates = task.question, _Updates(task)
-    remembered = _remembered(task)
+    question, updates = task.question, Updates(task)
+    remembered = remembered_updates(task)
     low = 0 if remembered is None else updates.before(question.first, remembered)
     bounds = [updates.after(round(at)) for at in np.linspace(low, question.stop, count + 1)[1:-1]]
     bounds = sorted({low, *(at for at in bounds if low < at < question.stop), question.stop})
+    joined = question.options.step_of == "use"
     return [
-        Segment(
-            first,
-            stop,
-            question.stop if remembered is None else min(question.stop, updates.beyond(stop, remembered)),
-        )
+        Segment(first, stop, stop if joined else updates.beyond(stop, remembered))
         for first, stop in itertools.pairwise(bounds)
     ]
 
 
-def _remembered(task: Task) -> int | None:
+def remembered_updates(task: Task) -> int | None:
     """Return after how many updates nothing of a gradient is left in the momentum, None if some always is."""
     law = task.recorded.law
     if not law.forgets or law.memory >= 1:
@@ -70,7 +68,7 @@ def _remembered(task: Task) -> int | None:
     return 0 if law.memory <= 0 else math.ceil(math.log(eps) / math.log(law.memory))
 
 
-class _Updates:
+class Updates:
     """Which steps of a run update its weights. A batch that waits belongs to the update after it, with no cut between."""
 
     def __init__(self, task: Task) -> None:
@@ -89,8 +87,14 @@ class _Updates:
             number += 1
         return number
 
-    def beyond(self, number: int, count: int) -> int:
-        """Return the place after the next ``count`` updates from step ``number`` on."""
+    def between(self, first: int, stop: int) -> int:
+        """Return the number of updates in the steps ``first … stop − 1``."""
+        return sum(self._is_update[first:stop])
+
+    def beyond(self, number: int, count: int | None) -> int:
+        """Return the place after the next ``count`` updates from step ``number`` on; None for all that there are."""
+        if count is None:
+            return len(self._is_update)
         while number < len(self._is_update) and count:
             count -= self._is_update[number]
             number += 1

@@ -90,6 +90,12 @@ class Task:
         return self.replay
 
     @property
+    def memory(self) -> float:
+        """Share of the momentum that an update leaves (β₁), in the precision of the analysis."""
+        memory: float = self.derivatives.model.dtype.as_numpy_dtype(self.recorded.law.memory).item()
+        return memory
+
+    @property
     def memory_limit(self) -> int:
         """Bytes that rows, activations and gradients may take together."""
         return self.question.options.memory_limit or int(total_memory() * _MEMORY_SHARE)

@@ -1,10 +1,13 @@
 """Routes and plans: what an answer would do, and how that is decided."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import explaind_tf as xtf
 from explaind_tf.attribution.planner import _shares
+from explaind_tf.attribution.shared_work import Work, share_out
 from tests.helpers import X
 
 pytestmark = pytest.mark.slow
@@ -44,6 +47,30 @@ def test_a_plan_says_what_is_done(run, problem, axes, options):
     for part in plan.passes:
         assert part.name in text and part.count > 0 and part.seconds > 0
     assert "memory" in text
+
+
+def test_a_plan_for_workers(run, problem):
+    plan = run.plan(*problem, axes=("sample",), workers=3)
+    assert plan.shared.workers == 3 and plan.shared.moved_bytes > plan.ledger_bytes
+    assert plan.shared.seconds > 0 and "3 workers" in str(plan)
+    with pytest.raises(ValueError, match="workers must be 1 or more; got 0"):
+        run.plan(*problem, workers=0)
+
+
+WORK = Work(1.0, 60.0, 60.0, 10, 1000, 1, row_bytes=10**6, ledger_bytes=10**5, working_bytes=10**8)
+
+
+def test_more_workers_help_as_long_as_there_are_parts():
+    # One worker reads and does all; ten share the inputs, too; more than that share the steps alone.
+    moved = share_out(WORK, 1).moved_bytes / 1e8
+    assert share_out(WORK, 1).seconds == pytest.approx(121 + moved)
+    assert share_out(WORK, 10).seconds == pytest.approx(1 + 6 + 6, rel=0.02)
+    assert share_out(WORK, 60).seconds == pytest.approx(1 + 6 + 1 + 59 / 100, rel=0.02)
+    assert 20 < share_out(WORK, 1).enough < 200
+    # What is moved grows with each segment, and in the end costs more than it saves.
+    assert share_out(WORK, 1000).seconds > share_out(WORK, 60).seconds
+    alone = replace(WORK, inputs=1, back=0.0)
+    assert share_out(alone, 8).enough == 1
 
 
 def test_a_plan_refuses_what_attribute_refuses(run, problem):

@@ -9,6 +9,8 @@ from functools import partial
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+import xarray as xr
 from dask.distributed import Client, LocalCluster
 
 import explaind_tf as xtf
@@ -17,8 +19,10 @@ from explaind_tf.attribution.run import open_run
 from explaind_tf.attribution.workers import on_workers
 from explaind_tf.attribution.workers.assignment import Assignment, Part
 from explaind_tf.errors import WorkersError
+from explaind_tf.kernel.use_rows import RowsByUse, Update, UpdateRows
 from explaind_tf.measurements import log_prob
-from explaind_tf.sweeps import choose, segments
+from explaind_tf.sweeps import choose, joining, reverse_sweep, segments
+from explaind_tf.sweeps.joining import Leaving, enter
 from tests.helpers import X, batches, dense_model, double_precision, fit
 from tests.nightly import sweep
 
@@ -33,11 +37,12 @@ ALIKE = 1e-9
 EPOCHS = 8
 
 
-def recorded(run_dir, optimizer):
+def recorded(run_dir, optimizer, *, retrain=False):
     model = dense_model(keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(2))
-    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, run_eagerly=not retrain)
     labels = (X.sum(axis=1) > 0).astype("int32")
-    logger = xtf.PathLogger(run_dir, verbose=False)
+    logger = xtf.PathLogger(run_dir, verbose=False, retrain=retrain)
     fit(model, logger.tap(batches(X, labels)), logger, epochs=EPOCHS)
     return open_run(run_dir)
 
@@ -121,6 +126,85 @@ def test_segments_know_what_momentum_keeps(tmp_path, problem, in_threads, name):
     assert_alike(run.attribute(*problem, ("sample", "step"), progress=False, client=in_threads), whole)
 
 
+@pytest.mark.parametrize("kept", [1, 0])
+def test_no_pass_is_taken_twice(adamw, problem, in_threads, monkeypatch, kept):
+    """But the rows Φ of the steps that a segment has no memory to keep."""
+    passes = []
+
+    def count(module, name):
+        counted = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, **kw: passes.append(name) or counted(*args, **kw))
+
+    count(joining, "path_rows")
+    count(reverse_sweep.ReverseSweep, "_products")
+    monkeypatch.setattr(joining, "_KEPT_SHARE", kept)
+    # Since the inputs are four blocks for four workers.
+    asked = {"axes": ("sample",), "progress": False, "batch_size": 2}
+    whole = adamw.attribute(*problem, **asked)
+    alone = passes.count("path_rows"), passes.count("_products")
+    passes.clear()
+    assert_alike(adamw.attribute(*problem, client=in_threads, **asked), whole)
+    found = passes.count("path_rows") * 3 / 4, passes.count("_products")
+    if kept:
+        assert found == alone
+    else:
+        # All but the first of four segments look ahead.
+        assert found == (alone[0] * 1.75, alone[1])
+
+
+def test_what_enters_a_segment_is_what_left_those_after_it():
+    """Against the recursion over all updates at once; the first three of nine are not accounted for."""
+    rng, memory = np.random.default_rng(0), 0.7
+    updates = [
+        UpdateRows(
+            step,
+            None if step < 3 else tf.constant(rng.normal(size=(2, 4))),
+            Update(0.3, 0.0, rng.normal(size=4), np.asarray(1.0)),
+        )
+        for step in range(9)
+    ]
+    whole = RowsByUse(memory)
+    for update in updates[::-1]:
+        whole.take(update)
+    later = None
+    for own in (updates[7:], updates[5:7], updates[1:5], updates[:1]):
+        window = RowsByUse(memory)
+        for update in own[::-1]:
+            window.take(update)
+        psi = [] if window.leaving is None else [window.leaving.psi.numpy()]
+        early = sum(update.phi is None for update in own)
+        later = enter(Leaving(psi, memory ** (len(own) - early), memory**early), later)
+    assert later.left == pytest.approx(whole.leaving.left)
+    np.testing.assert_allclose(later.psi[0], whole.leaving.psi)
+
+
+ANSWERS = {
+    "sample": {"axes": ("sample",)},
+    "group, layer and step": {"axes": ("group", "layer", "step"), "groups": np.arange(len(X)) % 2},
+    "learning rate": {"axes": ("step",), "by": "learning_rate"},
+}
+
+
+@pytest.mark.parametrize("name", sweep(ANSWERS, core=("sample",)))
+def test_workers_differentiate_as_one_process_does(adamw, problem, in_threads, tmp_path, name):
+    question = {"progress": False, **ANSWERS[name]}
+    whole = adamw.counterfactual(*problem, **question)
+    shared = adamw.counterfactual(*problem, client=in_threads, **question)
+    xr.testing.assert_allclose(shared, whole, rtol=ALIKE, atol=1e-12)
+    assert shared.attrs == whole.attrs
+    stored = adamw.counterfactual(*problem, client=in_threads, out=tmp_path / "answer.zarr", **question)
+    xr.testing.assert_allclose(stored.load(), whole, rtol=ALIKE, atol=1e-12)
+
+
+@pytest.mark.nightly
+def test_workers_train_on_halves_as_one_process_does(tmp_path, problem, in_threads):
+    run = recorded(tmp_path / "run", xtf.PathAdamW(0.01), retrain=True)
+    asked = {"at": "halves", "repeats": 2, "progress": False}
+    whole = run.counterfactual(*problem, **asked)
+    shared = run.counterfactual(*problem, client=in_threads, **asked)
+    xr.testing.assert_allclose(shared, whole, rtol=ALIKE, atol=1e-12)
+
+
 def task_of(run, problem, **options):
     from explaind_tf.questions.options import make_options
 
@@ -130,11 +214,13 @@ def task_of(run, problem, **options):
 
 def test_segments_have_each_step_once_and_begin_where_nothing_is_left(tmp_path, problem):
     run = recorded(tmp_path / "run", xtf.PathSGD(0.1, momentum=0.1))
-    found = segments.segments_of(task_of(run, problem), 4)
+    found = segments.segments_of(task_of(run, problem, step_of="effect"), 4)
     assert len(found) == 4
     assert [step for own in found for step in range(own.first, own.stop)] == list(range(len(run.steps)))
     # 0.1¹⁶ is below the rounding of float64.
     assert [own.begin - own.stop for own in found] == [16, 12, 6, 0]
+    # By use, they are joined.
+    assert all(own.begin == own.stop for own in segments.segments_of(task_of(run, problem), 4))
 
 
 def test_segments_of_late_steps_leave_out_what_is_forgotten(tmp_path, problem):
@@ -216,7 +302,8 @@ def test_a_run_that_grew_is_opened_again(problem, tmp_path):
 
 def test_momentum_that_forgets_nothing_reaches_to_the_end(problem, tmp_path):
     run = recorded(tmp_path / "run", xtf.PathSGD(0.001, momentum=1.0))
-    assert {own.begin for own in segments.segments_of(task_of(run, problem), 3)} == {24}
+    found = segments.segments_of(task_of(run, problem, step_of="effect"), 3)
+    assert {own.begin for own in found} == {24}
 
 
 def test_what_is_no_client_is_refused(adamw, problem):

@@ -10,6 +10,7 @@ from explaind_tf.errors import WorkersError
 from explaind_tf.kernel.functions import Block
 from explaind_tf.measurements import Measurement
 from explaind_tf.questions.options import Options
+from explaind_tf.runs.retraining import Retrainer
 from explaind_tf.runs.samples import SampleStore
 from explaind_tf.sweeps.task import Task
 
@@ -30,6 +31,11 @@ class _Asked(Protocol):
     @property
     def samples(self) -> SampleStore:
         """The training samples."""
+        ...
+
+    @property
+    def _retrainer(self) -> Retrainer:
+        """What trains the run again."""
         ...
 
     def _task_of(self, everything: Block, measurement: Measurement, options: Options) -> Task:
@@ -90,10 +96,20 @@ class Assignment:
             If another run is found here, or one that has grown.
         """
         everything = self.everything.take(part.inputs)
-        measurement = replace(self.measurement, targets=tuple(everything.targets))
-        return replace(self._run()._task_of(everything, measurement, self.options), cuts=part.cuts)
+        return replace(self.run()._task_of(everything, self.measured(part), self.options), cuts=part.cuts)
 
-    def _run(self) -> _Asked:
+    def measured(self, part: Part) -> Measurement:
+        """Return the measurement of some of the inputs."""
+        return replace(self.measurement, targets=tuple(self.everything.take(part.inputs).targets))
+
+    def run(self) -> _Asked:
+        """Return the run, opened in this process.
+
+        Raises
+        ------
+        WorkersError
+            If another run is found here, or one that has grown.
+        """
         key = (repr(self.opener), self.run_id)
         if key not in _open or not self._is_as_asked(_open[key]):  # it may have grown since it was opened
             while len(_open) >= _MOST_OPEN:

@@ -1,7 +1,8 @@
 """`OnWorkers`: answers with the workers of a Dask client.
 
 A question is cut twice. The path sweep is cut over inputs: each input is integrated on its own. The reverse sweep goes
-through the batches, whose passes all inputs share, so it is cut over the steps (:mod:`explaind_tf.sweeps.segments`).
+through the batches, whose passes all inputs share, so it is cut over the steps (:mod:`explaind_tf.sweeps.segments`). What
+leaves one segment of steps enters the segment before it (:mod:`explaind_tf.sweeps.joining`): workers send it to each other.
 """
 
 import itertools
@@ -14,14 +15,25 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from explaind_tf import constants as names
+from explaind_tf.attribution.counterfactual import Differentiated
 from explaind_tf.attribution.engine import close, new_book
 from explaind_tf.attribution.workers.assignment import Assignment, Part
-from explaind_tf.attribution.workers.jobs import choose_here, sweep_back, sweep_path
+from explaind_tf.attribution.workers.jobs import (
+    choose_here,
+    leaving_of,
+    look_ahead,
+    respond,
+    rows_of,
+    sweep_back,
+    sweep_path,
+)
 from explaind_tf.errors import WorkersError
 from explaind_tf.ledgers.book import total_memory
 from explaind_tf.measurements import Measurement
 from explaind_tf.progress import Progress
 from explaind_tf.sweeps.choose import sweeps_of
+from explaind_tf.sweeps.joining import enter
 from explaind_tf.sweeps.path_sweep import Integrated
 from explaind_tf.sweeps.routes import Routes
 from explaind_tf.sweeps.segments import segments_of
@@ -36,10 +48,14 @@ _PATIENCE = 6
 
 @dataclass(frozen=True)
 class Job:
-    """A function of :mod:`explaind_tf.attribution.workers.jobs`, and its arguments after the assignment."""
+    """A function of :mod:`explaind_tf.attribution.workers.jobs`, and its arguments after the assignment.
+
+    Jobs among the arguments stand for what they return. It is moved from worker to worker, and does not come here.
+    """
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
+    needs_assignment: bool = True
 
 
 class OnWorkers:
@@ -97,17 +113,51 @@ class OnWorkers:
         whole = replace(shared, cuts=tuple(part.inputs.start for part in parts[1:]))
         found = Integrated.joined([own.found for own in done], _block_counts(shared, parts))
         if routes.samples is not None:
-            everything = Part(slice(0, len(whole.everything)), whole.cuts)
-            jobs = [
-                Job(sweep_back, (everything, routes, found.of_steps(segment.first, segment.begin), segment))
-                for segment in segments_of(whole, self._count)
-            ]
+            jobs = self._jobs_back(whole, routes, found)
             with progress.task("Reverse sweep, by steps", len(jobs)) as advance:
                 done = self._results("go back through steps", jobs, sent, advance)
             for own in done:
                 book.add_part(own.entries, slice(None))
                 shared.replay.unexplained.update(own.unexplained)
         return close(whole, measurement, sweeps, book, found)
+
+    def responses(
+        self, task: Task, measurement: Measurement, how: Differentiated, progress: Progress
+    ) -> xr.Dataset:
+        """Share the inputs out and return the responses of all.
+
+        Raises
+        ------
+        WorkersError
+            If a part could not be computed.
+        """
+        sent = self._assignment(self._shared(task), measurement)
+        jobs = [Job(respond, (part, how)) for part in self._parts(len(task.everything))]
+        with progress.task("Responses, by inputs", len(jobs)) as advance:
+            found = self._results("differentiate training", jobs, sent, advance)
+        joined = xr.concat(
+            found, names.INPUT, data_vars="minimal", coords="minimal", compat="override", join="override"
+        )
+        return joined.assign_coords({names.INPUT: np.arange(len(task.everything))})
+
+    def _jobs_back(self, task: Task, routes: Routes, found: Integrated) -> list[Job]:
+        """Return a job for each segment of the reverse sweep, the first steps first."""
+        everything = Part(slice(0, len(task.everything)), task.cuts)
+        jobs: list[Job] = []
+        later: Job | None = None
+        segments = segments_of(task, self._count)
+        for segment in reversed(segments):
+            asked = everything, routes, found.of_steps(segment.first, segment.begin), segment
+            if task.question.options.step_of == "effect" or len(segments) == 1:
+                jobs.append(Job(sweep_back, asked))
+                continue
+            if segment is segments[0]:  # nothing is before it
+                jobs.append(Job(sweep_back, (*asked, later)))
+                continue
+            ahead = Job(look_ahead, asked)
+            jobs.append(Job(sweep_back, (*asked, later, _alone(rows_of, ahead))))
+            later = _alone(enter, _alone(leaving_of, ahead), later)
+        return jobs[::-1]
 
     def _shared(self, task: Task) -> Task:
         """Return a task with options that mean the same in every process."""
@@ -160,7 +210,16 @@ class OnWorkers:
         client = self._client
         # As the result of a task, it is computed again if the worker that holds it ends.
         sent = client.submit(_same, assignment, pure=False)
-        futures = [client.submit(job.function, sent, *job.arguments, pure=False) for job in jobs]
+        submitted: dict[int, Any] = {}  # a job may be an argument of several
+
+        def submit(job: Job) -> Any:
+            if id(job) not in submitted:
+                arguments = [submit(one) if isinstance(one, Job) else one for one in job.arguments]
+                first = [sent] if job.needs_assignment else []
+                submitted[id(job)] = client.submit(job.function, *first, *arguments, pure=False)
+            return submitted[id(job)]
+
+        futures = [submit(job) for job in jobs]
         try:
             with _told(client, what):
                 waiting = set(futures)
@@ -174,7 +233,7 @@ class OnWorkers:
                     waiting -= done
                 return list(client.gather(futures))
         finally:
-            client.cancel([sent, *futures])
+            client.cancel([sent, *submitted.values()])
 
     def _raise_from(self, future: Any, where: str) -> None:
         """Raise what a job raised, if it did."""
@@ -202,6 +261,11 @@ class OnWorkers:
 
 def _same(assignment: Assignment) -> Assignment:
     return assignment
+
+
+def _alone(function: Callable[..., Any], *arguments: Any) -> Job:
+    """Return a job that needs no run."""
+    return Job(function, arguments, needs_assignment=False)
 
 
 def _block_counts(task: Task, parts: list[Part]) -> list[int]:

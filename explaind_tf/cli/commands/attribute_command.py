@@ -45,7 +45,7 @@ def attribute(
     measurement = choose_measurement(opened, read, measured)
     asked = {entry.name: getattr(options, entry.name) for entry in fields(options)}
     if plan:
-        planned = opened.plan(read.x, measurement, **asked)
+        planned = opened.plan(read.x, measurement, workers=computed.workers, **asked)
         print_facts(answer_facts.plan_facts(planned), printed.as_json, lambda: [str(planned)])
         return
     with client_of(computed.workers, computed.scheduler) as client:

@@ -11,7 +11,7 @@ from explaind_tf.cli.measured import Measured
 from explaind_tf.cli.opening import open_to_ask
 from explaind_tf.cli.option_groups import Only
 from explaind_tf.cli.printing import Printed, print_facts
-from explaind_tf.cli.shared_arguments import Rows, RunDir, Source, Validation
+from explaind_tf.cli.shared_arguments import Rows, RunDir, Source, Validation, Workers
 from explaind_tf.errors import RefusedError
 from explaind_tf.questions.options import Options
 
@@ -49,6 +49,7 @@ def counterfactual(
         Path | None,
         typer.Option(metavar="FILE.zarr", help="Write the answer to this path, which must not exist."),
     ] = None,
+    computed: Workers,
     printed: Printed,
 ) -> None:
     """Say how final predictions would change without training samples: print the samples on which they depend most."""
@@ -62,6 +63,7 @@ def counterfactual(
     if out is not None and out.exists():
         raise FileExistsError(f"{out} exists. Pass another --out, or delete it.")
 
+    from explaind_tf.attribution.workers.cluster import client_of
     from explaind_tf.cli import answer_facts, tables
     from explaind_tf.cli.choosing import choose_measurement
 
@@ -73,7 +75,8 @@ def counterfactual(
         planned = opened.plan_counterfactual(read.x, measurement, **asked)
         print_facts(answer_facts.plan_facts(planned), printed.as_json, lambda: [str(planned)])
         return
-    answer = opened.counterfactual(read.x, measurement, **asked)
+    with client_of(computed.workers, computed.scheduler) as client:
+        answer = opened.counterfactual(read.x, measurement, client=client, **asked)
     found = answer_facts.response_facts(answer, first_row=read.first_row, top=printed.top)
     known, refused = _measure(worth, opened, answer)
     found |= known | {"out": out}

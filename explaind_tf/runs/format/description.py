@@ -1,9 +1,11 @@
 """Description of a run: the model's variables, optimizer, loss and data, as frozen dataclasses and JSON."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
+
+import numpy as np
 
 from explaind_tf.levels import LEVELS, SAMPLE, Level
 from explaind_tf.runs.format import structure as struct
@@ -43,6 +45,13 @@ class VariableSpec:
     def layer(self) -> str:
         """Path of the layer that owns the variable."""
         return self.path.rsplit("/", 1)[0]
+
+
+def averages_of(specs: Sequence[VariableSpec], values: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the moving averages among the variables of an optimizer as one vector, empty if there are none."""
+    pairs = zip(specs, values, strict=True)
+    found = [value.reshape(-1) for spec, value in pairs if spec.is_average]
+    return np.concatenate(found) if found else np.zeros(0)
 
 
 @dataclass(frozen=True)

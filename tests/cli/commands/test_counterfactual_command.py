@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from dask.distributed import LocalCluster
 from typer.testing import Result
 
 import explaind_tf as xtf
@@ -55,6 +56,18 @@ class TestCounterfactual:
         result = call(*asked(smooth_run, npz, "--out", out))
         assert result.exit_code == 1
         assert "exists" in error_of(result)
+
+    @pytest.mark.filterwarnings(
+        "ignore:unclosed <socket:ResourceWarning"
+    )  # Dask leaves them to the collector
+    def test_workers_answer_the_same(self, call: Call, logits_run: Path, npz: Path):
+        alone = json.loads(call(*asked(logits_run, npz, "--json")).stdout)
+        with LocalCluster(n_workers=1, processes=False, protocol="tcp://", dashboard_address=":0") as cluster:
+            more = ("--json", "--scheduler", cluster.scheduler_address)
+            shared = json.loads(call(*asked(logits_run, npz, *more)).stdout)
+        for own, other in zip(shared["entries"], alone["entries"], strict=True):
+            found, right = ([one["response"] for one in entry["proponents"]] for entry in (own, other))
+            assert found == pytest.approx(right, rel=1e-3)
 
     def test_plan(self, call: Call, logits_run: Path, npz: Path, tmp_path: Path):
         out = tmp_path / "answer.zarr"
