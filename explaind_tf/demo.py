@@ -32,7 +32,7 @@ REPORT_FILE = "report.html"
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Sizes of the demo. The defaults take about two minutes on two idle cores.
+    """Sizes of the demo. The defaults take about a minute on two idle cores.
 
     Attributes
     ----------
@@ -51,18 +51,18 @@ class DemoSettings:
 
     digits_side: int = 16
     digits_width: float = 0.125
-    digits_steps: int = 80
+    digits_steps: int = 40
     digits_batch: int = 64
-    digits_inputs: int = 100
+    digits_inputs: int = 50
     digits_tolerance: float = 1e-2
     modulus: int = 113
     addition_width: int = 512
     addition_samples: int = 1000
-    addition_steps: int = 100
-    addition_batch: int = 512
-    addition_inputs: int = 200
+    addition_steps: int = 60
+    addition_batch: int = 256
+    addition_inputs: int = 100
     addition_tolerance: float = 1e-3
-    followed: int = 16
+    followed: int = 8
     shown_inputs: int = 4
     top: int = 5
 

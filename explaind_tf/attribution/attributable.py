@@ -19,6 +19,7 @@ from explaind_tf.errors import RefusedError
 from explaind_tf.kernel.derivatives.derivatives import Derivatives, Precisions
 from explaind_tf.kernel.functions import Block
 from explaind_tf.measurements import Measurement, as_measurement
+from explaind_tf.old_objects import old_objects_aside
 from explaind_tf.progress import Progress
 from explaind_tf.questions.documented import takes_options
 from explaind_tf.questions.options import Options, make_options
@@ -149,7 +150,7 @@ class Attributable(WeightPath):
         chosen = chosen_measurement(measurement)
         asked = make_options("attribute", axes=axes, **options)
         bars = Progress(progress)
-        with failing_graphs(self):
+        with failing_graphs(self), old_objects_aside():
             task = self._task(inputs, chosen, asked)
             answerer = ThisProcess() if client is None else self._workers(client)
             if out is not None:
@@ -197,7 +198,7 @@ class Attributable(WeightPath):
             As :meth:`attribute` does.
         """
         asked = make_options("plan", axes=axes, **options)
-        with failing_graphs(self):
+        with failing_graphs(self), old_objects_aside():
             task = self._task(inputs, chosen_measurement(measurement), asked)
             return make_plan(task, choose_routes(task), workers)
 
@@ -222,7 +223,7 @@ class Attributable(WeightPath):
             If inputs have NaN or another shape or dtype than in training.
         """
         chosen = chosen_measurement(measurement)
-        with failing_graphs(self):
+        with failing_graphs(self), old_objects_aside():
             return final_values(self._task(inputs, chosen, make_options("attribute")), chosen)
 
     def _task(self, inputs: Any, measurement: Measurement, options: Options) -> Task:

@@ -24,6 +24,7 @@ from explaind_tf.attribution.retrained_run import RetrainedRun, Weights, retrain
 from explaind_tf.attribution.verdicts import Smoothness, smoothness_of, validate
 from explaind_tf.kernel.derivatives.derivatives import Precisions
 from explaind_tf.levels import PATH, SAMPLE
+from explaind_tf.old_objects import old_objects_aside
 from explaind_tf.progress import Progress
 from explaind_tf.questions.options import Dtype, GroupLabels, Options, make_options
 from explaind_tf.replay.checkpoint_replay import CheckpointReplay
@@ -211,7 +212,7 @@ class Run(RecordedRun, Attributable):
             dtype=dtype,
         )
         check_response(self, options, by, at, repeats)
-        with failing_graphs(self):
+        with failing_graphs(self), old_objects_aside():
             task = self._task(inputs, chosen, options)
         how, bars = Differentiated(by, at, repeats, seed), Progress(progress)
         workers = None if client is None else self._workers(client)
@@ -221,7 +222,7 @@ class Run(RecordedRun, Attributable):
                 return workers.responses(part, chosen, how, bars)
             return responses(part, chosen, how, lambda: self._retrainer, bars)
 
-        with failing_graphs(self):
+        with failing_graphs(self), old_objects_aside():
             answer = answered(task) if out is None else respond_to(out, task, how, answered, chosen)
         if by == "weight":
 
@@ -268,7 +269,7 @@ class Run(RecordedRun, Attributable):
         """
         asked = make_options("plan_counterfactual", axes=axes, **options)
         check_response(self, asked, by, "recorded", 1)
-        with failing_graphs(self):
+        with failing_graphs(self), old_objects_aside():
             return make_response_plan(self._task(inputs, chosen_measurement(measurement), asked), by)
 
     def smoothness(
