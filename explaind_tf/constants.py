@@ -7,9 +7,9 @@ They are public. Saved ledgers are read by these names, so a name changes only t
 from typing import Final
 
 VERSION: Final = "0.1.0"
-FORMAT_VERSION: Final = 10
+FORMAT_VERSION: Final = 11
 # Versions that can be read.
-KNOWN_VERSIONS: Final = (6, 7, 8, 9, 10)
+KNOWN_VERSIONS: Final = (6, 7, 8, 9, 10, 11)
 
 # Dimensions of a ledger.
 INPUT: Final = "input"

@@ -128,6 +128,8 @@ def most_tokens(task: Task) -> int:
     tokens: dict[tuple[tuple[int, ...], ...], int] = {}
     for number in range(task.question.stop):
         step = task.replay.step(number)
+        if not len(step.transition.rows):
+            continue
         sample = task.run.samples.read(int(step.transition.rows[0]))
         arrays = (*sample.inputs, *sample.targets, *(weights[0] for weights in step.transition.weights))
         shapes = tuple(array.shape for array in arrays)

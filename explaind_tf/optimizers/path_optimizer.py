@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from explaind_tf.laws import Law
 from explaind_tf.optimizers.ring_buffer import RingBuffer, StepScalars
-from explaind_tf.optimizers.untracked import Untracked
+from explaind_tf.optimizers.untracked import ByReplica, Untracked
+from explaind_tf.replicas import replica_number
 
 
 class PathOptimizer(keras.optimizers.Optimizer):
@@ -28,7 +29,6 @@ class PathOptimizer(keras.optimizers.Optimizer):
     _left: RingBuffer | None = None
     _watched: Untracked = Untracked([])
     _updated: frozenset[int] = frozenset()
-    _clip_factors: tf.Tensor | None = None
     clips_slices: bool = False
 
     def build(self, var_list: list[Any]) -> None:
@@ -36,6 +36,8 @@ class PathOptimizer(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(var_list)
+        # By replica: one may clip before another one has updated.
+        self._clip_factors = ByReplica()
         # float64 holds every learning rate and factor that Keras may use exactly.
         factors = tf.TensorSpec((len(self._trainable_variables),), tf.float64)
         self._used = RingBuffer([tf.TensorSpec((), tf.float64), *([factors] if self._clips_by_norm else [])])
@@ -107,10 +109,12 @@ class PathOptimizer(keras.optimizers.Optimizer):
 
     def _clip_gradients(self, grads: list[Any]) -> list[Any]:
         if self.clipnorm:
-            self._clip_factors = tf.stack([_clip_factor(_norm([g]), self.clipnorm) for g in grads])
+            self._clip_factors.tensors[replica_number()] = tf.stack(
+                [_clip_factor(_norm([g]), self.clipnorm) for g in grads]
+            )
         elif self.global_clipnorm:
             factor = _clip_factor(_norm(grads), self.global_clipnorm)
-            self._clip_factors = tf.fill([len(grads)], factor)
+            self._clip_factors.tensors[replica_number()] = tf.fill([len(grads)], factor)
         elif self.clipvalue:
             self.clips_slices = any(isinstance(g, tf.IndexedSlices) for g in grads)
         return super()._clip_gradients(grads)
@@ -122,11 +126,11 @@ class PathOptimizer(keras.optimizers.Optimizer):
         indices = [self._get_variable_index(variable) for variable in trainable_variables]
         self._updated = frozenset(indices)
         values = [learning_rate]
-        if self._clip_factors is not None:
+        clip_factors = self._clip_factors.tensors.pop(replica_number(), None)
+        if clip_factors is not None:
             ones = tf.ones([len(self._trainable_variables)], tf.float64)
             positions = [[i] for i in indices]
-            values.append(tf.tensor_scatter_nd_update(ones, positions, self._clip_factors))
-            self._clip_factors = None
+            values.append(tf.tensor_scatter_nd_update(ones, positions, clip_factors))
         iteration = tf.convert_to_tensor(self._iterations)
         self._used.write(iteration, values)
         super()._backend_update_step(grads, trainable_variables, learning_rate)

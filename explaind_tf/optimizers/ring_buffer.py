@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from explaind_tf.replicas import first_copy, own_copy
+
 SLOTS = 64
 # Name scope of the operations that write the buffers. The training step is the same without them.
 NOTES = "path_notes"
@@ -62,10 +64,10 @@ class RingBuffer:
         """Note the values at a step's counter (graph mode, XLA or eager)."""
         with tf.name_scope(NOTES):
             iteration = tf.cast(iteration, tf.int64)
-            slot = tf.reshape(tf.cast(iteration % self._slots, tf.int32), [1, 1])
-            self._iterations.scatter_nd_update(slot, tf.reshape(iteration, [1]))
+            slot = tf.cast(iteration % self._slots, tf.int32)
+            _set(self._iterations, slot, iteration)
             for buffer, value in zip(self.buffers, values, strict=True):
-                buffer.scatter_nd_update(slot, tf.cast(tf.convert_to_tensor(value), buffer.dtype)[None])
+                _set(buffer, slot, tf.cast(tf.convert_to_tensor(value), buffer.dtype))
 
     def holds(self, iteration: int) -> bool:
         """Return whether values were noted at that counter and are still there."""
@@ -88,13 +90,18 @@ class RingBuffer:
         return [_at(buffer, slot) for buffer in self.buffers]
 
 
+def _set(buffer: tf.Variable, slot: tf.Tensor, value: tf.Tensor) -> None:
+    """Set one slot; under a strategy in the copy of the replica that is running."""
+    own_copy(buffer).scatter_nd_update(slot[None, None], value[None])
+
+
 def _at(buffer: tf.Variable, slot: int) -> np.ndarray:
     if buffer.shape.num_elements() <= _SMALL:
         return _value(buffer)[slot]
     # One operation on the variable; indexing it would read all slots first.
-    return buffer.gather_nd([slot]).numpy()
+    return first_copy(buffer).gather_nd([slot]).numpy()
 
 
 def _value(variable: tf.Variable) -> np.ndarray:
     """Return a copy of the value; ``Variable.numpy()`` takes ten times as long."""
-    return tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype).numpy()
+    return tf.raw_ops.ReadVariableOp(resource=first_copy(variable).handle, dtype=variable.dtype).numpy()

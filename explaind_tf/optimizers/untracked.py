@@ -1,6 +1,6 @@
 """Variables that an optimizer reads or notes and that are not part of its state."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -18,3 +18,16 @@ class Untracked:
     """
 
     variables: list[Any]
+
+
+@dataclass(frozen=True)
+class ByReplica:
+    """Holds a tensor of each replica from where it is computed to where it is noted. It is not tracked either.
+
+    Attributes
+    ----------
+    tensors : dict of int to tf.Tensor
+        The tensors by the number of the replica.
+    """
+
+    tensors: dict[int, Any] = field(default_factory=dict)

@@ -7,13 +7,15 @@ import tensorflow as tf
 
 from explaind_tf import optimizers
 from explaind_tf.errors import RefusedError
-from explaind_tf.levels import PATH, SAMPLE
+from explaind_tf.levels import CAUSE, PATH, SAMPLE
 from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.optimizers.ring_buffer import SLOTS
 from explaind_tf.recording.exporting.pure_functions import training_argument
 from explaind_tf.recording.observing.batches import BatchForm
 from explaind_tf.recording.recording_options import RecordingOptions
+from explaind_tf.recording.replica_checks import check_replicas, clipping_of_replicas
 from explaind_tf.recording.session_state import Standing
+from explaind_tf.replicas import is_mirrored, replica_count
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.format import structure as struct
 
@@ -52,10 +54,22 @@ def check_fit(model: keras.Model, options: RecordingOptions, params: dict[str, A
             f"The model was compiled with steps_per_execution={model.steps_per_execution} and a LossScaleOptimizer, which "
             f"may skip steps. Which of several it skipped is not known. Use compile(..., steps_per_execution=1)."
         )
-    if tf.distribute.has_strategy() or model.distribute_strategy.num_replicas_in_sync > 1:
+    if tf.distribute.has_strategy() or is_mirrored(model):
+        check_replicas(model, options)
+
+
+def check_loop(model: keras.Model) -> None:
+    """Check that a training loop of the user's own does not train under a strategy.
+
+    Raises
+    ------
+    RefusedError
+        If it does.
+    """
+    if tf.distribute.has_strategy() or is_mirrored(model):
         raise RefusedError(
-            "Training under a tf.distribute strategy cannot be recorded by this version. Build, compile and fit the model "
-            "outside of the strategy's scope."
+            "A training loop of one's own under a tf.distribute strategy cannot be recorded. Train with model.fit(..., "
+            "callbacks=[logger]) there, or on one device."
         )
 
 
@@ -105,7 +119,11 @@ def standing_of(
     if resumed is not None:
         return Standing(resumed.level, options.require or resumed.level, resumed.manifest.level_reason)
     if optimizer is not None:
-        return Standing(SAMPLE, options.require or SAMPLE)
+        standing = Standing(SAMPLE, options.require or SAMPLE)
+        clipping = clipping_of_replicas(optimizer) if replica_count(fitted) > 1 else None
+        if clipping is not None:
+            standing.lower_to(CAUSE, RefusedError(clipping))
+        return standing
     standing = Standing(SAMPLE, options.require or PATH)
     if options.model not in (None, fitted):
         found = "Only a part of the fitted model is accounted for, so what moved its weights is not known."
@@ -159,6 +177,24 @@ def check_variables(model: keras.Model) -> None:
         raise RefusedError(
             f"The trainable variables have the dtypes {sorted(dtypes)}; this version needs all float32 or all float64. For "
             f"layers that compute in low precision, use a policy with float32 weights: mixed_bfloat16 or mixed_float16."
+        )
+
+
+def check_moving(model: keras.Model, options: RecordingOptions) -> None:
+    """Check that training moves no other variables than those that the user named.
+
+    Raises
+    ------
+    RefusedError
+        If it does. A ledger without what they did would not add up.
+    """
+    others = [v.path for v in model.trainable_variables if not options.may_move(v.path)]
+    if others:
+        count = len(model.trainable_variables)
+        raise RefusedError(
+            f"PathLogger(variables=...) leaves out {len(others)} of the {count} trainable variables: "
+            f"{', '.join(others[:3])}{' …' if len(others) > 3 else ''}. Training moves them, so each step of theirs must be "
+            f"recorded. Freeze them (layer.trainable = False) and compile again, or name them in variables, too."
         )
 
 

@@ -12,6 +12,7 @@ from explaind_tf.recording.exporting.pure_functions import ModelFacts
 from explaind_tf.recording.exporting.variable_specs import variable_specs
 from explaind_tf.recording.observing.batches import BatchForm
 from explaind_tf.recording.session_state import Standing
+from explaind_tf.replicas import replica_count
 from explaind_tf.runs.format.description import UNKNOWN_OPTIMIZER, OptimizerSettings, RunDescription
 from explaind_tf.runs.format.structure import Structure
 
@@ -25,6 +26,7 @@ def describe_run(
     inputs: Structure = (),
     form: BatchForm | None = None,
     facts: ModelFacts | None = None,
+    replicas: int = 1,
 ) -> RunDescription:
     """Return the description of model, optimizer and data.
 
@@ -44,13 +46,17 @@ def describe_run(
         The form of the batches, if they are recorded.
     facts : ModelFacts or None
         What tracing showed, if the model was traced yet.
+    replicas : int
+        Number of replicas, each with a batch of its own in each step.
     """
     trainable = model.trainable_variables
     decayed = None if optimizer is None else optimizer.decay_mask(trainable)
     return RunDescription(
         variables=variable_specs(trainable, decayed),
         state=variable_specs(model.non_trainable_variables),
-        optimizer=UNKNOWN_OPTIMIZER if optimizer is None else _settings(optimizer),
+        optimizer=UNKNOWN_OPTIMIZER
+        if optimizer is None
+        else _settings(optimizer, 1 if form is None else replicas),
         optimizer_state=variable_specs(optimizer_variables),
         loss={} if facts is None else {"losses": list(facts.losses), "has_regularizer": facts.has_penalty},
         inputs=inputs,
@@ -62,13 +68,14 @@ def describe_run(
     )
 
 
-def _settings(optimizer: PathOptimizer) -> OptimizerSettings:
+def _settings(optimizer: PathOptimizer, replicas: int) -> OptimizerSettings:
     law = optimizer.law()
     return OptimizerSettings(
         law=law.name,
         constants=law.to_config(),
         second_moment=law.divides_by_second_moment,
-        accumulates=optimizer.gradient_accumulation_steps or 1,
+        # Keras averages the gradients of replicas as it does those of batches that wait for an update.
+        accumulates=replicas * (optimizer.gradient_accumulation_steps or 1),
         clipvalue=optimizer.clipvalue,
         ema_momentum=float(optimizer.ema_momentum) if optimizer.use_ema else None,
     )
@@ -84,4 +91,5 @@ def environment_of(model: keras.Model) -> dict[str, Any]:
         "devices": sorted({device.device_type for device in tf.config.list_logical_devices()}),
         "jit_compile": bool(model.jit_compile),
         "run_eagerly": bool(model.run_eagerly),
+        "replicas": replica_count(model),
     }

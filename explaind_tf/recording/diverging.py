@@ -18,7 +18,7 @@ def find_divergence(
     at: Position,
     after: Snapshot,
     variables: Sequence[keras.Variable],
-    batch: StepBatch | None,
+    batches: Sequence[StepBatch],
     first: FirstStep,
     loss_scale: float,
 ) -> Divergence:
@@ -32,8 +32,8 @@ def find_divergence(
         What the step led to.
     variables : sequence of keras.Variable
         The trainable variables.
-    batch : StepBatch or None
-        The batch of the step, if batches are recorded.
+    batches : sequence of StepBatch
+        The batch of each replica, if batches are recorded.
     first : FirstStep
         Holds the exported losses, if batches are recorded.
     loss_scale : float
@@ -41,13 +41,16 @@ def find_divergence(
     """
     if not at.changes.are_finite:
         return Divergence(at.steps, BETWEEN_STEPS)
-    began_in = None
-    if batch is not None and first.losses is not None:
+    if first.losses is not None:
         before = at.changes.applied_to(at.last)
-        began_in = _in_batch(batch) or _in_replay(
-            BatchReplay(first.losses, batch, list(variables), before, loss_scale), variables
-        )
-    return Divergence(at.steps, began_in or f"the weights {_names(variables, after.theta)}")
+        for number, batch in enumerate(batches):
+            if not len(batch):  # of a replica that got none
+                continue
+            replay = BatchReplay(first.losses, batch, list(variables), before, loss_scale)
+            began_in = _in_batch(batch) or _in_replay(replay, variables)
+            if began_in is not None:
+                return Divergence(at.steps + number, began_in)
+    return Divergence(at.steps, f"the weights {_names(variables, after.theta)}")
 
 
 def _in_batch(batch: StepBatch) -> str | None:

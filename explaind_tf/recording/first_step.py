@@ -1,5 +1,7 @@
 """The check of the first step: what the record of samples does not explain is refused."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -40,15 +42,28 @@ def _check_clipping(optimizer: PathOptimizer) -> None:
         )
 
 
+def _check_losses(replay: BatchReplay, count: int) -> None:
+    loss_shape = replay.losses().shape
+    if loss_shape != (count,):
+        raise RefusedError(
+            f"The loss has values of shape {loss_shape} for a batch of {count} samples, so it cannot be split over the "
+            f"samples. Return per-sample values of shape (batch,), as keras.losses do."
+        )
+
+
+def _rounding(replays: Sequence[BatchReplay], arithmetic: Arithmetic) -> np.ndarray:
+    return np.sum([replay.rounding(arithmetic) for replay in replays], axis=0)
+
+
 def check_first_step(
     training: Training,
     observer: StepObserver,
     first: FirstStep,
     at: Position,
-    batch: StepBatch,
+    batches: Sequence[StepBatch],
     outcome: StepOutcome,
 ) -> None:
-    """Check that the recorded batch, replayed through the exported functions, gives Keras' own gradient.
+    """Check that the recorded batches, replayed through the exported functions, give Keras' own gradient.
 
     This detects everything that changes a step but is not recorded: a train_step that computes another loss, random numbers
     that do not come from a Keras seed generator. When a run is resumed, the functions are those of its recording, and the
@@ -64,8 +79,8 @@ def check_first_step(
         The state before the step, and the exported functions.
     at : Position
         The position of the recording, before the step.
-    batch : StepBatch
-        The batch of the step.
+    batches : sequence of StepBatch
+        The batch of each replica.
     outcome : StepOutcome
         What the step left.
 
@@ -79,16 +94,13 @@ def check_first_step(
     _check_clipping(optimizer)
     before, variables = at.changes.applied_to(at.last), model.trainable_variables
     updates = optimizer.updates_before(at.iteration)
-    found = observer.used_gradient(first.start, before.theta, outcome, updates)
+    found = observer.used_gradient(first.start, before.theta, outcome, updates, len(batches))
     if found is None:
         return
-    replay = BatchReplay(first.losses, batch, variables, before, observer.loss_scale_in(at.last))
-    loss_shape = replay.losses().shape
-    if loss_shape != (len(batch),):
-        raise RefusedError(
-            f"The loss has values of shape {loss_shape} for a batch of {len(batch)} samples, so it cannot be split over the "
-            f"samples. Return per-sample values of shape (batch,), as keras.losses do."
-        )
+    scale = observer.loss_scale_in(at.last)
+    replays = [BatchReplay(first.losses, batch, variables, before, scale) for batch in batches]
+    for batch, replay in zip(batches, replays, strict=True):
+        _check_losses(replay, len(batch))
     if not np.isfinite(found.used.value).all():
         raise RefusedError(
             "The gradient of the first step is NaN or infinite. Look for NaN or infinite values in the first batch, or "
@@ -96,9 +108,9 @@ def check_first_step(
         )
     mismatch = find_mismatch(
         found.used,
-        found.preparation(replay.gradient() + found.waiting),
-        replay.sizes,
-        lambda: found.preparation.scaled(replay.rounding(_arithmetic_of(model))),
+        found.preparation(sum((replay.gradient() for replay in replays), found.waiting)),
+        replays[0].sizes,
+        lambda: found.preparation.scaled(_rounding(replays, _arithmetic_of(model))),
     )
     if mismatch is not None:
         raise RefusedError(

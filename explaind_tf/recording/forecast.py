@@ -1,8 +1,10 @@
 """Forecast of the disk space and time that a recording takes, made at its first step, before anything is written."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import tensorflow as tf
 from rich.filesize import decimal
 
 from explaind_tf.errors import RefusedError
@@ -10,7 +12,8 @@ from explaind_tf.recording.observing.batches import StepBatch
 from explaind_tf.recording.recording_options import RecordingOptions
 from explaind_tf.runs.estimate import Estimate, record_bytes
 from explaind_tf.runs.format.manifest import new_run_id
-from explaind_tf.runs.format.step_records import StepRecord, encode_step
+from explaind_tf.runs.format.step_records import Snapshot, StepRecord, encode_step
+from explaind_tf.runs.graphs.training_variables import TrainingVariables
 from explaind_tf.runs.samples import encode_sample
 from explaind_tf.runs.storage.files import AnyPath, free_bytes
 
@@ -26,6 +29,29 @@ class Planned:
     steps_per_epoch: int
 
 
+def moving_line(variables: TrainingVariables, planned: Planned | None) -> str:
+    """Return what a keyframe takes, before the first step is taken, in words.
+
+    Parameters
+    ----------
+    variables : TrainingVariables
+        The variables of model and optimizer.
+    planned : Planned or None
+        Planned length of the fit, if it is known.
+    """
+    weights = sum(variable.shape.num_elements() for variable in variables.parameters)
+    groups = (variables.parameters, variables.momentum, variables.second_moment)
+    step, once = sum(_bytes_of(group) for group in groups), _bytes_of(variables.state)
+    line = f"{weights:,} weights move, {step / weights:.3g} bytes each in a step, {decimal(step)} a step"
+    if planned is not None:
+        line += f", {decimal(step * planned.steps)} in {planned.steps:,} steps with every=1"
+    return f"{line}; of the {decimal(once)} of frozen weights and other state, what rests is recorded once"
+
+
+def _bytes_of(variables: Sequence[tf.Variable]) -> int:
+    return sum(variable.shape.num_elements() * variable.dtype.size for variable in variables)
+
+
 def estimate_recording(
     first: StepRecord,
     batch: StepBatch | None,
@@ -34,6 +60,8 @@ def estimate_recording(
     graphs: int,
     training: int,
     keeps_training: bool,
+    start: Snapshot,
+    replicas: int = 1,
 ) -> Estimate:
     """Return the estimate of a run, with every step a keyframe.
 
@@ -49,15 +77,27 @@ def estimate_recording(
         Bytes of the exported functions, and of the exported training step.
     keeps_training : bool
         Whether the training step is stored in any case.
+    start : Snapshot
+        The state before training. Records do not hold again what is still as it was then, such as frozen weights.
+    replicas : int
+        Number of replicas. The batch of each of them has a record. The last one holds the weights.
     """
     run_id, size = new_run_id(), 0 if batch is None else len(batch)
-    count = min(planned.steps, planned.steps_per_epoch) * size
+    count = min(planned.steps, planned.steps_per_epoch) * size * replicas
     rows = np.linspace(0, max(count - 1, 0), size).astype(np.int64)  # with as many digits as later rows
     first = replace(first, rows=rows, sample_count=count)
     row = max(count - 1, 0)
+    kinds = {
+        "start": replace(first, is_unchanged=False),
+        "between": replace(first, is_unchanged=False).without_snapshot(),
+        "unchanged": replace(first, snapshot=None, is_unchanged=True),
+    }
+    size_of = {kind: record_bytes(encode_step(record, run_id)) for kind, record in kinds.items()}
+    keyframe = record_bytes(encode_step(kinds["start"], run_id, start.state))
     return Estimate(
-        keyframe=record_bytes(encode_step(first, run_id)),
-        between=record_bytes(encode_step(first.without_snapshot(), run_id)),
+        keyframe=keyframe + (replicas - 1) * size_of["unchanged"],
+        between=size_of["between"],
+        frozen=size_of["start"] - keyframe,
         samples=0 if batch is None else count * record_bytes(encode_sample(batch.sample(0), row, run_id)),
         graphs=graphs,
         training=training,

@@ -7,7 +7,9 @@ from explaind_tf.levels import CAUSE, SAMPLE
 from explaind_tf.recording.exporting.declared_inputs import declares_inputs, input_structure
 from explaind_tf.recording.exporting.pure_functions import PureFunctions, forward_function, pure_functions
 from explaind_tf.recording.observing.batches import BatchForm
+from explaind_tf.recording.replica_checks import refuse_state_of_one_replica
 from explaind_tf.recording.session_state import Standing, Training
+from explaind_tf.replicas import replica_count
 from explaind_tf.runs.format.structure import Structure
 
 _WAY_ON = "Give PathLogger(run_dir, model=...) a model that declares its inputs with keras.Input."
@@ -58,6 +60,9 @@ class Knowledge:
         if form is not None and self.standing.level == SAMPLE:
             try:
                 self.functions = pure_functions(model, form.inputs, form.targets, form.weights)
+                if replica_count(model) > 1:
+                    state = model.non_trainable_variables
+                    refuse_state_of_one_replica(self.functions, len(model.trainable_variables), state)
             except RefusedError as error:
                 self.standing.lower_to(CAUSE, error)
         if self.standing.level != SAMPLE:

@@ -20,7 +20,7 @@ from explaind_tf.recording.forecast import Planned
 from explaind_tf.recording.observing.batches import BatchForm
 from explaind_tf.recording.observing.tap import Tap
 from explaind_tf.recording.observing.watched_step import WatchedStep
-from explaind_tf.recording.recording_options import OnError, RecordingOptions
+from explaind_tf.recording.recording_options import OnError, RecordingOptions, Variables
 from explaind_tf.recording.resuming import opened_to_resume
 from explaind_tf.recording.session import Session
 from explaind_tf.recording.session_state import Training
@@ -76,6 +76,10 @@ class PathLogger(keras.callbacks.Callback):
         Whether to keep the training step itself, for :meth:`explaind_tf.Run.retrain`, which trains again with other weights
         of samples. It takes about the bytes of one keyframe and of the model's functions, and a second or so at the first
         step. A step that cannot be kept, as with ``run_eagerly=True``, is left out. Keyframes need the step in any case.
+    variables : str, sequence of str, or callable, optional
+        Which trainable variables may move: patterns of their paths, such as ``"*lora*"``, or a function that tells it of a
+        path. A training that moves others is refused before it begins. What a step takes is then said before the first one.
+        Default: all.
     verbose : bool
         Whether to print after some steps what the run will take, and at the end of training what was written where.
 
@@ -94,7 +98,8 @@ class PathLogger(keras.callbacks.Callback):
     ``on_train_end`` (``EarlyStopping(restore_best_weights=True)``). Changes made after the logger's turn are not recorded.
 
     A keyframe holds the weights θ, the moments m and v, the non-trainable variables and the rows of the
-    samples in the batch: 12 bytes per weight in float32. A training that the ledger could not account for is refused
+    samples in the batch: 12 bytes per weight in float32. Frozen weights, and whatever else still is as it was before
+    training, are recorded once. A training that the ledger could not account for is refused
     with a ``RefusedError`` when it begins or at its first step. If weights become NaN or infinite in a later step, training
     goes on without being recorded: a ``RuntimeWarning`` says where it began, and the run is complete up to the step before.
 
@@ -128,13 +133,14 @@ class PathLogger(keras.callbacks.Callback):
         model: keras.Model | None = None,
         require: Level | None = None,
         retrain: bool = True,
+        variables: Variables | None = None,
         verbose: bool = True,
     ) -> None:
         super().__init__()
         self.run_dir = as_path(run_dir)
         self.verbose = verbose
         self._options = RecordingOptions(
-            every, disk_budget, resume, on_error, tensorboard, ids, model, require, retrain
+            every, disk_budget, resume, on_error, tensorboard, ids, model, require, retrain, variables
         )
         self._tap: Tap | None = None
         self._watched: WatchedStep | None = None
@@ -249,6 +255,7 @@ class PathLogger(keras.callbacks.Callback):
                 )
             self.set_model(self._options.model)
         if self._watched is None:
+            checks.check_loop(self.model)
             self._refuse_used()
             self._watched = WatchedStep(self.model, self._meet, self._options.ids)
             self._begin()
@@ -293,12 +300,15 @@ class PathLogger(keras.callbacks.Callback):
         assert self._watched is not None  # made before
         model = self._accounted
         checks.check_variables(model)
+        checks.check_moving(model, self._options)
         per_epoch = (self.params or {}).get("steps")  # a loop of one's own has no parameters
         planned = None if per_epoch is None else Planned(per_epoch * self.params["epochs"], per_epoch)
         run = opened_to_resume(self.run_dir) if self._resumes else None
         training = Training(self.model, model, checks.known_optimizer(self.model, model), self._watched)
         standing = checks.standing_of(self.model, training.optimizer, self._options, run)
         self._session = Session(training, self._tap, self.run_dir, self._options, planned, standing, run)
+        if self._options.variables is not None and self.verbose:
+            self._say(self._session.moving)
         if run is not None and self.verbose:
             kept, recorded = self._session.steps, len(run.step_store)
             of_all = "its" if kept == recorded else f"{kept} of its"

@@ -1,8 +1,10 @@
 """The user's options of a recording."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 
@@ -10,6 +12,8 @@ from explaind_tf.event_file import check_installed
 from explaind_tf.levels import LEVELS, Level
 
 OnError = Literal["raise", "warn"]
+# Which variables may move: patterns of their paths, or a function of a path.
+Variables = str | Sequence[str] | Callable[[str], bool]
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class RecordingOptions:
         The least that the run must tell.
     retrain : bool
         Whether to keep the training step, for ``run.retrain``.
+    variables : str, sequence of str, callable or None
+        Patterns of the paths of the variables that may move, or a function that tells it of a path; None for all.
     """
 
     every: int | Literal["auto"] = 1
@@ -47,6 +53,7 @@ class RecordingOptions:
     model: keras.Model | None = None
     require: Level | None = None
     retrain: bool = True
+    variables: Variables | None = None
 
     def __post_init__(self) -> None:
         is_count = type(self.every) is int and self.every > 0
@@ -66,3 +73,23 @@ class RecordingOptions:
             raise ValueError(f'on_error must be "raise" or "warn"; got {self.on_error!r}.')
         if self.tensorboard is not None:
             check_installed()
+        patterns = self._patterns
+        if not (callable(self.variables) or all(isinstance(pattern, str) for pattern in patterns)):
+            raise ValueError(
+                f"variables must be a pattern of paths, such as '*lora*', a list of them, or a function of a path; got "
+                f"{self.variables!r}."
+            )
+
+    @property
+    def _patterns(self) -> tuple[Any, ...]:
+        if self.variables is None or callable(self.variables):
+            return ()
+        return (self.variables,) if isinstance(self.variables, str) else tuple(self.variables)
+
+    def may_move(self, path: str) -> bool:
+        """Return whether the variable of a path may move."""
+        if self.variables is None:
+            return True
+        if callable(self.variables):
+            return bool(self.variables(path))
+        return any(fnmatchcase(path, pattern) for pattern in self._patterns)

@@ -1,6 +1,6 @@
 """`Session`: a training run that is being recorded, from the check of its first step to the commit."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -15,9 +15,9 @@ from explaind_tf.recording.diverging import BETWEEN_STEPS, find_divergence
 from explaind_tf.recording.exporting.training_step import export_training_step
 from explaind_tf.recording.exporting.variable_specs import variable_specs
 from explaind_tf.recording.first_step import check_first_step
-from explaind_tf.recording.forecast import Planned, choose, estimate_recording
+from explaind_tf.recording.forecast import Planned, choose, estimate_recording, moving_line
 from explaind_tf.recording.knowledge import Knowledge
-from explaind_tf.recording.observing.batches import BatchForm, StepBatch
+from explaind_tf.recording.observing.batches import BatchForm, StepBatch, known
 from explaind_tf.recording.observing.observer import StepObserver
 from explaind_tf.recording.observing.summaries import StepSummaries
 from explaind_tf.recording.observing.tap import Tap
@@ -26,6 +26,7 @@ from explaind_tf.recording.recording_options import RecordingOptions
 from explaind_tf.recording.resuming import resume_again, resume_at, rewind_to, same
 from explaind_tf.recording.session_state import Changes, FirstStep, Position, Standing, Training
 from explaind_tf.recording.writing.writer import RunWriter
+from explaind_tf.replicas import replica_count
 from explaind_tf.runs import RecordedRun
 from explaind_tf.runs.estimate import Estimate, Seconds
 from explaind_tf.runs.format.description import ALL_FIELDS, KNOWN_BEFORE_DATA, RunDescription
@@ -94,10 +95,10 @@ class Session:
         self._summaries = StepSummaries(options.tensorboard, variable_specs(model.trainable_variables))
         self.estimate: Estimate | None = None
         self.divergence: Divergence | None = None
-        self._given = self._observer.variables.snapshot()
+        self._given = self._observer.snapshot()
         self._resumed: RecordedRun | None = None
         if resumed is None:
-            start = self._observer.variables.snapshot()
+            start = self._observer.snapshot()
             self._first, self._at = FirstStep(start), Position(0, self._observer.iteration(), start)
         else:
             self._go_on_with(resumed)
@@ -113,6 +114,11 @@ class Session:
         if self._writer is None:
             return 0, 0
         return self._writer.step_count - self._writer.pending_steps, self._writer.pending_steps
+
+    @property
+    def moving(self) -> str:
+        """What a keyframe takes, in words."""
+        return moving_line(self._observer.variables, self._planned)
 
     @property
     def standing(self) -> Standing:
@@ -144,7 +150,7 @@ class Session:
         losses = run.graphs.loss_functions() if isinstance(run.graphs, Graphs) else None
         # Only now, since everything above may still refuse.
         self._at, self._resumed = resume_at(run, self._observer), run
-        self._first = FirstStep(self._observer.variables.snapshot(), losses, run.manifest)
+        self._first = FirstStep(self._observer.snapshot(), losses, run.manifest)
 
     def meet(self, data: Any) -> BatchForm | None:
         """Take note of the form of the data, when a step is traced and before it is taken.
@@ -166,7 +172,8 @@ class Session:
                 if self._first.recorded_as is not None:
                     self._refuse_other(self._first.recorded_as, ALL_FIELDS)
             except RefusedError:
-                self._observer.variables.restore(self._given)
+                if self._resumed is not None:  # only then were they set
+                    self._observer.variables.restore(self._given)
                 raise
             if self._first.recorded_as is None:
                 self._first.losses = known.functions
@@ -225,9 +232,10 @@ class Session:
             inputs=known.inputs,
             form=known.form,
             facts=None if known.functions is None else known.functions.facts,
+            replicas=replica_count(self._training.fitted),
         )
 
-    def _begin_run(self, first: StepRecord, batch: StepBatch | None) -> RunWriter:
+    def _begin_run(self, first: StepRecord, batch: StepBatch | None, replicas: int) -> RunWriter:
         known = self._known
         assert known.functions is not None  # a step was taken
         training = export_training_step(
@@ -242,6 +250,8 @@ class Session:
                 graphs=known.functions.byte_count,
                 training=training.byte_count,
                 keeps_training=training.is_kept,
+                start=self._first.start,
+                replicas=replicas,
             )
             self.estimate = choose(dense, self._options, self._run_dir)
             self._every = self.estimate.every
@@ -259,7 +269,7 @@ class Session:
         if run is not None and self._observer.iteration() != self._at.iteration:
             # A callback restored an earlier state after the logger's turn.
             self._at = resume_again(run, self._observer)
-            self._first.start = self._observer.variables.snapshot()
+            self._first.start = self._observer.snapshot()
         self._notice_changes()
 
     def _notice_changes(self) -> None:
@@ -275,23 +285,23 @@ class Session:
 
     def after_execution(self) -> None:
         """Record the steps that one execution took."""
-        batches = self._training.watched.close()
+        steps = [[self._with_ids(batch) for batch in step] for step in self._training.watched.close()]
         if self._optimizer is None:
-            for _ in batches:
-                self._record_step(None, self._observer.outcome(0))
+            for _ in steps:
+                self._record_step([None], self._observer.outcome(0))
             return
         taken = self._observer.iteration() - self._at.iteration
-        if taken == 0 and len(batches) == 1 and self._observer.may_skip:
-            self._record_step(self._with_ids(batches[0]), self._observer.skipped())
+        if taken == 0 and len(steps) == 1 and self._observer.may_skip:
+            self._record_step(steps[0], self._observer.skipped())
             return
-        if taken != len(batches):
+        if taken != len(steps):
             raise RefusedError(
-                f"In one execution, train_step received {len(batches)} batches and the optimizer counted {taken} steps. "
+                f"In one execution, train_step received {len(steps)} batches and the optimizer counted {taken} steps. "
                 f"While fit() is being recorded, each batch must be one step of the optimizer, and nothing else may step it "
                 f"or set its counter."
             )
-        for batch in batches:
-            self._record_step(self._with_ids(batch), self._observer.outcome(self._at.iteration))
+        for batches in steps:
+            self._record_step(batches, self._observer.outcome(self._at.iteration))
             self._at.iteration += 1
 
     def _with_ids(self, batch: StepBatch | None) -> StepBatch | None:
@@ -301,27 +311,35 @@ class Session:
             return batch
         return replace(batch, ids=self._tap.ids_of(batch.fingerprints.values))
 
-    def _record_step(self, batch: StepBatch | None, outcome: StepOutcome) -> None:
-        after = outcome.snapshot
+    def _record_step(self, batches: Sequence[StepBatch | None], outcome: StepOutcome) -> None:
+        """Record a step: the batch of each replica, after the last of which the weights are updated."""
         if self.divergence is not None:  # in an earlier step of the same execution
             return
-        if not np.isfinite(after.theta).all():
-            self._end_before(batch, outcome)
+        if not np.isfinite(outcome.snapshot.theta).all():
+            self._end_before(batches, outcome)
             return
         if not (self._first.is_checked or outcome.is_skipped):
-            batch = self._checked_first(batch, outcome)
+            batches = self._checked_first(batches, outcome)
+        batches = known(batches) or [None]  # without batches there is nothing to tell replicas apart by
+        outcomes = outcome.by_replica(self._at.changes.applied_to(self._at.last), len(batches))
+        for batch, found in zip(batches, outcomes, strict=True):
+            self._record_batch(batch, found, len(batches))
+
+    def _record_batch(self, batch: StepBatch | None, outcome: StepOutcome, replicas: int) -> None:
+        after = outcome.snapshot
         earlier = -1 if self._optimizer is None else self._optimizer.updates_before(self._at.iteration)
         record = self._at.record_of(outcome, batch, earlier)
         if self._writer is None:
-            self._writer = self._begin_run(record, batch)
+            self._writer = self._begin_run(record, batch, replicas)
         self._open(self._writer)
         rows = np.zeros(0, np.int64) if batch is None else self._writer.write_samples(batch)
         is_keyframe = (self._at.steps + 1) % self._every == 0
         written = replace(record, rows=rows, sample_count=self._writer.sample_count)
-        self._writer.write_step(written if is_keyframe else written.without_snapshot())
+        is_whole = is_keyframe and not outcome.is_unchanged
+        self._writer.write_step(written if is_whole else written.without_snapshot())
         start = self._at.changes.applied_to(self._at.last).theta
         self._summaries.write(written, start, after.theta)
-        self._at.last, self._at.is_keyframe = after, is_keyframe
+        self._at.last, self._at.is_keyframe = after, is_whole
         self._at.steps += 1
         self._at.changes = Changes()
 
@@ -332,11 +350,11 @@ class Session:
             if self._at.steps < writer.step_count:
                 writer.rewind(rewind_to(self._at, writer.sample_count))
 
-    def _end_before(self, batch: StepBatch | None, outcome: StepOutcome) -> None:
+    def _end_before(self, batches: Sequence[StepBatch | None], outcome: StepOutcome) -> None:
         """End the run before a step that left weights which are not finite."""
         scale = self._observer.loss_scale_in(self._at.last)
         variables = self._model.trainable_variables
-        found = find_divergence(self._at, outcome.snapshot, variables, batch, self._first, scale)
+        found = find_divergence(self._at, outcome.snapshot, variables, known(batches), self._first, scale)
         if self._writer is None:
             raise RefusedError(
                 f"The {found}. It is the first step, so there is nothing to account for, and nothing was written. Look "
@@ -346,23 +364,25 @@ class Session:
         self._at.changes = self._at.changes.finite()
         self.divergence = found
 
-    def _checked_first(self, batch: StepBatch | None, outcome: StepOutcome) -> StepBatch | None:
-        """Return the batch of the first step, or None if the check shows that samples do not explain the step."""
+    def _checked_first(
+        self, batches: Sequence[StepBatch | None], outcome: StepOutcome
+    ) -> Sequence[StepBatch | None]:
+        """Return the batches of the first step, or None alone if the check shows that samples do not explain the step."""
         if self._first.recorded_as is not None:
             self._refuse_other(self._first.recorded_as, ALL_FIELDS, with_decay=True)
         self._first.is_checked = True
         self._resumed = None
-        if batch is None:
-            return None
+        if not known(batches):
+            return [None]
         assert isinstance(self._observer, StepObserver)  # otherwise batches are not recorded
         try:
-            check_first_step(self._training, self._observer, self._first, self._at, batch, outcome)
+            check_first_step(self._training, self._observer, self._first, self._at, known(batches), outcome)
         except RefusedError as error:
             if self._first.recorded_as is not None:
                 raise
             self._known.lower(error)
-            return None
-        return batch
+            return [None]
+        return batches
 
     def finish(self, seconds: Seconds | None) -> str:
         """Commit the run and the seconds per step, and return a summary of what was written."""

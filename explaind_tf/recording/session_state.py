@@ -139,6 +139,7 @@ class Position:
             theta_before=self.changes.theta,
             state_before=self.changes.state,
             is_skipped=outcome.is_skipped,
+            is_unchanged=outcome.is_unchanged,
         )
 
     def end(self, sample_count: int) -> StepRecord | None:

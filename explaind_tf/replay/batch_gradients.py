@@ -42,7 +42,7 @@ class BatchGradients:
 
     def _batch(self, step: ReplayedStep, derivatives: Derivatives) -> Batch:
         transition = step.transition
-        if not len(transition.rows):
+        if not len(transition.rows) and not self._run.may_have_empty_batches:
             raise RunFormatError(
                 f"{self._run.run_dir}: step {step.number} names no samples, and its gradient is asked for by sample. "
                 f"Restore the run from a copy."
@@ -153,6 +153,8 @@ class BatchGradients:
         shares: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return the gradient of a share of each sample's loss, shape (D,)."""
+        if not len(step.transition.rows):
+            return np.zeros(own.model.theta_size, own.model.dtype.as_numpy_dtype)
         # A loss scale keeps small numbers from becoming zero in float16. It is a power of 2, so float32 does not round it.
         scale = step.transition.loss_scale if own is self._as_trained else 1.0
         point = _start(step, own) if point is None else point

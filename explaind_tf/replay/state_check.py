@@ -29,8 +29,13 @@ class StateCheck:
         self._differing: dict[int, UnbalancedLedgerError] = {}
 
     def look_at(self, step: ReplayedStep) -> None:
-        """Compare one step. One that was skipped is not: its numbers may not be finite."""
+        """Compare one step. One that was skipped is not: its numbers may not be finite.
+
+        Nor is that of another replica than the first one, whose state is not recorded.
+        """
         if not self._run.manifest.state or step.transition.is_skipped:
+            return
+        if self._run.step_store.recorded(step.number).is_unchanged:
             return
         left = self._gradients.state(step)
         recorded = self._run.step_store.step(step.number).known.state

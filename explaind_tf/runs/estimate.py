@@ -49,6 +49,8 @@ class Estimate:
         Steps from one keyframe to the next.
     keeps_training : bool
         Whether the training step is stored in any case, to train again with other weights of samples.
+    frozen : int
+        Bytes of the state that never moves, such as frozen weights. Only the first record holds it.
     """
 
     keyframe: int
@@ -59,6 +61,7 @@ class Estimate:
     steps: int
     every: int = 1
     keeps_training: bool = False
+    frozen: int = 0
 
     @property
     def keyframes(self) -> int:
@@ -74,7 +77,7 @@ class Estimate:
     def total(self) -> int:
         """Bytes of the run."""
         notes = self.steps - self.steps // self.every
-        fixed = self.graphs + (self.training if self.every > 1 or self.keeps_training else 0)
+        fixed = self.graphs + self.frozen + (self.training if self.every > 1 or self.keeps_training else 0)
         return fixed + self.samples + self.keyframes * self.keyframe + notes * self.between
 
     def fit_into(self, budget: int) -> "Estimate":
@@ -131,13 +134,15 @@ def estimate_from(run: RecordedRun, steps: int, samples: int | None = None) -> E
     step = run.step_store.step(0)
     training = sum(f.size for f in run.manifest.graphs if f.file.startswith(f"{constants.TRAINING_DIR}/"))
     graphs = sum(f.size for f in run.manifest.graphs) - training
-    keyframe = record_bytes(encode_step(step, run.run_id))
+    keyframe = record_bytes(encode_step(step, run.run_id, run.step_store.start.state))
+    frozen = record_bytes(encode_step(step, run.run_id)) - keyframe
     return Estimate(
         keyframe=keyframe,
         between=record_bytes(encode_step(step.without_snapshot(), run.run_id)),
         samples=round(run.samples.records.size / max(len(run.samples), 1) * (samples or len(run.samples))),
         graphs=graphs + (run.run_dir / constants.MANIFEST_FILE).stat().st_size,
-        training=training or keyframe + graphs,  # roughly, if the run has no training step
+        training=training or keyframe + frozen + graphs,  # roughly, if the run has no training step
+        frozen=frozen,
         steps=steps,
         keeps_training=training > 0 and run.manifest.environment.get(NO_WEIGHTED_STEP) != LEFT_OUT,
     )

@@ -67,6 +67,8 @@ class BatchFingerprints:
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> Fingerprints:
         """Return the fingerprints of a batch, given its tensors (batch, ...)."""
+        if not len(arrays[0]):  # the batch of a replica that got none
+            return Fingerprints(np.zeros(0, np.int64), np.zeros(0, np.int64), self._series)
         form = [_head(array) for array in arrays]
         bodies = [as_buffer(array).reshape(len(array), array[:1].nbytes) for array in arrays]
 

@@ -105,6 +105,11 @@ class KeyframeReplay:
             record = read(at)
             if record.snapshot is not None:
                 break
+            if record.is_unchanged:
+                raise RunFormatError(
+                    f"Step {record.step} of {self._where} says that it changed nothing, and lies between keyframes, where "
+                    f"every step is trained again. No PathLogger writes this: restore the run from a copy."
+                )
             filled = self._train(record)
             if drifted is None and filled.known.digest() != record.digest:
                 drifted = record.step

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from explaind_tf import constants
 from explaind_tf.errors import RunFormatError
 from explaind_tf.levels import AXES, PATH, SAMPLE
+from explaind_tf.runs.decoding import forget_without_samples
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.manifest import (
     COMPLETE,
@@ -25,7 +26,7 @@ from explaind_tf.runs.format.step_records import Layout
 from explaind_tf.runs.graphs.graph_files import TOKEN_LOSSES, GraphContents
 from explaind_tf.runs.keyframes import KeyframeReplay
 from explaind_tf.runs.samples import SampleStore
-from explaind_tf.runs.steps import StepStore, forget_without_samples
+from explaind_tf.runs.steps import StepStore
 from explaind_tf.runs.storage.digests import FileDigest, checked_tree, require_inside
 from explaind_tf.runs.storage.files import AnyPath, as_path, size_of
 from explaind_tf.runs.storage.records import RecordFile, file_sha256
@@ -259,13 +260,18 @@ class RecordedRun(WeightPath):
         for step in self.steps:
             self._check_keyframe(int(step))
             rows = self.step_store.rows(int(step))
-            if self.level != SAMPLE and len(rows) == 0:
+            if len(rows) == 0 and (self.level != SAMPLE or self.may_have_empty_batches):
                 continue
             if len(rows) == 0 or rows.min() < 0 or rows.max() >= len(self.samples):
                 raise RunFormatError(
                     f"{self.run_dir}: step {step} names no samples, or samples that the run does not have "
                     f"({len(self.samples)} rows). Restore the run from a copy."
                 )
+
+    @property
+    def may_have_empty_batches(self) -> bool:
+        """Whether a step may have no samples: the step of a replica that got none of a short batch."""
+        return self.manifest.optimizer.accumulates > 1
 
     def _check_keyframe(self, step: int) -> None:
         """Check that a step is recorded with its weights if it ends at a keyframe, and only then."""

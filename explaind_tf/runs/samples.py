@@ -171,6 +171,12 @@ class SampleStore:
                 f"{len(self)} samples. Restore it from a copy."
             )
         rows = np.asarray(rows, np.int64)
+        split = len(struct.leaves(self._inputs))
+        if not rows.size:  # the batch of a replica that got none
+            empty = [
+                np.zeros((0, *(size or 0 for size in leaf.shape)), leaf.numpy_dtype) for leaf in self._leaves
+            ]
+            return empty[:split], empty[split:]
         self._refuse_too_large(rows)
         if self._cache is None:
             self._make_cache()
@@ -187,7 +193,6 @@ class SampleStore:
                 self._cached(row) if row < len(self._is_cached) else self._read_flat(row) for row in rows
             ]
             stacked = [np.stack(arrays) for arrays in zip(*samples, strict=True)]
-        split = len(struct.leaves(self._inputs))
         return stacked[:split], stacked[split:]
 
     def _refuse_too_large(self, rows: np.ndarray) -> None:

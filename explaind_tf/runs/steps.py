@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from explaind_tf.errors import RunFormatError
-from explaind_tf.runs.format.possible_numbers import check_numbers
+from explaind_tf.runs.decoding import based_on_start, decoded
 from explaind_tf.runs.format.step_records import END, REWIND, START, STEP, Layout, Snapshot, StepRecord
 from explaind_tf.runs.keyframes import KeyframeReplay
 from explaind_tf.runs.storage.records import RecordFile, RecordSeries
@@ -133,39 +133,6 @@ class _ReadAhead(threading.Thread):
         del self._read
 
 
-def forget_without_samples(files: Sequence[RecordFile], layout: Layout, sample_count: int) -> int:
-    """Make files that were still being written end before the first step whose samples are missing.
-
-    Samples are written before the steps that use them. After a power cut, steps may be on the disk without them.
-
-    Returns
-    -------
-    int
-        Number of steps that were left out.
-    """
-    steps = 0
-    for file in files:
-        while file.is_open and len(file):
-            record = _decode(layout, file, len(file) - 1)
-            if record.sample_count <= sample_count:
-                break
-            steps += record.kind == STEP
-            file.forget_from(len(file) - 1)
-    return steps
-
-
-def _decode(layout: Layout, file: RecordFile, index: int) -> StepRecord:
-    example = file.read_example(index)
-    try:
-        record = layout.decode(example)
-        check_numbers(record, layout)
-        return record
-    except RunFormatError as error:
-        raise RunFormatError(
-            f"{file.path}: record {index} is damaged: {error}. Restore the file from a copy."
-        ) from error
-
-
 class StepStore:
     """Reads the steps of a run, in any order, one at a time, from any thread.
 
@@ -184,7 +151,7 @@ class StepStore:
     def __init__(
         self, files: Sequence[RecordFile], layout: Layout, replay: KeyframeReplay | None = None
     ) -> None:
-        self.layout = layout
+        self.layout = based_on_start(layout, files)
         self.replay = replay
         self.records = RecordSeries(files)
         self._cache: OrderedDict[int, StepRecord] = OrderedDict()
@@ -236,15 +203,34 @@ class StepStore:
         return len(self._indices) - 1 - int(self._has_end)
 
     def _decode(self, index: int) -> StepRecord:
-        return _decode(self.layout, *self.records.locate(index))
+        return decoded(self.layout, *self.records.locate(index))
 
     def _record(self, position: int) -> StepRecord:
         """Return the record of step ``position − 1``, with its snapshot."""
         with self._lock:
             record = self._as_recorded(position)
+            if record.is_unchanged and record.snapshot is None:
+                return self._keep(position, self._unchanged(position))
             if record.snapshot is None:
                 record = self._keep(position, self._filled(position))
             return record
+
+    def _unchanged(self, position: int) -> StepRecord:
+        """Return the record of a step that left everything as it was, with the state before it."""
+        left = [self._as_recorded(position)]
+        while left[-1].is_unchanged and left[-1].snapshot is None:  # the first record of a run is none
+            left.append(self._as_recorded(position - len(left)))
+        before = left.pop()
+        if before.snapshot is None:
+            before = self._filled(position - len(left))
+        state = before.known
+        for record in reversed(left):
+            state = replace(
+                state,
+                theta=state.theta if record.theta_before is None else record.theta_before,
+                state=state.state if record.state_before is None else record.state_before,
+            )
+        return replace(left[0], snapshot=state)
 
     def _as_recorded(self, position: int) -> StepRecord:
         """Return a record that may lack its snapshot. The caller must hold the lock."""
@@ -331,6 +317,9 @@ class StepStore:
                         f"{name.replace('_', ' ')}. An optimizer has one in each step or in none: restore the file from a "
                         f"copy."
                     )
+        if record.kind == START and record.snapshot is not None:
+            # The arrays to which later records refer, so that what rests is known to.
+            return replace(record, snapshot=replace(record.snapshot, state=list(self.layout.start)))
         return record
 
     def step(self, number: int) -> StepRecord:

@@ -132,7 +132,12 @@ class WeightPath(ABC):
         states = self.step_store.recorded_states() if resting else iter(())
         first = next(states, [])
         for state in states:
-            resting -= {place for place in resting if not np.array_equal(first[place], state[place])}
+            resting -= {
+                place
+                for place in resting
+                # Of what is still as it was at the start, records of steps refer to the arrays from there.
+                if first[place] is not state[place] and not np.array_equal(first[place], state[place])
+            }
             if not resting:
                 break
         return tuple(spec.is_floating and place not in resting for place, spec in enumerate(specs))

@@ -116,7 +116,8 @@ class ReverseSweep:
                 del effects
             if update is not None and not step.transition.is_skipped:
                 update.take_batch(step)
-                yield from self._samples(step, pieces, update)
+                if len(step.transition.rows) or not self._task.recorded.run.may_have_empty_batches:
+                    yield from self._samples(step, pieces, update)
             advance()
         if update is not None:
             yield from self._rounding(update, pieces)

@@ -98,7 +98,9 @@ class UpdateRounding:
 
     def _are_usual(self, found: dict[int, np.ndarray]) -> bool:
         eps = float(np.finfo(self._task.derivatives.model.dtype.as_numpy_dtype).eps)
-        return all((np.abs(own) <= _USUAL * eps * self._gross[step]).all() for step, own in found.items())
+        return all(
+            (np.abs(own) <= _USUAL * eps * self._gross.get(step, 0.0)).all() for step, own in found.items()
+        )
 
     def _check_sizes(self, found: dict[int, np.ndarray]) -> None:
         """Check that rounding explains what is left: a wrong product with a gradient would be in it, too."""

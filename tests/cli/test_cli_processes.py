@@ -71,7 +71,9 @@ def without_tensorflow():
 
 @note("replicas")
 def of_replicas():
+    import tempfile
     from pathlib import Path
+    import numpy as np
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -79,13 +81,18 @@ def of_replicas():
     import explaind_tf as xtf
     from tests.contract.rows import ROWS
     from tests.contract.test_contract import hold_to_the_contract
+    from tests.helpers import dtype_policy
 
-    (row,) = [row for row in ROWS if row.logical_devices == 2]
-    try:
-        hold_to_the_contract(row, Path("replicas"))
-    except xtf.RefusedError as error:
-        print(error)
-    assert not Path("replicas").exists()
+    row = next(row for row in ROWS if row.logical_devices == 2)
+    with dtype_policy(row.policy), tempfile.TemporaryDirectory() as directory:
+        hold_to_the_contract(row, Path(directory) / "run")
+        run = xtf.open_run(Path(directory) / "run")
+        steps = [run.step_store.recorded(step) for step in run.steps]
+        updates, sizes = [step.updates for step in steps], [len(step.rows) for step in steps]
+        try:
+            run.retrain(np.ones(len(run.samples)), progress=False)
+        except xtf.RefusedError as error:
+            print(json.dumps({"updates": updates, "sizes": sizes, "retrain": str(error)}))
 
 
 @note("import")
@@ -218,11 +225,14 @@ def test_an_import_registers_everything(found: dict[str, Any]):
     assert found["import"]["code"] == 0, found["import"]["stderr"]
 
 
-def test_replicas_are_refused(found: dict[str, Any]):
+def test_replicas_are_exact(found: dict[str, Any]):
     """The row of the contract that needs a process of its own."""
     done = found["replicas"]
     assert done["code"] == 0, done["stderr"]
-    assert "Training under a tf.distribute strategy cannot be recorded" in done["stdout"]
+    seen = json.loads(done["stdout"])
+    assert seen["updates"] == [False, True] * 9
+    assert seen["sizes"] == [2, 2, 2, 2, 1, 1] * 3
+    assert "under a tf.distribute.MirroredStrategy" in seen["retrain"]
 
 
 def test_plotly_is_loaded_at_the_first_figure(found: dict[str, Any]):

@@ -252,6 +252,5 @@ def test_table_says_what_the_suite_checks():
         assert said[row.name].startswith(row.outcome), row.name
 
 
-def test_one_row_is_refused():
-    refused = [row.name for row in ROWS if row.refused is not None]
-    assert refused == ["MirroredStrategy on two logical CPUs"]
+def test_only_rows_of_replicas_are_refused():
+    assert {row.family for row in ROWS if row.refused is not None} == {"several replicas"}

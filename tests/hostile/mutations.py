@@ -133,7 +133,7 @@ _FIELDS = (
         "state",
     ),
     *("momentum", "second_moment", "accumulated", "optimizer", "digest", "weights", "weight_shapes"),
-    *("clip_factors", "theta_stepped", "theta_before", "state_before", "is_skipped"),
+    *("clip_factors", "theta_stepped", "theta_before", "state_before", "is_skipped", "is_unchanged"),
     *("row", "fingerprint", "shapes", "tensors", "id"),
 )
 

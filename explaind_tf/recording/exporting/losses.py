@@ -9,6 +9,7 @@ from keras.src.losses.loss import squeeze_or_expand_to_same_rank
 from keras.src.trainers.compile_utils import CompileLoss
 
 from explaind_tf.errors import RefusedError
+from explaind_tf.replicas import replica_count, rounded_average
 
 _AVERAGES = ("sum_over_batch_size", "mean")
 _REDUCTIONS = (*_AVERAGES, "sum", "mean_with_sample_weight")
@@ -118,7 +119,7 @@ def loss_parts(
             "`loss=` to compile(). A loss computed in train_step or by add_loss cannot be split."
         )
     return [
-        _term(*noted, factor=factor, batch_size=batch_size)
+        _term(*noted, factor=factor, batch_size=batch_size, replicas=replica_count(model))
         for noted, factor in zip(opened.noted, tf.unstack(factors, len(opened.noted)), strict=True)
     ]
 
@@ -131,6 +132,7 @@ def _term(
     *,
     factor: tf.Tensor,
     batch_size: tf.Tensor,
+    replicas: int,
 ) -> LossPart:
     """Follow ``keras/src/losses/loss.py`` up to the reduction over the batch."""
     loss = entry.loss
@@ -165,6 +167,9 @@ def _term(
         scale = tf.math.divide_no_nan(scale, _count(values, batch_size))
     if rescale is not None:
         scale = scale * rescale
+    if replicas > 1:
+        # The gradients of replicas are averaged in the record. Keras adds up those of sums.
+        scale = scale * (replicas if loss.reduction == "sum" else rounded_average(replicas))
     return LossPart(entry.name, loss.reduction, values, scale)
 
 

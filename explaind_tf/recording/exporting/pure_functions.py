@@ -18,6 +18,7 @@ from explaind_tf.recording.exporting.purity import (
     refuse_without_derivative,
 )
 from explaind_tf.recording.exporting.saving import save_module
+from explaind_tf.replicas import replica_count, rounded_average
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.structure import Structure
 from explaind_tf.runs.graphs.graph_files import (
@@ -269,7 +270,13 @@ class _Bodies:
         )
 
     def _sum(self, penalties: list[tf.Tensor]) -> tuple[list[tf.Tensor], None]:
-        summed = [tf.cast(self._model._aggregate_additional_loss(part), self._dtype) for part in penalties]
+        replicas = replica_count(self._model)
+        # Within the scope of a strategy, where this may run, Keras divides them by the number of replicas.
+        is_divided = tf.distribute.get_strategy().num_replicas_in_sync > 1
+        factor = replicas if is_divided else rounded_average(replicas)
+        whole = [self._model._aggregate_additional_loss(part) for part in penalties]
+        whole = whole if replicas == 1 else [part * factor for part in whole]
+        summed = [tf.cast(part, self._dtype) for part in whole]
         return [tf.add_n(summed) if summed else tf.zeros((), self._dtype)], None
 
 

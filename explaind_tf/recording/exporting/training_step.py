@@ -15,7 +15,8 @@ from explaind_tf.recording.exporting.purity import refuse_unlisted
 from explaind_tf.recording.exporting.saving import save_module
 from explaind_tf.recording.observing.batches import BatchForm
 from explaind_tf.recording.recording_options import RecordingOptions
-from explaind_tf.runs.format.training_step import LEFT_OUT, NO_TRAINING_STEP, NO_WEIGHTED_STEP
+from explaind_tf.replicas import is_mirrored
+from explaind_tf.runs.format.training_step import LEFT_OUT, NO_TRAINING_STEP, NO_WEIGHTED_STEP, OF_REPLICAS
 from explaind_tf.runs.graphs.training_variables import TrainingVariables
 
 # A model that overrides one of these need not heed the weights that it is given.
@@ -136,6 +137,8 @@ def export_training_step(
     """
     if form is None or optimizer is None:  # keyframes of such a run were refused
         return ExportedStep(None, {})
+    if is_mirrored(model):  # and keyframes were refused
+        return ExportedStep(None, {NO_TRAINING_STEP: OF_REPLICAS})
     is_needed = options.every != 1
     if not (is_needed or options.retrain):
         return ExportedStep(None, {NO_TRAINING_STEP: LEFT_OUT})

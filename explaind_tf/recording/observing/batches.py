@@ -47,6 +47,11 @@ class StepBatch:
         )
 
 
+def known(batches: Sequence[StepBatch | None]) -> list[StepBatch]:
+    """Return the batches of a step that are recorded: one for each replica, or none."""
+    return [batch for batch in batches if batch is not None]
+
+
 @dataclass(frozen=True)
 class BatchForm:
     """The structure of the data that a training step receives.

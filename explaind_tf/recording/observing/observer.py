@@ -7,6 +7,7 @@ from explaind_tf.laws import Moments, UsedGradient
 from explaind_tf.laws.used_gradients import Preparation, StepGradient
 from explaind_tf.optimizers import PathOptimizer
 from explaind_tf.recording.observing.weight_observer import StepOutcome, WeightObserver, flat, unless_equal
+from explaind_tf.replicas import replica_count
 from explaind_tf.runs.format.step_records import LOSS_SCALE, Snapshot
 from explaind_tf.runs.graphs.training_variables import TrainingVariables, views_of
 
@@ -75,9 +76,10 @@ class StepObserver(WeightObserver):
             stepped, values = self._optimizer.watched_step(iteration)
             snapshot = self.variables.pack(values)
         else:
-            snapshot = self.variables.snapshot()
+            snapshot = self.snapshot()
         theta_stepped = None if stepped is None else flat([stepped[i] for i in self._indices])
-        factors = None if scalars is None else scalars.clip_factors
+        # Each replica clips by factors of its own.
+        factors = None if scalars is None or replica_count(self._model) > 1 else scalars.clip_factors
         return StepOutcome(
             snapshot=snapshot,
             scalars=scalars,
@@ -101,12 +103,17 @@ class StepObserver(WeightObserver):
         return flat([np.full(v.shape, f, v.dtype) for v, f in zip(trainable, flags, strict=True)])
 
     def used_gradient(
-        self, start: Snapshot, theta_before: np.ndarray, outcome: StepOutcome, iteration: int
+        self,
+        start: Snapshot,
+        theta_before: np.ndarray,
+        outcome: StepOutcome,
+        iteration: int,
+        replicas: int,
     ) -> StepGradient | None:
         """Return the gradient that the first recorded step used, recovered from the optimizer's variables.
 
-        ``iteration`` is the number of updates before it. Return None if the gradient cannot be recovered. With a learning
-        rate of 0, for example, SGD keeps no trace of it.
+        ``iteration`` is the number of updates before it; the gradients of ``replicas`` are averaged. Return None if the
+        gradient cannot be recovered. With a learning rate of 0, for example, SGD keeps no trace of it.
         """
         waiting = np.zeros_like(theta_before) if start.accumulated is None else start.accumulated
         after = outcome.snapshot
@@ -129,7 +136,7 @@ class StepObserver(WeightObserver):
             return None
         factors = outcome.clip_factors
         preparation = Preparation(
-            accumulates=self._optimizer.gradient_accumulation_steps or 1,
+            accumulates=replicas * (self._optimizer.gradient_accumulation_steps or 1),
             clip_factors=None if factors is None else np.repeat(factors, sizes),
             clipvalue=self._optimizer.clipvalue,
         )

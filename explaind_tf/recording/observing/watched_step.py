@@ -14,8 +14,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from explaind_tf.errors import RefusedError
 from explaind_tf.recording.observing.batches import BatchForm, Meet, StepBatch, plain_id, without_ids
 from explaind_tf.recording.observing.earlier_steps import EarlierSteps
+from explaind_tf.replicas import replica_count, replica_number
 from explaind_tf.runs.fingerprints import BatchFingerprints, Fingerprints
 
 
@@ -38,7 +40,8 @@ class WatchedStep:
         # The logger's method. A circle of references would keep its files until the garbage collector runs.
         self._meet = weakref.WeakMethod(meet)
         self._lock = threading.Lock()
-        self._queue: deque[StepBatch | None] = deque()
+        self._replicas = replica_count(model)
+        self._queue: deque[tuple[int, StepBatch | None]] = deque()  # with the number of the replica
         self._is_open = False
         self._fingerprints = BatchFingerprints()
         self._hashing = ThreadPoolExecutor(1, thread_name_prefix="fingerprints")
@@ -85,30 +88,35 @@ class WatchedStep:
         with tf.init_scope():
             form = None if meet is None else meet(data)
         tensors = [] if form is None else [*form.flatten(data), *([] if ids is None else [ids])]
+        replica = replica_number()
         if tf.executing_eagerly():
-            self._enqueue(form, [tensor.numpy() for tensor in tensors], ids is not None)
+            self._enqueue(replica, form, [tensor.numpy() for tensor in tensors], ids is not None)
         else:
             # It has no result. TensorFlow runs it nevertheless, since it is stateful, and in the order of the steps.
             tf.numpy_function(
-                lambda *flat: self._enqueue(form, list(flat), ids is not None), tensors, [], stateful=True
+                lambda *flat: self._enqueue(replica, form, list(flat), ids is not None),
+                tensors,
+                [],
+                stateful=True,
             )
         return data
 
-    def _enqueue(self, form: BatchForm | None, arrays: list[np.ndarray], with_ids: bool) -> None:
-        if len(self._queue) >= self._model.steps_per_execution:
-            # More than an execution has: a fit that was interrupted left this step to the fits after it.
-            self._is_open = False
-        if not self._is_open:
-            return
-        if form is None:
-            self._queue.append(None)
-            return
+    def _enqueue(
+        self, replica: int, form: BatchForm | None, arrays: list[np.ndarray], with_ids: bool
+    ) -> None:
+        with self._lock:  # replicas run at once
+            if len(self._queue) >= self._model.steps_per_execution * self._replicas:
+                # More than an execution has: a fit that was interrupted left this step to the fits after it.
+                self._is_open = False
+            if self._is_open:
+                batch = None if form is None else self._batch(form, arrays, with_ids)
+                self._queue.append((replica, batch))
+
+    def _batch(self, form: BatchForm, arrays: list[np.ndarray], with_ids: bool) -> StepBatch:
         ids = [plain_id(value) for value in arrays.pop()] if with_ids else None
         # Copied, since the arrays are views of buffers that TensorFlow reuses.
         inputs, targets, weights = form.split([np.array(array) for array in arrays])
-        batch = StepBatch(list(inputs), list(targets), list(weights), self._hash([*inputs, *targets]), ids)
-        with self._lock:
-            self._queue.append(batch)
+        return StepBatch(list(inputs), list(targets), list(weights), self._hash([*inputs, *targets]), ids)
 
     def _hash(self, contents: list[np.ndarray]) -> "Future[Fingerprints]":
         if not self._fingerprints.remembers(contents):
@@ -136,8 +144,23 @@ class WatchedStep:
             self._queue.clear()
             self._is_open = True
 
-    def close(self) -> list[StepBatch | None]:
-        """Note no more batches, since the execution has ended. Return those of its steps, in order; None without a form."""
+    def close(self) -> list[list[StepBatch | None]]:
+        """Note no more batches, since the execution has ended.
+
+        Returns
+        -------
+        list of list of StepBatch or None
+            For each step the batches of its replicas, that of the first one last; None without a form. The record has the
+            first replica's state, so its batch is the one that leads there.
+        """
         with self._lock:
             self._is_open = False
-            return list(self._queue)
+            noted = sorted(self._queue, key=lambda entry: entry[0])
+        by_replica = [[batch for number, batch in noted if number == r] for r in range(self._replicas)]
+        counts = [len(batches) for batches in by_replica]
+        if len(set(counts)) > 1:
+            raise RefusedError(
+                f"In one execution, train_step received {counts} batches in the {self._replicas} replicas. While fit() is "
+                f"being recorded, each replica must take each step once."
+            )
+        return [list(step) for step in zip(*by_replica[1:], by_replica[0], strict=True)]

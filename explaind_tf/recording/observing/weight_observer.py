@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from explaind_tf.optimizers.ring_buffer import StepScalars
+from explaind_tf.recording.observing.state_reader import StateReader
 from explaind_tf.runs.format.step_records import Snapshot
 from explaind_tf.runs.graphs.training_variables import TrainingVariables, flat_or_none, views_of
 
@@ -27,6 +28,8 @@ class StepOutcome:
         Weights after the update, shape (D,), if something else changed them within the step.
     is_skipped : bool
         Whether the optimizer left the batch out because a gradient was not finite.
+    is_unchanged : bool
+        Whether the step left everything as it was: another replica's batch is the one after which weights are updated.
     """
 
     snapshot: Snapshot
@@ -34,6 +37,12 @@ class StepOutcome:
     clip_factors: np.ndarray | None
     theta_stepped: np.ndarray | None
     is_skipped: bool = False
+    is_unchanged: bool = False
+
+    def by_replica(self, start: Snapshot, count: int) -> "list[StepOutcome]":
+        """Return the outcome after the batch of each replica: the state before the step, and last this one."""
+        before = StepOutcome(start, None, None, None, is_unchanged=True)
+        return [before] * (count - 1) + [self]
 
 
 class WeightObserver:
@@ -55,6 +64,7 @@ class WeightObserver:
 
     def __init__(self, variables: TrainingVariables) -> None:
         self.variables = variables
+        self._state = StateReader(variables.state)
 
     @classmethod
     def of(cls, model: keras.Model) -> "WeightObserver":
@@ -65,17 +75,26 @@ class WeightObserver:
         parameters, state = groups
         return cls(TrainingVariables(parameters, state, [], [], [], []))
 
+    def snapshot(self) -> Snapshot:
+        """Return copies of the current values of all variables. Of state that rests, it is the same array each time."""
+        values = [
+            value
+            for name, group in self.variables.by_group().items()
+            for value in (self._state.read() if name == "state" else views_of(group))
+        ]
+        return self.variables.pack(values, copies_state=False)
+
     def iteration(self) -> int:
         """Return the optimizer's raw counter; 0 if it is not known."""
         return 0
 
     def outcome(self, iteration: int) -> StepOutcome:
         """Return the outcome of the last step."""
-        return StepOutcome(self.variables.snapshot(), None, None, None)
+        return StepOutcome(self.snapshot(), None, None, None)
 
     def skipped(self) -> StepOutcome:
         """Return the outcome of a step that the optimizer left out."""
-        return StepOutcome(self.variables.snapshot(), None, None, None, is_skipped=True)
+        return StepOutcome(self.snapshot(), None, None, None, is_skipped=True)
 
     def loss_scale_in(self, snapshot: Snapshot) -> float:
         """Return the loss scale at a snapshot; 1 if the loss is not scaled."""
@@ -87,10 +106,10 @@ class WeightObserver:
 
     def changed_state(self, known: list[np.ndarray]) -> list[np.ndarray] | None:
         """Return the current non-trainable variables, or None if they equal ``known``."""
-        values = views_of(self.variables.state)
-        if all(np.array_equal(a, b) for a, b in zip(values, known, strict=True)):
+        values = self._state.views()
+        if all(a is b or np.array_equal(a, b) for a, b in zip(values, known, strict=True)):
             return None
-        return [np.array(value) for value in values]
+        return self._state.read()
 
     def momentum(self) -> np.ndarray | None:
         """Return the current m, or None if the optimizer has none."""

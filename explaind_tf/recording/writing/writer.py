@@ -119,6 +119,7 @@ class RunWriter:
             self._place.commit_manifest(self._manifest)
         self._know(run.samples)
         self.step_count = len(run.step_store)
+        self._start = run.step_store.start.state
 
     def _refuse_changed(self) -> None:
         """Refuse to go on if another program wrote to the run since this one read or wrote it."""
@@ -155,6 +156,7 @@ class RunWriter:
         self._start_shards()
         # Written before the manifest: a directory with a manifest must be a run.
         self._writers[STEPS].write(encode_step(StepRecord(START, -1, start), self._manifest.run_id))
+        self._start = start.state
         self._writers[STEPS].sync()
         if self._place.names_open_shards:
             self._name_open_shards()
@@ -216,7 +218,7 @@ class RunWriter:
     def write_step(self, record: StepRecord) -> None:
         """Append a record. The samples that it names must have been written before."""
         assert self._manifest is not None, "begin() comes first"
-        self._writers[STEPS].write(encode_step(record, self._manifest.run_id))
+        self._writers[STEPS].write(encode_step(record, self._manifest.run_id, self._start))
         if record.kind == STEP:
             self.step_count += 1
             self.pending_steps += not self._place.names_open_shards

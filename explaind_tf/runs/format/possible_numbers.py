@@ -11,7 +11,7 @@ import numpy as np
 from explaind_tf.errors import RunFormatError
 from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.expect import expect
-from explaind_tf.runs.format.step_records import END, Layout, StepRecord
+from explaind_tf.runs.format.step_records import END, STEP, Layout, StepRecord
 
 # More would take a century.
 _MOST_UPDATES = 2**31
@@ -47,6 +47,9 @@ def _check_counts(record: StepRecord) -> None:
             0 <= record.iteration < _MOST_UPDATES,
             f"iteration={record.iteration} of an update must be a whole number from 0 to {_MOST_UPDATES - 1}",
         )
+    if record.is_unchanged:
+        expect(record.kind == STEP, "it says that a step changed nothing, and is no step")
+        expect(not record.updates, "it updates the weights, and says that they are those before the step")
     rate = record.learning_rate
     expect(bool(np.isfinite(rate)), f"learning_rate={rate} must be a finite number")
     factors = record.clip_factors

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -91,6 +92,9 @@ class StepRecord:
         previous record; None if nothing did.
     is_skipped
         Whether the optimizer left the batch out, as a loss scale does when a gradient is not finite.
+    is_unchanged
+        Whether the state after the step is the one before it, so that the record on the disk holds neither a snapshot nor a
+        digest. Of replicas that train together, the batches of all but the last one are such steps.
     """
 
     kind: str
@@ -108,9 +112,12 @@ class StepRecord:
     theta_before: np.ndarray | None = None
     state_before: list[np.ndarray] | None = None
     is_skipped: bool = False
+    is_unchanged: bool = False
 
     def without_snapshot(self) -> "StepRecord":
-        """Return the record as it is written between keyframes."""
+        """Return the record as it is written between keyframes, or for a step that changed nothing."""
+        if self.is_unchanged:
+            return replace(self, snapshot=None)
         return replace(self, snapshot=None, digest=self.known.digest(), theta_stepped=None)
 
     @property
@@ -120,10 +127,20 @@ class StepRecord:
         return self.snapshot
 
 
-def encode_step(record: StepRecord, run_id: str) -> Buffers:
+def encode_step(record: StepRecord, run_id: str, start: Sequence[np.ndarray] = ()) -> Buffers:
     """Serialise a record. Arrays become raw little-endian bytes, so every bit survives. The result refers to the arrays.
 
     Each record holds the run's identifier. Any record thus reveals a file of another run, even one of the same size.
+
+    Parameters
+    ----------
+    record : StepRecord
+        The record.
+    run_id : str
+        The identifier of its run.
+    start : sequence of np.ndarray
+        The state at the start, if an earlier record of the run holds it. Of variables that have the values from there, such
+        as frozen weights, the record holds no bytes.
     """
     features: dict[str, Feature] = {
         "run": [np.frombuffer(run_id.encode(), np.uint8)],
@@ -141,11 +158,17 @@ def encode_step(record: StepRecord, run_id: str) -> Buffers:
         "theta_before": record.theta_before,
     }
     snapshot = record.snapshot
-    if snapshot is None:
+    if snapshot is None and record.is_unchanged:
+        features["is_unchanged"] = Integers([1])
+    elif snapshot is None:
         assert record.digest is not None, "a record holds a snapshot or the digest of one"
         features["digest"] = [np.frombuffer(record.digest, np.uint8)]
     else:
-        features |= {"theta": [snapshot.theta], "state": snapshot.state, "optimizer": snapshot.optimizer}
+        features |= {
+            "theta": [snapshot.theta],
+            "state": _moved(snapshot.state, start),
+            "optimizer": snapshot.optimizer,
+        }
         optional |= {
             "momentum": snapshot.momentum,
             "second_moment": snapshot.second_moment,
@@ -157,15 +180,27 @@ def encode_step(record: StepRecord, run_id: str) -> Buffers:
         # Sequences may be padded to another length in each batch.
         features["weight_shapes"] = Integers([size for array in record.weights for size in array.shape])
     if record.state_before is not None:
-        features["state_before"] = record.state_before
+        features["state_before"] = _moved(record.state_before, start)
     if record.is_skipped:
         features["is_skipped"] = Integers([1])
     return encode_example(features)
 
 
+def _moved(state: Sequence[np.ndarray], start: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return the state with empty arrays for those that have the values from the start, bit for bit."""
+    return [
+        np.zeros(0, array.dtype) if k < len(start) and _same_bits(array, start[k]) else array
+        for k, array in enumerate(state)
+    ]
+
+
+def _same_bits(array: np.ndarray, other: np.ndarray) -> bool:
+    return array is other or np.array_equal(as_buffer(array), as_buffer(other))
+
+
 @dataclass(frozen=True)
 class Layout:
-    """Sizes and dtypes of a record's vectors, as the manifest states them."""
+    """Sizes and dtypes of a record's vectors, as the manifest states them, and the state that records refer to."""
 
     variables: tuple[VariableSpec, ...]
     state: tuple[VariableSpec, ...]
@@ -173,6 +208,7 @@ class Layout:
     optimizer: tuple[VariableSpec, ...] = ()
     has_second_moment: bool = True
     run_id: str = ""
+    start: tuple[np.ndarray, ...] = field(default=(), compare=False)
 
     @cached_property
     def loss_scale_place(self) -> int | None:
@@ -210,7 +246,7 @@ class Layout:
             kind=kind,
             step=self._int(features, "step"),
             snapshot=self._snapshot(features) if "theta" in features else None,
-            digest=None if "theta" in features else self._digest(features),
+            digest=None if "theta" in features or "is_unchanged" in features else self._digest(features),
             updates=bool(self._int(features, "updates")),
             iteration=self._int(features, "iteration"),
             learning_rate=float(self._vector(features, "learning_rate", 1, np.dtype(np.float64))[0]),
@@ -225,8 +261,11 @@ class Layout:
             theta_stepped=self._optional(features, "theta_stepped"),
             theta_before=self._optional(features, "theta_before"),
             is_skipped="is_skipped" in features and bool(self._int(features, "is_skipped")),
+            is_unchanged="theta" not in features and "is_unchanged" in features,
             state_before=(
-                self._arrays(features, "state_before", self.state) if "state_before" in features else None
+                self._arrays(features, "state_before", self.state, self.start)
+                if "state_before" in features
+                else None
             ),
         )
 
@@ -237,7 +276,7 @@ class Layout:
             raise RunFormatError("the optimizer's second moment is missing")
         return Snapshot(
             theta=theta,
-            state=self._arrays(features, "state", self.state),
+            state=self._arrays(features, "state", self.state, self.start),
             momentum=self._optional(features, "momentum"),
             second_moment=second_moment,
             accumulated=self._optional(features, "accumulated"),
@@ -297,10 +336,15 @@ class Layout:
             arrays.append(np.frombuffer(blob, dtype).reshape(shape))
         return arrays
 
-    def _arrays(self, features, name: str, specs: tuple[VariableSpec, ...]) -> list[np.ndarray]:
+    def _arrays(
+        self, features, name: str, specs: tuple[VariableSpec, ...], start: tuple[np.ndarray, ...] = ()
+    ) -> list[np.ndarray]:
         blobs = self._blobs(features, name, len(specs))
-        arrays = []
-        for spec, blob in zip(specs, blobs, strict=True):
+        arrays: list[np.ndarray] = []
+        for k, (spec, blob) in enumerate(zip(specs, blobs, strict=True)):
+            if not blob and start:
+                arrays.append(start[k])
+                continue
             dtype = np.dtype(spec.dtype)
             if len(blob) != spec.size * dtype.itemsize:
                 raise RunFormatError(

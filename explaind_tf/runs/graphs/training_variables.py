@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import tensorflow as tf
 
+from explaind_tf.replicas import first_copy
 from explaind_tf.runs.format.step_records import Snapshot
 
 
@@ -31,8 +32,8 @@ class TrainingVariables:
         """Return copies of the current values of all variables."""
         return self.pack([value for group in self.by_group().values() for value in views_of(group)])
 
-    def pack(self, values: Sequence[np.ndarray]) -> Snapshot:
-        """Return a snapshot that copies the given values, in the order of :meth:`by_group`."""
+    def pack(self, values: Sequence[np.ndarray], *, copies_state: bool = True) -> Snapshot:
+        """Return a snapshot that copies the given values, in the order of :meth:`by_group`, the state only if asked to."""
         left = iter(values)
         weights, state, momentum, second_moment, accumulated, optimizer = (
             [next(left) for _ in group] for group in self.by_group().values()
@@ -40,7 +41,7 @@ class TrainingVariables:
         waiting = flat_or_none(accumulated)
         return Snapshot(
             theta=np.concatenate([array.reshape(-1) for array in weights]),
-            state=[np.array(value) for value in state],
+            state=[np.array(value) for value in state] if copies_state else state,
             momentum=flat_or_none(momentum),
             second_moment=flat_or_none(second_moment),
             accumulated=waiting if waiting is not None and waiting.any() else None,
@@ -72,7 +73,10 @@ def views_of(variables: Sequence[tf.Variable]) -> list[np.ndarray]:
 
     While such a view exists, the next change of its variable makes a copy. `Variable.numpy()` takes ten times as long.
     """
-    return [np.asarray(tf.raw_ops.ReadVariableOp(resource=v.handle, dtype=v.dtype)) for v in variables]
+    return [
+        np.asarray(tf.raw_ops.ReadVariableOp(resource=v.handle, dtype=v.dtype))
+        for v in map(first_copy, variables)
+    ]
 
 
 def flat_or_none(arrays: Sequence[np.ndarray]) -> np.ndarray | None:

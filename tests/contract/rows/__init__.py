@@ -15,6 +15,7 @@ from tests.contract.rows.loss_rows import (
 )
 from tests.contract.rows.model_rows import kinds_of_layers, models
 from tests.contract.rows.optimizer_rows import accumulation, adamw, clipping, others, sgd
+from tests.contract.rows.replica_rows import replicas
 from tests.contract.rows.row import Row, optimizer_class
 from tests.contract.rows.state_rows import regularisation_and_state
 from tests.contract.rows.step_rows import batches, learning_rates
@@ -42,6 +43,7 @@ ROWS: tuple[Row, ...] = tuple(
         kinds_of_layers,
         changed_by_others,
         precision_and_devices,
+        replicas,
         continuation,
     )
     for row in rows()

@@ -1,8 +1,6 @@
 """Rows for precision, modes of execution, and further fits."""
 
-import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -24,13 +22,8 @@ def freeze(model: keras.Model) -> None:
     model.compile(type(model.optimizer)(0.05), loss="mse")
 
 
-def mirrored() -> contextlib.AbstractContextManager[Any]:
-    """Return a strategy scope of two replicas."""
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()
-
-
 def precision_and_devices() -> Iterator[Row]:
-    """Dtype policies, compilation, replicas."""
+    """Dtype policies and compilation."""
     family = "precision and devices"
     yield Row(family, "float64", dense)
     yield Row(family, "float32", dense, policy="float32")
@@ -39,14 +32,6 @@ def precision_and_devices() -> Iterator[Row]:
     for jit in (True, False, "auto"):
         made = lambda jit=jit: {"loss": "mse", "jit_compile": jit}  # noqa: E731
         yield Row(family, f"jit_compile={jit!r}", dense, compile=made)
-    yield Row(
-        family,
-        "MirroredStrategy on two logical CPUs",
-        dense,
-        scope=mirrored,
-        refused="strategy",
-        logical_devices=2,
-    )
     yield Row(family, "run_eagerly=True", dense, compile=lambda: {"loss": "mse", "run_eagerly": True})
 
 
