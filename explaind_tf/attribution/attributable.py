@@ -19,7 +19,7 @@ from explaind_tf.errors import RefusedError
 from explaind_tf.kernel.derivatives.derivatives import Derivatives, Precisions
 from explaind_tf.kernel.functions import Block
 from explaind_tf.measurements import Measurement, as_measurement
-from explaind_tf.progress import Progress
+from explaind_tf.progress import Progress, progress_of
 from explaind_tf.questions.documented import takes_options
 from explaind_tf.questions.options import Options, make_options
 from explaind_tf.questions.question import ask
@@ -74,7 +74,7 @@ class Attributable(WeightPath):
         *,
         out: str | AnyPath | None = None,
         client: Any = None,
-        progress: bool = True,
+        progress: bool | Progress = True,
         **options: Any,
     ) -> xr.Dataset | xr.DataTree:
         """Account for the change of each measurement by sample, layer or weight, and step.
@@ -120,8 +120,9 @@ class Attributable(WeightPath):
         client : dask.distributed.Client, optional
             Whose workers compute the ledger, by parts of the inputs and of the steps (docs/how-to/workers.md). They open the
             run under its path or URL. By default this process computes it.
-        progress : bool
-            Whether to show progress bars (on a terminal only).
+        progress : bool or Progress
+            Whether to show progress bars (on a terminal only); or what is told of each step instead, see
+            :class:`explaind_tf.progress.Progress`.
 
         Returns
         -------
@@ -148,7 +149,7 @@ class Attributable(WeightPath):
         """
         chosen = chosen_measurement(measurement)
         asked = make_options("attribute", axes=axes, **options)
-        bars = Progress(progress)
+        bars = progress_of(progress)
         with failing_graphs(self):
             task = self._task(inputs, chosen, asked)
             answerer = ThisProcess() if client is None else self._workers(client)

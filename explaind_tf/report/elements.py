@@ -13,7 +13,8 @@ import xarray as xr
 
 from explaind_tf import constants as names
 from explaind_tf.ledgers.unexplained import unexplained_steps
-from explaind_tf.report.section import Example
+from explaind_tf.report.examples import Example
+from explaind_tf.report.numbers import signed
 from explaind_tf.terms import term
 
 
@@ -102,16 +103,6 @@ def sample(example: Example, label: Any, value: float) -> str:
 def values(example: Example) -> str:
     """Return an example's values, if it is a row of a table."""
     return folded("values", table(example.table)) if example.table else ""
-
-
-def number(value: float) -> str:
-    """Return a number with three significant digits."""
-    return f"{value:.3g}".replace("-", "−")
-
-
-def signed(value: float) -> str:
-    """Return a change with its sign and three significant digits."""
-    return f"{value:+#.3g}".replace("-", "−")
 
 
 def unexplained(ledger: xr.Dataset) -> str:
