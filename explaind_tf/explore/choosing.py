@@ -1,11 +1,13 @@
 """In which order inputs are listed, and which."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from explaind_tf.explore.measuring import Predictions
 from explaind_tf.explore.view import Sort
+
+if TYPE_CHECKING:  # inputs are listed before TensorFlow is imported
+    from explaind_tf.explore.measuring import Predictions
 
 PER_PAGE: Final = 24
 
@@ -17,7 +19,7 @@ TITLES: Final[dict[Sort, str]] = {
 }
 
 
-def keys_of(predictions: Predictions, y: np.ndarray | None) -> dict[Sort, np.ndarray]:
+def keys_of(predictions: "Predictions", y: np.ndarray | None) -> dict[Sort, np.ndarray]:
     """Return a number for each input and order; the largest comes first. Orders that nothing is known for are left out.
 
     Parameters
@@ -44,7 +46,7 @@ def keys_of(predictions: Predictions, y: np.ndarray | None) -> dict[Sort, np.nda
     return found
 
 
-def classes_of(y: np.ndarray | None, predictions: Predictions) -> np.ndarray | None:
+def classes_of(y: np.ndarray | None, predictions: "Predictions") -> np.ndarray | None:
     """Return the labels as classes, None if they are not: one whole number of a class for each input."""
     if y is None or predictions.log_probs is None:
         return None

@@ -17,17 +17,13 @@ from explaind_tf.errors import RefusedError
 from explaind_tf.explore.asker import Stage
 from explaind_tf.explore.inputs import Inputs
 from explaind_tf.explore.measuring import Measured, Predictions, by_default, predictions_of
-from explaind_tf.explore.questions import Question, Sizes
+from explaind_tf.explore.questions import COARSE_NODES, RETRAININGS, SHARE, Question, Sizes
 from explaind_tf.levels import SAMPLE
 from explaind_tf.measurements import Measurement
 from explaind_tf.progress import Progress
 from explaind_tf.runs import WeightPath
 from explaind_tf.runs.format import structure as struct
 
-# Nodes of the coarse answer, in each step.
-COARSE_NODES: Final = 1
-RETRAININGS: Final = 4
-SHARE: Final = 0.05
 # Reading and predicting more samples would take longer than anybody waits.
 _MOST_LOOKED_AT: Final = 20_000
 

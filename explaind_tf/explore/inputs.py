@@ -1,7 +1,9 @@
 """The inputs that the page is about, and how inputs and samples are shown."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 from typing import Any, Final
 
@@ -10,7 +12,7 @@ import numpy as np
 from explaind_tf.errors import RefusedError
 from explaind_tf.levels import SAMPLE
 from explaind_tf.report.examples import Example, example_of
-from explaind_tf.runs import WeightPath
+from explaind_tf.runs import RecordedRun, WeightPath
 from explaind_tf.runs.format import structure as struct
 
 # Training samples that are shown if there are no inputs.
@@ -87,13 +89,21 @@ class Shown:
     """
 
     def __init__(self, run: WeightPath, inputs: Inputs, vocabulary: Sequence[str] | None = None) -> None:
-        self._run, self.inputs, self._vocabulary = run, inputs, vocabulary
+        self.run, self.inputs, self._vocabulary = run, inputs, vocabulary
         self._flat = struct.as_batches(run.manifest.inputs, inputs.x, "inputs")
         self._lock = Lock()
 
     def __len__(self) -> int:
         """Return the number of inputs."""
         return len(self._flat[0])
+
+    def read_again(self) -> None:
+        """Open the run's files again: one that is being recorded may have samples that it had not before."""
+        if isinstance(self.run, RecordedRun):
+            with self._lock, warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # they were shown when it was opened first
+                self.run = RecordedRun(self.run.run_dir, trust_graph=self.run._trust_graph)
+                self.__dict__.pop("sample_ids", None)
 
     def input(self, position: int) -> Example:
         """Return what the reader sees of an input."""
@@ -124,14 +134,15 @@ class Shown:
 
     def _sample(self, sample_id: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
         with self._lock:
-            row = self._run.samples.row_of_id[sample_id]
-            inputs, targets = self._run.samples.take_flat([row])
+            row = self.run.samples.row_of_id[sample_id]
+            inputs, targets = self.run.samples.take_flat([row])
         return [array[0] for array in inputs], [array[0] for array in targets]
 
+    @cached_property
     def sample_ids(self) -> dict[str, Any]:
-        """Return the ids of the training samples by their text."""
+        """The ids of the training samples by their text."""
         with self._lock:
-            return {str(one): one for one in self._run.samples.ids.tolist()}
+            return {str(one): one for one in self.run.samples.ids.tolist()}
 
     def _word(self, token: int) -> str:
         words = self._vocabulary
@@ -162,6 +173,3 @@ def _label_text(label: Any) -> str | None:
         return None
     one = value.reshape(-1)[0]
     return f"{one:g}" if value.dtype.kind in "iufb" else shortened(str(one))
-
-
-Show = Callable[[int], Example]

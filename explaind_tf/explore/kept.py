@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 import uuid
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,8 @@ from explaind_tf.runs.storage.files import AnyPath
 _SUFFIX: Final = ".answers"
 _ATTRIBUTE: Final = "explored"
 _PARTIAL: Final = ".partial"
+# Seconds after which nobody writes to it any more.
+_ABANDONED: Final = 3600
 
 
 class Kept:
@@ -83,7 +86,8 @@ class Kept:
     def clean(self) -> None:
         """Remove what a program that was killed left unfinished, an hour or more ago."""
         for path in self.directory.glob(f"*{_PARTIAL}"):
-            shutil.rmtree(path, ignore_errors=True)
+            if path.stat().st_mtime < time.time() - _ABANDONED:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _evict(self, newest: str) -> None:
         found = [path for path in self.directory.iterdir() if path.is_dir() and not path.suffix]

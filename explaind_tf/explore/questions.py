@@ -25,6 +25,13 @@ _OF_SAMPLES: Final = (
 WHERE: Final = (names.LAYER, names.STEP)
 
 
+# Nodes of the coarse answer, in each step.
+COARSE_NODES: Final = 1
+# Of a verdict: how often to train again, and the share of the samples that each training leaves out.
+RETRAININGS: Final = 4
+SHARE: Final = 0.05
+
+
 @dataclass(frozen=True)
 class Question:
     """What is asked of the run.
