@@ -9,7 +9,7 @@ import numpy as np
 
 from explaind_tf.explore.inputs import Inputs, Shown, stored_samples
 from explaind_tf.explore.kept import Kept, place_of
-from explaind_tf.explore.server import LOCALHOST, Server
+from explaind_tf.explore.server import Server
 from explaind_tf.explore.session import About, Session
 from explaind_tf.runs import RecordedRun, WeightPath
 
@@ -114,6 +114,3 @@ def _quietly(open_it: Callable[[], Any]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return open_it()
-
-
-__all__ = ["LOCALHOST", "explore", "make_session"]

@@ -70,15 +70,9 @@ def explore(
     if inputs is not None:
         check_source(inputs)
     _check_host(host, i_know_who_can_reach_it)
-    try:
-        from explaind_tf.explore.opening import make_session
-        from explaind_tf.explore.server import Server, serve
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("explaind_tf"):
-            raise
-        raise ModuleNotFoundError(
-            f'The page needs {error.name}: pip install "explaind_tf[explore]"', name=error.name
-        ) from error
+    from explaind_tf.explore.opening import make_session
+    from explaind_tf.explore.server import Server, serve
+
     reader = open_to_read(run)
     read = _read(reader, inputs, rows)
     session = make_session(
@@ -106,9 +100,9 @@ def _check_host(host: str, is_known: bool) -> None:
     if host in ("127.0.0.1", "localhost") or is_known:
         return
     raise ValueError(
-        f"--host {host} lets others in the network reach the page. Whoever knows its address sees the inputs and the training "
-        f"samples, unencrypted, and can use this machine to compute. If you want that, add --i-know-who-can-reach-it. To "
-        f"reach the page from another machine safely, leave --host out and forward the port: ssh -L PORT:127.0.0.1:PORT HOST."
+        f"--host {host} lets others in the network reach the page. Who knows its address sees the inputs and the training "
+        f"samples, unencrypted, and can use this machine to compute. If you want that, add --i-know-who-can-reach-it. "
+        f"A safe way from another machine: leave --host out and forward the port, ssh -L PORT:127.0.0.1:PORT HOST."
     )
 
 

@@ -30,6 +30,7 @@ _PAGE: Final = Template(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>$title</title>
+<link rel="icon" href="data:,">
 <style>$style</style>
 {%css%}
 </head>
@@ -46,6 +47,8 @@ _STYLE: Final = (
     + """
 body { max-width: 72rem; }
 h2 { margin-top: 2rem; }
+header nav > ul { display: flex; }
+header nav > ul > li { font-weight: 400; }
 .choices ul { display: inline-flex; }
 .choices { margin: .3rem 0; }
 .here { color: var(--ink); text-decoration: none; }
