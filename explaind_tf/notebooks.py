@@ -22,7 +22,8 @@ def summary(title: str, rows: Iterable[tuple[str, str]], *, foot: str = "") -> s
         Text below.
     """
     cells = "".join(
-        f'<tr><th scope="row" style="{_CELL};font-weight:normal">{_text(name)}</th><td style="{_CELL}">{_text(value)}</td></tr>'
+        f'<tr><th scope="row" style="{_CELL};font-weight:normal">{_text(name)}</th>'
+        f'<td style="{_CELL}">{_text(value)}</td></tr>'
         for name, value in rows
     )
     below = f"<small>{_text(foot)}</small>" if foot else ""

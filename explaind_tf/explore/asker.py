@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from queue import PriorityQueue
-from typing import Final, Literal
-
-import xarray as xr
+from typing import Any, Final, Literal
 
 from explaind_tf.errors import UnbalancedLedgerError
 from explaind_tf.explore.questions import Question
@@ -20,6 +18,8 @@ Status = Literal["unknown", "waiting", "running", "done", "cancelled", "failed"]
 # What a question may be refused with. Other errors are bugs: they end the thread, and the page says so.
 REFUSALS: Final = (ImportError, MemoryError, OSError, UnbalancedLedgerError, ValueError, TypeError)
 _LAST: Final = 10**6
+# Most bytes of answers in memory; others were kept on disk.
+_HELD: Final = 2**30
 
 
 class Cancelled(Exception):
@@ -33,14 +33,14 @@ class Stage:
     Attributes
     ----------
     ledger : xarray.Dataset
-        The answer.
+        The answer. Of the question to load the model, what is known once it is loaded.
     is_final : bool
         Whether it is the last stage; a coarse answer is not.
     seconds : float
         How long it took.
     """
 
-    ledger: xr.Dataset
+    ledger: Any
     is_final: bool
     seconds: float = 0.0
 
@@ -150,7 +150,9 @@ class Asker:
             Whether to queue it again if it was cancelled or failed.
         """
         with self._lock:
-            known = self._states.get(question, State())
+            # Last in the order, so that it is forgotten last.
+            known = self._states.pop(question, State())
+            self._states[question] = known
             if known.status == "unknown" or (again and known.status in ("cancelled", "failed")):
                 self._unwanted.discard(question)
                 self._set(question, status="waiting", message="", doing=None)
@@ -200,6 +202,17 @@ class Asker:
         known = self._states.get(question, State())
         self._states[question] = replace(known, version=known.version + 1, **changes)  # type: ignore[arg-type]
 
+    def _forget(self) -> None:
+        """Forget the answers that were asked for longest ago, above a size."""
+        sizes = {
+            q: getattr(s.stage.ledger, "nbytes", 0) for q, s in self._states.items() if s.stage is not None
+        }
+        for question, size in list(sizes.items())[:-1]:
+            if sum(sizes.values()) <= _HELD:
+                return
+            if size and self._states[question].status == "done":
+                del self._states[question], sizes[question]
+
     def _work(self) -> None:
         while not self._is_closing:
             job = self._queue.get()
@@ -242,6 +255,7 @@ class Asker:
             self._set(question, status=status, stage=stage, doing=None)
             if is_wanted and not stage.is_final:
                 self._put(job.stage + 1, question, stages)
+            self._forget()
         if stage.is_final:
             self._on_final(question, stage)
 

@@ -79,7 +79,7 @@ def load(run: Attributable, inputs: Inputs, measure: Measure | None, tolerance: 
     ids = len(run.samples.ids) if has_samples else 0
     tokens = 0
     if has_samples and run.graphs.functions.token_losses is not None:
-        tokens = run.graphs.token_count or 0  # type: ignore[union-attr]
+        tokens = run.graphs.token_count or 1  # of samples of several lengths, their number is not known
     return Loaded(
         run=run,
         predictions=predictions,

@@ -114,7 +114,7 @@ def _is_classifier(run: WeightPath, outputs: Any, y: np.ndarray | None) -> bool:
         return False
     losses = [str(entry["name"]).lower() for entry in (run.manifest.loss or {}).get("losses", [])]
     says_otherwise = bool(losses) and not any("crossentropy" in name for name in losses)
-    return not says_otherwise and (y is None or np.asarray(y).dtype.kind in "iub")
+    return not says_otherwise and (y is None or np.asarray(y).dtype.kind != "f")
 
 
 def _log_softmax(values: np.ndarray) -> np.ndarray:
