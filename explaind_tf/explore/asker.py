@@ -130,8 +130,9 @@ class Asker:
         self._lock = threading.Lock()
         self._states: dict[Question, State] = {}
         self._seconds: dict[tuple[str, int], float] = {}
-        self._running: Question | None = None
-        self._unwanted: set[Question] = set()
+        self._running: _Job | None = None
+        # The job of each question whose answer is still wanted. One that was cancelled may be asked again meanwhile.
+        self._wanted: dict[Question, int] = {}
         self._is_closing = False
         self._thread = threading.Thread(target=self._work, name="explaind_tf answers", daemon=True)
 
@@ -154,7 +155,6 @@ class Asker:
             known = self._states.pop(question, State())
             self._states[question] = known
             if known.status == "unknown" or (again and known.status in ("cancelled", "failed")):
-                self._unwanted.discard(question)
                 self._set(question, status="waiting", message="", doing=None)
                 self._put(0, question, iter(()))
         return self.state(question)
@@ -183,7 +183,7 @@ class Asker:
         """Answer a question no further. What is known of it stays. A sweep that runs ends after its step."""
         with self._lock:
             if self._states.get(question, State()).status in ("waiting", "running"):
-                self._unwanted.add(question)
+                self._wanted.pop(question, None)
                 self._set(question, status="cancelled", doing=None)
 
     def close(self, seconds: float) -> bool:
@@ -196,7 +196,9 @@ class Asker:
         return not self._thread.is_alive()
 
     def _put(self, stage: int, question: Question, stages: Iterator[Stage]) -> None:
-        self._queue.put(_Job(stage, next(self._numbers), question, stages))
+        job = _Job(stage, next(self._numbers), question, stages)
+        self._wanted[question] = job.number
+        self._queue.put(job)
 
     def _set(self, question: Question, **changes: object) -> None:
         known = self._states.get(question, State())
@@ -219,9 +221,9 @@ class Asker:
             if job.question is None:
                 return
             with self._lock:
-                if job.question in self._unwanted or self._is_closing:
+                if not self._is_wanted(job) or self._is_closing:
                     continue
-                self._running = job.question
+                self._running = job
                 expected = self._seconds.get((job.question.kind, job.stage))
                 self._set(job.question, status="running", expected=expected)
             try:
@@ -234,14 +236,16 @@ class Asker:
         """Compute the next stage of a question, and queue the one after it."""
         began = time.perf_counter()
         # A generator that raised is finished, so one that was cancelled begins anew.
-        stages = job.stages if job.stage else self._answering(question, Watched(self._watch(question)))
+        stages = job.stages if job.stage else self._answering(question, Watched(self._watch))
         try:
             stage = next(stages)
         except Cancelled:
             return
         except REFUSALS as error:
             with self._lock:
-                self._set(question, status="failed", message=str(error) or type(error).__name__, doing=None)
+                if self._is_wanted(job):
+                    said = str(error) or type(error).__name__
+                    self._set(question, status="failed", message=said, doing=None)
             return
         except BaseException as error:
             with self._lock:
@@ -250,24 +254,26 @@ class Asker:
         stage = replace(stage, seconds=time.perf_counter() - began)
         with self._lock:
             self._seconds[question.kind, job.stage] = stage.seconds
-            is_wanted = question not in self._unwanted
-            status = "cancelled" if not is_wanted else "done" if stage.is_final else "waiting"
-            self._set(question, status=status, stage=stage, doing=None)
-            if is_wanted and not stage.is_final:
-                self._put(job.stage + 1, question, stages)
+            if self._is_wanted(job):
+                self._set(question, status="done" if stage.is_final else "waiting", stage=stage, doing=None)
+                if not stage.is_final:
+                    self._put(job.stage + 1, question, stages)
             self._forget()
         if stage.is_final:
             self._on_final(question, stage)
 
-    def _watch(self, question: Question) -> Callable[[Doing], None]:
-        def watch(doing: Doing) -> None:
-            with self._lock:
-                if self._is_closing or question in self._unwanted:
-                    raise Cancelled
-                # No new version: a page is not drawn again for a step.
-                self._states[question] = replace(self._states[question], doing=doing)
+    def _is_wanted(self, job: _Job) -> bool:
+        return job.question is not None and self._wanted.get(job.question) == job.number
 
-        return watch
+    def _watch(self, doing: Doing) -> None:
+        """Note what the running job does, and end it if nobody wants its answer."""
+        with self._lock:
+            job = self._running
+            assert job is not None and job.question is not None  # who calls this is its sweep
+            if self._is_closing or not self._is_wanted(job):
+                raise Cancelled
+            # No new version: a page is not drawn again for a step.
+            self._states[job.question] = replace(self._states[job.question], doing=doing)
 
 
 class Watched(Progress):

@@ -111,7 +111,8 @@ def stages_of(
     if question.kind in ("counterfactual", "verdict"):
         yield from _counterfactual(run, x, measurement, question, progress)
         return
-    for is_final, more in ((False, {"max_nodes": COARSE_NODES}), (True, {})):
+    stages: tuple[tuple[bool, dict[str, Any]], ...] = ((False, {"max_nodes": COARSE_NODES}), (True, {}))
+    for is_final, more in stages:
         found = run.attribute(
             x, measurement, axes=question.axes, tolerance=tolerance, progress=progress, **more
         )
@@ -134,9 +135,10 @@ def _counterfactual(
     yield Stage(_numbered(answer, question), is_final=True)
 
 
-def _numbered(found: xr.Dataset, question: Question) -> xr.Dataset:
+def _numbered(found: Any, question: Question) -> xr.Dataset:
     """Return an answer whose inputs have the positions that the page knows them by."""
-    return found.assign_coords({names.INPUT: np.array(question.inputs)})
+    answer: xr.Dataset = found.assign_coords({names.INPUT: np.array(question.inputs)})
+    return answer
 
 
 def _taken(run: WeightPath, flat: list[np.ndarray], positions: tuple[int, ...]) -> Any:

@@ -114,6 +114,11 @@ class Shown:
         y = self.inputs.y
         return None if y is None else _label_text(np.asarray(y)[position])
 
+    @cached_property
+    def labels(self) -> list[str | None]:
+        """The labels of all inputs."""
+        return [self.label(position) for position in range(len(self))]
+
     def name(self, position: int) -> str:
         """Return the name of an input: its number in the file."""
         return f"input {self.inputs.first_row + position}"

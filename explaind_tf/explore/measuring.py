@@ -109,12 +109,15 @@ def struct_leaves(outputs: Any) -> list[Any]:
 
 
 def _is_classifier(run: WeightPath, outputs: Any, y: np.ndarray | None) -> bool:
-    """Return whether a model returns classes: two outputs or more, and neither labels nor losses that say otherwise."""
+    """Return whether a model returns classes: two outputs or more, and neither labels nor targets that say otherwise."""
     if not isinstance(outputs, np.ndarray) or outputs.ndim not in (2, 3) or outputs.shape[-1] < 2:
         return False
-    losses = [str(entry["name"]).lower() for entry in (run.manifest.loss or {}).get("losses", [])]
-    says_otherwise = bool(losses) and not any("crossentropy" in name for name in losses)
-    return not says_otherwise and (y is None or np.asarray(y).dtype.kind != "f")
+    if y is not None and np.asarray(y).dtype.kind == "f":
+        return False
+    targets = struct.leaves(run.manifest.targets)
+    # A target for each output may be a number to come close to. That of a class is one number.
+    are_alike = len(targets) == 1 and targets[0].shape == outputs.shape[1:]
+    return are_probabilities(outputs) or not are_alike
 
 
 def _log_softmax(values: np.ndarray) -> np.ndarray:

@@ -36,11 +36,11 @@ def explore(
     """Open a page about a run on this machine; see :meth:`explaind_tf.Run.explore`."""
     from explaind_tf.measurements import as_measurement
 
-    is_recorded = isinstance(run, RecordedRun)
     inputs = stored_samples(run) if x is None else Inputs(x, None if y is None else np.asarray(y))
-    reader: WeightPath = (
-        _quietly(lambda: RecordedRun(run.run_dir, trust_graph=run._trust_graph)) if is_recorded else run
-    )
+    reader: WeightPath = run
+    if isinstance(run, RecordedRun):
+        opened = run
+        reader = _quietly(lambda: RecordedRun(opened.run_dir, trust_graph=opened._trust_graph))
     measure: Measure | None = None
     if measurement is not None:
         from explaind_tf.explore.measuring import as_given
@@ -51,7 +51,7 @@ def explore(
         reader,
         inputs,
         # The run that was given stays free to be asked by others at the same time.
-        (lambda: _open_again(reader)) if is_recorded else (lambda: run),
+        None if isinstance(run, RecordedRun) else lambda: run,
         measure=measure,
         tolerance=tolerance,
         vocabulary=vocabulary,

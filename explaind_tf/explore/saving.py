@@ -79,7 +79,12 @@ def as_html(session: Session, view: View, question: Question, stage: Stage) -> s
     rows = [("before training", number(balance.initial))]
     rows += [(term(name).label, signed(value)) for name, value in balance.terms.items()]
     rows.append(("after training", number(balance.final)))
-    parts = [f"<p>{escape(loaded.measured.title)}, in {escape(unit)}: {escape(chosen)}.</p>", table(rows)]
+    how = "To the tolerance" if stage.is_final else "Coarse: one point of each step was looked at"
+    left = f"{how}. Of the movement of an input, {balance.residual_share:.2%} at most is unexplained."
+    parts = [
+        f"<p>{escape(loaded.measured.title)}, in {escape(unit)}: {escape(chosen)}. {left}</p>",
+        table(rows),
+    ]
     if names.LAYER in ledger.dims and names.STEP in ledger.dims:
         drawn = heat_map(ledger, names.LAYER, output=ledger[names.OUTPUT].values[view.output], unit=unit)
         layers = reading.by_axis(ledger, names.LAYER, view.output)

@@ -69,7 +69,6 @@ class Server:
             request_handler=_Quiet,
             fd=self._socket.fileno(),
         )
-        self._server.daemon_threads = True
         self.port: int = self._socket.getsockname()[1]
         hosts = [f"{name}:{self.port}" for name in (*_NAMES, *([host] if host not in _NAMES else []))]
         guard(app, prefix, hosts)

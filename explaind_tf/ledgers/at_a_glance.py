@@ -57,7 +57,7 @@ def _mean(array: xr.DataArray) -> float:
 
 def _balance(root: xr.Dataset, residual: xr.DataArray) -> str:
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = float(np.nan_to_num((np.abs(residual) / root[names.MOVEMENT]).values).max())
+        share = float(np.nan_to_num((abs(residual) / root[names.MOVEMENT]).values).max())
     tolerance = float(root.attrs["tolerance"])
     holds = "holds" if share <= tolerance else "does NOT hold"
     return f"{holds}: at most {share:.2g} of the movement is unexplained, tolerance {tolerance:g}"

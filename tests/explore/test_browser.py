@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import explaind_tf as xtf
 from explaind_tf.explore import reading
 from explaind_tf.explore.inputs import Inputs
 from explaind_tf.explore.opening import make_session
@@ -165,7 +164,7 @@ def walk(visit: Visit, session: Session, tmp_path: Path, *, has_samples: bool) -
     assert view_of(visit.query).step != view.step
     code = _copied(visit)
     view = view_of(visit.query)
-    question, stage = next((q, s) for q, s in settled(session, view).items() if q.kind == "account")
+    stage = next(s for q, s in settled(session, view).items() if q.kind == "account")
     if has_samples:
         entries = reading.entries_of(stage.ledger, 0, step=view.step, layer=view.layer)
         np.testing.assert_array_equal(numbers_of(code).values, entries.values)

@@ -1,7 +1,6 @@
 """Elements that the parts share. Text that comes from a run is never HTML: Dash escapes it."""
 
 from collections.abc import Iterable, Sequence
-from html import unescape
 from typing import Any, Final
 
 from dash import dcc, html
@@ -14,6 +13,11 @@ from explaind_tf.report.numbers import signed
 Content = Any
 
 _SCREEN_READER: Final = "hidden-text"
+
+
+def labelled(words: str) -> dict[str, Any]:
+    """Return the name of an element, for screen readers."""
+    return {"aria-label": words}
 
 
 def text(value: Any) -> html.Bdi:
@@ -36,7 +40,7 @@ def link(content: Content, address: str, *, is_chosen: bool = False) -> Content:
 def links(title: str, choices: Iterable[tuple[Content, str, bool]]) -> html.Nav:
     """Return a row of links, of which one may be chosen."""
     items = [html.Li(link(content, address, is_chosen=chosen)) for content, address, chosen in choices]
-    return html.Nav([html.Span(f"{title}: "), html.Ul(items)], className="choices", **{"aria-label": title})
+    return html.Nav([html.Span(f"{title}: "), html.Ul(items)], className="choices", **labelled(title))
 
 
 def hidden(words: str) -> html.Span:
@@ -88,7 +92,7 @@ def graph(figure: dict[str, Any], element_id: str, label: str) -> html.Div:
         config={"displayModeBar": False, "responsive": True, "doubleClick": False},
         style={"height": f"{figure['layout']['height']}px"},
     )
-    return html.Div(drawing, role="img", **{"aria-label": unescape(label)})
+    return html.Div(drawing, role="img", **labelled(label))
 
 
 def note(*content: Content) -> html.P:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from dash import dcc, html
 
-from explaind_tf.explore.page.elements import text
+from explaind_tf.explore.page.elements import labelled, text
 from explaind_tf.explore.session import Session
 from explaind_tf.report.page import STYLE
 
@@ -71,7 +71,7 @@ button:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 .call pre { padding-top: 2.6rem; }
 .tokens { line-height: 2; }
 .token { padding: .1rem .25rem; border-radius: .2rem; }
-nav a, .samples a, td a, th a { display: inline-block; min-height: 1.5rem; }
+nav a, .samples a, td a, th a { display: inline-block; min-height: 1.5rem; min-width: 1.5rem; }
 """
 )
 
@@ -94,7 +94,7 @@ def frame(session: Session) -> html.Div:
                 [
                     html.H1(["Explore ", text(session.about.title)]),
                     html.Div(id="facts-body"),
-                    html.Nav(html.Ul(navigation), **{"aria-label": "Parts of the page"}),
+                    html.Nav(html.Ul(navigation), **labelled("Parts of the page")),
                 ]
             ),
             html.Main([_status(), *(_part(part, words) for part, words in PARTS.items())]),
@@ -123,9 +123,9 @@ def _status() -> html.Section:
         html.Button("Ask again", id="again", n_clicks=0, hidden=True),
     ]
     lines = html.Div(id="lines", role="status")
-    return html.Section([lines, *buttons], id="status", **{"aria-label": "What is being computed"})
+    return html.Section([lines, *buttons], id="status", **labelled("What is being computed"))
 
 
 def _part(part: str, words: str) -> html.Section:
     body = html.Div(id=f"{part}-body")
-    return html.Section([html.H2(words), body], id=part, **{"aria-label": words})
+    return html.Section([html.H2(words), body], id=part, **labelled(words))

@@ -8,7 +8,7 @@ from dash import html
 from explaind_tf.explore import choosing
 from explaind_tf.explore.page.elements import example_body, hidden, link, links, note, plain, text
 from explaind_tf.explore.session import Session
-from explaind_tf.explore.view import View
+from explaind_tf.explore.view import Sort, View
 from explaind_tf.report.numbers import number
 
 # More classes than this are not listed.
@@ -18,18 +18,20 @@ _MOST_CLASSES = 40
 def listing(session: Session, view: View) -> list[Any]:
     """Return the inputs in the order of a view, those of its class, one page of them."""
     keys = _keys(session)
-    labels = [session.shown.label(i) for i in range(len(session.shown))]
-    order = choosing.order_of(len(labels), keys.get(view.sort), labels, view.label)
+    labels = session.shown.labels
+    # An order may be of no use here, or not known yet.
+    sort = view.sort if view.sort in keys else "row"
+    order = choosing.order_of(len(labels), keys.get(sort), labels, view.label)
     pages = max(1, -(-len(order) // choosing.PER_PAGE))
     page = min(view.page, pages - 1)
     chosen = order[page * choosing.PER_PAGE : (page + 1) * choosing.PER_PAGE]
     found: list[Any] = [note(session.inputs.note)] if session.inputs.note else []
-    found += [_orders(session, view, keys), *_classes(view, labels)]
+    found += [_orders(session, view, sort, keys), *_classes(view, labels)]
     if not len(order):
         none = f"No input has the class {plain(view.label)}. "
         return [*found, html.P([none, link("Show all inputs", view.to(label=None, page=0))])]
     first = page * choosing.PER_PAGE + 1
-    said = f"Inputs {first} to {first + len(chosen) - 1} of {len(order):,}, {choosing.TITLES[view.sort]}."
+    said = f"Inputs {first} to {first + len(chosen) - 1} of {len(order):,}, {choosing.TITLES[sort]}."
     found.append(html.P(said, className="caption"))
     found.append(html.Ol([_card(session, view, int(i), keys) for i in chosen], className="samples"))
     return found + _pages(view, page, pages)
@@ -40,10 +42,10 @@ def _keys(session: Session) -> dict[Any, np.ndarray]:
     return {} if loaded is None else choosing.keys_of(loaded.predictions, session.inputs.y)
 
 
-def _orders(session: Session, view: View, keys: dict[Any, np.ndarray]) -> Any:
+def _orders(session: Session, view: View, chosen: Sort, keys: dict[Any, np.ndarray]) -> Any:
     known = [sort for sort in choosing.TITLES if sort == "row" or sort in keys]
     row = links(
-        "Order", [(choosing.TITLES[sort], view.to(sort=sort, page=0), sort == view.sort) for sort in known]
+        "Order", [(choosing.TITLES[sort], view.to(sort=sort, page=0), sort == chosen) for sort in known]
     )
     if session.loaded is None:
         return html.Div([row, html.P("More orders are there once the model is loaded.", className="caption")])

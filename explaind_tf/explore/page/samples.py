@@ -80,8 +80,8 @@ def _title(session: Session, view: View, chosen: list[Any]) -> html.Div:
             body.append(link(["take away", hidden(f" {name}")], view.to(samples=rest)))
         cards.append(html.Li(body))
     more = len(chosen) - len(cards)
-    rest = [html.P(f"… and {more:,} more.", className="caption")] if more else []
-    return html.Div([html.P(said), html.Ol(cards, className="samples"), *rest])
+    others = [html.P(f"… and {more:,} more.", className="caption")] if more else []
+    return html.Div([html.P(said), html.Ol(cards, className="samples"), *others])
 
 
 def _of_inputs(view: View, chosen: list[Any], stage: Stage) -> list[Any]:
@@ -113,7 +113,7 @@ def _tokens(session: Session, view: View, sample: Any, stage: Stage) -> list[Any
     words = session.shown.words_of_sample(sample, len(values))
     scale = float(np.abs(values).max()) or 1.0
     unit = unit_of(stage.ledger)
-    marks = []
+    marks: list[Any] = []
     for word, value in zip(words, values, strict=True):
         colour = "20,95,180" if value >= 0 else "190,30,55"
         shade = {"backgroundColor": f"rgba({colour},{0.45 * abs(value) / scale:.3f})"}

@@ -6,7 +6,7 @@ from typing import Any
 from dash import html
 
 from explaind_tf.explore.asker import State
-from explaind_tf.explore.page.elements import text
+from explaind_tf.explore.page.elements import labelled, text
 from explaind_tf.explore.questions import LOAD, Kind, Question
 
 _TITLES: dict[Kind, str] = {
@@ -68,7 +68,7 @@ def _bar(state: State, title: str) -> Any:
     doing = state.doing
     if doing is None or doing.total < 2:
         return None
-    return html.Progress(value=str(doing.done), max=str(doing.total), **{"aria-label": title})
+    return html.Progress(value=str(doing.done), max=str(doing.total), **labelled(title))
 
 
 def _time(seconds: float) -> str:

@@ -7,6 +7,7 @@ from dash import dcc, html
 from explaind_tf import constants as names
 from explaind_tf.explore import calls
 from explaind_tf.explore.asker import Stage
+from explaind_tf.explore.page.elements import labelled
 from explaind_tf.explore.questions import Question
 from explaind_tf.explore.session import Session
 from explaind_tf.explore.view import View
@@ -70,7 +71,7 @@ def _call(title: str, code: str, number: int) -> list[Any]:
         html.Div(
             [
                 dcc.Clipboard(content=code, id=f"copy-{number}", title="copy", className="copy"),
-                html.Pre(html.Code(code, id=element), tabIndex=0, **{"aria-label": title}, role="region"),
+                html.Pre(html.Code(code, id=element), tabIndex=0, **labelled(title), role="region"),
             ],
             className="call",
         ),
