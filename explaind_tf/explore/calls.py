@@ -4,39 +4,40 @@ from collections.abc import Sequence
 from typing import Any
 
 from explaind_tf import constants as names
-from explaind_tf.explore.questions import COARSE_NODES, RETRAININGS, SHARE, Question
+from explaind_tf.explore.asker import Stage
+from explaind_tf.explore.questions import COARSE_NODES, COARSE_TOLERANCE, RETRAININGS, SHARE, Question
 from explaind_tf.explore.session import Session
 from explaind_tf.explore.view import View
 from explaind_tf.runs.format import structure as struct
 
 
-def account(session: Session, view: View, question: Question, *, is_final: bool) -> str:
+def account(session: Session, view: View, question: Question, stage: Stage) -> str:
     """Return Python whose ``numbers`` are those of the samples, or of layers and steps if there are no samples."""
     lines = [
         *_head(session, question.inputs),
-        _attribute(session, question, is_final),
+        _attribute(session, stage),
         _chosen(view, names.DATA),
     ]
-    if names.SAMPLE not in question.axes:
-        lines[-1] = "terms = [ledger[name] for name in ledger.explaind.terms]"
+    if names.SAMPLE not in stage.ledger.dims:
+        lines[-1] = 'terms = [ledger[name] for name in ledger.explaind.terms if "layer" in ledger[name].dims]'
         lines.append(
             f'numbers = sum(terms[1:], terms[0]).isel(output={view.output}).mean("input")  # by layer and step'
         )
         return "\n".join(lines)
     for axis, value in ((names.STEP, view.step), (names.LAYER, view.layer)):
-        if value is not None and axis in question.axes:
+        if value is not None and axis in stage.ledger.dims:
             lines.append(f"entries = entries.sel({axis}={value!r})")
     lines.append('numbers = entries.sum([dim for dim in entries.dims if dim != "sample"])')
     lines.append("numbers.to_series().sort_values()")
     return "\n".join(lines)
 
 
-def reach(session: Session, view: View, question: Question, chosen: Sequence[Any], *, is_final: bool) -> str:
+def reach(session: Session, view: View, question: Question, chosen: Sequence[Any], stage: Stage) -> str:
     """Return Python whose ``numbers`` are what the chosen samples did to each input."""
     return "\n".join(
         [
             *_head(session, question.inputs),
-            _attribute(session, question, is_final),
+            _attribute(session, stage),
             f"chosen = {list(chosen)!r}",
             f"entries = ledger.data.isel(output={view.output}).sel(sample=chosen)",
             'numbers = entries.sum([dim for dim in entries.dims if dim != "input"])',
@@ -76,10 +77,12 @@ def _head(session: Session, positions: Sequence[int]) -> list[str]:
     return [*lines, f"measurement = {loaded.measured.code(list(positions))}"]
 
 
-def _attribute(session: Session, question: Question, is_final: bool) -> str:
-    axes = ", ".join(f'"{axis}"' for axis in question.axes)
-    coarse = "" if is_final else f", max_nodes={COARSE_NODES}"
-    return f"ledger = run.attribute(x, measurement, axes=({axes},), tolerance={session.about.tolerance!r}{coarse})"
+def _attribute(session: Session, stage: Stage) -> str:
+    axes = ", ".join(f'"{axis}"' for axis in names.AXES if axis in stage.ledger.dims)
+    how = f"tolerance={session.about.tolerance!r}"
+    if not stage.is_final:
+        how = f"tolerance={COARSE_TOLERANCE}, max_nodes={COARSE_NODES}"
+    return f"ledger = run.attribute(x, measurement, axes=({axes},), {how})"
 
 
 def _chosen(view: View, variable: str) -> str:

@@ -17,7 +17,15 @@ from explaind_tf.errors import RefusedError
 from explaind_tf.explore.asker import Stage
 from explaind_tf.explore.inputs import Inputs
 from explaind_tf.explore.measuring import Measured, Predictions, by_default, predictions_of
-from explaind_tf.explore.questions import COARSE_NODES, RETRAININGS, SHARE, Question, Sizes
+from explaind_tf.explore.questions import (
+    COARSE_NODES,
+    COARSE_TOLERANCE,
+    RETRAININGS,
+    SHARE,
+    WHERE,
+    Question,
+    Sizes,
+)
 from explaind_tf.levels import SAMPLE
 from explaind_tf.measurements import Measurement
 from explaind_tf.progress import Progress
@@ -98,7 +106,8 @@ def stages_of(
 ) -> Iterator[Stage]:
     """Yield the stages of an answer: coarse, with one node in each step, then to the tolerance.
 
-    A counterfactual answer has no coarse stage. Its verdict comes after it.
+    The coarse account of inputs is by layer and step alone. A counterfactual answer has no coarse stage; its verdict comes
+    after it.
 
     Raises
     ------
@@ -111,12 +120,14 @@ def stages_of(
     if question.kind in ("counterfactual", "verdict"):
         yield from _counterfactual(run, x, measurement, question, progress)
         return
-    stages: tuple[tuple[bool, dict[str, Any]], ...] = ((False, {"max_nodes": COARSE_NODES}), (True, {}))
-    for is_final, more in stages:
-        found = run.attribute(
-            x, measurement, axes=question.axes, tolerance=tolerance, progress=progress, **more
-        )
-        yield Stage(_numbered(found, question), is_final)
+    # Layers and steps take half the time of samples, which come with the refined answer.
+    first = WHERE if question.kind == "account" else question.axes
+    coarse = run.attribute(
+        x, measurement, first, tolerance=COARSE_TOLERANCE, max_nodes=COARSE_NODES, progress=progress
+    )
+    yield Stage(_numbered(coarse, question), is_final=False)
+    fine = run.attribute(x, measurement, question.axes, tolerance=tolerance, progress=progress)
+    yield Stage(_numbered(fine, question), is_final=True)
 
 
 def _counterfactual(

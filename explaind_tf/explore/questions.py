@@ -25,8 +25,10 @@ _OF_SAMPLES: Final = (
 WHERE: Final = (names.LAYER, names.STEP)
 
 
-# Nodes of the coarse answer, in each step.
+# Of the coarse answer: nodes in each step, and a tolerance so loose that its residual is no reason to look for a cause. To
+# look for one takes as long as the answer.
 COARSE_NODES: Final = 1
+COARSE_TOLERANCE: Final = 0.99
 # Of a verdict: how often to train again, and the share of the samples that each training leaves out.
 RETRAININGS: Final = 4
 SHARE: Final = 0.05

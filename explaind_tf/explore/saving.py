@@ -35,7 +35,7 @@ def as_csv(session: Session, view: View, question: Question, stage: Stage) -> st
         for key, value in zip(entries[names.SAMPLE].values.tolist(), entries.values.tolist(), strict=True):
             writer.writerow([_cell(key), _cell(loaded.labels.get(key, "")), value])
         return found.getvalue()
-    terms = [ledger[name] for name in ledger.explaind.terms]
+    terms = [ledger[name] for name in ledger.explaind.terms if names.LAYER in ledger[name].dims]
     whole = sum(terms[1:], start=terms[0]).isel({names.OUTPUT: view.output}).mean(names.INPUT)
     writer.writerow(["layer", "step", f"change ({unit_of(ledger)})"])
     for layer in whole[names.LAYER].values.tolist():
@@ -73,7 +73,7 @@ def as_html(session: Session, view: View, question: Question, stage: Stage) -> s
 
     ledger, loaded, unit = stage.ledger, session.loaded, unit_of(stage.ledger)
     assert loaded is not None  # there is an answer
-    call = calls.account(session, view, question, is_final=stage.is_final)
+    call = calls.account(session, view, question, stage)
     balance = reading.balance_of(ledger, view.output)
     chosen = ", ".join(session.shown.name(i) for i in view.inputs)
     rows = [("before training", number(balance.initial))]

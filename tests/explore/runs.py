@@ -1,5 +1,6 @@
 """Recorded runs of the smallest size, of each kind that can be explored."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ def classifier() -> keras.Model:
                 keras.layers.Flatten(),
                 keras.layers.Dense(3, activation="tanh", name="hidden"),
                 keras.layers.Dense(CLASSES, name="classes"),
-            ]
+            ],
+            name="net",
         )
     )
 
@@ -89,7 +91,9 @@ def checkpoints(directory: Path) -> Any:
     model = classifier()
     model.compile("sgd", loss=CROSSENTROPY, run_eagerly=True)
     saved = keras.callbacks.ModelCheckpoint(str(directory / "w-{epoch}.weights.h5"), save_weights_only=True)
-    fit(model, batches(IMAGES, LABELS), saved, epochs=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Keras itself raises it with NumPy 2
+        fit(model, batches(IMAGES, LABELS), saved, epochs=3)
     return xtf.open_checkpoints(str(directory / "*.weights.h5"), classifier())
 
 

@@ -55,7 +55,7 @@ def answer(session: Session, view: View, known: dict[Question, Stage]) -> list[A
     split = ledger if names.LAYER in ledger.dims else None if where is None else where.ledger
     if split is not None:
         found += _where(view, split)
-    return found + _samples(session, view, ledger)
+    return found + _samples(session, view, stage)
 
 
 def _chosen(session: Session, position: int) -> html.Li:
@@ -175,8 +175,11 @@ def _mark(drawn: go.Figure, view: View, ledger: xr.Dataset) -> None:
         drawn.add_hrect(y0=at - 0.5, y1=at + 0.5, line=line)
 
 
-def _samples(session: Session, view: View, ledger: xr.Dataset) -> list[Any]:
-    title = html.H3("Training samples")
+def _samples(session: Session, view: View, stage: Stage) -> list[Any]:
+    title, ledger = html.H3("Training samples"), stage.ledger
+    loaded = session.loaded
+    if not stage.is_final and loaded is not None and loaded.sizes.samples:
+        return [title, note("They follow with the refined answer.")]
     if names.SAMPLE not in ledger.dims:
         return [title, no_samples(session)]
     found: list[Any] = [title]

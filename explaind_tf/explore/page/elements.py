@@ -45,7 +45,7 @@ def links(title: str, choices: Iterable[tuple[Content, str, bool]]) -> html.Nav:
 
 def hidden(words: str) -> html.Span:
     """Return words for screen readers alone."""
-    return html.Span(words, className=_SCREEN_READER)
+    return html.Span(plain(words), className=_SCREEN_READER)
 
 
 def picture(example: Example, name: str) -> list[Content]:

@@ -47,15 +47,15 @@ def _calls(session: Session, view: View, known: dict[Question, Stage]) -> list[t
     chosen, found = session.chosen_samples(view), []
     for question, stage in known.items():
         if question.kind == "account":
-            what = "the samples" if names.SAMPLE in question.axes else "layers and steps"
+            what = "the samples" if names.SAMPLE in stage.ledger.dims else "layers and steps"
             found.append(
                 (
                     f"The numbers of {what}, in Python",
-                    calls.account(session, view, question, is_final=stage.is_final),
+                    calls.account(session, view, question, stage),
                 )
             )
         elif question.kind == "reach" and chosen:
-            call = calls.reach(session, view, question, chosen, is_final=stage.is_final)
+            call = calls.reach(session, view, question, chosen, stage)
             found.append(("What the chosen samples did to each input, in Python", call))
         elif question.kind in ("counterfactual", "verdict"):
             found.append(
