@@ -20,7 +20,10 @@ from explaind_tf.explore.server import Server
 from explaind_tf.runs import RecordedRun
 
 _WHERE: Final = Path(__file__).parent / "how-to"
-_WAIT: Final = "() => document.querySelector('#inputs-body ol') && !document.querySelector('#lines li')"
+_WAIT: Final = """() => {
+    const list = document.querySelector('#lines ul');
+    return list && list.dataset.view === (location.search || '?') && !list.children.length;
+}"""
 _PATIENCE: Final = 600_000
 
 # Each screen: the part that it begins with, and whether a sample is chosen.

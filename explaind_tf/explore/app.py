@@ -103,7 +103,7 @@ def draw(
     act : str or None
         ``"cancel"`` or ``"again"`` if that button was pressed.
     """
-    view = session.sound(view)
+    address, view = view.query, session.sound(view)
     if act == "cancel":
         for question in session.questions(view):
             session.asker.cancel(question)
@@ -121,7 +121,7 @@ def draw(
     bodies = [make() if drawn.get(part) != now[part] else no_update for part, make in makers.items()]
     every = [(LOAD, session.loading), *known]
     statuses = {state.status for _, state in known}
-    lines = status(every, session.complaint, session.asker.is_alive)
+    lines = status(every, session.complaint, session.asker.is_alive, address)
     is_busy = any(state.status in UNFINISHED for _, state in every)
     return (
         *bodies,

@@ -65,7 +65,10 @@ class Visit:
     def settle(self) -> None:
         """Wait until all is computed and drawn."""
         self.page.wait_for_function(
-            """() => document.querySelector('#inputs-body ol') && !document.querySelector('#lines li')"""
+            """() => {
+                const list = document.querySelector('#lines ul');
+                return list && list.dataset.view === (location.search || '?') && !list.children.length;
+            }"""
         )
         self.page.wait_for_function("() => !document.querySelector('[data-dash-is-loading]')")
         self.page.wait_for_function("() => !document.querySelector('.dash-graph--pending')")
@@ -204,6 +207,7 @@ def _by_keyboard(visit: Visit) -> None:
 
 def _copied(visit: Visit) -> str:
     visit.page.locator("#copy-0").click()
+    visit.page.wait_for_function("async () => (await navigator.clipboard.readText()) !== ''")
     return visit.page.evaluate("navigator.clipboard.readText()")
 
 

@@ -21,8 +21,8 @@ _TITLES: dict[Kind, str] = {
 UNFINISHED = ("waiting", "running")
 
 
-def status(known: Sequence[tuple[Question, State]], complaint: str, is_alive: bool) -> list[Any]:
-    """Return a line for each question that is not answered to the end."""
+def status(known: Sequence[tuple[Question, State]], complaint: str, is_alive: bool, drawn: str) -> Any:
+    """Return a line for each question that is not answered to the end, and the address of the view that is drawn."""
     lines = [line for question, state in known for line in _line(question, state)]
     if complaint:
         lines.append(html.Li(text(complaint)))
@@ -30,7 +30,7 @@ def status(known: Sequence[tuple[Question, State]], complaint: str, is_alive: bo
         lines.append(
             html.Li("Nothing more is computed: the part that answers has ended. Start explaind-tf again.")
         )
-    return [html.Ul(lines)] if lines else []
+    return html.Ul(lines, **{"data-view": drawn})  # type: ignore[arg-type]
 
 
 def _line(question: Question, state: State) -> list[Any]:
