@@ -130,8 +130,9 @@ def serving() -> Iterator[Callable[[Session], Server]]:
         assert server.close()
 
 
-def numbers_of(code: str) -> Any:
-    scope: dict[str, Any] = {}
+def numbers_of(code: str, x: Any) -> Any:
+    """Run Python as a reader would paste it who has the inputs, and return its ``numbers``."""
+    scope: dict[str, Any] = {"x": x}
     exec(code, scope)
     return scope["numbers"]
 
@@ -170,7 +171,7 @@ def walk(visit: Visit, session: Session, tmp_path: Path, *, has_samples: bool) -
     stage = next(s for q, s in settled(session, view).items() if q.kind == "account")
     if has_samples:
         entries = reading.entries_of(stage.ledger, 0, step=view.step, layer=view.layer)
-        np.testing.assert_array_equal(numbers_of(code).values, entries.values)
+        np.testing.assert_array_equal(numbers_of(code, session.inputs.x).values, entries.values)
     before = [page.locator(f"#{part}-body").inner_text() for part in ("inputs", "answer", "samples")]
     page.reload()
     visit.settle()
@@ -206,9 +207,12 @@ def _by_keyboard(visit: Visit) -> None:
 
 
 def _copied(visit: Visit) -> str:
-    visit.page.locator("#copy-0").click()
-    visit.page.wait_for_function("async () => (await navigator.clipboard.readText()) !== ''")
-    return visit.page.evaluate("navigator.clipboard.readText()")
+    visit.page.get_by_title("copy").first.click()
+    for _ in range(int(PATIENCE * 10)):
+        if copied := visit.page.evaluate("navigator.clipboard.readText()"):
+            return copied
+        visit.page.wait_for_timeout(100)
+    raise AssertionError("nothing was copied")
 
 
 def test_a_walk_through_the_page(
@@ -216,8 +220,7 @@ def test_a_walk_through_the_page(
 ):
     from tests.explore.runs import TEST_IMAGES, TEST_LABELS
 
-    code = ["from tests.explore.runs import TEST_IMAGES as x, TEST_LABELS as y"]
-    session = make_session(RecordedRun(image_run), Inputs(TEST_IMAGES, TEST_LABELS, 0, code))
+    session = make_session(RecordedRun(image_run), Inputs(TEST_IMAGES, TEST_LABELS))
     visit = visits(serving(session), viewport={"width": 1280, "height": 900})
     walk(visit, session, tmp_path, has_samples=True)
     # The same view on a phone in the dark.
