@@ -61,7 +61,7 @@ def make_app(session: Session, prefix: str) -> Dash:
         Output("lines", "children"),
         Output("cancel", "hidden"),
         Output("again", "hidden"),
-        Output("tick", "disabled"),
+        Output("tick", "max_intervals"),
         Output("drawn", "data"),
         Input("url", "search"),
         Input("tick", "n_intervals"),
@@ -69,8 +69,8 @@ def make_app(session: Session, prefix: str) -> Dash:
         Input("again", "n_clicks"),
         State("drawn", "data"),
     )
-    def _draw(search: str, _ticks: int, _cancel: int, _again: int, drawn: dict[str, str]) -> tuple[Any, ...]:
-        return draw(session, view_of(search), drawn or {}, prefix, ctx.triggered_id)
+    def _draw(search: str, ticks: int, _cancel: int, _again: int, drawn: dict[str, str]) -> tuple[Any, ...]:
+        return draw(session, view_of(search), drawn or {}, prefix, ctx.triggered_id, ticks or 0)
 
     @app.callback(
         Output("url", "search"),
@@ -86,7 +86,7 @@ def make_app(session: Session, prefix: str) -> Dash:
 
 
 def draw(
-    session: Session, view: View, drawn: dict[str, str], prefix: str, act: str | None
+    session: Session, view: View, drawn: dict[str, str], prefix: str, act: str | None, ticks: int = 0
 ) -> tuple[Any, ...]:
     """Return the parts of a view that changed, what is being computed, and what is drawn now.
 
@@ -102,6 +102,9 @@ def draw(
         The beginning of all addresses.
     act : str or None
         ``"cancel"`` or ``"again"`` if that button was pressed.
+    ticks : int
+        How often the page looked so far. While something is computed it looks once more, after this answer: the browser drops
+        an answer if it asks again before.
     """
     address, view = view.query, session.sound(view)
     if act == "cancel":
@@ -128,7 +131,7 @@ def draw(
         lines,
         not statuses & set(UNFINISHED),
         not statuses & {"cancelled", "failed"},
-        not is_busy,
+        ticks + is_busy,
         now,
     )
 

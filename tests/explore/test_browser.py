@@ -93,11 +93,19 @@ class Visit:
             for one in found
         ]
 
+    def wider_than(self, width: int) -> list[str]:
+        """Return what makes the page scroll sideways."""
+        return self.page.evaluate(
+            """width => document.documentElement.scrollWidth <= width ? [] : [...document.querySelectorAll('main *')]
+                .filter(one => one.getBoundingClientRect().right > width).map(one => one.outerHTML.slice(0, 200))""",
+            width,
+        )
+
     def check(self) -> None:
         """Hold the screen against what every screen must hold."""
         assert self.violations() == []
         width = self.page.viewport_size["width"]
-        assert self.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert self.wider_than(width) == []
         assert self.said == []
         elsewhere = [url for url in self.requested if not url.startswith((self.server.url, "data:", "blob:"))]
         assert elsewhere == []

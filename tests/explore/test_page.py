@@ -361,3 +361,16 @@ def test_what_fits_into_memory_is_asked():
     assert [q.kind for q in questions.questions_of(View(inputs=(1,)), large)] == ["account", "where"]
     reach = questions.reach_of(large)
     assert reach.axes == ("sample",) and 1 <= len(reach.inputs) < 10**4
+
+
+def test_runs_open_their_page(image_run: Path, monkeypatch: pytest.MonkeyPatch):
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    run = xtf.open_run(image_run)
+    page = run.explore(TEST_IMAGES, measurement=xtf.measurements.margin([0] * len(TEST_IMAGES)))
+    assert opened == [page.url]
+    assert page.url in page._repr_html_() and page.url in repr(page)
+    settled(page.session)
+    assert page.session.loaded.measured.title == "the measurement 'margin'"
+    assert page.session.loaded.run is not run, "the run may be asked meanwhile"
+    assert page.close()

@@ -49,7 +49,10 @@ body { max-width: 72rem; }
 h2 { margin-top: 2rem; }
 header nav > ul { display: flex; }
 header nav > ul > li { font-weight: 400; }
-.choices ul { display: inline-flex; }
+.choices ul { display: inline-flex; max-width: 100%; }
+.choices li { min-width: 0; }
+#answer-body td, #samples-body td { min-width: 4rem; }
+bdi { overflow-wrap: anywhere; }
 .choices { margin: .3rem 0; }
 .here { color: var(--ink); text-decoration: none; }
 .hidden-text { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
@@ -87,7 +90,7 @@ def frame(session: Session) -> html.Div:
     return html.Div(
         [
             dcc.Location(id="url", refresh=False),
-            dcc.Interval(id="tick", interval=_TICK),
+            dcc.Interval(id="tick", interval=_TICK, max_intervals=0),
             dcc.Store(id="drawn", data={}),
             html.A("Skip to the inputs", href="#inputs", className="skip"),
             html.Header(
