@@ -25,6 +25,7 @@ _WAIT: Final = """() => {
     return list && list.dataset.view === (location.search || '?') && !list.children.length;
 }"""
 _PATIENCE: Final = 600_000
+_COUNT: Final = 48
 
 # Each screen: the part that it begins with, and whether a sample is chosen.
 _SCREENS: Final = {"inputs": False, "answer": False, "samples": True}
@@ -38,7 +39,7 @@ _LOOKS: Final[dict[str, dict[str, Any]]] = {
 def main(run: str, inputs: str) -> None:
     """Write a picture of each screen and look."""
     read = np.load(inputs)
-    session = make_session(RecordedRun(run), Inputs(read["x"], read["y"]))
+    session = make_session(RecordedRun(run), Inputs(read["x"][:_COUNT], read["y"][:_COUNT]))
     server = Server(session)
     server.start()
     with sync_playwright() as playwright:

@@ -103,8 +103,8 @@ def draw(
     act : str or None
         ``"cancel"`` or ``"again"`` if that button was pressed.
     ticks : int
-        How often the page looked so far. While something is computed it looks once more, after this answer: the browser drops
-        an answer if it asks again before.
+        How often the page looked so far. While something is computed, it looks once more after this answer. If it looked
+        before, the browser would drop this answer.
     """
     address, view = view.query, session.sound(view)
     if act == "cancel":

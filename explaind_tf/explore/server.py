@@ -20,7 +20,7 @@ LOCALHOST: Final = "127.0.0.1"
 _NAMES: Final = (LOCALHOST, "localhost")
 _TOKEN_BYTES: Final = 24
 # A step of a sweep is not interrupted.
-_PATIENCE: Final = 10.0
+_PATIENCE: Final = 3.0
 
 
 class _Quiet(WSGIRequestHandler):

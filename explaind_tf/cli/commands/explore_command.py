@@ -93,7 +93,6 @@ def explore(
             webbrowser.open(address)
 
     serve(Server(session, host=host, port=port), opened)
-    say("Ended.", "")
 
 
 def _check_host(host: str, is_known: bool) -> None:

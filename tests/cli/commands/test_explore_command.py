@@ -94,5 +94,5 @@ def test_ctrl_c_ends_it_without_a_trace(logits_run: Path, npz: Path):
     said, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert said == ""
-    assert "Traceback" not in errors and errors.splitlines()[-1].strip() == "Ended."
+    assert not re.search("Traceback|Error|Fatal|terminate", errors), errors
     assert sorted(path.name for path in logits_run.parent.iterdir()) == before
