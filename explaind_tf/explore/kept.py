@@ -51,6 +51,9 @@ class Kept:
         with xr.open_zarr(path, consolidated=False) as opened:
             answer = opened.load()
         os.utime(path)  # it was of use
+        # Texts come back in a type of NumPy that few functions take.
+        texts = {name: one.astype(object) for name, one in answer.coords.items() if one.dtype.kind == "T"}
+        answer = answer.assign_coords(texts)
         return answer.assign_attrs(json.loads(answer.attrs.pop(_ATTRIBUTE)))
 
     def write(self, digest: str, answer: xr.Dataset) -> None:

@@ -144,8 +144,9 @@ def _of_samples(ledger: xr.Dataset, samples: Sequence[Any], output: int) -> xr.D
     """Return the sum of the entries of some samples, with the other axes."""
     array = ledger[names.DATA].isel({names.OUTPUT: output})
     # Much faster than to look each up by its label.
-    is_chosen = np.isin(array[names.SAMPLE].values.astype(str), [str(one) for one in samples])
-    return array.isel({names.SAMPLE: np.flatnonzero(is_chosen)}).sum(names.SAMPLE)
+    chosen = set(samples)
+    places = [i for i, key in enumerate(array[names.SAMPLE].values.tolist()) if key in chosen]
+    return array.isel({names.SAMPLE: places}).sum(names.SAMPLE)
 
 
 def of_tokens(ledger: xr.Dataset, sample: Any, output: int) -> np.ndarray:

@@ -29,6 +29,7 @@ def test_an_answer_comes_back_as_it_was(tmp_path: Path):
     assert found is not None
     xr.testing.assert_equal(found, answer(1.0))
     assert found.attrs == answer(1.0).attrs
+    assert found.sample.dtype == object
 
 
 def test_the_oldest_go_first_above_the_limit(tmp_path: Path):

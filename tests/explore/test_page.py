@@ -117,7 +117,6 @@ def test_the_coarse_answer_and_its_call(image_session: Session):
     assert 0 < abs(fine_total - coarse_total) <= sum(left) * (1 + 1e-6)
     stated = reading.balance_of(coarse.ledger, 0).residual_share * coarse.ledger.movement.item()
     assert stated == pytest.approx(left[0])
-    assert left[1] < left[0]
     fine.ledger.explaind.check()
 
 
@@ -236,6 +235,7 @@ def test_a_damaged_answer_is_told_and_computed_again(
     assert "damaged" in parts(again, view)["status"]
 
 
+@pytest.mark.nightly
 def test_hostile_text_stays_text(tmp_path: Path, session_of: SessionOf):
     run_dir = record_classifier(tmp_path / "run", HOSTILE)
     session = session_of(RecordedRun(run_dir), Inputs(TEST_IMAGES, np.array(HOSTILE[:9])))
@@ -270,7 +270,7 @@ def test_hostile_layers_stay_text(image_session: Session):
     assert "<b>" not in graph and "&lt;b&gt;" in graph
 
 
-@pytest.mark.parametrize("kind", ["path", "checkpoints"])
+@pytest.mark.parametrize("kind", [pytest.param("path", marks=pytest.mark.nightly), "checkpoints"])
 def test_without_samples_the_page_says_what_can_be_asked(kind: str, tmp_path: Path, session_of: SessionOf):
     if kind == "path":
         session = session_of(RecordedRun(record_path(tmp_path / "run")), Inputs(TEST_IMAGES))
@@ -292,6 +292,7 @@ def test_without_samples_the_page_says_what_can_be_asked(kind: str, tmp_path: Pa
     assert "layer,step,change" in saving.as_csv(session, view, question, stage)
 
 
+@pytest.mark.nightly
 def test_tokens_are_shown_with_what_each_did(tmp_path: Path, session_of: SessionOf):
     run_dir = record_language(tmp_path / "run")
     words = ["zero", "one", "<two>", "three", "four"]
@@ -321,6 +322,7 @@ def test_without_inputs_stored_samples_are_looked_at(image_run: Path, tmp_path: 
         stored_samples(checkpoints(tmp_path))
 
 
+@pytest.mark.nightly
 def test_a_run_that_is_being_recorded_is_explored_up_to_its_last_step(tmp_path: Path):
     import keras
 
