@@ -53,6 +53,8 @@ header nav > ul > li { font-weight: 400; }
 .choices li { min-width: 0; }
 #answer-body td, #samples-body td { min-width: 4rem; }
 bdi { overflow-wrap: anywhere; }
+img { vertical-align: middle; margin-right: .5rem; }
+ol.samples li > span > * { display: block; }
 .choices { margin: .3rem 0; }
 .here { color: var(--ink); text-decoration: none; }
 .hidden-text { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
