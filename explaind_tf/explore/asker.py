@@ -38,11 +38,20 @@ class Stage:
         Whether it is the last stage; a coarse answer is not.
     seconds : float
         How long it took.
+    drawn : dict
+        What was drawn of it, so that another view of the same answer is drawn at once.
     """
 
     ledger: Any
     is_final: bool
     seconds: float = 0.0
+    drawn: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Return what ``make`` returns, which is called once for a key."""
+        if key not in self.drawn:
+            self.drawn[key] = make()
+        return self.drawn[key]
 
 
 @dataclass(frozen=True)

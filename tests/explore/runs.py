@@ -52,11 +52,16 @@ def classifier() -> keras.Model:
 
 
 def record_classifier(
-    run_dir: Path, ids: Any = None, *callbacks: keras.callbacks.Callback, optimizer: Any = None, **more: Any
+    run_dir: Path,
+    ids: Any = None,
+    *callbacks: keras.callbacks.Callback,
+    optimizer: Any = None,
+    eager: bool = True,
+    **more: Any,
 ) -> Path:
     """Record a classifier of small pictures, six steps."""
     model = classifier()
-    model.compile(optimizer or xtf.PathAdamW(0.05, weight_decay=0.1), loss=CROSSENTROPY, run_eagerly=True)
+    model.compile(optimizer or xtf.PathAdamW(0.05, weight_decay=0.1), loss=CROSSENTROPY, run_eagerly=eager)
     logger = xtf.PathLogger(run_dir, verbose=False, **more)
     data = batches(np.array(ids if ids is not None else range(COUNT)), (IMAGES, LABELS))
     fit(model, logger.tap(data), logger, *callbacks, epochs=2)

@@ -376,3 +376,29 @@ def test_runs_open_their_page(image_run: Path, monkeypatch: pytest.MonkeyPatch):
     assert page.session.loaded.measured.title == "the measurement 'margin'"
     assert page.session.loaded.run is not run, "the run may be asked meanwhile"
     assert page.close()
+
+
+@pytest.mark.nightly
+def test_the_counterfactual_answer_and_its_verdict(tmp_path: Path, session_of: SessionOf):
+    run_dir = record_classifier(
+        tmp_path / "run", [f"sample {i}" for i in range(COUNT)], eager=False, retrain=True
+    )
+    session = session_of(RecordedRun(run_dir), Inputs(TEST_IMAGES))
+    view = View(inputs=(2,), response="answer")
+    question, stage = next((q, s) for q, s in settled(session, view).items() if q.kind == "counterfactual")
+    predicted = session.loaded.predictions.predicted[[2]]
+    theirs = xtf.open_run(run_dir).counterfactual(
+        TEST_IMAGES[[2]], xtf.measurements.log_prob(predicted), progress=False
+    )
+    np.testing.assert_array_equal(stage.ledger.response.values, theirs.response.values)
+    shown = parts(session, view)["response"]
+    assert "No verdict was asked for" in shown
+    for value in theirs.explaind.proponents(3).influence.values.reshape(-1):
+        assert signed(float(value)) in shown
+    call = calls.counterfactual(session, view, question).replace(
+        "# x: the inputs, as they were given", "from tests.explore.runs import TEST_IMAGES as x"
+    )
+    np.testing.assert_array_equal(numbers_of(call).values, stage.ledger.response.mean("input").values[0])
+    verdict = View(inputs=(2,), response="verdict")
+    judged = next(s for q, s in settled(session, verdict).items() if q.kind == "verdict")
+    assert judged.ledger.attrs["verdict"] in parts(session, verdict)["response"].replace('\\"', '"')

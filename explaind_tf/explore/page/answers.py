@@ -1,8 +1,8 @@
 """The part of the page that shows the answer about the chosen inputs."""
 
+from functools import partial
 from typing import Any, Final
 
-import plotly.graph_objects as go
 import xarray as xr
 from dash import html
 
@@ -52,7 +52,7 @@ def answer(session: Session, view: View, known: dict[Question, Stage]) -> list[A
     where = next((stage for question, stage in known.items() if question.kind == "where"), None)
     ledger = stage.ledger
     found += [_balance(session, view, stage), *_outputs(session, view), _only(view)]
-    split = ledger if names.LAYER in ledger.dims else None if where is None else where.ledger
+    split = stage if names.LAYER in ledger.dims else where
     if split is not None:
         found += _where(view, split)
     return found + _samples(session, view, stage)
@@ -66,7 +66,8 @@ def _chosen(session: Session, position: int) -> html.Li:
 
 
 def _balance(session: Session, view: View, stage: Stage) -> html.Div:
-    found, unit = reading.balance_of(stage.ledger, view.output), unit_of(stage.ledger)
+    found = stage.once(("balance", view.output), lambda: reading.balance_of(stage.ledger, view.output))
+    unit = unit_of(stage.ledger)
     loaded = session.loaded
     assert loaded is not None  # there is an answer
     many = f", mean of {len(view.inputs)} inputs" if len(view.inputs) > 1 else ""
@@ -114,10 +115,14 @@ def _only(view: View) -> Any:
     return html.P(said)
 
 
-def _where(view: View, ledger: xr.Dataset) -> list[Any]:
-    unit = unit_of(ledger)
-    drawn = heat_map(ledger, names.LAYER, output=ledger[names.OUTPUT].values[view.output], unit=unit)
-    _mark(drawn, view, ledger)
+def _where(view: View, stage: Stage) -> list[Any]:
+    ledger, unit = stage.ledger, unit_of(stage.ledger)
+    drawn = stage.once(("map", view.output), lambda: _map(ledger, view.output, unit))
+    drawn = drawn | {"layout": drawn["layout"] | {"shapes": _marks(view, ledger)}}
+    by_layer, by_step = (
+        stage.once((axis, view.output), partial(reading.by_axis, ledger, axis, view.output))
+        for axis in (names.LAYER, names.STEP)
+    )
     step_of = (
         "Where samples are told apart, the step of an entry is the one that used the sample."
         if names.SAMPLE in ledger.dims
@@ -132,19 +137,19 @@ def _where(view: View, ledger: xr.Dataset) -> list[Any]:
             link(text(one.key), view.to(layer=str(one.key)), is_chosen=view.layer == str(one.key)),
             change(one.value),
         )
-        for one in reading.by_axis(ledger, names.LAYER, view.output)
+        for one in by_layer
     ]
     tables = [
         folded(
             "Layers, as a table",
             [table(f"Change through each layer, in {unit}", ("layer", "change"), layers)],
         ),
-        folded("Steps, as a table", [_steps(view, reading.by_axis(ledger, names.STEP, view.output), unit)]),
+        folded("Steps, as a table", [_steps(view, by_step, unit)]),
     ]
     label = "Change by layer and training step; the tables that follow have its numbers"
     return [
         html.H3("Where and when"),
-        html.Figure([graph(bare(drawn), HEAT_MAP, label), html.Figcaption(caption)]),
+        html.Figure([graph(drawn, HEAT_MAP, label), html.Figcaption(caption)]),
         html.Div(tables, className="more"),
     ]
 
@@ -162,17 +167,23 @@ def _steps(view: View, entries: list[reading.Entry], unit: str) -> Any:
     return table(title, ("step", "change"), rows)
 
 
-def _mark(drawn: go.Figure, view: View, ledger: xr.Dataset) -> None:
-    """Frame the chosen step and layer."""
-    line = {"color": "#8A94A0", "width": 2}
+def _map(ledger: xr.Dataset, output: int, unit: str) -> dict[str, Any]:
+    return bare(heat_map(ledger, names.LAYER, output=ledger[names.OUTPUT].values[output], unit=unit))
+
+
+def _marks(view: View, ledger: xr.Dataset) -> list[dict[str, Any]]:
+    """Return frames around the chosen step and layer."""
+    look = {"type": "rect", "line": {"color": "#8A94A0", "width": 2}}
+    marks = []
     if view.step is not None:
         bins = bins_of(ledger[names.STEP].values)
         width = (bins.centers[1] - bins.centers[0]) / 2 if len(bins.centers) > 1 else 0.5
         at = float(bins.centers[abs(bins.centers - view.step).argmin()])
-        drawn.add_vrect(x0=at - width, x1=at + width, line=line)
+        marks.append(look | {"x0": at - width, "x1": at + width, "y0": 0, "y1": 1, "yref": "paper"})
     if view.layer is not None:
-        at = [str(layer) for layer in ledger[names.LAYER].values].index(view.layer)
-        drawn.add_hrect(y0=at - 0.5, y1=at + 0.5, line=line)
+        row = [str(layer) for layer in ledger[names.LAYER].values].index(view.layer)
+        marks.append(look | {"y0": row - 0.5, "y1": row + 0.5, "x0": 0, "x1": 1, "xref": "paper"})
+    return marks
 
 
 def _samples(session: Session, view: View, stage: Stage) -> list[Any]:

@@ -1,5 +1,6 @@
 """The part of the page about chosen training samples: what they did to the chosen inputs, and to all others."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,8 @@ def _title(session: Session, view: View, chosen: list[Any]) -> html.Div:
 def _of_inputs(view: View, chosen: list[Any], stage: Stage) -> list[Any]:
     """Return what the samples did to the chosen inputs, by layer and step."""
     ledger, unit = stage.ledger, unit_of(stage.ledger)
-    total = reading.together(ledger, chosen, view.output)
+    which = ("samples", tuple(chosen), view.output)
+    total = stage.once((*which, "all"), lambda: reading.together(ledger, chosen, view.output))
     many = f", mean of {len(view.inputs)}" if len(view.inputs) > 1 else ""
     found: list[Any] = [
         html.P(["To the chosen inputs: ", change(total), f" {unit}, over all steps and layers{many}."])
@@ -95,8 +97,8 @@ def _of_inputs(view: View, chosen: list[Any], stage: Stage) -> list[Any]:
     tables = []
     for axis in (names.LAYER, names.STEP):
         if axis in ledger.dims:
-            entries = [one for one in reading.by_axis(ledger, axis, view.output, chosen) if one.value]
-            entries = sorted(entries, key=lambda one: -abs(one.value))[:100]
+            entries = stage.once((*which, axis), partial(reading.by_axis, ledger, axis, view.output, chosen))
+            entries = sorted((one for one in entries if one.value), key=lambda one: -abs(one.value))[:100]
             rows = [(text(one.key), change(one.value)) for one in entries]
             tables.append(
                 folded(
@@ -133,7 +135,9 @@ def _tokens(session: Session, view: View, sample: Any, stage: Stage) -> list[Any
 
 def _reach(session: Session, view: View, chosen: list[Any], stage: Stage) -> list[Any]:
     ledger, unit = stage.ledger, unit_of(stage.ledger)
-    helped, hurt = reading.reached(ledger, chosen, view.output, TOP)
+    helped, hurt = stage.once(
+        ("reached", tuple(chosen), view.output), lambda: reading.reached(ledger, chosen, view.output, TOP)
+    )
     count, every = ledger.sizes[names.INPUT], len(session.shown)
     found: list[Any] = [
         html.H3(
