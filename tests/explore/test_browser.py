@@ -215,9 +215,11 @@ def _by_keyboard(visit: Visit) -> None:
 
 
 def _copied(visit: Visit) -> str:
+    # The clipboard may hold what another test copied.
+    visit.page.evaluate("navigator.clipboard.writeText('nothing')")
     visit.page.get_by_title("copy").first.click()
     for _ in range(int(PATIENCE * 10)):
-        if copied := visit.page.evaluate("navigator.clipboard.readText()"):
+        if (copied := visit.page.evaluate("navigator.clipboard.readText()")) != "nothing":
             return copied
         visit.page.wait_for_timeout(100)
     raise AssertionError("nothing was copied")
