@@ -74,7 +74,9 @@ def _head(session: Session, positions: Sequence[int]) -> list[str]:
             lines.append(f"x = x[{rows}]")
         else:
             lines += ["import keras", f"x = keras.tree.map_structure(lambda part: part[{rows}], x)"]
-    return [*lines, f"measurement = {loaded.measured.code(list(positions))}"]
+    code = loaded.measured.code(list(positions))
+    imports = ["import functools", "import keras"] if "keras." in code else []
+    return [*lines, *imports, f"measurement = {code}"]
 
 
 def _attribute(session: Session, stage: Stage) -> str:

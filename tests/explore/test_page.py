@@ -17,7 +17,6 @@ from explaind_tf.explore import calls, questions, reading, saving
 from explaind_tf.explore.app import clicked_view, draw, make_app
 from explaind_tf.explore.asker import Stage
 from explaind_tf.explore.inputs import Inputs, stored_samples
-from explaind_tf.explore.questions import Sizes
 from explaind_tf.explore.session import Session
 from explaind_tf.explore.view import View
 from explaind_tf.report.numbers import signed
@@ -351,17 +350,6 @@ def _quietly_made(run_dir: Path) -> Session:
     with pytest.warns(UserWarning, match="still running"):
         reader = RecordedRun(run_dir)
     return made(reader, Inputs(TEST_IMAGES))
-
-
-def test_what_fits_into_memory_is_asked():
-    digits = Sizes(inputs=100, outputs=1, samples=1300, steps=80, layers=9)
-    assert questions.account_of((1,), digits).axes == ("sample", "step", "layer")
-    assert questions.reach_of(digits).axes == ("sample", "step")
-    large = Sizes(inputs=10**4, outputs=1, samples=10**5, steps=10**4, layers=50)
-    assert questions.account_of((1,), large).axes == ("sample",)
-    assert [q.kind for q in questions.questions_of(View(inputs=(1,)), large)] == ["account", "where"]
-    reach = questions.reach_of(large)
-    assert reach.axes == ("sample",) and 1 <= len(reach.inputs) < 10**4
 
 
 def test_runs_open_their_page(image_run: Path, monkeypatch: pytest.MonkeyPatch):

@@ -143,13 +143,29 @@ def _measure(measure: Measure, measured: Measured, read: "Inputs") -> Any:
         from explaind_tf.explore.measuring import Measured as Chosen
 
         made = choose_measurement(run, read, replace(measured, measure=measure))  # type: ignore[arg-type]
-        said = ", from_logits=False" if measured.outputs_are == "probabilities" else ""
-        code = {
-            Measure.OUTPUTS: "xtf.measurements.outputs()",
-            Measure.LOG_PROB: f"xtf.measurements.log_prob(y[{{rows}}]{said})",
-            Measure.MARGIN: "xtf.measurements.margin(y[{rows}])",
-            Measure.LOSS: "…  # xtf.measurements.loss(the loss of training, y[{rows}])",
-        }[measure]
-        return Chosen(made, lambda rows: code.format(rows=list(rows)), f"the measurement {measure}")
+        said = "" if measured.output is None else f", output={made.function.output!r}"  # type: ignore[attr-defined]
+        if measure is Measure.LOG_PROB and measured.outputs_are == "probabilities":
+            said += ", from_logits=False"
+        first = f"{_loss_code(run, measured)}, " if measure is Measure.LOSS else ""
+        labels = "" if measure is Measure.OUTPUTS else "y[{rows}]"
+        code = f"xtf.measurements.{measure}({first}{labels}{said})"
+        return Chosen(
+            made, lambda rows: code.replace("{rows}", str(list(rows))), f"the measurement {measure}"
+        )
 
     return chosen
+
+
+def _loss_code(run: Any, measured: Measured) -> str:
+    """Return Python for the loss that is measured."""
+    import inspect
+
+    import keras
+
+    name = measured.loss or run.manifest.loss["losses"][0]["name"]
+    function = keras.losses.get(name)
+    called = function.call if isinstance(function, keras.losses.Loss) else function
+    if "from_logits" not in inspect.signature(called).parameters:
+        return repr(name)
+    are_logits = measured.outputs_are != "probabilities"
+    return f"functools.partial(keras.losses.get({name!r}), from_logits={are_logits})"

@@ -1,5 +1,6 @@
 """``explaind-tf explore``: what it refuses, how it begins and how it ends."""
 
+import functools
 import os
 import re
 import signal
@@ -10,9 +11,16 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 from typer.testing import Result
 
+import explaind_tf as xtf
+from explaind_tf.cli.commands import explore_command
+from explaind_tf.cli.measured import Measured
+from explaind_tf.cli.values import Measure
+from explaind_tf.runs import RecordedRun
 from tests.cli.conftest import error_of
 
 Call = Callable[..., Result]
@@ -96,3 +104,18 @@ def test_ctrl_c_ends_it_without_a_trace(logits_run: Path, npz: Path):
     assert said == ""
     assert not re.search("Traceback|Error|Fatal|terminate", errors), errors
     assert sorted(path.name for path in logits_run.parent.iterdir()) == before
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("measure", list(Measure))
+def test_the_python_of_a_measure_makes_the_same(measure: Measure, logits_run: Path, npz: Path):
+    reader = RecordedRun(logits_run)
+    read = explore_command._read(reader, str(npz), None)
+    assert read.y is not None
+    given = Measured(loss="sparse_categorical_crossentropy") if measure is Measure.LOSS else Measured()
+    run = xtf.open_run(logits_run)
+    made = explore_command._measure(measure, given, read)(run, None)
+    scope = {"xtf": xtf, "np": np, "keras": keras, "functools": functools}
+    exec("\n".join([*read.code, f"measurement = {made.code([3, 1])}"]), scope)
+    theirs = run.measure(scope["x"][[3, 1]], scope["measurement"])
+    np.testing.assert_array_equal(run.measure(read.x[[3, 1]], made.of([3, 1])), theirs)
