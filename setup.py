@@ -12,6 +12,13 @@ EXPERIMENTS = ["scikit-learn>=1.5", "matplotlib>=3.9"]
 TENSORBOARD = ["tensorboard>=2.20"]
 S3 = ["s3fs>=2025.2"]
 DISTRIBUTED = ["distributed>=2025.1"]
+EXPLORE = [
+    "dash>=4",
+    # Pictures of inputs, before TensorFlow is imported.
+    "pillow>=11",
+    # Where answers about runs at URLs are kept.
+    "platformdirs>=4",
+]
 TEST = [
     "pytest>=8",
     # Most of a test is tracing, which takes one core.
@@ -36,6 +43,9 @@ TEST = [
     # An object store on the machine of the tests.
     *S3,
     *DISTRIBUTED,
+    *EXPLORE,
+    # Looks for what people with disabilities could not use.
+    "axe-playwright-python>=0.1.4",
     "moto[s3]>=5.1",
     "flask>=3",
     "flask-cors>=5",
@@ -94,6 +104,7 @@ setup(
         "tensorboard": TENSORBOARD,
         "s3": S3,
         "distributed": DISTRIBUTED,
+        "explore": EXPLORE,
     },
     entry_points={"console_scripts": ["explaind-tf = explaind_tf.cli:app"]},
 )

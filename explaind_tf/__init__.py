@@ -101,5 +101,18 @@ def _plots_of(ledger: Any) -> Any:
     return LedgerPlots(ledger)
 
 
+def _register_explorer(exploring: Any) -> None:
+    """Let runs open their page, as soon as there may be runs."""
+    exploring.register(_explore)
+
+
+def _explore(*arguments: Any, **options: Any) -> Any:
+    """Open the page of a run. The import is here because the page needs Dash, which few users have installed."""
+    from explaind_tf.explore.opening import explore
+
+    return explore(*arguments, **options)
+
+
 register_post_import_hook(_register_optimizers, "keras")
 register_post_import_hook(_register_accessor, "xarray")
+register_post_import_hook(_register_explorer, f"{__name__}.attribution.exploring")

@@ -53,3 +53,8 @@ class Progress:
         with RichProgress(*columns, console=console, disable=disabled) as bar:
             task = bar.add_task(description, total=total)
             yield lambda: bar.advance(task)
+
+
+def progress_of(shown: bool | Progress) -> Progress:
+    """Return the progress that a public function was given: whether to draw bars, or something of one's own."""
+    return shown if isinstance(shown, Progress) else Progress(shown)

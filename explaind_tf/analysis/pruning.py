@@ -20,7 +20,7 @@ from explaind_tf.analysis.gradients import Gradients
 from explaind_tf.attribution import Run
 from explaind_tf.kernel.derivatives.derivatives import Derivatives
 from explaind_tf.kernel.functions import Block
-from explaind_tf.ledgers.ledger import node_path
+from explaind_tf.ledgers.node_paths import node_path
 from explaind_tf.replay.binding import constants_of, flat_point, pure_model
 from explaind_tf.runs.format import structure as struct
 

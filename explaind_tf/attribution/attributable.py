@@ -1,6 +1,6 @@
 """`Attributable`: a path of weights that answers questions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +10,7 @@ import xarray as xr
 from explaind_tf import constants as names
 from explaind_tf import measurements
 from explaind_tf.attribution.engine import Answerer, ThisProcess
+from explaind_tf.attribution.exploring import explorer
 from explaind_tf.attribution.failing_graphs import failing_graphs
 from explaind_tf.attribution.planner import Plan, make_plan
 from explaind_tf.attribution.predictions import final_values
@@ -20,7 +21,7 @@ from explaind_tf.kernel.derivatives.derivatives import Derivatives, Precisions
 from explaind_tf.kernel.functions import Block
 from explaind_tf.measurements import Measurement, as_measurement
 from explaind_tf.old_objects import old_objects_aside
-from explaind_tf.progress import Progress
+from explaind_tf.progress import Progress, progress_of
 from explaind_tf.questions.documented import takes_options
 from explaind_tf.questions.options import Options, make_options
 from explaind_tf.questions.question import ask
@@ -75,7 +76,7 @@ class Attributable(WeightPath):
         *,
         out: str | AnyPath | None = None,
         client: Any = None,
-        progress: bool = True,
+        progress: bool | Progress = True,
         **options: Any,
     ) -> xr.Dataset | xr.DataTree:
         """Account for the change of each measurement by sample, layer or weight, and step.
@@ -121,8 +122,9 @@ class Attributable(WeightPath):
         client : dask.distributed.Client, optional
             Whose workers compute the ledger, by parts of the inputs and of the steps (docs/how-to/workers.md). They open the
             run under its path or URL. By default this process computes it.
-        progress : bool
-            Whether to show progress bars (on a terminal only).
+        progress : bool or Progress
+            Whether to show progress bars (on a terminal only); or what is told of each step instead, see
+            :class:`explaind_tf.progress.Progress`.
 
         Returns
         -------
@@ -149,7 +151,7 @@ class Attributable(WeightPath):
         """
         chosen = chosen_measurement(measurement)
         asked = make_options("attribute", axes=axes, **options)
-        bars = Progress(progress)
+        bars = progress_of(progress)
         with failing_graphs(self), old_objects_aside():
             task = self._task(inputs, chosen, asked)
             answerer = ThisProcess() if client is None else self._workers(client)
@@ -225,6 +227,72 @@ class Attributable(WeightPath):
         chosen = chosen_measurement(measurement)
         with failing_graphs(self), old_objects_aside():
             return final_values(self._task(inputs, chosen, make_options("attribute")), chosen)
+
+    def explore(
+        self,
+        x: Any = None,
+        y: Any = None,
+        measurement: Any = None,
+        *,
+        tolerance: float = 1e-3,
+        vocabulary: Sequence[str] | None = None,
+        port: int = 0,
+        browser: bool = True,
+        keep: int = 10**9,
+    ) -> Any:
+        """Open a page in the browser that shows inputs and answers where their predictions come from, while you click.
+
+        The page is served by this process, on this machine alone. Questions are answered one at a time: first a coarse
+        answer with its residual, then one to the tolerance. Answers are kept beside the run, up to a size.
+
+        A recorded run is opened once more for the page, so it may be asked in Python at the same time. Checkpoints and a run
+        that was trained again are asked themselves: do not ask them in Python while the page computes.
+
+        Parameters
+        ----------
+        x : array or nested structure of arrays, optional
+            Inputs, as for :meth:`attribute`. By default some of the training samples that the run stores.
+        y : array, optional
+            Their labels, to sort by loss and by wrong predictions.
+        measurement : Measurement or callable, optional
+            What to account for. By default the log-probability of the predicted class, or all outputs if the model is no
+            classifier.
+        tolerance : float
+            As for :meth:`attribute`.
+        vocabulary : sequence of str, optional
+            The text of each token, by its number, for models that take tokens.
+        port : int
+            Port of the page; 0 takes a free one.
+        browser : bool
+            Whether to open the page in a browser.
+        keep : int
+            Most bytes of answers to keep on disk.
+
+        Returns
+        -------
+        Server
+            Its ``url`` is the address of the page: who knows it sees the samples. ``close()`` ends it.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If the extra is not installed: ``pip install "explaind_tf[explore]"``.
+        RefusedError
+            If there are no inputs and the run stores no samples, or the port is taken.
+        ValueError
+            If inputs are not valid for the run.
+        """
+        return explorer()(
+            self,
+            x,
+            y,
+            measurement,
+            tolerance=tolerance,
+            vocabulary=vocabulary,
+            port=port,
+            browser=browser,
+            keep=keep,
+        )
 
     def _task(self, inputs: Any, measurement: Measurement, options: Options) -> Task:
         flat = struct.as_batches(self.manifest.inputs, inputs, "inputs")

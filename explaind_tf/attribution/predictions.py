@@ -1,5 +1,6 @@
 """Predictions of the trained model."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from explaind_tf import constants as names
 from explaind_tf.ledgers.labels import output_labels
 from explaind_tf.measurements import Measurement
 from explaind_tf.replay.binding import constants_of, flat_point
-from explaind_tf.runs import RecordedRun
+from explaind_tf.runs import WeightPath
 from explaind_tf.runs.format import structure as struct
 from explaind_tf.sweeps.task import Task
 
@@ -19,14 +20,40 @@ _LOOKED_AT = 32
 _SUM_TOLERANCE = 1e-3
 
 
-def final_outputs(run: RecordedRun, x: Any, count: int = _LOOKED_AT) -> Any:
+def final_outputs(run: WeightPath, x: Any, count: int = _LOOKED_AT) -> Any:
     """Return the trained model's outputs for the first inputs, nested as the model returns them."""
-    last = len(run.steps)
     flat = [array[:count] for array in struct.as_batches(run.manifest.inputs, x, "inputs")]
-    arguments = [*run.theta(last).values(), *run.step_store.state(last), *flat]
+    return outputs_at(run, flat, [len(run.steps)])[0]
+
+
+def outputs_at(
+    run: WeightPath, flat: Sequence[np.ndarray], steps: Sequence[int], block: int | None = None
+) -> list[Any]:
+    """Return the model's outputs before some steps, nested as the model returns them.
+
+    Parameters
+    ----------
+    run : WeightPath
+        The run.
+    flat : sequence of np.ndarray
+        Inputs, flat as the model's graphs take them.
+    steps : sequence of int
+        The steps; ``len(run.steps)`` stands for the trained model.
+    block : int, optional
+        Inputs at once; by default all.
+    """
     forward = tf.function(lambda *tensors: run.graphs.functions.forward(*tensors), autograph=False)
-    values = forward(*(tf.constant(value) for value in arguments))
-    return struct.pack(run.manifest.outputs, [value.numpy() for value in values])
+    count = len(flat[0])
+    found = []
+    for step in steps:
+        weights = [tf.constant(v) for v in (*run.theta(step).values(), *run.step_store.state(step))]
+        blocks = []
+        for start in range(0, count, block or count):
+            part = [tf.constant(array[start : start + (block or count)]) for array in flat]
+            blocks.append([value.numpy() for value in forward(*weights, *part)])
+        joined = [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
+        found.append(struct.pack(run.manifest.outputs, joined))
+    return found
 
 
 def final_values(task: Task, measurement: Measurement) -> xr.DataArray:

@@ -25,7 +25,7 @@ from explaind_tf.attribution.verdicts import Smoothness, smoothness_of, validate
 from explaind_tf.kernel.derivatives.derivatives import Precisions
 from explaind_tf.levels import PATH, SAMPLE
 from explaind_tf.old_objects import old_objects_aside
-from explaind_tf.progress import Progress
+from explaind_tf.progress import Progress, progress_of
 from explaind_tf.questions.options import Dtype, GroupLabels, Options, make_options
 from explaind_tf.replay.checkpoint_replay import CheckpointReplay
 from explaind_tf.replay.moment_check import MomentCheck
@@ -128,7 +128,7 @@ class Run(RecordedRun, Attributable):
         dtype: Dtype | None = None,
         out: str | AnyPath | None = None,
         client: Any = None,
-        progress: bool = True,
+        progress: bool | Progress = True,
     ) -> xr.Dataset:
         """Return how the final predictions would change with other weights of samples: the derivative at the weights 1.
 
@@ -180,8 +180,8 @@ class Run(RecordedRun, Attributable):
         client : dask.distributed.Client, optional
             Whose workers compute the answer, each for some of the inputs, as for :meth:`attribute`. By default this process
             computes it.
-        progress : bool
-            Whether to show a progress bar (on a terminal only).
+        progress : bool or Progress
+            As for :meth:`attribute`.
 
         Returns
         -------
@@ -214,7 +214,7 @@ class Run(RecordedRun, Attributable):
         check_response(self, options, by, at, repeats)
         with failing_graphs(self), old_objects_aside():
             task = self._task(inputs, chosen, options)
-        how, bars = Differentiated(by, at, repeats, seed), Progress(progress)
+        how, bars = Differentiated(by, at, repeats, seed), progress_of(progress)
         workers = None if client is None else self._workers(client)
 
         def answered(part: Task) -> xr.Dataset:
@@ -336,7 +336,7 @@ class Run(RecordedRun, Attributable):
         return Retrainer(self)
 
     def retrain(
-        self, weights: Weights | None = None, *, every: int | None = None, progress: bool = True
+        self, weights: Weights | None = None, *, every: int | None = None, progress: bool | Progress = True
     ) -> RetrainedRun:
         """Train again, with other weights of samples, from the record alone: the ground truth of a counterfactual.
 
@@ -365,8 +365,8 @@ class Run(RecordedRun, Attributable):
             shape (samples,), in the order of ``run.samples.ids``. A weight holds in all steps that use the sample.
         every : int, optional
             Steps from one kept state to the next. Default: only the first and the last are kept, in memory.
-        progress : bool
-            Whether to show a progress bar (on a terminal only).
+        progress : bool or Progress
+            As for :meth:`attribute`.
 
         Returns
         -------
@@ -395,7 +395,7 @@ class Run(RecordedRun, Attributable):
         >>> without = run.retrain({7: 0})                                        # doctest: +SKIP
         >>> effect = run.measure(x_test[:3]) - without.measure(x_test[:3])       # doctest: +SKIP
         """
-        bar = Progress(progress)
+        bar = progress_of(progress)
         with failing_graphs(self):
             return retrain(self, self._retrainer, self._compiled, weights, every=every, progress=bar)
 

@@ -84,26 +84,26 @@ def _asked(task: Task, measurement: Measurement) -> dict[str, Any]:
     options = {
         entry.name: understood[entry.name]
         if entry.name in understood
-        else _described(getattr(question.options, entry.name))
+        else described(getattr(question.options, entry.name))
         for entry in fields(Options)
         if entry.metadata["changes_ledger"]
     }
     return {
         "run": task.run.run_id,
-        "measurement": [measurement.name, _described(measurement.function)],
+        "measurement": [measurement.name, described(measurement.function)],
         **options,
     }
 
 
-def _described(value: Any) -> str:
+def described(value: Any) -> str:
     """Return a text for a value (for a function, with what it closes over) that is the same in every process."""
     if isinstance(value, CodeType):
-        return f"{value.co_code.hex()} {value.co_names} {[_described(part) for part in value.co_consts]}"
+        return f"{value.co_code.hex()} {value.co_names} {[described(part) for part in value.co_consts]}"
     if isinstance(value, FunctionType):
         held = [*(value.__defaults__ or ()), *(cell.cell_contents for cell in value.__closure__ or ())]
-        return f"{value.__qualname__} {_described(value.__code__)} {[_described(part) for part in held]}"
+        return f"{value.__qualname__} {described(value.__code__)} {[described(part) for part in held]}"
     if is_dataclass(value) and not isinstance(value, type):
-        return f"{type(value).__qualname__} {[_described(getattr(value, f.name)) for f in fields(value)]}"
+        return f"{type(value).__qualname__} {[described(getattr(value, f.name)) for f in fields(value)]}"
     if hasattr(value, "get_config"):
         return f"{type(value).__qualname__} {value.get_config()!r}"
     # The address in memory does not belong to the value.

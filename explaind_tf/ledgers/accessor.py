@@ -10,6 +10,7 @@ import xarray as xr
 from explaind_tf import constants as names
 from explaind_tf.errors import UnbalancedLedgerError
 from explaind_tf.ledgers import plotting
+from explaind_tf.ledgers.at_a_glance import at_a_glance
 from explaind_tf.ledgers.conditioning import share_of_cancelled
 from explaind_tf.ledgers.response_accessor import Responses
 from explaind_tf.ledgers.strongest import Ranked
@@ -53,6 +54,12 @@ class _LedgerAccessor:
     def plot(self) -> Any:
         """Figures of the ledger: ``plot.balance()``, ``plot.steps()``, ``plot.layers()``, ``plot.samples()`` and others."""
         return plotting.plots_of(self._root)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: what the ledger is, whether it balances, and its strongest entries."""
+        is_tree = isinstance(self._root, xr.DataTree)
+        root = self._root.to_dataset() if isinstance(self._root, xr.DataTree) else self._root
+        return at_a_glance(root, {name: self.total(name) for name in self.terms}, is_tree)
 
     def _output(self, name: str) -> xr.DataArray:
         return self._root.to_dataset()[name] if isinstance(self._root, xr.DataTree) else self._root[name]

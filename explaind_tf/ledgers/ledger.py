@@ -9,10 +9,11 @@ import xarray as xr
 from explaind_tf import constants as names
 from explaind_tf.ledgers.book import Book
 from explaind_tf.ledgers.labels import coordinates_of, provenance
+from explaind_tf.ledgers.node_paths import node_path
 from explaind_tf.measurements import Measurement
 from explaind_tf.questions.question import Question
 from explaind_tf.runs import WeightPath
-from explaind_tf.terms import OUTPUT_DESCRIPTIONS, SAMPLE_DESCRIPTIONS, all_terms, term
+from explaind_tf.terms import OUTPUT_DESCRIPTIONS, SAMPLE_DESCRIPTIONS, term
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,6 @@ def build_ledger(
         )
         start = stop
     return xr.DataTree.from_dict(tree)
-
-
-def node_path(path: str) -> str:
-    """Return the place of a variable in a tree: its path, with an underscore after names that ledgers use."""
-    # In xarray no node may have the name of a variable or dimension of its parent.
-    taken = {*OUTPUT_DESCRIPTIONS, *SAMPLE_DESCRIPTIONS, *all_terms(), *names.AXES}
-    taken |= {names.INPUT, names.OUTPUT, names.MOVEMENT}
-    return "/".join(f"{part}_" if part in taken else part for part in path.split("/"))
 
 
 def _unflatten(array: xr.DataArray, shape: tuple[int, ...]) -> xr.DataArray:

@@ -13,7 +13,9 @@ import xarray as xr
 
 from explaind_tf import constants as names
 from explaind_tf.ledgers.unexplained import unexplained_steps
-from explaind_tf.report.section import Example
+from explaind_tf.report.examples import Example
+from explaind_tf.report.figures.style import bare
+from explaind_tf.report.numbers import signed
 from explaind_tf.terms import term
 
 
@@ -55,17 +57,8 @@ def figure(
 
 
 def _json(drawn: go.Figure) -> str:
-    bare = go.Figure(drawn)
-    # Transparent, since the page may be light or dark; its style sheet colours text and lines.
-    bare.update_layout(
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 13},
-    )
-    found = json.loads(bare.to_json())
-    found["layout"].pop("template", None)  # 7 kB of colours in each figure that the page does not use
     # No text in it can close the script element around it.
-    return json.dumps(found).replace("<", "\\u003c").replace(">", "\\u003e")
+    return json.dumps(bare(drawn)).replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def folded(title: str, content: str) -> str:
@@ -102,16 +95,6 @@ def sample(example: Example, label: Any, value: float) -> str:
 def values(example: Example) -> str:
     """Return an example's values, if it is a row of a table."""
     return folded("values", table(example.table)) if example.table else ""
-
-
-def number(value: float) -> str:
-    """Return a number with three significant digits."""
-    return f"{value:.3g}".replace("-", "−")
-
-
-def signed(value: float) -> str:
-    """Return a change with its sign and three significant digits."""
-    return f"{value:+#.3g}".replace("-", "−")
 
 
 def unexplained(ledger: xr.Dataset) -> str:

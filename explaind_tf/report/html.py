@@ -15,7 +15,8 @@ from explaind_tf.ledgers.conditioning import DOUBTFUL
 from explaind_tf.levels import MEANING
 from explaind_tf.report import calls, figures, reductions
 from explaind_tf.report.both_answers import both_answers
-from explaind_tf.report.elements import figure, number, picture, sample, signed, table, unexplained, values
+from explaind_tf.report.elements import figure, picture, sample, table, unexplained, values
+from explaind_tf.report.numbers import number, signed
 from explaind_tf.report.page import page
 from explaind_tf.report.section import Section
 from explaind_tf.terms import term

@@ -28,7 +28,8 @@ $body
 """
 )
 
-_STYLE: Final = """
+# Also that of the page that looks at a run.
+STYLE: Final = """
 :root {
   --ink: #1c2024; --soft: #56606c; --line: #d9dee4; --page: #fff; --card: #f5f7f9;
   --accent: #2f6299; --up: #1f66ad; --down: #b3303f;
@@ -162,5 +163,5 @@ def page(title: str, body: str) -> str:
         HTML with style sheet, script and plotly.js (about 4.8 MB) inlined.
     """
     return _PAGE.substitute(
-        title=title, body=body, style=_STYLE, script=_SCRIPT, plotly=plotly.offline.get_plotlyjs()
+        title=title, body=body, style=STYLE, script=_SCRIPT, plotly=plotly.offline.get_plotlyjs()
     )

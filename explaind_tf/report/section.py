@@ -4,29 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
+from explaind_tf.report.examples import Example
 from explaind_tf.runs import RecordedRun
-
-
-@dataclass(frozen=True)
-class Example:
-    """An input or a training sample, as the reader sees it.
-
-    Attributes
-    ----------
-    text : str
-        Its label, for example, or the sample itself if it is a text.
-    image : np.ndarray, optional
-        Values in [0, 1], shape (height, width, 1 or 3).
-    table : sequence of (str, str), optional
-        Names and values, for a sample that is a row of a table.
-    """
-
-    text: str
-    image: np.ndarray | None = None
-    table: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,11 @@ from explaind_tf.attribution.predictions import are_probabilities, final_outputs
 from explaind_tf.errors import RefusedError
 from explaind_tf.ledgers.response_accessor import check_draws
 from explaind_tf.levels import SAMPLE
-from explaind_tf.pictures import find_picture
 from explaind_tf.questions.options import GroupLabels
-from explaind_tf.report.section import Example, Section
+from explaind_tf.report.examples import Example, example_of
+from explaind_tf.report.section import Section
 from explaind_tf.runs.format import structure as struct
 
-_VALUES_SHOWN = 8
 # More groups are hard to read and slow: each takes a gradient and a pass of every step.
 _MOST_GROUPS = 12
 # Probabilities of a float32 model sum to 1 up to this.
@@ -312,13 +311,7 @@ def _named(example: Example, name: str) -> Example:
 def _example(arrays: list[np.ndarray], label: Any) -> Example:
     """Return a picture if an array looks like one, otherwise the first numbers."""
     text = "" if label is None else f"label {np.asarray(label).item():g}"
-    image = find_picture(arrays)
-    if image is not None:
-        return Example(text, image)
-    values = [value for array in arrays for value in array.reshape(-1)[:_VALUES_SHOWN]][:_VALUES_SHOWN]
-    rest = sum(array.size for array in arrays) - len(values)
-    more = [("…", f"{rest:,} more")] if rest else []
-    return Example(text, table=[*((str(i), f"{value:.3g}") for i, value in enumerate(values)), *more])
+    return example_of(arrays, text)
 
 
 def _verdict(predicted: int, label: Any) -> str:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from explaind_tf.levels import Level
+from explaind_tf.levels import MEANING, Level
+from explaind_tf.notebooks import summary
+from explaind_tf.runs.format import structure as struct
 from explaind_tf.runs.format.description import VariableSpec
 from explaind_tf.runs.format.manifest import Manifest
 from explaind_tf.runs.format.step_records import Layout
@@ -162,6 +164,26 @@ class WeightPath(ABC):
         """Paths of the layers that own weights or floating-point state, in the order of the model."""
         owners = [*self.variables, *(spec for spec in self.manifest.state if spec.is_floating)]
         return tuple(dict.fromkeys(variable.layer for variable in owners))
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        reason = f" {self.manifest.level_reason}" if self.manifest.level_reason else ""
+        optimizer = self.manifest.optimizer.law if self.source == "recorded" else "not known"
+        rows = [
+            ("what", repr(self)),
+            ("run", self.run_id),
+            ("tells changes", f"{MEANING[self.level]} (level {self.level}).{reason}"),
+            ("steps", f"{len(self.steps):,}"),
+            ("weights", f"{sum(one.size for one in self.variables):,} in {len(self.layers)} layers"),
+            ("optimizer", optimizer),
+            ("inputs", ", ".join(map(str, struct.leaves(self.manifest.inputs)))),
+            ("outputs", ", ".join(map(str, struct.leaves(self.manifest.outputs)))),
+        ]
+        return summary(
+            type(self).__name__,
+            rows,
+            foot="Ask it: run.attribute(x). Look at it in the browser: run.explore(x, y).",
+        )
 
     def theta(self, step: int) -> dict[str, np.ndarray]:
         """Return the trainable variables before ``step``, by path.

@@ -66,6 +66,7 @@ def test_demo(runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         "|residual|",
         "proponents",
         "report.html",
+        "explaind-tf explore",
     ):
         assert text in result.output
     assert "From which training data?" in (tmp_path / "demo" / "report.html").read_text()

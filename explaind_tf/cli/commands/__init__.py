@@ -11,6 +11,7 @@ from explaind_tf.cli.commands.attribute_command import attribute
 from explaind_tf.cli.commands.counterfactual_command import counterfactual
 from explaind_tf.cli.commands.demo_command import demo
 from explaind_tf.cli.commands.estimate_command import estimate
+from explaind_tf.cli.commands.explore_command import explore
 from explaind_tf.cli.commands.info_command import info
 from explaind_tf.cli.commands.report_command import report
 from explaind_tf.cli.commands.verify_command import verify
@@ -45,5 +46,6 @@ for _command in (
     attribute,
     counterfactual,
     report,
+    explore,
 ):
     app.command(epilog=EXIT_CODES)(plain_errors()(with_groups(_command)))

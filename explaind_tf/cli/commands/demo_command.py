@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from explaind_tf.constants import MANIFEST_FILE
+
 
 def demo(
     out: Annotated[
@@ -30,3 +32,8 @@ def demo(
     console.print(
         f"Report: {escape(str(report))}\nRuns:   {escape(str(out_dir))}", highlight=False, soft_wrap=True
     )
+    runs = sorted(path for path in out_dir.iterdir() if (path / MANIFEST_FILE).exists())
+    for run in runs:
+        console.print(
+            f"To look further: explaind-tf explore {escape(str(run))}", highlight=False, soft_wrap=True
+        )

@@ -1,5 +1,6 @@
 """How figures look: colours, labels, and the scale of a heat map."""
 
+import json
 from html import escape
 from typing import Any, Final
 
@@ -94,3 +95,17 @@ def scaled(figure: go.Figure, unit: str, *, height: int, top: int) -> go.Figure:
     )
     figure.update_traces(colorbar_y=1 - 24 / height)
     return styled(figure, height=height, top=top)
+
+
+def bare(drawn: go.Figure) -> dict[str, Any]:
+    """Return a figure as JSON values without a background and colours of text: it takes those of the page around it."""
+    found = go.Figure(drawn)
+    # Transparent, since the page may be light or dark; its style sheet colours text and lines.
+    found.update_layout(
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 13},
+    )
+    values: dict[str, Any] = json.loads(found.to_json())
+    values["layout"].pop("template", None)  # 7 kB of colours in each figure that the page does not use
+    return values

@@ -9,7 +9,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from explaind_tf import constants as names
-from explaind_tf.ledgers.ledger import node_path
+from explaind_tf.ledgers.node_paths import node_path
 from explaind_tf.report import reductions
 from explaind_tf.report.figures.style import cells, scale_of, scaled
 
