@@ -78,17 +78,22 @@ class Server:
         )
 
     def start(self) -> None:
-        """Serve the page, and begin to load the model."""
+        """Serve the page, and begin to load the model, unless the session began before."""
         self._thread.start()
-        self.session.start()
+        if not self.session.asker.is_alive:
+            self.session.start()
 
     def close(self) -> bool:
         """Serve no more and compute no more. Return whether all threads ended."""
+        self.stop()
+        return self.session.asker.close(_PATIENCE)
+
+    def stop(self) -> None:
+        """Serve no more. The session goes on."""
         self._server.shutdown()
         self._server.server_close()
         self._socket.close()
         self._thread.join()
-        return self.session.asker.close(_PATIENCE)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}: close() ends it>"

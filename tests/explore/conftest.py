@@ -49,9 +49,7 @@ def image_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def image_session(image_run: Path) -> Iterator[Session]:
     from tests.explore.runs import TEST_IMAGES, TEST_LABELS
 
-    code = [
-        "from tests.explore.runs import TEST_IMAGES as x, TEST_LABELS as y",
-    ]
+    code = ["from tests.explore.runs import TEST_IMAGES as x, TEST_LABELS as y"]
     session = made(RecordedRun(image_run), Inputs(TEST_IMAGES, TEST_LABELS, 0, code))
     yield session
     assert session.asker.close(PATIENCE)

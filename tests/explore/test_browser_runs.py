@@ -56,5 +56,6 @@ def test_a_walk(
     tmp_path: Path,
 ):
     session = make(tmp_path)
-    visit = visits(serving(session), viewport={"width": width, "height": 900})
+    scheme = "dark" if width == 390 else "light"
+    visit = visits(serving(session), viewport={"width": width, "height": 900}, color_scheme=scheme)
     walk(visit, session, tmp_path, has_samples=make is not _checkpoints)

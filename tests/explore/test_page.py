@@ -81,12 +81,12 @@ def test_the_numbers_are_those_of_the_run(image_session: Session, image_run: Pat
 @pytest.mark.parametrize(
     "view",
     [
-        View(inputs=(2,)),
-        View(inputs=(2, 5, 7), step=3),
-        View(inputs=(2,), layer="net/hidden"),
-        View(inputs=(2,), step=1, layer="net/classes"),
+        pytest.param(View(inputs=(2,)), marks=pytest.mark.nightly),
+        View(inputs=(2, 5, 7), step=3, layer="net/classes"),
+        pytest.param(View(inputs=(2,), layer="net/hidden"), marks=pytest.mark.nightly),
+        pytest.param(View(inputs=(2,), step=1), marks=pytest.mark.nightly),
     ],
-    ids=lambda view: view.query,
+    ids=lambda view: view.query if isinstance(view, View) else None,
 )
 def test_the_copied_call_gives_the_same_numbers(image_session: Session, view: View):
     ((question, stage),) = settled(image_session, view).items()
@@ -220,6 +220,7 @@ def test_what_was_answered_is_found_again(image_session: Session, image_run: Pat
     assert other.ask(view)[0][1].status != "done"
 
 
+@pytest.mark.nightly
 def test_a_damaged_answer_is_told_and_computed_again(
     image_session: Session, image_run: Path, session_of: SessionOf
 ):
@@ -268,7 +269,8 @@ def test_hostile_layers_stay_text(image_session: Session):
     assert "<b>" not in graph and "&lt;b&gt;" in graph
 
 
-@pytest.mark.parametrize("kind", [pytest.param("path", marks=pytest.mark.nightly), "checkpoints"])
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", ["path", "checkpoints"])
 def test_without_samples_the_page_says_what_can_be_asked(kind: str, tmp_path: Path, session_of: SessionOf):
     if kind == "path":
         session = session_of(RecordedRun(record_path(tmp_path / "run")), Inputs(TEST_IMAGES))
@@ -310,6 +312,7 @@ def test_tokens_are_shown_with_what_each_did(tmp_path: Path, session_of: Session
     assert " ".join(words[token] for token in TOKENS[1, :-1]) in shown["inputs"]
 
 
+@pytest.mark.nightly
 def test_without_inputs_stored_samples_are_looked_at(image_run: Path, tmp_path: Path):
     run = RecordedRun(image_run)
     inputs = stored_samples(run)

@@ -23,13 +23,13 @@ VIEWS = st.builds(
 
 
 @given(VIEWS)
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_a_view_comes_back_from_its_address(view: View):
     assert view_of(view.query) == view
 
 
 @given(st.text(max_size=80))
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_any_address_is_a_view(query: str):
     view = view_of(query)
     assert view_of(view.query) == view

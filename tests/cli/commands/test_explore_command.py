@@ -68,7 +68,7 @@ def test_it_lists_inputs_before_tensorflow_is_imported():
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ctrl_c_ends_it_without_a_trace(logits_run: Path, npz: Path):
     before = sorted(path.name for path in logits_run.parent.iterdir())
     command = [
