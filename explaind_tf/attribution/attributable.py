@@ -183,11 +183,11 @@ class Attributable(WeightPath):
             As for :meth:`attribute`.
         measurement : Measurement or callable, optional
             As for :meth:`attribute`.
+        **options
+            See :class:`explaind_tf.questions.options.Options`.
         workers : int, optional
             Also say what so many workers of a ``client`` would take, by a model (docs/costs.md): ``plan.shared``, with the
             number of workers beyond which more of them help little.
-        **options
-            See :class:`explaind_tf.questions.options.Options`.
 
         Returns
         -------

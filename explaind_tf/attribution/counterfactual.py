@@ -103,6 +103,14 @@ def check_response(run: RecordedRun, options: Options, by: By, at: At, repeats: 
             f"{run!r} does not know the losses of samples, so how its end depends on them is not known. "
             f"{run.manifest.level_reason}"
         )
+    if run.manifest.environment.get("replicas", 1) != 1 and any(
+        spec.is_floating for spec in run.manifest.state
+    ):
+        raise RefusedError(
+            f"{run!r} is a training of several replicas, each with state of its own, such as the moving averages of "
+            f"BatchNormalization. The run holds that of the first one, so how its end depends on a sample is not known. "
+            f"Train on one device, or without such layers."
+        )
     if names.PARAMETER in options.kept:
         raise ValueError(
             f"A response is not split over single weights. Ask for {names.LAYER!r} instead of {names.PARAMETER!r}."
