@@ -372,7 +372,7 @@ HALVES = {
 
 @pytest.mark.parametrize("name", sweep(HALVES, core=("dense",), daily=False))
 def test_the_mean_at_halves_is_that_of_the_derivatives_there(run_dir: Path, name: str):
-    _, data = fit(HALVES[name], run_dir)
+    data = fit(HALVES[name], run_dir)
     run, inputs = xtf.open_run(run_dir), data[:1]
     answer = run.counterfactual(inputs, at="halves", repeats=2, seed=3, progress=False)
     rng, found = np.random.default_rng(3), []

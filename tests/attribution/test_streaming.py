@@ -109,15 +109,13 @@ def test_functions_that_differ_in_a_number_are_two_measurements():
     def first(column):
         return lambda outputs: outputs[:, column : column + 1]
 
-    described = [
-        streaming._described(f) for f in (first(0), first(1), lambda o: o[:, :1], lambda o: o[:, :2])
-    ]
+    described = [streaming.described(f) for f in (first(0), first(1), lambda o: o[:, :1], lambda o: o[:, :2])]
     assert len(set(described)) == 4
-    assert streaming._described(first(0)) == described[0]
+    assert streaming.described(first(0)) == described[0]
 
 
 @pytest.mark.parametrize(
     "measurement", [xtf.measurements.log_prob([0]), xtf.measurements.loss("mse", [[0.0]])]
 )
 def test_a_measurement_is_described_alike_in_every_process(measurement):
-    assert "0x" not in streaming._described(measurement.function)
+    assert "0x" not in streaming.described(measurement.function)
