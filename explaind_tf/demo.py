@@ -32,7 +32,7 @@ REPORT_FILE = "report.html"
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Sizes of the demo. The defaults take about a minute on two idle cores.
+    """Sizes of the demo. The defaults take one to two minutes on two idle cores.
 
     Attributes
     ----------

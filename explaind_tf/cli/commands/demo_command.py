@@ -20,7 +20,7 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, data split and batch order.")] = 0,
 ) -> None:
-    """Train two small models, account for their predictions and write an HTML report, in about a minute."""
+    """Train two small models, account for their predictions and write an HTML report, in a minute or two."""
     console = Console()
     out_dir = out or Path("runs") / f"demo-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     from explaind_tf.demo import run_demo  # no other command needs its models and data
