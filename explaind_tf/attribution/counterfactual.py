@@ -55,7 +55,7 @@ def responses(
     retrainer: Callable[[], Retrainer],
     progress: Progress,
 ) -> xr.Dataset:
-    """Return the responses of a task.
+    """Return the responses of a task: the mean over the trainings at which they are taken.
 
     Parameters
     ----------
@@ -77,11 +77,20 @@ def responses(
     MemoryError
         If the answer would take more memory than is allowed.
     """
-    if how.at == "recorded":
-        paths: Iterable[tuple[Task, np.ndarray | None]] = [(task, None)]
-    else:
+    # The task for each training, with the weight of each row of the sample store in it, None for 1.
+    paths: Iterable[tuple[Task, np.ndarray | None]] = [(task, None)]
+    if how.at == "halves":
         paths = at_halves(task, retrainer(), how.repeats, how.seed, progress)
-    return respond(task, measurement, how.by, paths, progress).assign_attrs(at=how.at)
+    question, run = task.question, task.run
+    lengths = response_lengths(task)
+    total, count = np.zeros(()), 0
+    for own, factors in paths:
+        total = total + add_up(ResponseSweep(own, how.by, factors).run(progress), question, lengths)
+        count += 1
+    covers = "all steps" if task.steps == len(run.steps) else f"steps {question.first} to {question.stop - 1}"
+    final = final_values(task, measurement)
+    answer = build_responses(run, question, measurement, total / count, final)
+    return answer.assign_attrs(by=how.by, covers=covers, at=how.at)
 
 
 def check_response(run: RecordedRun, options: Options, by: By, at: At, repeats: int) -> None:
@@ -125,47 +134,6 @@ def check_response(run: RecordedRun, options: Options, by: By, at: At, repeats: 
         raise ValueError(
             f"A response is by the weight of a sample or of a group. Add {names.SAMPLE!r} or {names.GROUP!r} to axes."
         )
-
-
-def respond(
-    task: Task,
-    measurement: Measurement,
-    by: By,
-    paths: Iterable[tuple[Task, np.ndarray | None]],
-    progress: Progress,
-) -> xr.Dataset:
-    """Return the responses of a task: the mean over the paths at which they are taken.
-
-    Parameters
-    ----------
-    task : Task
-        What is asked of the run.
-    measurement : Measurement
-        What is measured.
-    by : {"weight", "learning_rate", "weight_decay"}
-        By what to differentiate.
-    paths : iterable
-        The task for each path, with the weight of each row of the sample store with which it was trained, None for 1.
-    progress : Progress
-        Shows bars.
-
-    Raises
-    ------
-    RefusedError
-        If a step of the run cannot be differentiated.
-    MemoryError
-        If the answer would take more memory than is allowed.
-    """
-    question, run = task.question, task.run
-    lengths = response_lengths(task)
-    total, count = np.zeros(()), 0
-    for own, factors in paths:
-        total = total + add_up(ResponseSweep(own, by, factors).run(progress), question, lengths)
-        count += 1
-    covers = "all steps" if task.steps == len(run.steps) else f"steps {question.first} to {question.stop - 1}"
-    final = final_values(task, measurement)
-    answer = build_responses(run, question, measurement, total / count, final)
-    return answer.assign_attrs(by=by, covers=covers)
 
 
 def response_lengths(task: Task) -> dict[str, int]:

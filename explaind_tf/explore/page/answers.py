@@ -1,5 +1,6 @@
 """The part of the page that shows the answer about the chosen inputs."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -212,15 +213,22 @@ def _samples(session: Session, view: View, stage: Stage) -> list[Any]:
             className="caption",
         )
     )
-    for words, side in (("raised it most", raised), ("lowered it most", lowered)):
-        found.append(html.H4(f"Samples that {words}"))
-        none = html.P("No training sample did.")
-        cards = [sample_card(session, view, one) for one in side]
-        found.append(html.Ol(cards, className="samples") if cards else none)
+    found += ranked(session, view, html.H4("Samples that raised it most"), raised, "No training sample did.")
+    found += ranked(
+        session, view, html.H4("Samples that lowered it most"), lowered, "No training sample did."
+    )
     return found
 
 
-def sample_card(session: Session, view: View, one: reading.Entry) -> html.Li:
+def ranked(
+    session: Session, view: View, title: Any, entries: Sequence[reading.Entry], nobody: str
+) -> list[Any]:
+    """Return a title and the cards of some training samples under it, or the sentence that there are none."""
+    cards = [_sample_card(session, view, one) for one in entries]
+    return [title, html.Ol(cards, className="samples") if cards else html.P(nobody)]
+
+
+def _sample_card(session: Session, view: View, one: reading.Entry) -> html.Li:
     """Return a training sample with its number, and links that choose it."""
     key = str(one.key)
     is_chosen = key in view.samples and view.group is None

@@ -8,7 +8,7 @@ from dash import html
 from explaind_tf import constants as names
 from explaind_tf.explore import reading
 from explaind_tf.explore.asker import Stage
-from explaind_tf.explore.page.answers import TOP, sample_card
+from explaind_tf.explore.page.answers import TOP, ranked
 from explaind_tf.explore.page.elements import link, note
 from explaind_tf.explore.questions import Question
 from explaind_tf.explore.session import Session
@@ -62,7 +62,6 @@ def _answer(session: Session, view: View, answer: xr.Dataset) -> list[Any]:
         )
     )
     for words, side in (("lower", raised), ("higher", lowered)):
-        found.append(html.H3(f"Samples without which the number would be {words}"))
-        cards = [sample_card(session, view, one) for one in side]
-        found.append(html.Ol(cards, className="samples") if cards else html.P("No training sample."))
+        title = html.H3(f"Samples without which the number would be {words}")
+        found += ranked(session, view, title, side, "No training sample.")
     return found
